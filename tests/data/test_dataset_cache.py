@@ -1,0 +1,205 @@
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sample_data import make_classes, make_spec, save_image
+
+from tuner.data import images
+from tuner.data.sealed import load_test_set
+from tuner.data.sources import DataSpec, load_cached, load_development
+from tuner.errors import DataError
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> DataSpec:
+    make_classes(tmp_path / "pets" / "train", {"cat": 4, "dog": 4})
+    make_classes(tmp_path / "pets" / "test", {"cat": 2, "dog": 2}, first=100)
+    return make_spec(tmp_path / "pets", tmp_path)
+
+
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr("PIL.Image.open", refuse)
+
+
+def cache_folders(spec: DataSpec) -> list[str]:
+    return sorted(path.name for path in spec.cache_dir.iterdir() if path.name != "listings")
+
+
+def test_the_second_start_opens_no_image(spec: DataSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_development(spec)
+    forbid_decoding(monkeypatch)
+    again, test = load_development(spec), load_test_set(spec)
+    assert torch.equal(first.images_NCHW, again.images_NCHW)
+    assert (first.digest, first.notes, first.folder) == (again.digest, again.notes, again.folder)
+    assert len(test.labels_N) == 4
+
+
+def test_the_parts_lie_in_folders_of_their_own(spec: DataSpec) -> None:
+    assert load_development(spec).folder != load_test_set(spec).folder
+    assert len(cache_folders(spec)) == 2
+
+
+def test_images_are_mapped_from_the_file_and_writing_to_them_leaves_it_alone(spec: DataSpec) -> None:
+    dataset = load_development(spec)
+    dataset.images_NCHW[0] = 99
+    assert load_cached(dataset.folder).images_NCHW[0].max() == 0
+
+
+def test_a_changed_image_gives_another_data_set(spec: DataSpec) -> None:
+    before = load_development(spec)
+    save_image(Path(spec.dataset) / "train" / "cat" / "000.png", "L", colour=200)
+    after = load_development(spec)
+    assert before.digest != after.digest
+    assert after.images_NCHW[0, 0, 0, 0] == 200
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "size"])
+def test_a_changed_listing_is_noticed(spec: DataSpec, change: str) -> None:
+    before = load_development(spec)
+    path = Path(spec.dataset) / "train" / "cat" / "000.png"
+    if change == "added":
+        shutil.copy2(path, path.with_name("copy.png"))
+    elif change == "removed":
+        path.unlink()
+    else:
+        spec = make_spec(spec.dataset, spec.cache_dir.parent, image_size=(4, 4))
+    assert load_development(spec).digest != before.digest
+
+
+def test_the_digest_is_of_the_content_and_not_of_paths_or_times(spec: DataSpec, tmp_path: Path) -> None:
+    shutil.copytree(spec.dataset, tmp_path / "copies" / "pets", copy_function=shutil.copyfile)
+    first, second = load_development(spec), load_development(make_spec(tmp_path / "copies" / "pets", tmp_path))
+    assert first.digest == second.digest
+    assert first.folder == second.folder
+
+
+def test_the_digest_knows_class_names_and_the_validation_part(spec: DataSpec, tmp_path: Path) -> None:
+    first = load_development(spec)
+    for part in ("train", "test"):
+        os.rename(Path(spec.dataset) / part / "dog", Path(spec.dataset) / part / "emu")
+    renamed = load_development(spec)
+    assert torch.equal(first.images_NCHW, renamed.images_NCHW)
+    assert first.digest != renamed.digest
+
+
+def test_folders_with_equal_listings_in_two_places_are_not_confused(tmp_path: Path) -> None:
+    digests = []
+    for place, level in (("here", 1), ("there", 2)):
+        root = tmp_path / place / "pets"
+        for name in ("train/cat/a.bmp", "train/cat/b.bmp", "train/dog/a.bmp", "train/dog/b.bmp"):
+            save_image(root / name, "L", colour=level)
+            save_image(root / name.replace("train", "test"), "L", colour=level)
+        for path in root.rglob("*.bmp"):
+            os.utime(path, ns=(0, 0))
+        digests.append(load_development(make_spec(root, tmp_path)).digest)
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "meta.json"])
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_a_damaged_cache_is_noticed_and_rebuilt(spec: DataSpec, name: str, damage: str) -> None:
+    whole = load_development(spec)
+    expected, folder = whole.images_NCHW.clone(), whole.folder
+    del whole
+    if damage == "cut":
+        (folder / name).write_bytes((folder / name).read_bytes()[:-5])
+    else:
+        (folder / name).unlink()
+    with pytest.raises(DataError, match=r"a cached data set must be whole; .* load the data set again"):
+        load_cached(folder)
+    again = load_development(spec)
+    assert torch.equal(again.images_NCHW, expected)
+    assert again.folder == folder
+    assert len(cache_folders(spec)) == 2
+
+
+def test_a_damaged_listing_is_mended(spec: DataSpec) -> None:
+    load_development(spec)
+    (listing,) = (spec.cache_dir / "listings").iterdir()
+    listing.write_text("[nonsense")
+    load_development(spec)
+    assert "nonsense" not in listing.read_text()
+
+
+def test_leftovers_of_a_killed_process_do_no_harm(spec: DataSpec) -> None:
+    (spec.cache_dir / ".tmp-0123").mkdir(parents=True)
+    (spec.cache_dir / ".tmp-0123" / "images.npy").write_bytes(b"half")
+    assert len(load_development(spec).labels_N) == 8
+
+
+def test_a_failed_decoding_leaves_nothing_behind(spec: DataSpec) -> None:
+    (Path(spec.dataset) / "test" / "cat" / "000.png").write_text("broken")
+    with pytest.raises(DataError, match=r"000\.png"):
+        load_development(spec)
+    assert not [name for name in cache_folders(spec) if name.startswith(".tmp")]
+
+
+def test_a_cache_that_cannot_be_written_is_named(spec: DataSpec) -> None:
+    spec.cache_dir.write_text("a file where the folder should be")
+    with pytest.raises(DataError, match=r"the cache must be writable; .*cache is not"):
+        load_development(spec)
+
+
+def test_a_full_disk_is_noticed_before_anything_is_decoded(spec: DataSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(spec.cache_dir.parent)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DataError, match=r"decoded images need .* MB free"):
+        load_development(spec)
+
+
+def test_two_processes_at_once_share_one_sound_cache(spec: DataSpec) -> None:
+    script = (
+        "import pickle, sys\n"
+        "from tuner.data.sources import load_cached, load_development\n"
+        "dataset = load_development(pickle.loads(bytes.fromhex(sys.argv[1])))\n"
+        "print(load_cached(dataset.folder).images_NCHW.sum().item(), dataset.digest)"
+    )
+    command = [sys.executable, "-c", script, pickle.dumps(spec).hex()]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = {worker.communicate(timeout=60)[0] for worker in workers}
+    assert all(worker.returncode == 0 for worker in workers)
+    dataset = load_development(spec)
+    assert answers == {f"{dataset.images_NCHW.sum().item()} {dataset.digest}\n"}
+    assert len(cache_folders(spec)) == 2
+
+
+def test_progress_is_reported_to_the_end(spec: DataSpec) -> None:
+    seen: list[tuple[str, int, int]] = []
+    load_development(spec, report=lambda what, done, total: seen.append((what, done, total)))
+    assert ("looking at images", 8, 8) in seen
+    assert ("decoding images", 8, 8) in seen
+    assert ("decoding images", 4, 4) in seen
+
+
+def test_rows_keep_their_order_over_many_groups_of_threads(tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    for part, count in (("train", 600), ("test", 1)):
+        for name in ("a", "b"):
+            for number in range(count):
+                level = number * 100
+                save_image(
+                    root / part / name / f"{number:04}.ppm", "RGB", (1, 1), (level // 256, level % 256, ord(name))
+                )
+    dataset = load_development(make_spec(root, tmp_path))
+    red, green, _ = np.moveaxis(dataset.images_NCHW.numpy()[:, :, 0, 0].astype(int), 1, 0)
+    assert (red * 256 + green).tolist() == [number * 100 for number in range(600)] * 2
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (1025, 5), (5, -1)])
+def test_an_image_size_outside_the_limits_is_refused(spec: DataSpec, size: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match=rf"must lie in 1\.\.1024; got {size[0]}x{size[1]}"):
+        load_development(make_spec(spec.dataset, spec.cache_dir.parent, image_size=size))
+
+
+def test_the_automatic_side_is_the_one_the_rule_names() -> None:
+    assert images.__doc__ is not None
+    assert str(images.MAX_AUTOMATIC_SIDE) in images.__doc__

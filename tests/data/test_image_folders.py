@@ -1,0 +1,235 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sample_data import make_classes, make_spec, save_image
+
+from tuner.data.images import Preprocessing, read_image
+from tuner.data.sealed import load_test_set
+from tuner.data.sources import load_development
+from tuner.data.splits import split_development
+from tuner.errors import DataError
+
+
+def greys(images_NCHW: torch.Tensor) -> list[int]:
+    return images_NCHW[:, 0, 0, 0].tolist()
+
+
+def make_parts(root: Path, *, validation: str | None = "val") -> Path:
+    make_classes(root / "train", {"cat": 3, "dog": 4})
+    make_classes(root / "test", {"cat": 2, "dog": 1}, first=100)
+    if validation is not None:
+        make_classes(root / validation, {"cat": 1, "dog": 2}, first=200)
+    return root
+
+
+def test_train_and_test_folders_become_the_two_parts(tmp_path: Path) -> None:
+    spec = make_spec(make_parts(tmp_path / "pets", validation=None), tmp_path)
+    development, test = load_development(spec), load_test_set(spec)
+    assert development.name == test.name == "pets"
+    assert development.class_names == test.class_names == ("cat", "dog")
+    assert development.images_NCHW.shape == (7, 1, 8, 8)
+    assert development.images_NCHW.dtype == torch.uint8
+    assert development.labels_N.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert development.labels_N.dtype == torch.int64
+    assert greys(development.images_NCHW) == [0, 1, 2, 3, 4, 5, 6]
+    assert development.validation_indices_N is None
+    assert greys(test.images_NCHW) == [100, 101, 102]
+    assert test.labels_N.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_an_own_validation_folder_follows_the_train_rows(tmp_path: Path, name: str) -> None:
+    spec = make_spec(make_parts(tmp_path / "pets", validation=name), tmp_path)
+    development = load_development(spec)
+    assert greys(development.images_NCHW) == [0, 1, 2, 3, 4, 5, 6, 200, 201, 202]
+    assert development.validation_indices_N is not None
+    assert development.validation_indices_N.tolist() == [7, 8, 9]
+    assert split_development(development, seed=0).validation_indices_N.tolist() == [7, 8, 9]
+    assert load_test_set(spec).validation_indices_N is None
+
+
+def test_class_folders_alone_give_a_fifth_of_each_class_to_the_sealed_test_part(tmp_path: Path) -> None:
+    spec = make_spec(make_classes(tmp_path / "pets", {"cat": 20, "dog": 10}), tmp_path)
+    development, test = load_development(spec), load_test_set(spec)
+    assert development.labels_N.bincount().tolist() == [16, 8]
+    assert test.labels_N.bincount().tolist() == [4, 2]
+    assert sorted(greys(development.images_NCHW) + greys(test.images_NCHW)) == list(range(30))
+    assert "pets has no test part: 6 of its 30 images (20 %, stratified, seed fixed)" in development.notes[0]
+
+
+def test_train_and_val_without_test_give_a_part_of_train_to_the_test_part(tmp_path: Path) -> None:
+    make_classes(tmp_path / "pets" / "train", {"cat": 10, "dog": 10})
+    make_classes(tmp_path / "pets" / "val", {"cat": 1, "dog": 1}, first=200)
+    spec = make_spec(tmp_path / "pets", tmp_path)
+    development = load_development(spec)
+    assert development.labels_N.bincount().tolist() == [9, 9]
+    assert set(greys(load_test_set(spec).images_NCHW)) <= set(range(20))
+    assert "4 of its 20 training images" in development.notes[0]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    spec = make_spec(make_classes(tmp_path / "vehicles", {"car": 5, "train": 5}), tmp_path)
+    assert load_development(spec).class_names == ("car", "train")
+
+
+def test_hidden_files_and_files_that_are_no_images_do_not_count(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets", validation=None)
+    for name in (".hidden.png", "notes.txt", "data.h5", "Thumbs.db"):
+        (root / "train" / "cat" / name).write_text("no image")
+    make_classes(root / "train" / ".cache", {"cat": 1})
+    (root / "__MACOSX").mkdir()
+    development = load_development(make_spec(root, tmp_path))
+    assert development.class_names == ("cat", "dog")
+    assert len(development.labels_N) == 7
+
+
+def test_folders_beside_the_parts_are_ignored_and_named(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets")
+    (root / "annotations").mkdir()
+    assert "ignored: annotations" in load_development(make_spec(root, tmp_path)).notes[0]
+
+
+def test_extensions_are_known_in_any_case_and_folders_in_class_folders_count(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "pets", {"cat": 5, "dog": 5})
+    save_image(root / "cat" / "more" / "one.JPEG", "L", format="JPEG")
+    spec = make_spec(root, tmp_path)
+    assert len(load_development(spec).labels_N) + len(load_test_set(spec).labels_N) == 11
+
+
+def test_links_are_followed_but_never_round_and_round(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets", validation=None)
+    save_image(tmp_path / "elsewhere" / "linked.png", "L", colour=77)
+    try:
+        (root / "train" / "cat" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (root / "train" / "cat" / "up").symlink_to(root, target_is_directory=True)
+        (tmp_path / "elsewhere" / "back").symlink_to(root / "train" / "cat", target_is_directory=True)
+        (root / "train" / "cat" / "itself").symlink_to(root / "train" / "cat" / "itself")
+    except OSError:
+        pytest.skip("this system does not let us make symbolic links")
+    development = load_development(make_spec(root, tmp_path))
+    assert greys(development.images_NCHW) == [0, 1, 2, 77, 3, 4, 5, 6]
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets")
+    try:
+        (root / "train" / "cat" / "gone.png").symlink_to(tmp_path / "gone.png")
+    except OSError:
+        pytest.skip("this system does not let us make symbolic links")
+    with pytest.raises(DataError, match=r"must be readable.*gone\.png"):
+        load_development(make_spec(root, tmp_path))
+
+
+def test_one_colour_image_makes_the_whole_set_rgb(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets", validation=None)
+    save_image(root / "train" / "dog" / "colour.png", "RGB", colour=(1, 2, 3))
+    spec = make_spec(root, tmp_path)
+    assert load_development(spec).images_NCHW.shape == (8, 3, 8, 8)
+    assert load_test_set(spec).images_NCHW.shape == (3, 3, 8, 8)
+
+
+def test_channels_and_size_are_decided_without_looking_at_the_test_part(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets", validation=None)
+    save_image(root / "test" / "dog" / "colour.png", "RGB", size=(99, 50), colour=(255, 0, 0))
+    spec = make_spec(root, tmp_path)
+    assert load_development(spec).images_NCHW.shape == (7, 1, 8, 8)
+    assert greys(load_test_set(spec).images_NCHW)[-1] == 76
+
+
+def test_mixed_sizes_are_brought_to_the_median_shorter_side_and_noted(tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    make_classes(root / "train", {"cat": 3, "dog": 3}, size=(12, 20))
+    make_classes(root / "test", {"cat": 1, "dog": 1})
+    save_image(root / "train" / "cat" / "wide.png", "L", size=(30, 10))
+    development = load_development(make_spec(root, tmp_path))
+    assert development.images_NCHW.shape == (7, 1, 12, 12)
+    assert "7 of 7 have another size and are resized to cover 12x12" in development.notes[-1]
+
+
+def test_the_image_size_asked_for_is_height_and_width(tmp_path: Path) -> None:
+    spec = make_spec(make_parts(tmp_path / "pets"), tmp_path, image_size=(5, 7))
+    assert load_development(spec).images_NCHW.shape[1:] == (1, 5, 7)
+    assert load_test_set(spec).images_NCHW.shape[1:] == (1, 5, 7)
+
+
+def test_a_single_file_is_read_as_it_was_for_training(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets")
+    path = root / "train" / "dog" / "zebra.png"
+    Image.radial_gradient("L").resize((31, 17)).save(path)
+    development = load_development(make_spec(root, tmp_path, image_size=(9, 6)))
+    row = development.labels_N.tolist().index(1) + 4
+    assert torch.equal(read_image(path, Preprocessing(1, 9, 6, (0.5,), (0.5,))), development.images_NCHW[row])
+
+
+def remove(path: Path) -> None:
+    for file in path.iterdir():
+        file.unlink()
+
+
+def break_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: make_classes(root / "test", {"emu": 1}), r"same classes; .*test has 'emu' and .*train has not"),
+        (
+            lambda root: make_classes(root / "train", {"emu": 1}),
+            r"same classes; .*train has 'emu' and .*test has not|val",
+        ),
+        (lambda root: remove(root / "train" / "cat"), r"must hold images; .*cat holds none"),
+        (lambda root: break_file(root / "train" / "cat" / "001.png"), r"must be readable; .*001\.png is not"),
+        (lambda root: break_file(root / "test" / "dog" / "000.png"), r"must be readable; .*000\.png is not"),
+        (lambda root: make_classes(root / "valid", {"cat": 1, "dog": 1}), r"one validation part; .*'val', 'valid'"),
+        (lambda root: os.rename(root / "train", root / "training"), r"must have train/; .* has 'test', 'val'"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
+    tmp_path: Path, change: Callable[[Path], object], message: str
+) -> None:
+    root = make_parts(tmp_path / "pets")
+    change(root)
+    with pytest.raises(DataError, match=message) as caught:
+        load_development(make_spec(root, tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_class_is_too_few(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "pets", {"cat": 9})
+    with pytest.raises(DataError, match=r"at least 2 classes; .*pets has 1"):
+        load_development(make_spec(root, tmp_path))
+
+
+def test_parts_under_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    make_classes(root / "Training", {"cat": 5, "dog": 5})
+    make_classes(root / "Testing", {"cat": 5, "dog": 5})
+    with pytest.raises(DataError, match=r"'Testing', 'Training'.*must be named train, test and val"):
+        load_development(make_spec(root, tmp_path))
+
+
+def test_a_class_too_small_for_three_parts_is_named(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "pets", {"cat": 9, "dog": 2})
+    with pytest.raises(DataError, match=r"each of train, validation, test; 'dog' in .* has 2"):
+        load_development(make_spec(root, tmp_path))
+
+
+def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must be a folder; .*nowhere does not exist"):
+        load_development(make_spec(tmp_path / "nowhere", tmp_path))
+    path = save_image(tmp_path / "one.png")
+    with pytest.raises(DataError, match=r"must be a folder; .*one\.png is a file"):
+        load_development(make_spec(path, tmp_path))
+
+
+def test_a_bomb_in_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_parts(tmp_path / "pets")
+    save_image(root / "train" / "cat" / "bomb.png", "L", (50, 50))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(DataError, match=r"bomb\.png is not"):
+        load_development(make_spec(root, tmp_path))

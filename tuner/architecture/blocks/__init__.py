@@ -1,0 +1,8 @@
+"""The families of blocks, one file each. A family is a frozen dataclass with `resolve` and `layers` beside it."""
+
+from tuner.architecture.blocks.plain import PlainBlock
+
+Block = PlainBlock
+"""Any block; becomes a union with the second family."""
+
+__all__ = ["Block", "PlainBlock"]

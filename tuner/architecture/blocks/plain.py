@@ -1,0 +1,90 @@
+"""The plain family: convolution, normalization, activation, pooling, dropout, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuner.architecture import shapes
+from tuner.architecture.shapes import Layer, Shape
+
+Padding = Literal["same", "valid"]
+Normalization = Literal["none", "batch"]
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+Pooling = Literal["none", "max", "average"]
+Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
+Window = Annotated[int, Field(ge=1, le=64, strict=True)]
+DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
+
+ACTIVATION_LAYERS: dict[Activation, str] = {
+    "relu": "ReLU",
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+}
+POOLING_LAYERS = {"max": "MaxPool2d", "average": "AvgPool2d"}
+
+
+@dataclass(frozen=True)
+class PlainBlock:
+    """One block as sampled or as resolved. Windows are square; `dropout` is the rate of dropped elements."""
+
+    out_channels: Count
+    kernel_size: Window = 3
+    stride: Window = 1
+    padding: Padding = "same"
+    normalization: Normalization = "none"
+    activation: Activation = "relu"
+    pooling: Pooling = "none"
+    pool_size: Window = 2
+    pool_stride: Window = 2
+    dropout: DropoutRate = 0.0
+
+    def resolve(self, shape: Shape) -> PlainBlock:
+        """The block as it fits a feature map of `shape` (C, H, W).
+
+        The rule: a window (the kernel of a valid convolution, or a pooling window) that is larger than the feature
+        map's smaller side is cut to that side, and its pooling stride to the window; a pooling window of one pixel is
+        no pooling. What then has no effect takes its default, so that equal networks are equal values.
+        """
+        block = self
+        if block.padding == "valid":
+            block = replace(block, kernel_size=min(block.kernel_size, *shape[1:]))
+            if block.kernel_size == 1:
+                block = replace(block, padding="same")
+        pool_size = min(block.pool_size, *block._convolution(shape).output_shape[1:])
+        if block.pooling == "none" or pool_size == 1:
+            return replace(block, pooling="none", pool_size=2, pool_stride=2)
+        pool_stride = block.pool_stride if pool_size == block.pool_size else min(block.pool_stride, pool_size)
+        return replace(block, pool_size=pool_size, pool_stride=pool_stride)
+
+    def layers(self, shape: Shape) -> Iterator[Layer]:
+        """The layers of a resolved block over a feature map of `shape` (C, H, W)."""
+        yield (layer := self._convolution(shape))
+        if self.normalization == "batch":
+            yield (layer := shapes.batch_norm(layer.output_shape))
+        yield (layer := shapes.same_shape(layer.output_shape, ACTIVATION_LAYERS[self.activation]))
+        if self.pooling != "none":
+            kind = POOLING_LAYERS[self.pooling]
+            yield (
+                layer := shapes.pool(layer.output_shape, kind=kind, kernel_size=self.pool_size, stride=self.pool_stride)
+            )
+        if self.dropout > 0:
+            yield shapes.same_shape(layer.output_shape, "Dropout", p=self.dropout)
+
+    def _convolution(self, shape: Shape) -> Layer:
+        """The convolution; its bias is left out where batch normalization would take it away again."""
+        return shapes.convolution(
+            shape,
+            out_channels=self.out_channels,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self.kernel_size // 2 if self.padding == "same" else 0,
+            bias=self.normalization == "none",
+        )

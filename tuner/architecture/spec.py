@@ -1,0 +1,72 @@
+"""Architecture, InputSpec, Head: a network as a frozen value, to and from JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tuner.architecture.blocks import Block
+from tuner.architecture.blocks.plain import Activation, Count, DropoutRate
+from tuner.architecture.shapes import Shape
+
+HeadPooling = Literal["flatten", "average"]
+FeatureCount = Annotated[int, Field(ge=0, le=65_536, strict=True)]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What goes in and what must come out: (channels, height, width) images of `num_classes` classes."""
+
+    channels: Count
+    height: Count
+    width: Count
+    num_classes: Annotated[int, Field(ge=2, le=1_000_000, strict=True)]
+
+    @property
+    def shape(self) -> Shape:
+        """(C, H, W)."""
+        return (self.channels, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Head:
+    """From feature map to logits: flatten or global average, an optional hidden layer, dropout, a linear layer."""
+
+    pooling: HeadPooling = "flatten"
+    hidden_features: FeatureCount = 0
+    activation: Activation = "relu"
+    dropout: DropoutRate = 0.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A whole network. `resolve` in `trace.py` makes it fit its input; only resolved ones are built and stored."""
+
+    input: InputSpec
+    blocks: tuple[Block, ...]
+    head: Head
+
+    @property
+    def input_shape(self) -> Shape:
+        """(C, H, W) of one image."""
+        return self.input.shape
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return self.input.num_classes
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back to an equal value."""
+        data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return data
+
+    @staticmethod
+    def from_json(data: object) -> Architecture:
+        """The architecture in a JSON object. Raises pydantic.ValidationError for anything else."""
+        return _ADAPTER.validate_python(data)
+
+
+_ADAPTER = TypeAdapter(Architecture)

@@ -1,0 +1,155 @@
+"""The layout of an image folder: its parts, its classes, its files. No image is opened here."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import DataError
+
+_VALIDATION_NAMES = ("val", "valid", "validation")
+_PART_NAMES = ("train", *_VALIDATION_NAMES, "test")
+# Formats that Pillow recognises but reads only with the help of another program.
+_UNREADABLE_FORMATS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """`name`: path below the data set's folder, with slashes; size in bytes; time in nanoseconds."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
+Classes = dict[str, list[ImageFile]]
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """Classes in alphabetical order, and the same in all parts. None: the folder has no such part."""
+
+    root: Path
+    train: Classes
+    validation: Classes | None
+    test: Classes | None
+    ignored: tuple[str, ...]
+
+
+def list_folder(root: Path) -> FolderListing:
+    """List train/, test/ and val/ (or valid/, validation/) with class folders each, or class folders alone.
+
+    Hidden files and files that are no images, by their extension, do not count; class folders may be nested, and
+    symbolic links are followed, but never into a loop.
+    Raises DataError for a folder that is missing or unreadable, and for classes that are too few, empty or not the
+    same in all parts.
+    """
+    if not root.is_dir():
+        kind = "is a file" if root.is_file() else "does not exist"
+        raise DataError(
+            f"an image folder must be a folder; {root} {kind}: give the folder that holds the class folders"
+        )
+    try:
+        return _list_parts(root)
+    except OSError as error:
+        raise DataError(f"every file of an image folder must be readable; {error}: mend or remove it") from error
+
+
+def _list_parts(root: Path) -> FolderListing:
+    folders = _subfolders(root)
+    # A folder named train that holds images itself is a class: of vehicles, say.
+    parts = {folder.name.lower(): folder for folder in folders if _is_part(folder)}
+    if not parts:
+        classes = _list_classes(root, root=root)
+        if not any(file.name.count("/") == 1 for files in classes.values() for file in files):
+            raise DataError(
+                f"class folders must hold images; those of {root} ({_quoted(classes)}) hold only folders: parts of a "
+                "data set must be named train, test and val"
+            )
+        return FolderListing(root, classes, None, None, ())
+    if "train" not in parts:
+        raise DataError(f"an image folder with parts must have train/; {root} has {_quoted(parts)}: add or rename one")
+    validation_names = [name for name in parts if name in _VALIDATION_NAMES]
+    if len(validation_names) > 1:
+        raise DataError(
+            f"an image folder must have one validation part; {root} has {_quoted(validation_names)}: keep one"
+        )
+    listed = {name: _list_classes(folder, root=root) for name, folder in parts.items()}
+    for name, classes in listed.items():
+        odd = sorted(set(classes) ^ set(listed["train"]))
+        if odd:
+            holder, other = (name, "train") if odd[0] in classes else ("train", name)
+            raise DataError(
+                f"all parts must have the same classes; {root / holder} has {odd[0]!r} and {root / other} has not: "
+                "add or remove it"
+            )
+    return FolderListing(
+        root=root,
+        train=listed["train"],
+        validation=listed[validation_names[0]] if validation_names else None,
+        test=listed.get("test"),
+        ignored=tuple(folder.name for folder in folders if folder not in parts.values()),
+    )
+
+
+def _list_classes(folder: Path, *, root: Path) -> Classes:
+    class_folders = _subfolders(folder)
+    if len(class_folders) < 2:
+        raise DataError(
+            f"a data set must have at least 2 classes; {folder} has {len(class_folders)} class folders: "
+            "make a folder for each class"
+        )
+    extensions = _image_extensions()
+    prefix = "" if folder == root else f"{folder.name}/"
+    classes = {}
+    for class_folder in class_folders:
+        entered = set(class_folder.resolve().parents)
+        files = list(_walk(class_folder, f"{prefix}{class_folder.name}", extensions=extensions, entered=entered))
+        if not files:
+            raise DataError(f"every class folder must hold images; {class_folder} holds none: add some or remove it")
+        classes[class_folder.name] = sorted(files, key=lambda file: file.name)
+    return classes
+
+
+def _walk(folder: Path, name: str, *, extensions: frozenset[str], entered: set[Path]) -> Iterator[ImageFile]:
+    """Visible images below a folder. `entered`: the folders that were walked, or lie above and must not be."""
+    real = folder.resolve()
+    if real in entered:
+        return
+    entered.add(real)
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if _is_hidden(entry.name):
+                continue
+            # Path.is_dir, other than the entry's own, says no to a link that points at itself.
+            if Path(entry).is_dir() if entry.is_symlink() else entry.is_dir():
+                yield from _walk(Path(entry), f"{name}/{entry.name}", extensions=extensions, entered=entered)
+            elif os.path.splitext(entry.name)[1].lower() in extensions:
+                stat = entry.stat()
+                yield ImageFile(f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    found = [path for path in folder.iterdir() if not _is_hidden(path.name) and path.is_dir()]
+    # By name, because paths themselves compare without case on Windows.
+    return sorted(found, key=lambda path: path.name)
+
+
+def _is_part(folder: Path) -> bool:
+    return folder.name.lower() in _PART_NAMES and bool(_subfolders(folder))
+
+
+def _is_hidden(name: str) -> bool:
+    # __MACOSX is what the Mac's archiver adds: hidden files in a folder that is not.
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _image_extensions() -> frozenset[str]:
+    from PIL import Image
+
+    known = Image.registered_extensions().items()
+    return frozenset(extension for extension, name in known if name in Image.OPEN and name not in _UNREADABLE_FORMATS)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in list(names)[:5])

@@ -1,0 +1,126 @@
+"""Image folders: one folder a class, decoded by the rule of images.py."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
+from tuner.data.folder_listing import Classes, FolderListing, list_folder
+from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_pixels
+from tuner.data.splits import TEST_FRACTION, TEST_SEED, choose_stratified, part_size
+from tuner.data.threads import map_in_threads
+from tuner.errors import DataError
+
+
+def list_image_folder(spec: DataSpec) -> ListedSource:
+    """List an image folder. Raises DataError for a layout that is not one, and for classes too small to be split."""
+    listing = list_folder(Path(spec.dataset).expanduser())
+    _check_counts(listing)
+    files = [
+        f"{file.name} {file.size} {file.mtime_ns}"
+        for classes in (listing.train, listing.validation, listing.test)
+        for class_files in (classes or {}).values()
+        for file in class_files
+    ]
+    # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
+    lines = ("folder", str(listing.root.resolve()), *listing.ignored, "files", *files)
+    return ListedSource(listing=lines, read=lambda report: _read(listing, spec, report=report))
+
+
+def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
+    notes = []
+    if listing.ignored:
+        notes.append(f"folders beside train/ that are no part were ignored: {', '.join(listing.ignored)}")
+    class_names = tuple(listing.train)
+    train, train_labels_N = _flatten(listing.train)
+    validation, validation_labels_N = _flatten(listing.validation or {})
+    if listing.test is None:
+        total = part_size(len(train), TEST_FRACTION)
+        test_N = choose_stratified(train_labels_N, class_names, total=total, seed=TEST_SEED)
+        rest_N = np.setdiff1d(np.arange(len(train)), test_N)
+        notes.append(
+            f"{listing.root.resolve().name} has no test part: {len(test_N):,} of its {len(train):,} "
+            f"{'training ' if validation else ''}images ({TEST_FRACTION * 100:.0f} %, stratified, seed fixed) are set "
+            "aside as the sealed test set"
+        )
+        test, test_labels_N = [train[row] for row in test_N], train_labels_N[test_N]
+        train, train_labels_N = [train[row] for row in rest_N], train_labels_N[rest_N]
+    else:
+        test, test_labels_N = _flatten(listing.test)
+    development = [listing.root / name for name in (*train, *validation)]
+    with bombs_as_errors():
+        facts = list(map_in_threads(inspect_image, development, what="looking at images", report=report))
+    height, width = choose_size(facts, spec.image_size)
+    channels = 1 if all(fact.grey for fact in facts) else 3
+    notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
+    shape_CHW = (channels, height, width)
+    return DecodableSource(
+        name=listing.root.resolve().name or "images",
+        class_names=class_names,
+        image_shape=shape_CHW,
+        development=_decodable(
+            development,
+            np.concatenate([train_labels_N, validation_labels_N]),
+            shape_CHW=shape_CHW,
+            validation_start=len(train) if validation else None,
+            notes=notes,
+        ),
+        test=_decodable(
+            [listing.root / name for name in test],
+            test_labels_N,
+            shape_CHW=shape_CHW,
+            validation_start=None,
+            notes=notes,
+        ),
+    )
+
+
+def _decodable(
+    paths: Sequence[Path],
+    labels_N: NDArray[np.int64],
+    *,
+    shape_CHW: tuple[int, int, int],
+    validation_start: int | None,
+    notes: Sequence[str],
+) -> DecodablePart:
+    channels, height, width = shape_CHW
+
+    def decode(path: Path) -> NDArray[np.uint8]:
+        return read_pixels(path, channels=channels, height=height, width=width)
+
+    def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> None:
+        with bombs_as_errors():
+            decoded = map_in_threads(decode, paths, what="decoding images", report=report)
+            for row, image_CHW in enumerate(decoded):
+                images_NCHW[row] = image_CHW
+
+    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes))
+
+
+def _flatten(classes: Classes) -> tuple[list[str], NDArray[np.int64]]:
+    names = [file.name for class_files in classes.values() for file in class_files]
+    counts = [len(class_files) for class_files in classes.values()]
+    return names, np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+
+
+def _check_counts(listing: FolderListing) -> None:
+    needs = ["train"] + ["validation"] * (listing.validation is None) + ["test"] * (listing.test is None)
+    for name, files in listing.train.items():
+        if len(files) < len(needs):
+            raise DataError(
+                f"a class must have an image for each of {', '.join(needs)}; {name!r} in {listing.root} has "
+                f"{len(files)}: add images or remove the class"
+            )
+
+
+def _describe_rule(facts: Sequence[ImageFacts], *, channels: int, height: int, width: int) -> str:
+    colours = "grey (1 channel)" if channels == 1 else "RGB (3 channels)"
+    num_other = sum((fact.height, fact.width) != (height, width) for fact in facts)
+    if num_other == 0:
+        return f"images are {colours}, {height}x{width} pixels (height x width)"
+    return (
+        f"images are {colours}; {num_other:,} of {len(facts):,} have another size and are resized to cover "
+        f"{height}x{width} pixels (height x width; --image-size changes it), and centre-cropped"
+    )

@@ -1,0 +1,181 @@
+"""One image file to pixels: the rule that training and prediction share.
+
+1. EXIF orientation is applied; of an animation or a stack of pages, the first picture counts.
+2. Transparency is laid over white.
+3. Channels: 1 when every image of the data set is grey (modes 1, L, LA, 16-bit grey scaled to 8 bits, or a palette of
+   which only greys are used), otherwise 3 (RGB).
+4. Size: as asked for; otherwise the common size of the images if they have one and no side exceeds 224 pixels;
+   otherwise a square whose side is the median of the shorter sides, at most 224.
+5. An image of another size is resized (bilinear, antialiased) so that it covers the target, and centre-cropped.
+
+Channels and size are decided on the development part alone, and applied to the test part and to new images.
+"""
+
+import statistics
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuner.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+MAX_AUTOMATIC_SIDE = 224
+"""Pixels; a larger side is used only when the user asks for it."""
+
+_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+# Orientations 5 to 8 turn an image by a quarter, which swaps its sides (EXIF 2.32, tag 0x0112).
+_EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes a network's input. `mean` and `std` are per channel, of pixels divided by 255."""
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain values that json.dumps takes."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Rebuild what to_json gave. Raises CheckpointError for anything else."""
+        try:
+            channels, height, width = (int(values[key]) for key in ("channels", "height", "width"))
+            mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"preprocessing must have channels, height, width, mean and std; got {values}"
+            ) from error
+        if channels not in (1, 3) or min(height, width) < 1 or {len(mean), len(std)} != {channels} or min(std) <= 0:
+            raise CheckpointError(
+                f"preprocessing must have 1 or 3 channels with mean and std above 0 each; got {values}"
+            )
+        return cls(channels, height, width, mean, std)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the rule needs to know of an image: sides in pixels as displayed, and whether it is grey."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
+    """Read one file as a uint8 tensor (C, H, W), by the rule above. Raises DataError if it cannot be decoded."""
+    with bombs_as_errors():
+        pixels_CHW = read_pixels(
+            path, channels=preprocessing.channels, height=preprocessing.height, width=preprocessing.width
+        )
+    return torch.from_numpy(pixels_CHW)
+
+
+def read_pixels(path: Path, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Read one file as uint8 (C, H, W). Raises DataError, with the path, for a broken file."""
+    from PIL import Image, ImageOps
+
+    with _errors_naming(path), Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        return pixels_from(upright, channels=channels, height=height, width=width)
+
+
+def inspect_image(path: Path) -> ImageFacts:
+    """Read what the rule needs, mostly from the file's header. Raises DataError, with the path, for a broken file."""
+    from PIL import Image
+
+    with _errors_naming(path), Image.open(path) as image:
+        width, height = image.size
+        # A PNG must be decoded to find its orientation; for a square the answer would change nothing.
+        if width != height and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
+            width, height = height, width
+        return ImageFacts(height, width, _is_grey(image))
+
+
+def pixels_from(image: "PILImage", *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Convert, resize and crop a Pillow image to uint8 (C, H, W)."""
+    from PIL import Image, ImageOps
+
+    opaque = _opaque(image).convert("L" if channels == 1 else "RGB")
+    if opaque.size != (width, height):
+        opaque = ImageOps.fit(opaque, (width, height), Image.Resampling.BILINEAR)
+    pixels = np.array(opaque, dtype=np.uint8)
+    return pixels[np.newaxis] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def choose_size(facts: Sequence[ImageFacts], image_size: tuple[int, int] | None) -> tuple[int, int]:
+    """Apply rule 4: (height, width) in pixels."""
+    if image_size is not None:
+        return image_size
+    sizes = {(fact.height, fact.width) for fact in facts}
+    if len(sizes) == 1 and max(size := next(iter(sizes))) <= MAX_AUTOMATIC_SIDE:
+        return size
+    side = min(MAX_AUTOMATIC_SIDE, statistics.median_low(min(fact.height, fact.width) for fact in facts))
+    return side, side
+
+
+@contextmanager
+def bombs_as_errors() -> Iterator[None]:
+    """Make Pillow's warning of a decompression bomb an error, in every thread; not to be entered in several at once."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # Pillow's decoders raise nearly everything on broken input: OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"every image must be readable; {path} is not ({reason}): mend or remove it") from error
+
+
+def _is_grey(image: "PILImage") -> bool:
+    if image.mode not in ("P", "PA"):
+        return image.mode in _GREY_MODES
+    # 256 palette entries times 256 levels of opacity: getcolors never has more to list, so it never answers None.
+    colours: Any = image.convert("RGBA").getcolors(256 * 256)
+    return all(red == green == blue for _, (red, green, blue, opacity) in colours if opacity > 0)
+
+
+def _opaque(image: "PILImage") -> "PILImage":
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("a floating-point image has no known range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _eight_bits(image)
+    if not image.has_transparency_data:
+        return image if image.mode != "P" else image.convert("RGB")
+    coloured = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert("RGB")
+
+
+def _eight_bits(image: "PILImage") -> "PILImage":
+    from PIL import Image
+
+    levels_HW = np.array(image).astype(np.int64)
+    if levels_HW.min() < 0 or levels_HW.max() > 65535:
+        raise ValueError("a grey image must have at most 16 bits; save it with 8 or 16 bits")
+    if isinstance(transparent := image.info.get("transparency"), int):
+        levels_HW[levels_HW == transparent] = 65535
+    return Image.fromarray(((levels_HW + 128) // 257).astype(np.uint8))

@@ -1,0 +1,76 @@
+"""From what the user asked for to two cache folders: one of the development part, one of the test part."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.data import digits
+from tuner.data.cache import FORMAT, find_listing, hash_lines, save_listing, save_part
+from tuner.data.dataset import DataSpec, ListedSource, Report
+from tuner.data.image_folder import list_image_folder
+from tuner.data.torchvision_sets import EMNIST_SPLITS, TORCHVISION_SETS, list_torchvision_set
+from tuner.errors import DataError
+
+MAX_SIDE = 1024
+"""Pixels."""
+
+KNOWN_NAMES = (digits.NAME, *TORCHVISION_SETS)
+
+
+@dataclass(frozen=True)
+class PreparedParts:
+    """The cache folders of both parts. Only sealed.py opens `test`."""
+
+    development: Path
+    test: Path
+
+
+def prepare(spec: DataSpec, *, report: Report | None) -> PreparedParts:
+    """Find a data set in the cache, or download, decode and cache both of its parts.
+
+    Both at once, so that a broken test image is found before a search and not after it.
+    Raises DataError for a name that is not known, and for images that cannot be read or split.
+    """
+    if spec.image_size is not None and not all(1 <= side <= MAX_SIDE for side in spec.image_size):
+        height, width = spec.image_size
+        raise DataError(
+            f"the sides of --image-size must lie in 1..{MAX_SIDE}; got {height}x{width}: choose another size"
+        )
+    source = _list_source(spec, report=report)
+    key = hash_lines([str(FORMAT), str(spec.image_size), *source.listing])
+    folders = find_listing(spec.cache_dir, key)
+    if folders is None:
+        decodable = source.read(report)
+        folders = tuple(
+            save_part(spec.cache_dir, part, source=decodable, report=report)
+            for part in (decodable.development, decodable.test)
+        )
+        save_listing(spec.cache_dir, key, folders)
+    development, test = folders
+    return PreparedParts(development, test)
+
+
+def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
+    if spec.dataset == digits.NAME:
+        return digits.list_digits(spec)
+    if spec.dataset in TORCHVISION_SETS:
+        return list_torchvision_set(spec, report=report)
+    path = Path(spec.dataset).expanduser()
+    # What looks like a path is one, even if nothing is there: then that is what has to be said.
+    if path.exists() or len(path.parts) > 1 or spec.dataset.startswith((".", "~")):
+        return list_image_folder(spec)
+    if spec.dataset == "emnist":
+        raise DataError(
+            f"emnist must be given with a split; use one of {_joined(f'emnist-{s}' for s in EMNIST_SPLITS)}"
+        )
+    close = difflib.get_close_matches(spec.dataset.lower().replace("_", "-"), KNOWN_NAMES, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise DataError(
+        f"--dataset must be a known name or an existing folder; {spec.dataset!r} is neither: {hint}"
+        f"known are {_joined(KNOWN_NAMES)}"
+    )
+
+
+def _joined(names: Iterable[str]) -> str:
+    return ", ".join(names)

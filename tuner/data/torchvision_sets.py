@@ -1,0 +1,175 @@
+"""Torchvision's data sets by name: which files they need, how to get them, how to read them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.data.arrays import ArrayPart, source_from_arrays
+from tuner.data.dataset import DataSpec, DecodableSource, ListedSource, Report
+from tuner.data.downloads import report_downloads
+from tuner.errors import DataError
+
+_TRAIN, _TEST = {"train": True}, {"train": False}
+_TRAIN_SPLIT, _TEST_SPLIT = {"split": "train"}, {"split": "test"}
+_IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
+
+
+@dataclass(frozen=True)
+class TorchvisionSet:
+    """A class of torchvision.datasets, its arguments for each part, and its files below the data folder."""
+
+    class_name: str
+    files: tuple[str, ...]
+    train_arguments: Mapping[str, Any] = field(default_factory=lambda: _TRAIN)
+    test_arguments: Mapping[str, Any] = field(default_factory=lambda: _TEST)
+    archive: str | None = None
+    first_label: int = 0
+    transposed: bool = False
+
+
+def _emnist(split: str) -> TorchvisionSet:
+    files = tuple(
+        f"EMNIST/raw/emnist-{split}-{part}-{kind}"
+        for part in ("train", "test")
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    )
+    return TorchvisionSet(
+        class_name="EMNIST",
+        files=files,
+        train_arguments={"split": split, **_TRAIN},
+        test_arguments={"split": split, **_TEST},
+        archive="EMNIST/raw/gzip.zip",
+        # The letters are labelled 1 to 26; torchvision fills the gap with a class "N/A".
+        first_label=1 if split == "letters" else 0,
+        # EMNIST stores its images column by column, and torchvision hands them out like that.
+        transposed=True,
+    )
+
+
+TORCHVISION_SETS: Mapping[str, TorchvisionSet] = {
+    "mnist": TorchvisionSet("MNIST", tuple(f"MNIST/raw/{name}" for name in _IDX_FILES)),
+    "fashion-mnist": TorchvisionSet("FashionMNIST", tuple(f"FashionMNIST/raw/{name}" for name in _IDX_FILES)),
+    "kmnist": TorchvisionSet("KMNIST", tuple(f"KMNIST/raw/{name}" for name in _IDX_FILES)),
+    **{f"emnist-{split}": _emnist(split) for split in EMNIST_SPLITS},
+    "qmnist": TorchvisionSet(
+        "QMNIST",
+        tuple(
+            f"QMNIST/raw/qmnist-{part}-{kind}"
+            for part in ("train", "test")
+            for kind in ("images-idx3-ubyte", "labels-idx2-int")
+        ),
+        train_arguments={"what": "train"},
+        test_arguments={"what": "test10k"},
+    ),
+    "usps": TorchvisionSet("USPS", ("usps.bz2", "usps.t.bz2")),
+    "svhn": TorchvisionSet("SVHN", ("train_32x32.mat", "test_32x32.mat"), _TRAIN_SPLIT, _TEST_SPLIT),
+    "cifar10": TorchvisionSet(
+        "CIFAR10",
+        tuple(
+            f"cifar-10-batches-py/{name}"
+            for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+        ),
+        archive="cifar-10-python.tar.gz",
+    ),
+    "cifar100": TorchvisionSet(
+        "CIFAR100", tuple(f"cifar-100-python/{n}" for n in ("train", "test", "meta")), archive="cifar-100-python.tar.gz"
+    ),
+    "stl10": TorchvisionSet(
+        "STL10",
+        tuple(
+            f"stl10_binary/{name}"
+            for name in ("train_X.bin", "train_y.bin", "unlabeled_X.bin", "test_X.bin", "test_y.bin", "class_names.txt")
+        ),
+        _TRAIN_SPLIT,
+        _TEST_SPLIT,
+        archive="stl10_binary.tar.gz",
+    ),
+}
+
+
+def list_torchvision_set(spec: DataSpec, *, report: Report | None) -> ListedSource:
+    """Find a set's files, downloading them if they are absent and may be.
+
+    Nothing is written and no network is used when they are there. Raises DataError, with the files that are missing.
+    """
+    described = TORCHVISION_SETS[spec.dataset]
+    if _missing(described, spec.data_dir):
+        _download(described, spec, report=report)
+    stats = [(name, (spec.data_dir / name).stat()) for name in described.files]
+    lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    return ListedSource(
+        listing=(spec.dataset, str(spec.data_dir.resolve()), *lines), read=lambda _: _read(described, spec)
+    )
+
+
+def _missing(described: TorchvisionSet, data_dir: Path) -> list[str]:
+    return [name for name in described.files if not (data_dir / name).is_file()]
+
+
+def _download(described: TorchvisionSet, spec: DataSpec, *, report: Report | None) -> None:
+    reason = "downloading is off"
+    if spec.download:
+        try:
+            with report_downloads(report):
+                for arguments in (described.train_arguments, described.test_arguments):
+                    _open(described, spec.data_dir, arguments, download=True)
+        # OSError: no network, or no right to write; RuntimeError: every mirror failed, or a checksum; EOFError and
+        # ValueError: archives that break off or are none.
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+        else:
+            reason = "the download did not bring them"
+    missing = _missing(described, spec.data_dir)
+    if missing:
+        files = ", ".join(str(spec.data_dir / name) for name in missing)
+        source = "" if described.archive is None else f" (they come in {spec.data_dir / described.archive})"
+        raise DataError(f"{spec.dataset} needs files that are not there ({reason}): put in place {files}{source}")
+
+
+def _open(described: TorchvisionSet, data_dir: Path, arguments: Mapping[str, Any], *, download: bool) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, described.class_name)(root=data_dir, download=download, **arguments)
+
+
+def _read(described: TorchvisionSet, spec: DataSpec) -> DecodableSource:
+    try:
+        train = _open(described, spec.data_dir, described.train_arguments, download=False)
+        test = _open(described, spec.data_dir, described.test_arguments, download=False)
+        parts = [_part(described, dataset) for dataset in (train, test)]
+    # The readers were written for whole files; of damaged ones they raise whatever comes first.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        files = ", ".join(str(spec.data_dir / name) for name in described.files)
+        raise DataError(
+            f"the files of {spec.dataset} must be whole; they are not ({reason}): replace {files}"
+        ) from error
+    names = getattr(train, "classes", [str(digit) for digit in range(10)])[described.first_label :]
+    # "7 - seven" is how torchvision calls the digit 7.
+    class_names = [name.split(" - ")[0] for name in names]
+    return source_from_arrays(
+        spec.dataset, class_names, development=parts[0], test=parts[1], image_size=spec.image_size
+    )
+
+
+def _part(described: TorchvisionSet, dataset: Any) -> ArrayPart:
+    images = np.asarray(dataset.data, dtype=np.uint8)
+    labels = np.asarray(dataset.labels if hasattr(dataset, "labels") else dataset.targets, dtype=np.int64)
+    if images.ndim == 3:
+        images_NCHW = images[:, np.newaxis]
+    else:
+        images_NCHW = images if images.shape[1] == 3 else images.transpose(0, 3, 1, 2)
+    # QMNIST gives eight facts of each digit; the first is its class.
+    labels_N = labels[:, 0] if labels.ndim == 2 else labels
+    if described.transposed:
+        images_NCHW = images_NCHW.swapaxes(2, 3)
+    return ArrayPart(images_NCHW, labels_N - described.first_label)

@@ -1,0 +1,1 @@
+"""The winner leaves the house."""

@@ -1,0 +1,40 @@
+"""What a user did wrong, in one line each.
+
+TunerError
+├── SpaceError         a search space that cannot be sampled
+├── DataError          images that cannot be read or split
+├── StudyError         a study that does not exist, or is not the one asked for
+├── CheckpointError    a file that is not a checkpoint of ours
+├── DeviceError        a device that is not there
+└── InstallationError  installed packages that do not fit together
+
+Every message gives the rule, the value and what to do. The command line prints it and exits with code 2.
+"""
+
+
+class TunerError(Exception):
+    """Base of everything that a user can mend; never a fault of the program itself."""
+
+
+class SpaceError(TunerError):
+    """A search space, or a configuration in it, breaks a rule of the schema."""
+
+
+class DataError(TunerError):
+    """A data set is missing, broken, or too small for what was asked."""
+
+
+class StudyError(TunerError):
+    """A study is missing, in use, or was started with other settings."""
+
+
+class CheckpointError(TunerError):
+    """A file is not a checkpoint, or one of a newer format."""
+
+
+class DeviceError(TunerError):
+    """The device asked for does not exist here."""
+
+
+class InstallationError(TunerError):
+    """Installed packages do not fit together."""

@@ -1,0 +1,198 @@
+"""Search, from options to a finished study: what `run` does, as one function for the library's users."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from optuna.storages import BaseStorage
+
+from tuner.architecture.spec import InputSpec
+from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.sources import load_development
+from tuner.data.splits import Split, split_development
+from tuner.errors import StudyError
+from tuner.search.coordinator import SearchPlan, search
+from tuner.search.events import SearchEvent
+from tuner.search.executors import local_executor
+from tuner.search.record import hold, load_study, open_storage, open_study
+from tuner.search.runner import ImageTrainer
+from tuner.search.summary import StudySummary, summarise
+from tuner.space.schema import load_space
+from tuner.training.engine import Engine, choose_device
+
+SMALL_SET = 10_000
+EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
+"""Epochs of a trial when none are asked for: on training parts below SMALL_SET images, and on others."""
+MEMORY_SHARE = 0.5
+"""Of the device's memory, that all runners together may take for their training steps."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL."""
+
+    dataset: str = "digits"
+    data_dir: Path = Path("data")
+    image_size: tuple[int, int] | None = None
+    download: bool = True
+    space: str = "cnn"
+    study: str | None = None
+    studies: Path = Path("studies")
+    storage: str | None = None
+    trials: int = 50
+    epochs: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    budget_seconds: float = float("inf")
+
+    @property
+    def data_spec(self) -> DataSpec:
+        """Where the images come from."""
+        cache_dir = self.studies / ".cache"
+        return DataSpec(self.dataset, self.data_dir, cache_dir, image_size=self.image_size, download=self.download)
+
+
+@dataclass(frozen=True)
+class DataReady:
+    """The images are there. `shape` is (C, H, W)."""
+
+    study: str
+    dataset: str
+    shape: tuple[int, ...]
+    num_classes: int
+    num_train: int
+    num_validation: int
+    device: str
+    notes: tuple[str, ...]
+
+
+def run_events(options: RunOptions, *, report: Report | None = None) -> Generator[DataReady | SearchEvent]:
+    """Run or top up a study, an event at a time; closing the iterator leaves it to be gone on with.
+
+    `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
+    """
+    space = load_space(options.space)
+    device = choose_device(options.device)
+    dataset = load_development(options.data_spec, report=report)
+    split = split_development(dataset, seed=options.seed)
+    name = options.study or default_study_name(options)
+    check_study_name(name)
+    input_spec = input_spec_of(dataset)
+    epochs = options.epochs or _default_epochs(split)
+    settings = {
+        "dataset": dataset.name,
+        "dataset_digest": dataset.digest,
+        "space_name": space.name,
+        "space": space.model_dump(mode="json", exclude_none=True, exclude={"name", "description"}),
+        "seed": options.seed,
+        "epochs": epochs,
+    }
+    num_runners = options.workers or _default_runners(device)
+    folder = options.studies / name
+    with hold(folder, name):
+        storage = open_storage(storage_url(options.studies, options.storage))
+        engine = Engine(device=str(device), num_threads=max(1, (os.cpu_count() or 1) // num_runners))
+        record = open_study(storage, name, settings, engine=engine)
+        engine = record.engine
+        choose_device(engine.device)
+        yield _data_ready(name, dataset, split, engine)
+        trainer = ImageTrainer(dataset.folder, name, folder, options.seed, engine)
+        plan = SearchPlan(
+            space=space,
+            input_spec=input_spec,
+            epochs=epochs,
+            num_trials=options.trials,
+            seed=options.seed,
+            study_folder=folder,
+            memory_bytes=_memory_bytes(torch.device(engine.device)) * MEMORY_SHARE / num_runners,
+            budget_seconds=options.budget_seconds,
+        )
+        with local_executor(trainer, num_runners) as executor, closing(search(record, plan, executor)) as events:
+            yield from events
+
+
+def run(options: RunOptions) -> StudySummary:
+    """Run or top up a study to its end, and say what it has come to."""
+    for _ in run_events(options):
+        pass
+    return load_summary(options)
+
+
+def load_summary(options: RunOptions) -> StudySummary:
+    """What the study of these options has come to. Raises StudyError when there is none."""
+    storage = existing_storage(options.studies, options.storage)
+    return summarise(load_study(storage, options.study or default_study_name(options)), studies=options.studies)
+
+
+def existing_storage(studies: Path, storage: str | None = None) -> BaseStorage:
+    """The storage of studies that were run before. Raises StudyError where there is none."""
+    if storage is None and not (studies / "tuner.db").is_file():
+        raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
+    return open_storage(storage_url(studies, storage))
+
+
+def storage_url(studies: Path, storage: str | None = None) -> str:
+    """The URL of the record: the one given, or SQLite in the folder of studies, which is made if need be."""
+    if storage is not None:
+        return storage
+    try:
+        studies.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
+    return f"sqlite:///{(studies / 'tuner.db').as_posix()}"
+
+
+def default_study_name(options: RunOptions) -> str:
+    """Named after data set and space, as in `digits-cnn`."""
+    names = (Path(options.dataset).name or options.dataset, Path(options.space).stem)
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
+
+
+def check_study_name(name: str) -> None:
+    """Raise StudyError unless a study of this name can have a folder of the same name on every system."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith("."):
+        raise StudyError(
+            f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes and underscores, and begins with a "
+            "letter or digit"
+        )
+
+
+def input_spec_of(dataset: ImageDataset) -> InputSpec:
+    """What networks for a data set take and give."""
+    _, channels, height, width = dataset.images_NCHW.shape
+    return InputSpec(channels, height, width, len(dataset.class_names))
+
+
+def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine) -> DataReady:
+    return DataReady(
+        study=study,
+        dataset=dataset.name,
+        shape=tuple(dataset.images_NCHW.shape[1:]),
+        num_classes=len(dataset.class_names),
+        num_train=len(split.train_indices_N),
+        num_validation=len(split.validation_indices_N),
+        device=engine.device,
+        notes=dataset.notes,
+    )
+
+
+def _default_epochs(split: Split) -> int:
+    return EPOCHS_SMALL if len(split.train_indices_N) < SMALL_SET else EPOCHS_LARGE
+
+
+def _default_runners(device: torch.device) -> int:
+    return os.cpu_count() or 1 if device.type == "cpu" else 1
+
+
+def _memory_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    return float(psutil.virtual_memory().total)

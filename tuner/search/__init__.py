@@ -1,0 +1,1 @@
+"""Many networks compete."""

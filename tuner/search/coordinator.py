@@ -1,0 +1,291 @@
+"""The one process that asks, decides and writes: search(...) -> Iterator[SearchEvent]."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
+
+from tuner.architecture.cost import network_cost
+from tuner.architecture.spec import InputSpec
+from tuner.architecture.trace import trace
+from tuner.errors import StudyError
+from tuner.search.events import (
+    EpochFinished,
+    Outcome,
+    SearchEnded,
+    SearchEvent,
+    SearchStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from tuner.search.executors import Answer, Executor
+from tuner.search.record import StudyRecord
+from tuner.search.runner import TrialTask, checkpoint_path
+from tuner.search.strategy import Strategy
+from tuner.space.sampling import Params, distributions, first_params, suggest
+from tuner.space.schema import SearchSpace
+from tuner.training.candidate import Candidate
+from tuner.training.loop import EpochResult
+from tuner.training.seeds import derive_seed
+
+MAX_UNCOUNTED = 1_000
+"""Rejected, repeated and failed trials in a row after which a search gives up."""
+NUM_KEPT = 5
+"""Checkpoints kept of ended trials: those of the best."""
+WAIT_SECONDS = 0.5
+
+STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
+"""How an outcome is stored; every other one is PRUNED, which the sampler learns from."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search is for. `budget_seconds` ends it; `memory_bytes` is what one trial's training step may take."""
+
+    space: SearchSpace
+    input_spec: InputSpec
+    epochs: int
+    num_trials: int
+    seed: int
+    study_folder: Path
+    memory_bytes: float = float("inf")
+    budget_seconds: float = float("inf")
+
+
+@dataclass
+class _Running:
+    number: int
+    candidate: Candidate
+    started: float
+    curve: dict[int, float] = field(default_factory=dict)
+
+
+def search(
+    record: StudyRecord, plan: SearchPlan, executor: Executor, *, clock: Callable[[], float] = time.monotonic
+) -> Generator[SearchEvent]:
+    """Run a study until it has `plan.num_trials` trials that count; what was there before is gone on with.
+
+    The caller holds the study's lock. Closing the iterator leaves running trials waiting for the next run.
+    """
+    return _Search(record, plan, executor, clock).run()
+
+
+class _Search:
+    """The state of one search: what runs, what is known, what is left to do."""
+
+    def __init__(self, record: StudyRecord, plan: SearchPlan, executor: Executor, clock: Callable[[], float]) -> None:
+        self._record, self._plan, self._executor, self._clock = record, plan, executor, clock
+        self._distributions: dict[str, BaseDistribution] = distributions(plan.space)
+        self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs)
+        self._first: list[Params] = first_params(plan.space)
+        self._running: dict[int, _Running] = {}
+        self._unfinished: list[_Running] = []
+        self._curves_by_fingerprint: dict[str, tuple[int, dict[int, float], TrialState]] = {}
+        self._best: list[tuple[float, int]] = []
+        self._next_number = 0
+        self._num_counted = 0
+        self._uncounted_in_a_row = 0
+        self._deadline = clock() + plan.budget_seconds
+
+    def run(self) -> Generator[SearchEvent]:
+        self._remember()
+        plan = self._plan
+        yield SearchStarted(
+            self._record.name, plan.num_trials, self._num_counted, self._executor.num_runners, plan.epochs
+        )
+        try:
+            while not self._is_over():
+                yield from self._fill_runners()
+                if not self._running:
+                    break
+                for runner, answer in self._executor.answers(WAIT_SECONDS):
+                    if runner in self._running:
+                        yield from self._take(runner, answer)
+            yield from self._stop_running("the time budget is used up")
+        finally:
+            for runner, running in self._running.items():
+                self._executor.stop(runner)
+                self._record.leave(running.number)
+        yield SearchEnded(self._num_counted, self._why_it_ended())
+
+    def _remember(self) -> None:
+        """Build what is known from the record, in the order of the trials."""
+        for trial in self._record.trials():
+            self._next_number = trial.number + 1
+            if not trial.state.is_finished():
+                self._unfinished.append(_Running(trial.number, trial.candidate, self._clock()))
+                self._strategy.propose(trial.number, trial.params)
+                self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, {}, trial.state)
+                continue
+            curve = dict(trial.curve)
+            state = trial.state
+            if trial.outcome == "repeated":
+                _, curve, state = self._curves_by_fingerprint.get(trial.candidate.fingerprint, (None, curve, state))
+            else:
+                self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, curve, state)
+            self._strategy.remember(trial.params, trial.number, curve, state)
+            self._count(trial.counts)
+            if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
+                self._best.append((-trial.validation_accuracy, trial.number))
+
+    def _fill_runners(self) -> Iterator[SearchEvent]:
+        """Start trials until every runner has one, or as many run as are still wanted."""
+        for runner in range(self._executor.num_runners):
+            while runner not in self._running and self._wants_more():
+                if self._unfinished:
+                    running = self._unfinished.pop(0)
+                    self._record.begin_again(running.number)
+                    running.started = self._clock()
+                    self._start(runner, running)
+                else:
+                    yield from self._propose(runner)
+                if runner in self._running:
+                    candidate = self._running[runner].candidate
+                    num_parameters = network_cost(trace(candidate.architecture)).num_parameters
+                    yield TrialStarted(self._running[runner].number, candidate, num_parameters, runner)
+
+    def _propose(self, runner: int) -> Iterator[SearchEvent]:
+        """Sample the next candidate, store it, and start it unless it cannot or need not be trained."""
+        plan, number = self._plan, self._next_number
+        self._next_number += 1
+        params = self._first[number] if number < len(self._first) else None
+        trial = self._strategy.propose(number, params)
+        candidate = suggest(trial, plan.space, plan.input_spec, epochs=plan.epochs)
+        cost = network_cost(trace(candidate.architecture))
+        stored = self._record.begin(
+            candidate,
+            trial.params,
+            self._distributions,
+            {"num_parameters": cost.num_parameters, "flops": cost.flops, "architecture": describe(candidate)},
+        )
+        if stored != number:
+            raise StudyError(
+                f"study {self._record.name!r} got trial {stored} where {number} was due: another program writes to it; "
+                "stop that, or start another study with --study NAME"
+            )
+        running = _Running(number, candidate, self._clock())
+        needed = cost.training_bytes(candidate.recipe.batch_size)
+        known = self._curves_by_fingerprint.get(candidate.fingerprint)
+        if needed > plan.memory_bytes:
+            allowed = f"{plan.memory_bytes / 2**30:.1f} allowed"
+            reason = f"its training step needs {needed / 2**30:.1f} GiB of memory, more than the {allowed}"
+            yield self._end(running, "rejected", reason)
+        elif known is not None:
+            yield self._end(running, "repeated", f"the same candidate as trial {known[0]}")
+        else:
+            self._curves_by_fingerprint[candidate.fingerprint] = (number, running.curve, TrialState.RUNNING)
+            self._start(runner, running)
+
+    def _start(self, runner: int, running: _Running) -> None:
+        seed = derive_seed(self._plan.seed, "training", running.candidate.fingerprint)
+        self._running[runner] = running
+        self._executor.start(runner, TrialTask(running.number, running.candidate, seed))
+
+    def _take(self, runner: int, answer: Answer) -> Iterator[SearchEvent]:
+        """Act on what a runner says; the runner goes on before anything is written."""
+        running = self._running[runner]
+        if isinstance(answer, EpochResult):
+            running.curve[answer.epoch] = answer.validation_accuracy
+            reason = self._strategy.reason_to_stop(running.number, running.curve)
+            if reason:
+                self._executor.stop(runner)
+            else:
+                self._executor.next_epoch(runner)
+            self._record.report(running.number, answer.epoch, answer.validation_accuracy)
+            yield EpochFinished(running.number, answer)
+            if reason:
+                del self._running[runner]
+                yield self._end(running, "pruned", reason)
+        else:
+            del self._running[runner]
+            outcomes: dict[str, Outcome] = {
+                "finished": "complete",
+                "diverged": "diverged",
+                "out of memory": "rejected",
+                "failed": "failed",
+            }
+            yield self._end(running, outcomes[answer.kind], answer.reason, details=answer.details)
+
+    def _stop_running(self, reason: str) -> Iterator[SearchEvent]:
+        """End the trials that still run: those with an epoch as pruned; the others wait for the next run."""
+        for runner, running in list(self._running.items()):
+            if running.curve:
+                self._executor.stop(runner)
+                del self._running[runner]
+                yield self._end(running, "pruned", reason)
+
+    def _end(self, running: _Running, outcome: Outcome, reason: str, *, details: str = "") -> TrialEnded:
+        """Write a trial's end, tell the sampler, and drop checkpoints that are no longer among the best."""
+        number, curve = running.number, running.curve
+        best_epoch = max(curve, key=lambda epoch: (curve[epoch], -epoch), default=None)
+        accuracy = None if best_epoch is None else curve[best_epoch]
+        seconds = self._clock() - running.started
+        state = STATES.get(outcome, TrialState.PRUNED)
+        attributes: dict[str, Any] = {"outcome": outcome, "reason": reason, "seconds": seconds}
+        if details:
+            attributes["details"] = details
+        if best_epoch is not None:
+            attributes |= {"best_epoch": best_epoch, "best_validation_accuracy": accuracy}
+        self._record.end(number, state, attributes, validation_accuracy=accuracy)
+        if outcome == "repeated":
+            _, curve, known_state = self._curves_by_fingerprint[running.candidate.fingerprint]
+            self._strategy.learn(number, curve, state=known_state)
+        else:
+            self._curves_by_fingerprint[running.candidate.fingerprint] = (number, curve, state)
+            self._strategy.learn(number, curve, state=state)
+        if state is TrialState.COMPLETE and accuracy is not None:
+            self._best.append((-accuracy, number))
+        self._clean_up(number)
+        ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds)
+        self._count(ended.counts)
+        return ended
+
+    def _clean_up(self, number: int) -> None:
+        self._best.sort()
+        kept = {kept for _, kept in self._best[:NUM_KEPT]}
+        for dropped in {number, *(number for _, number in self._best[NUM_KEPT:])} - kept:
+            checkpoint_path(self._plan.study_folder, dropped).unlink(missing_ok=True)
+
+    def _count(self, counts: bool) -> None:
+        self._num_counted += counts
+        self._uncounted_in_a_row = 0 if counts else self._uncounted_in_a_row + 1
+
+    def _wants_more(self) -> bool:
+        return self._num_counted + len(self._running) < self._plan.num_trials and not self._is_over()
+
+    def _is_over(self) -> bool:
+        return self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline
+
+    def _why_it_ended(self) -> str:
+        if self._num_counted >= self._plan.num_trials:
+            return ""
+        if self._uncounted_in_a_row >= MAX_UNCOUNTED:
+            return (
+                f"gave up after {MAX_UNCOUNTED:,} trials in a row that were rejected, repeated or failed: "
+                "the space has too few candidates that can be trained here"
+            )
+        return "the time budget is used up"
+
+
+def describe(candidate: Candidate) -> str:
+    """A resolved network in one line: `32 k3 bn relu max2 d0.05 | 64 ... | flatten 128 relu d0.2 10`."""
+    parts = []
+    for block in candidate.architecture.blocks:
+        words = [str(block.out_channels), f"k{block.kernel_size}"]
+        words += [f"s{block.stride}"] if block.stride > 1 else []
+        words += ["valid"] if block.padding == "valid" else []
+        words += ["bn"] if block.normalization == "batch" else []
+        words.append(block.activation)
+        words += [f"{block.pooling}{block.pool_size}"] if block.pooling != "none" else []
+        words += [f"d{block.dropout:.2g}"] if block.dropout else []
+        parts.append(" ".join(words))
+    head = candidate.architecture.head
+    words = [head.pooling] + ([f"{head.hidden_features} {head.activation}"] if head.hidden_features else [])
+    words += [f"d{head.dropout:.2g}"] if head.dropout else []
+    return " | ".join([*parts, " ".join([*words, str(candidate.architecture.num_classes)])])

@@ -1,0 +1,75 @@
+"""What happens in a search, as small frozen values: the live view, the log and the tests read one stream of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.training.candidate import Candidate
+from tuner.training.loop import EpochResult
+
+Outcome = Literal["complete", "pruned", "diverged", "rejected", "repeated", "failed"]
+"""How a trial ended. Only complete and pruned ones, that trained at least one epoch, count as trials of the search."""
+
+
+def counts(outcome: Outcome | None, *, num_epochs: int) -> bool:
+    """Whether a trial is one of those that were asked for: it trained at least one epoch, and was not turned away."""
+    return outcome in ("complete", "pruned", "diverged") and num_epochs > 0
+
+
+@dataclass(frozen=True)
+class SearchStarted:
+    """The search begins, or goes on. `num_counted` of `num_trials` are there already."""
+
+    study: str
+    num_trials: int
+    num_counted: int
+    num_runners: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A candidate begins to train on a runner."""
+
+    number: int
+    candidate: Candidate
+    num_parameters: int
+    runner: int
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """One epoch of one trial is over."""
+
+    number: int
+    result: EpochResult
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial has its final state in the record. `best_epoch` and its accuracy are None when no epoch was finished."""
+
+    number: int
+    outcome: Outcome
+    reason: str
+    best_epoch: int | None
+    validation_accuracy: float | None
+    num_epochs: int
+    seconds: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the trials that were asked for."""
+        return counts(self.outcome, num_epochs=self.num_epochs)
+
+
+@dataclass(frozen=True)
+class SearchEnded:
+    """No more trials start. `reason` is empty when the search has all that it was asked for."""
+
+    num_counted: int
+    reason: str
+
+
+SearchEvent = SearchStarted | TrialStarted | EpochFinished | TrialEnded | SearchEnded

@@ -1,0 +1,164 @@
+"""Where runners live: in this process, or in processes of their own on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
+
+from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
+from tuner.training.loop import EpochResult
+
+Answer = EpochResult | TrainingEnded
+GOODBYE_SECONDS = 5.0
+
+
+class Executor(Protocol):
+    """Runners by number, each with at most one trial. Every `start` and `next_epoch` is answered once by `answers`."""
+
+    num_runners: int
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        """Begin a trial and its first epoch."""
+
+    def next_epoch(self, runner: int) -> None:
+        """Go on with the next epoch."""
+
+    def stop(self, runner: int) -> None:
+        """Drop the trial; the runner is free."""
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
+        """The runners that have something to say, with what they say; waits up to `timeout` seconds for the first."""
+
+
+class InProcess:
+    """One runner, in this process: what it trains blocks the caller for an epoch."""
+
+    num_runners = 1
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._runner = TrialRunner(trainer)
+        self._is_asked = False
+
+    def start(self, runner: int, task: TrialTask) -> None:  # noqa: D102
+        self._runner.start(task)
+        self._is_asked = True
+
+    def next_epoch(self, runner: int) -> None:  # noqa: D102
+        self._is_asked = True
+
+    def stop(self, runner: int) -> None:  # noqa: D102
+        self._runner.stop()
+        self._is_asked = False
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:  # noqa: D102
+        if not self._is_asked:
+            return []
+        self._is_asked = False
+        return [(0, self._runner.next_epoch())]
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    is_busy: bool = False
+
+
+class LocalProcesses:
+    """Runners in processes of their own; one that dies is answered for as a failed trial, and replaced."""
+
+    def __init__(self, trainer: Trainer, num_runners: int) -> None:
+        self.num_runners = num_runners
+        self._trainer = trainer
+        self._workers = [self._spawn(number) for number in range(num_runners)]
+
+    def start(self, runner: int, task: TrialTask) -> None:  # noqa: D102
+        self._send(runner, task)
+
+    def next_epoch(self, runner: int) -> None:  # noqa: D102
+        self._send(runner, "next epoch")
+
+    def stop(self, runner: int) -> None:  # noqa: D102
+        self._workers[runner].is_busy = False
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:  # noqa: D102
+        numbers = {worker.connection: number for number, worker in enumerate(self._workers)}
+        return [
+            (numbers[connection], self._receive(numbers[connection]))
+            for connection in wait(list(numbers), timeout)
+            if isinstance(connection, Connection)
+        ]
+
+    def close(self) -> None:
+        """End every process: politely first, then not."""
+        for worker in self._workers:
+            worker.connection.close()
+            if worker.is_busy:
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(GOODBYE_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+    def _spawn(self, number: int) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._trainer), name=f"runner {number}", daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _send(self, runner: int, message: TrialTask | str) -> None:
+        worker = self._workers[runner]
+        worker.is_busy = True
+        try:
+            worker.connection.send(message)
+        except OSError:
+            # The process has died; its closed connection is readable, and `answers` says so.
+            return
+
+    def _receive(self, runner: int) -> Answer:
+        worker = self._workers[runner]
+        try:
+            answer: Answer = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.connection.close()
+            worker.process.join()
+            self._workers[runner] = self._spawn(runner)
+            return TrainingEnded("failed", f"the process of runner {runner} died (exit code {worker.process.exitcode})")
+        worker.is_busy = False
+        return answer
+
+
+@contextmanager
+def local_executor(trainer: Trainer, num_runners: int) -> Iterator[Executor]:
+    """One runner in this process, or several in processes of their own, ended with the block."""
+    if num_runners == 1:
+        yield InProcess(trainer)
+        return
+    executor = LocalProcesses(trainer, num_runners)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def _serve(connection: Connection, trainer: Trainer) -> None:
+    """The life of a runner's process: train what comes, until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides what follows
+    runner = TrialRunner(trainer)
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return
+        if isinstance(message, TrialTask):
+            runner.start(message)
+        connection.send(runner.next_epoch())

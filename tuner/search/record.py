@@ -1,0 +1,258 @@
+"""The study as it is kept: an ordinary Optuna study that any Optuna tool reads, one trial a candidate, one writer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from tuner.errors import StudyError
+from tuner.search.events import Outcome, counts
+from tuner.training.candidate import Candidate
+from tuner.training.engine import Engine
+
+SETTINGS, ENGINE = "tuner:settings", "tuner:engine"
+"""Study attributes: what a resumed search must share with the first one, and how its trials are computed."""
+OBJECTIVE = "validation accuracy"
+SQLITE_TIMEOUT = 60.0
+"""Seconds to wait for another process that is writing another study of the same file."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as stored. `validation_accuracy` is of `best_epoch`; both are None before the first epoch."""
+
+    number: int
+    state: TrialState
+    outcome: Outcome | None
+    reason: str
+    candidate: Candidate
+    params: Mapping[str, Any]
+    curve: Mapping[int, float]
+    num_parameters: int
+    flops: int
+    seconds: float
+    started: datetime | None
+    ended: datetime | None
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch of the highest validation accuracy."""
+        return max(self.curve, key=lambda epoch: (self.curve[epoch], -epoch), default=None)
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """Of the best epoch, in 0..1."""
+        return None if self.best_epoch is None else self.curve[self.best_epoch]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the trials that were asked for."""
+        return counts(self.outcome, num_epochs=len(self.curve))
+
+
+class StudyRecord:
+    """A study in a storage, to be read and written by whoever holds its lock."""
+
+    def __init__(self, storage: BaseStorage, study_id: int, name: str) -> None:
+        self.storage, self.name = storage, name
+        self.study_id = study_id
+        self._trial_ids: dict[int, int] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a resumed search must share with the first one."""
+        settings: dict[str, Any] = self.storage.get_study_user_attrs(self.study_id).get(SETTINGS, {})
+        return settings
+
+    @property
+    def engine(self) -> Engine:
+        """How the trials of this study are computed."""
+        return Engine(**self.storage.get_study_user_attrs(self.study_id)[ENGINE])
+
+    def trials(self) -> list[TrialRecord]:
+        """Every trial, in the order of their numbers. Trials that other programs put into the study are left out."""
+        trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
+        self._trial_ids |= {trial.number: trial._trial_id for trial in trials}
+        return [_trial_record(trial) for trial in trials if "candidate" in trial.user_attrs]
+
+    def begin(
+        self,
+        candidate: Candidate,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any],
+    ) -> int:
+        """Store a new running trial whole, in one transaction, and give its number."""
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs={"candidate": candidate.to_json(), "fingerprint": candidate.fingerprint, **attributes},
+            system_attrs={},
+            intermediate_values={},
+        )
+        trial_id = self.storage.create_new_trial(self.study_id, template)
+        number = self.storage.get_trial_number_from_id(trial_id)
+        self._trial_ids[number] = trial_id
+        return number
+
+    def begin_again(self, number: int) -> None:
+        """Take up an unfinished trial."""
+        self.storage.set_trial_state_values(self._trial_ids[number], TrialState.RUNNING)
+
+    def report(self, number: int, epoch: int, validation_accuracy: float) -> None:
+        """Store the validation accuracy of an epoch."""
+        self.storage.set_trial_intermediate_value(self._trial_ids[number], epoch, validation_accuracy)
+
+    def end(
+        self, number: int, state: TrialState, attributes: Mapping[str, Any], *, validation_accuracy: float | None
+    ) -> None:
+        """Give a trial its final state; its attributes go in before, since afterwards it cannot be changed."""
+        for key, value in attributes.items():
+            self.storage.set_trial_user_attr(self._trial_ids[number], key, value)
+        values = [validation_accuracy] if state is TrialState.COMPLETE and validation_accuracy is not None else None
+        self.storage.set_trial_state_values(self._trial_ids[number], state, values)
+
+    def leave(self, number: int) -> None:
+        """Put a running trial down: it waits, and the next run of the study takes it up."""
+        self.storage.set_trial_state_values(self._trial_ids[number], TrialState.WAITING)
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage of any URL that Optuna takes; SQLite in write-ahead mode, so that readers never wait.
+
+    Raises StudyError when it cannot be reached.
+    """
+    engine_kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
+    try:
+        storage = RDBStorage(url, engine_kwargs=engine_kwargs)
+    except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.OptunaError) as error:
+        raise StudyError(f"--storage {url}: cannot be opened: {str(error).splitlines()[0]}") from error
+    if url.startswith("sqlite"):
+        event.listen(storage.engine, "connect", _set_pragmas)
+        storage.engine.dispose()
+    return storage
+
+
+def open_study(storage: BaseStorage, name: str, settings: Mapping[str, Any], *, engine: Engine) -> StudyRecord:
+    """The study of a name, created with these settings, or gone on with if they are the ones it was started with.
+
+    A study that is gone on with keeps its own engine.
+
+    Raises StudyError that says what differs.
+    """
+    if name in {study.study_name for study in storage.get_all_studies()}:
+        record = load_study(storage, name)
+        differing = _differences(record.settings, json.loads(json.dumps(settings)))
+        if differing:
+            raise StudyError(
+                f"study {name!r} was started with other settings: {differing}. "
+                "Give those, or start another study with --study NAME"
+            )
+        return record
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
+    storage.set_study_user_attr(study_id, SETTINGS, settings)
+    storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
+    storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
+    return StudyRecord(storage, study_id, name)
+
+
+def load_study(storage: BaseStorage, name: str | None = None) -> StudyRecord:
+    """The study of a name, or the one last started. Raises StudyError when there is none."""
+    studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
+    if not studies:
+        raise StudyError("there is no study yet: start one with `tuner run`")
+    if name is None:
+        study = max(studies, key=lambda study: study._study_id)
+    else:
+        named = {study.study_name: study for study in studies}
+        if name not in named:
+            raise StudyError(f"no study {name!r}: there are {', '.join(sorted(named))}")
+        study = named[name]
+    return StudyRecord(storage, study._study_id, study.study_name)
+
+
+def list_studies(storage: BaseStorage) -> list[StudyRecord]:
+    """All studies of the tuner in a storage, the last started first."""
+    studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
+    studies.sort(key=lambda study: -study._study_id)
+    return [StudyRecord(storage, study._study_id, study.study_name) for study in studies]
+
+
+@contextmanager
+def hold(folder: Path, name: str) -> Iterator[None]:
+    """Hold a study for writing, by a lock of the operating system that goes with the process.
+
+    Raises StudyError when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StudyError(
+            f"study {name!r} is being run by another process; wait for it, or give --study NAME"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _set_pragmas(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{key} was {_shortly(stored.get(key))}, not {_shortly(given.get(key))}"
+        if _shortly(stored.get(key)) != _shortly(given.get(key))
+        else f"{key} has changed since"
+        for key in given
+        if stored.get(key) != given.get(key)
+    )
+
+
+def _shortly(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _trial_record(trial: FrozenTrial) -> TrialRecord:
+    attributes = trial.user_attrs
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state,
+        outcome=attributes.get("outcome"),
+        reason=attributes.get("reason", ""),
+        candidate=Candidate.from_json(attributes["candidate"]),
+        params=trial.params,
+        curve=dict(sorted(trial.intermediate_values.items())),
+        num_parameters=attributes["num_parameters"],
+        flops=attributes["flops"],
+        seconds=attributes.get("seconds", 0.0),
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )

@@ -1,0 +1,152 @@
+"""TrialRunner: one place where one trial at a time trains, an epoch whenever it is asked for one."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tuner.data.images import Preprocessing
+from tuner.data.resident import ResidentData, load_resident
+from tuner.data.sources import load_cached
+from tuner.data.splits import split_development
+from tuner.training.candidate import Candidate
+from tuner.training.checkpoint import Checkpoint, save_checkpoint
+from tuner.training.engine import Engine, prepare_process
+from tuner.training.loop import Diverged, EpochResult, train
+from tuner.versions import package_versions
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """What a runner is asked to train."""
+
+    number: int
+    candidate: Candidate
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainingEnded:
+    """No more epochs come: the last one is done, or something went wrong; `details` is a traceback for the latter."""
+
+    kind: Literal["finished", "diverged", "out of memory", "failed"]
+    reason: str = ""
+    details: str = field(default="", repr=False)
+
+
+Trainer = Callable[[TrialTask], Iterator[EpochResult]]
+"""Anything that trains: the real thing, recorded curves, or nothing at all."""
+
+
+class TrialRunner:
+    """Drives a trainer through one trial at a time."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._epochs: Iterator[EpochResult] = iter(())
+
+    def start(self, task: TrialTask) -> None:
+        """Make a trial the current one; nothing is trained yet."""
+        self._epochs = self._trainer(task)
+
+    def next_epoch(self) -> EpochResult | TrainingEnded:
+        """Train one epoch of the current trial; what goes wrong comes back as a value."""
+        try:
+            return replace(next(self._epochs), weights=None)
+        except StopIteration:
+            return TrainingEnded("finished")
+        except Diverged as error:
+            return TrainingEnded("diverged", str(error))
+        except Exception as error:  # noqa: BLE001 - a trial that fails must not end the search; it is stored with its traceback
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            return TrainingEnded(
+                "out of memory" if is_out_of_memory(error) else "failed", reason, traceback.format_exc()
+            )
+
+    def stop(self) -> None:
+        """Drop the current trial."""
+        self._epochs = iter(())
+
+
+@dataclass(frozen=True)
+class ImageTrainer:
+    """The real trainer: trains a task on a cached data set, and keeps the weights of its best epoch in a file.
+
+    Small enough to be sent to another process, which opens the data set by itself from the same memory-mapped file.
+    """
+
+    dataset_folder: Path
+    study: str
+    study_folder: Path
+    split_seed: int
+    engine: Engine
+    _opened: list[ResidentData] = field(default_factory=list, compare=False, repr=False)
+
+    def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
+        """Train a task; the data set is opened with the first one."""
+        data = self._open()
+        best = -1.0
+        for result in train(task.candidate, data, engine=self.engine, seed=task.seed):
+            if result.validation_accuracy > best:
+                best = result.validation_accuracy
+                assert result.weights is not None
+                checkpoint = self._checkpoint(task, data, result, result.weights)
+                save_checkpoint(checkpoint, checkpoint_path(self.study_folder, task.number))
+            yield result
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": []}
+
+    def _open(self) -> ResidentData:
+        if not self._opened:
+            prepare_process(self.engine)
+            dataset = load_cached(self.dataset_folder)
+            split = split_development(dataset, seed=self.split_seed)
+            self._opened.append(load_resident(dataset, split, device=torch.device(self.engine.device)))
+        return self._opened[0]
+
+    def _checkpoint(
+        self, task: TrialTask, data: ResidentData, result: EpochResult, weights: Mapping[str, Tensor]
+    ) -> Checkpoint:
+        input_spec = task.candidate.architecture.input
+        return Checkpoint(
+            candidate=task.candidate,
+            weights=weights,
+            preprocessing=Preprocessing(
+                channels=input_spec.channels,
+                height=input_spec.height,
+                width=input_spec.width,
+                mean=data.mean,
+                std=data.std,
+            ),
+            class_names=data.class_names,
+            scores={"validation_accuracy": result.validation_accuracy, "validation_loss": result.validation_loss},
+            origin={
+                "dataset": data.name,
+                "dataset_digest": data.digest,
+                "study": self.study,
+                "trial": task.number,
+                "epoch": result.epoch,
+                "seed": task.seed,
+                "split_seed": self.split_seed,
+            },
+            versions=package_versions(),
+        )
+
+
+def checkpoint_path(study_folder: Path, number: int) -> Path:
+    """Where the weights of a trial's best epoch lie."""
+    return study_folder / f"trial-{number:05}.pt"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that memory ran out, on the device or here."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

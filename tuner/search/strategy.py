@@ -1,0 +1,103 @@
+"""The sampler's view of the study, and the rule that stops weak trials."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import Trial, TrialState, create_trial
+
+from tuner.training.seeds import derive_seed
+
+NUM_RANDOM = 10
+"""Trials sampled at random before TPE has enough to learn from; Optuna's own default."""
+MIN_TRIALS = 4
+"""Trials that must have reached an epoch before anyone is stopped at it."""
+WARM_UP = 0.15
+"""Share of the epochs in which nobody is stopped."""
+
+
+class Strategy:
+    """Proposes parameters and decides who goes on.
+
+    The sampler sees a study in memory that is built from the record and can be told what the record cannot express: a
+    stopped trial's best epoch instead of its last, a repeated trial's known result. Each trial is sampled from a seed
+    of its own, so that a study that was interrupted goes on with the same trials.
+    """
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution], *, seed: int, epochs: int) -> None:
+        self._distributions = dict(distributions)
+        self._seed = seed
+        self._epochs = epochs
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._mirror = optuna.create_study(direction="maximize", sampler=TPESampler(multivariate=True))
+        self._open: dict[int, Trial] = {}
+        self._curves: dict[int, dict[int, float]] = {}
+
+    def propose(self, number: int, params: Mapping[str, Any] | None = None) -> Trial:
+        """The mirror's next trial, its parameters still to be suggested, or fixed to `params`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._mirror.sampler = TPESampler(
+                multivariate=True,
+                n_startup_trials=NUM_RANDOM,
+                seed=derive_seed(self._seed, "sampler", number) % 2**32,
+            )
+        if params is not None:
+            self._mirror.enqueue_trial(dict(params))
+        trial = self._mirror.ask()
+        self._open[number] = trial
+        return trial
+
+    def learn(self, number: int, curve: Mapping[int, float], *, state: TrialState) -> None:
+        """Tell the sampler how a proposed trial ended; `curve` is its validation accuracy by epoch."""
+        trial = self._open.pop(number)
+        self._curves[number] = dict(curve)
+        if curve and state is TrialState.COMPLETE:
+            self._mirror.tell(trial, max(curve.values()))
+        else:
+            if curve:
+                trial.report(max(curve.values()), step=max(curve))
+            self._mirror.tell(trial, state=TrialState.FAIL if state is TrialState.FAIL else TrialState.PRUNED)
+
+    def remember(self, params: Mapping[str, Any], number: int, curve: Mapping[int, float], state: TrialState) -> None:
+        """Take over a trial that ended in an earlier run, as `propose` and `learn` would have left it."""
+        self._curves[number] = dict(curve)
+        complete = state is TrialState.COMPLETE and bool(curve)
+        if state is not TrialState.FAIL:
+            state = TrialState.COMPLETE if complete else TrialState.PRUNED
+        self._mirror.add_trial(
+            create_trial(
+                state=state,
+                value=max(curve.values()) if complete else None,
+                params=dict(params),
+                distributions=self._distributions,
+                intermediate_values={max(curve): max(curve.values())} if curve and not complete else {},
+            )
+        )
+
+    def reason_to_stop(self, number: int, curve: Mapping[int, float]) -> str:
+        """Why a trial should not go on after its last epoch; empty when it should.
+
+        The rule: after the warm-up, a trial stops when its best accuracy so far is below the median of what the other
+        trials that reached this epoch had as theirs by then. Source: the median stopping rule of Google Vizier (Golovin
+        et al., 2017), against the others' best so far instead of their running mean.
+        """
+        self._curves[number] = dict(curve)
+        epoch = max(curve)
+        if epoch >= self._epochs or epoch <= WARM_UP * self._epochs:
+            return ""
+        others = [
+            max(accuracy for at, accuracy in other.items() if at <= epoch)
+            for other_number, other in self._curves.items()
+            if other_number != number and epoch in other
+        ]
+        if len(others) < MIN_TRIALS or max(curve.values()) >= median(others):
+            return ""
+        return f"best accuracy {max(curve.values()):.2%} after epoch {epoch}, below the median {median(others):.2%}"

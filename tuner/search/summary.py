@@ -1,0 +1,70 @@
+"""What a study has come to, counted from its record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.runner import checkpoint_path
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study in a few numbers. `counts` is by outcome; `checkpoint` is the winner's, None when its file is gone."""
+
+    study: str
+    dataset: str
+    space: str
+    num_counted: int
+    counts: dict[str, int]
+    best: TrialRecord | None
+    checkpoint: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `tuner show --json` prints."""
+        best = None
+        if self.best is not None:
+            best = {
+                "number": self.best.number,
+                "validation_accuracy": self.best.validation_accuracy,
+                "epoch": self.best.best_epoch,
+                "num_parameters": self.best.num_parameters,
+                "params": dict(self.best.params),
+                "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+            }
+        trials = {"counted": self.num_counted, **self.counts}
+        return {"study": self.study, "dataset": self.dataset, "space": self.space, "trials": trials, "best": best}
+
+
+def summarise(record: StudyRecord, *, studies: Path) -> StudySummary:
+    """Count a study's trials and find its best."""
+    trials = record.trials()
+    counts = Counter(dict.fromkeys(("complete", "pruned", "failed", "rejected", "repeated", "running", "waiting"), 0))
+    for trial in trials:
+        outcome = "pruned" if trial.outcome == "diverged" else trial.outcome
+        counts[outcome or trial.state.name.lower()] += 1
+    best = best_trial(trials)
+    path = checkpoint_path(studies / record.name, best.number) if best else None
+    settings = record.settings
+    return StudySummary(
+        study=record.name,
+        dataset=settings["dataset"],
+        space=settings["space_name"],
+        num_counted=sum(trial.counts for trial in trials),
+        counts=dict(counts),
+        best=best,
+        checkpoint=path if path and path.is_file() else None,
+    )
+
+
+def best_trial(trials: list[TrialRecord]) -> TrialRecord | None:
+    """The complete trial of the highest validation accuracy, the first of equals, as Optuna's own `best_trial`."""
+    complete = [
+        trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None
+    ]
+    return max(complete, key=lambda trial: (trial.validation_accuracy or 0.0, -trial.number), default=None)

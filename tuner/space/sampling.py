@@ -1,0 +1,140 @@
+"""From an Optuna trial, a search space and an input to a Candidate; parameters -> Candidate is pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial
+
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.errors import SpaceError
+from tuner.space.schema import Configuration, Parameter, SearchSpace
+from tuner.training.candidate import Candidate, Recipe, resolve_candidate
+
+Params = dict[str, Any]
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of every parameter that is not fixed, the same for every trial."""
+    return {name: _distribution(parameter) for name, parameter in space.parameters.items() if not parameter.is_fixed}
+
+
+def suggest(trial: BaseTrial, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
+    """Ask an Optuna trial for every parameter of the space, and make the resolved candidate of them."""
+    params = {name: _ask(trial, name, distribution) for name, distribution in distributions(space).items()}
+    return candidate_from(params, space, input_spec, epochs=epochs)
+
+
+def random_params(space: SearchSpace, generator: random.Random) -> Params:
+    """Parameters drawn uniformly (log-uniformly where the range says so), without a study."""
+    return {name: _draw(dist, generator) for name, dist in distributions(space).items()}
+
+
+def first_params(space: SearchSpace, *, origin: str = "") -> list[Params]:
+    """The parameters of each configuration to try first, in the order of the file.
+
+    Raises SpaceError where one lies outside the space; `origin` names the file in it.
+    """
+    return [
+        _params_of(configuration, space, f"{origin or space.name}: first.{number}")
+        for number, configuration in enumerate(space.first)
+    ]
+
+
+def candidate_from(params: Mapping[str, Any], space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
+    """The resolved candidate of a trial's parameters; a pure function, so a stored trial can be built again."""
+    values = {
+        name: parameter.default if parameter.is_fixed else params[name] for name, parameter in space.parameters.items()
+    }
+    blocks = tuple(
+        PlainBlock(**{name: _of_block(values, name, number) for name in type(space.block).model_fields})
+        for number in range(1, values["num_blocks"] + 1)
+    )
+    head = Head(**{name: values[f"head_{name}"] for name in type(space.head).model_fields})
+    optimizer = values["optimizer"]
+    recipe = Recipe(
+        epochs=epochs,
+        **{
+            name: values[name] if name in values else values[f"{name}_{optimizer}"]
+            for name in type(space.recipe).model_fields
+        },
+    )
+    return resolve_candidate(Candidate(Architecture(input_spec, blocks, head), recipe))
+
+
+def _ask(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        low, high = distribution.low, distribution.high
+        return trial.suggest_int(name, low, high, step=distribution.step, log=distribution.log)
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+
+
+def _of_block(values: Mapping[str, Any], name: str, number: int) -> Any:
+    own = f"block{number}_{name}"
+    return values[own] if own in values else values[f"block_{name}"]
+
+
+def _distribution(parameter: Parameter[Any]) -> BaseDistribution:
+    if parameter.choices is not None:
+        return CategoricalDistribution(parameter.choices)
+    assert parameter.low is not None
+    assert parameter.high is not None
+    if isinstance(parameter.low, int):
+        return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step or 1)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+
+def _draw(distribution: BaseDistribution, generator: random.Random) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return generator.choice(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        drawn = low * (high / low) ** generator.random()
+        return drawn if isinstance(distribution, FloatDistribution) else min(high, round(drawn))
+    if step is None:
+        return generator.uniform(low, high)
+    return low + step * generator.randrange(round((high - low) / step) + 1)
+
+
+def _params_of(configuration: Configuration, space: SearchSpace, origin: str) -> Params:
+    """Flat parameters of a configuration; blocks beyond its depth, which have no effect, repeat its last one."""
+    given: Params = {"num_blocks": len(configuration.block)}
+    for name, parameter in space.block:
+        for number in range(1, space.max_blocks + 1):
+            block = configuration.block[min(number, len(configuration.block)) - 1]
+            if name in block:
+                given[f"block_{name}" if parameter.shared else f"block{number}_{name}"] = block[name]
+    given |= {f"head_{name}": value for name, value in configuration.head.items()}
+    recipe = dict(configuration.recipe)
+    optimizer = recipe.get("optimizer", space.recipe.optimizer.default)
+    for name, value in recipe.items():
+        given[name if name in space.parameters else f"{name}_{optimizer}"] = value
+    known = {f"block.{name}" for name in type(space.block).model_fields}
+    unknown = [f"block.{key}" for block in configuration.block for key in block if f"block.{key}" not in known]
+    unknown += [name for name in given if name not in space.parameters]
+    if unknown:
+        raise SpaceError(f"{origin}: {unknown[0]}: not a parameter of this space")
+    params: Params = {}
+    for name, parameter in space.parameters.items():
+        value = given.get(name, parameter.default)
+        distribution = _distribution(parameter)
+        if not _contains(distribution, value):
+            raise SpaceError(f"{origin}: {name}: must lie within the space's {distribution}, got {value!r}")
+        if not parameter.is_fixed:
+            params[name] = value
+    return params
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:
+        return False

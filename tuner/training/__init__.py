@@ -1,0 +1,1 @@
+"""One network learns. No Optuna here."""

@@ -1,0 +1,75 @@
+"""Recipe (how a network is trained) and Candidate (network and recipe), with its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tuner.architecture.spec import Architecture
+from tuner.architecture.trace import resolve
+
+Optimizer = Literal["adam", "adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "one_cycle"]
+LearningRate = Annotated[float, Field(gt=0.0, le=100.0, strict=True)]
+WeightDecay = Annotated[float, Field(ge=0.0, le=10.0, strict=True)]
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
+LabelSmoothing = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536, strict=True)]
+Epochs = Annotated[int, Field(ge=1, le=100_000, strict=True)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    learning_rate: the constant rate, or the peak of the schedule. weight_decay: L2 for Adam and SGD, decoupled for
+    AdamW, as in torch.optim. momentum: Nesterov's, for SGD alone.
+    """
+
+    optimizer: Optimizer = "adam"
+    learning_rate: LearningRate = 1e-3
+    schedule: Schedule = "constant"
+    batch_size: BatchSize = 64
+    epochs: Epochs = 10
+    weight_decay: WeightDecay = 0.0
+    momentum: Momentum = 0.9
+    label_smoothing: LabelSmoothing = 0.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network and its recipe: all that a training run depends on, but for the data, the seed and the machine."""
+
+    architecture: Architecture
+    recipe: Recipe
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits; equal for two candidates that train the same network in the same way."""
+        text = json.dumps(resolve_candidate(self).to_json(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back to an equal value."""
+        data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return data
+
+    @staticmethod
+    def from_json(data: object) -> Candidate:
+        """The candidate in a JSON object. Raises pydantic.ValidationError for anything else."""
+        return _ADAPTER.validate_python(data)
+
+
+def resolve_candidate(candidate: Candidate) -> Candidate:
+    """The candidate with its architecture resolved, and whatever has no effect at its default."""
+    recipe = candidate.recipe
+    if recipe.optimizer != "sgd":
+        recipe = replace(recipe, momentum=0.9)
+    return Candidate(resolve(candidate.architecture), recipe)
+
+
+_ADAPTER = TypeAdapter(Candidate)

@@ -1,0 +1,99 @@
+"""train(candidate, data, ...) -> Iterator[EpochResult]: one network learns, an epoch at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tuner.architecture.factory import build_model, initialise
+from tuner.data.resident import ResidentData
+from tuner.training.candidate import Candidate
+from tuner.training.engine import Engine, build_optimizer
+from tuner.training.schedule import learning_rate_factor
+from tuner.training.seeds import derive_seed
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch came to. Losses are mean cross-entropies in nats; accuracies lie in 0..1; `seconds` is wall time.
+
+    `weights` is the live state dict, to be copied before the next epoch is asked for; None once sent elsewhere.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+    weights: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
+
+
+class Diverged(Exception):  # noqa: N818 - an outcome that whoever drives the loop expects, not a mistake
+    """The loss of an epoch was not finite."""
+
+
+def train(candidate: Candidate, data: ResidentData, *, engine: Engine, seed: int) -> Iterator[EpochResult]:
+    """Train a resolved candidate from fresh weights and yield a result after each of its epochs.
+
+    Stop asking, and the training stops. Every epoch draws from a seed of its own, so that epoch n depends on the
+    weights before it and on nothing else that was drawn. Raises Diverged when an epoch's loss is not finite.
+    """
+    recipe = candidate.recipe
+    device = torch.device(engine.device)
+    model = build_model(candidate.architecture)
+    initialise(model, seed=derive_seed(seed, "weights"))
+    model.to(device)
+    model.to(memory_format=torch.channels_last if engine.channels_last else torch.contiguous_format)
+    optimizer = build_optimizer(model.parameters(), recipe)
+    num_steps = recipe.epochs * math.ceil(len(data.train_indices_N) / recipe.batch_size)
+    step = 0
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+        torch.manual_seed(derive_seed(seed, "dropout", epoch))
+        loss_sum = torch.zeros((), device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
+        model.train()
+        batches = data.train_batches(
+            recipe.batch_size, generator=generator, dtype=torch.float32, channels_last=engine.channels_last
+        )
+        for images_NCHW, labels_N in batches:
+            factor = learning_rate_factor(recipe.schedule, step, num_steps=num_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * factor
+            loss = functional.cross_entropy(model(images_NCHW), labels_N, label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += loss.detach() * len(labels_N)
+            step += 1
+        train_loss = loss_sum.item() / len(data.train_indices_N)
+        validation_loss, validation_accuracy = evaluate(model, data, engine=engine)
+        if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
+            what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
+            raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
+        seconds = time.perf_counter() - started
+        yield EpochResult(epoch, train_loss, validation_loss, validation_accuracy, seconds, model.state_dict())
+
+
+def evaluate(model: nn.Module, data: ResidentData, *, engine: Engine) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training."""
+    model.eval()
+    device = torch.device(engine.device)
+    loss_sum = torch.zeros((), device=device)
+    num_correct = torch.zeros((), device=device, dtype=torch.int64)
+    with torch.inference_mode():
+        batches = data.validation_batches(EVALUATION_BATCH, dtype=torch.float32, channels_last=engine.channels_last)
+        for images_NCHW, labels_N in batches:
+            logits_NK = model(images_NCHW)
+            loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
+            num_correct += (logits_NK.argmax(1) == labels_N).sum()
+    num_images = len(data.validation_indices_N)
+    return loss_sum.item() / num_images, num_correct.item() / num_images

@@ -1,0 +1,32 @@
+"""Learning-rate schedules as pure functions of the step."""
+
+from __future__ import annotations
+
+from math import cos, pi
+
+from tuner.training.candidate import Schedule
+
+WARM_UP = 0.3
+"""Share of a one-cycle's steps in which the rate rises."""
+START_DIVISOR, FINAL_DIVISOR = 25.0, 25.0 * 1e4
+"""The peak of a one-cycle over its first and over its last rate."""
+
+
+def learning_rate_factor(schedule: Schedule, step: int, *, num_steps: int) -> float:
+    """The learning rate of step 0 <= step < num_steps, as a factor of the recipe's rate.
+
+    Source: CosineAnnealingLR (to zero, over all steps) and OneCycleLR (cosine annealing, torch's default shape,
+    momentum left alone) of torch.optim.lr_scheduler.
+    """
+    if schedule == "cosine":
+        return (1 + cos(pi * step / num_steps)) / 2
+    if schedule == "one_cycle":
+        peak = WARM_UP * num_steps - 1
+        if step <= peak:
+            return _anneal(1 / START_DIVISOR, 1.0, step / peak)
+        return _anneal(1.0, 1 / FINAL_DIVISOR, (step - peak) / (num_steps - 1 - peak))
+    return 1.0
+
+
+def _anneal(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + cos(pi * share))

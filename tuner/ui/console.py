@@ -1,0 +1,232 @@
+"""Rich in the terminal: the live view of a search, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuner.data.dataset import Report
+from tuner.pipeline import DataReady
+from tuner.search.coordinator import describe
+from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
+from tuner.search.summary import StudySummary
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 20
+REFRESH_PER_SECOND = 4
+
+
+@dataclass
+class _Trial:
+    started: TrialStarted
+    curve: list[float] = field(default_factory=list)
+
+
+@dataclass
+class SearchView:
+    """What the live view shows, gathered from the events seen so far."""
+
+    study: str = ""
+    num_trials: int = 0
+    num_counted: int = 0
+    epochs: int = 0
+    running: dict[int, _Trial] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    best: TrialEnded | None = None
+    best_parameters: int = 0
+    num_before: int = 0
+    begun: float = field(default_factory=time.monotonic)
+
+    def take(self, event: DataReady | SearchEvent) -> None:
+        """Bring the view up to date."""
+        match event:
+            case SearchStarted():
+                self.study, self.num_trials, self.epochs = event.study, event.num_trials, event.epochs
+                self.num_counted = self.num_before = event.num_counted
+            case TrialStarted():
+                self.running[event.number] = _Trial(event)
+            case EpochFinished():
+                self.running[event.number].curve.append(event.result.validation_accuracy)
+            case TrialEnded():
+                trial = self.running.pop(event.number, None)
+                self.outcomes["pruned" if event.outcome == "diverged" else event.outcome] += 1
+                self.num_counted += event.counts
+                accuracy = event.validation_accuracy
+                best_accuracy = -1.0 if self.best is None else self.best.validation_accuracy or 0.0
+                if (
+                    event.outcome == "complete"
+                    and trial is not None
+                    and accuracy is not None
+                    and accuracy > best_accuracy
+                ):
+                    self.best, self.best_parameters = event, trial.started.num_parameters
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of this run so far; None before its first trial has ended."""
+        done = self.num_counted - self.num_before
+        if not done:
+            return None
+        return (time.monotonic() - self.begun) / done * (self.num_trials - self.num_counted)
+
+    def __rich__(self) -> RenderableType:
+        head = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=max(self.num_trials, 1), completed=self.num_counted, width=30)
+        left = self.seconds_left
+        time_left = "" if left is None else f"about {format_seconds(left)} left"
+        head.add_row(Text(self.study, style="bold"), bar, f"{self.num_counted}/{self.num_trials} trials", time_left)
+        table = Table(box=None, padding=(0, 1), header_style="dim", expand=False)
+        table.add_column("trial", justify="right")
+        table.add_column("network", max_width=60, no_wrap=True, overflow="ellipsis")
+        table.add_column("epoch", justify="right")
+        table.add_column("accuracy", justify="right")
+        table.add_column("", width=CURVE_WIDTH)
+        for number, trial in sorted(self.running.items()):
+            accuracy = f"{trial.curve[-1]:.2%}" if trial.curve else ""
+            network = describe(trial.started.candidate)
+            table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, sparkline(trial.curve))
+        best = Text("best   none yet", style="dim")
+        if self.best is not None:
+            best = Text(f"best   {describe_best(self.best, self.best_parameters)}", style="green")
+        return Group(head, table, best, Text(describe_outcomes(self.outcomes), style="dim"))
+
+
+def watch(events: Iterable[DataReady | SearchEvent], console: Console, *, quiet: bool = False) -> SearchView:
+    """Show a search while it runs, and give what was seen: live in a terminal, else a line for each trial."""
+    view = SearchView()
+    if quiet:
+        for event in events:
+            view.take(event)
+    elif not console.is_terminal:
+        for event in events:
+            view.take(event)
+            line = line_of(event, view)
+            if line:
+                console.print(line, highlight=False, soft_wrap=True)
+    else:
+        with Live(view, console=console, refresh_per_second=REFRESH_PER_SECOND) as live:
+            for event in events:
+                view.take(event)
+                if isinstance(event, DataReady):
+                    live.console.print(line_of(event, view), highlight=False)
+                elif isinstance(event, TrialEnded) and event.outcome == "failed":
+                    live.console.print(line_of(event, view), style="red", highlight=False)
+    return view
+
+
+@contextmanager
+def progress_reporter(console: Console, *, quiet: bool) -> Iterator[Report | None]:
+    """A progress bar for downloads and decoding, shown while there is something to show; None when quiet."""
+    if quiet:
+        yield None
+        return
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console, transient=True
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if not tasks:
+            progress.start()
+        if what not in tasks:
+            tasks[what] = progress.add_task(what, total=total)
+        progress.update(tasks[what], completed=done, total=total)
+        if all(task.finished for task in progress.tasks):
+            progress.stop()
+
+    try:
+        yield report
+    finally:
+        if tasks:
+            progress.stop()
+
+
+def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
+    """The winner, its score, where it lies, and the next commands to type."""
+    best = summary.best
+    if best is None:
+        return [f"study {summary.study}: no complete trial yet, so no winner"]
+    lines = [
+        "",
+        f"winner   trial {best.number} of {summary.num_counted}: {describe(best.candidate)}",
+        f"score    {best.validation_accuracy:.2%} validation accuracy at epoch {best.best_epoch}, "
+        f"{best.num_parameters:,} parameters",
+    ]
+    if summary.checkpoint is not None:
+        lines.append(f"file     {summary.checkpoint}")
+    name = f"{summary.study}{arguments}"
+    return [
+        *lines,
+        "next",
+        f"  tuner export {name} -o best.pt",
+        "  tuner predict best.pt IMAGE...",
+        f"  tuner inspect {name} --trial {best.number}",
+        f"  tuner dashboard {name}",
+    ]
+
+
+def line_of(event: DataReady | SearchEvent, view: SearchView) -> str:
+    """An event as a line of a log; empty for what a log need not have."""
+    match event:
+        case DataReady():
+            channels, height, width = event.shape
+            notes = "".join(f"\n{note}" for note in event.notes)
+            return (
+                f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate, "
+                f"{height}x{width}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "
+                f"device {event.device}{notes}"
+            )
+        case SearchStarted():
+            there = f", {event.num_counted} there already" if event.num_counted else ""
+            return f"study {event.study}: {event.num_trials} trials{there}, at most {event.epochs} epochs each"
+        case TrialEnded():
+            accuracy = "" if event.validation_accuracy is None else f"  {event.validation_accuracy:.2%}"
+            at = "" if event.best_epoch is None else f" at epoch {event.best_epoch}"
+            reason = f"  ({event.reason})" if event.reason else ""
+            progress = f"[{view.num_counted}/{view.num_trials}]"
+            return f"{progress} trial {event.number}  {event.outcome}{accuracy}{at}  {event.seconds:.1f} s{reason}"
+        case SearchEnded() if event.reason:
+            return f"the search ends with {event.num_counted} of {view.num_trials} trials: {event.reason}"
+    return ""
+
+
+def describe_best(best: TrialEnded, num_parameters: int) -> str:
+    """The best trial in a few words."""
+    accuracy = best.validation_accuracy or 0.0
+    return f"trial {best.number}: {accuracy:.2%} at epoch {best.best_epoch}, {num_parameters:,} parameters"
+
+
+def describe_outcomes(outcomes: Counter[str]) -> str:
+    """Counts by outcome; those that are rare only when there are any."""
+    names = ["complete", "pruned", "failed", *(name for name in ("rejected", "repeated") if outcomes[name])]
+    return "  ".join(f"{outcomes[name]} {name}" for name in names)
+
+
+def sparkline(curve: list[float]) -> str:
+    """The last values of a curve as bars, from its lowest to its highest."""
+    shown = curve[-CURVE_WIDTH:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    span = (high - low) or 1.0
+    return "".join(BARS[int((value - low) / span * (len(BARS) - 1))] for value in shown)
+
+
+def format_seconds(seconds: float) -> str:
+    """`42 s`, `3 min 05 s`, `1 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

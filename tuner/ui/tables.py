@@ -1,0 +1,117 @@
+"""Rich tables: a network layer by layer, a study trial by trial, the studies, the spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tuner.architecture.cost import layer_cost, network_cost
+from tuner.architecture.trace import trace
+from tuner.search.coordinator import describe
+from tuner.search.record import TrialRecord
+from tuner.search.summary import StudySummary
+from tuner.space.schema import SearchSpace
+from tuner.training.candidate import Candidate
+
+
+def network_table(candidate: Candidate) -> RenderableType:
+    """Every layer with its output shape, its arithmetic, parameters and FLOPs, and the recipe below."""
+    layers = trace(candidate.architecture)
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("part", no_wrap=True)
+    table.add_column("layer", overflow="fold")
+    table.add_column("output", no_wrap=True)
+    table.add_column("arithmetic", overflow="fold")
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("FLOPs", justify="right", no_wrap=True)
+    table.add_row("input", "", shape_in_words(candidate.architecture.input_shape), "", "", "")
+    part = ""
+    for layer in layers:
+        cost = layer_cost(layer)
+        table.add_row(
+            layer.part if layer.part != part else "",
+            layer.source.removeprefix("nn."),
+            shape_in_words(layer.output_shape),
+            layer.arithmetic,
+            f"{cost.num_parameters:,}" if cost.num_parameters else "",
+            f"{cost.flops:,}" if cost.flops else "",
+        )
+        part = layer.part
+    total = network_cost(layers)
+    table.add_section()
+    table.add_row("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")
+    recipe = candidate.recipe
+    words = [
+        f"{recipe.optimizer}, learning rate {recipe.learning_rate:.3g}, {recipe.schedule} schedule",
+        f"batches of {recipe.batch_size}",
+        f"weight decay {recipe.weight_decay:.3g}",
+    ]
+    words += [f"momentum {recipe.momentum:.3g}"] if recipe.optimizer == "sgd" else []
+    words += [f"label smoothing {recipe.label_smoothing:.3g}"] if recipe.label_smoothing else []
+    return Group(table, Text(f"recipe   {', '.join(words)}"))
+
+
+def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_shown: int = 10) -> RenderableType:
+    """A study's counts and its best trials."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("trial", "outcome", "accuracy", "epoch", "parameters"):
+        table.add_column(name, justify="left" if name == "outcome" else "right", no_wrap=True)
+    table.add_column("network", overflow="fold")
+    ranked = sorted(trials, key=lambda trial: (trial.outcome != "complete", -(trial.validation_accuracy or 0.0)))
+    for trial in ranked[:num_shown]:
+        table.add_row(
+            str(trial.number),
+            trial.outcome or trial.state.name.lower(),
+            "" if trial.validation_accuracy is None else f"{trial.validation_accuracy:.2%}",
+            "" if trial.best_epoch is None else str(trial.best_epoch),
+            f"{trial.num_parameters:,}",
+            describe(trial.candidate),
+        )
+    counts = ", ".join(f"{number} {name}" for name, number in summary.counts.items() if number)
+    heading = Text.assemble(
+        (summary.study, "bold"), f"  {summary.dataset}, space {summary.space}: {counts or 'no trials'}"
+    )
+    return Group(heading, table)
+
+
+def studies_table(summaries: Iterable[StudySummary]) -> Table:
+    """One line a study."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("study", "dataset", "space", "trials", "best", "checkpoint"):
+        table.add_column(name, justify="right" if name in ("trials", "best") else "left")
+    for summary in summaries:
+        accuracy = summary.best.validation_accuracy if summary.best else None
+        table.add_row(
+            summary.study,
+            summary.dataset,
+            summary.space,
+            str(summary.num_counted),
+            "" if accuracy is None else f"{accuracy:.2%}",
+            str(summary.checkpoint or ""),
+        )
+    return table
+
+
+def space_table(space: SearchSpace) -> RenderableType:
+    """What a space samples, parameter by parameter, and what it leaves fixed."""
+    table = Table(box=None, padding=(0, 1), header_style="dim", show_header=False)
+    table.add_column("parameter", no_wrap=True)
+    table.add_column("values", overflow="fold")
+    sections = {"network": space.network, "block": space.block, "head": space.head, "recipe": space.recipe}
+    for section, model in sections.items():
+        for name, parameter in model:
+            own = getattr(parameter, "by_optimizer", {})
+            for optimizer, one in own.items():
+                table.add_row(f"  {section}.{name}.{optimizer}", str(one))
+            if not own:
+                table.add_row(f"  {section}.{name}", str(parameter))
+    first = Text(f"  tries {len(space.first)} configuration(s) first", style="dim") if space.first else Text("")
+    return Group(Text(space.name, style="bold"), Text(f"  {' '.join(space.description.split())}"), table, first)
+
+
+def shape_in_words(shape: Sequence[int]) -> str:
+    """`32x13x13`."""
+    return "x".join(map(str, shape))

@@ -1,0 +1,31 @@
+"""Which packages are installed, and whether torch and torchvision fit together."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib import metadata
+
+import tuner
+from tuner.errors import InstallationError
+
+REPORTED = ("torch", "torchvision", "optuna", "numpy")
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Python's version and those of the packages that a result depends on."""
+    installed = {name: metadata.version(name) for name in REPORTED}
+    return {"python": platform.python_version(), "tuner": tuner.__version__, **installed}
+
+
+def check_installation() -> None:
+    """Raise InstallationError with the mend when torch and torchvision were not built for each other."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        torch_version, torchvision_version = metadata.version("torch"), metadata.version("torchvision")
+        raise InstallationError(
+            f"torch {torch_version} and torchvision {torchvision_version} do not fit together "
+            f"({str(error).splitlines()[0]}); mend: pip install --force-reinstall torch torchvision"
+        ) from error
