@@ -1,3 +1,90 @@
-"""Neural architecture search and hyperparameter tuning for image classifiers."""
+"""Neural architecture search and hyperparameter tuning for image classifiers.
+
+The public names are imported when they are first used, so that `import tuner` is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Architecture": "architecture.spec",
+    "Candidate": "training.candidate",
+    "Checkpoint": "training.checkpoint",
+    "DataSpec": "data.dataset",
+    "EpochResult": "training.loop",
+    "Head": "architecture.spec",
+    "ImageDataset": "data.dataset",
+    "InputSpec": "architecture.spec",
+    "PlainBlock": "architecture.blocks",
+    "Prediction": "deliver.predict",
+    "Recipe": "training.candidate",
+    "RunOptions": "pipeline",
+    "SearchSpace": "space.schema",
+    "StudySummary": "search.summary",
+    "TunerError": "errors",
+    "build_model": "architecture.factory",
+    "export_checkpoint": "deliver.export",
+    "load_checkpoint": "training.checkpoint",
+    "load_development": "data.sources",
+    "load_model": "training.checkpoint",
+    "load_space": "space.schema",
+    "load_study": "search.record",
+    "network_cost": "architecture.cost",
+    "open_storage": "search.record",
+    "predict": "deliver.predict",
+    "resolve": "architecture.trace",
+    "run": "pipeline",
+    "run_events": "pipeline",
+    "suggest": "space.sampling",
+    "summarise": "search.summary",
+    "trace": "architecture.trace",
+    "train": "training.loop",
+}
+
+if TYPE_CHECKING:
+    from tuner.architecture.blocks import PlainBlock as PlainBlock
+    from tuner.architecture.cost import network_cost as network_cost
+    from tuner.architecture.factory import build_model as build_model
+    from tuner.architecture.spec import Architecture as Architecture
+    from tuner.architecture.spec import Head as Head
+    from tuner.architecture.spec import InputSpec as InputSpec
+    from tuner.architecture.trace import resolve as resolve
+    from tuner.architecture.trace import trace as trace
+    from tuner.data.dataset import DataSpec as DataSpec
+    from tuner.data.dataset import ImageDataset as ImageDataset
+    from tuner.data.sources import load_development as load_development
+    from tuner.deliver.export import export_checkpoint as export_checkpoint
+    from tuner.deliver.predict import Prediction as Prediction
+    from tuner.deliver.predict import predict as predict
+    from tuner.errors import TunerError as TunerError
+    from tuner.pipeline import RunOptions as RunOptions
+    from tuner.pipeline import run as run
+    from tuner.pipeline import run_events as run_events
+    from tuner.search.record import load_study as load_study
+    from tuner.search.record import open_storage as open_storage
+    from tuner.search.summary import StudySummary as StudySummary
+    from tuner.search.summary import summarise as summarise
+    from tuner.space.sampling import suggest as suggest
+    from tuner.space.schema import SearchSpace as SearchSpace
+    from tuner.space.schema import load_space as load_space
+    from tuner.training.candidate import Candidate as Candidate
+    from tuner.training.candidate import Recipe as Recipe
+    from tuner.training.checkpoint import Checkpoint as Checkpoint
+    from tuner.training.checkpoint import load_checkpoint as load_checkpoint
+    from tuner.training.checkpoint import load_model as load_model
+    from tuner.training.loop import EpochResult as EpochResult
+    from tuner.training.loop import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+    return getattr(import_module(f"tuner.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

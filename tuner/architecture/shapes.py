@@ -16,7 +16,7 @@ POSITIONAL = frozenset(
     {"in_channels", "out_channels", "num_features", "in_features", "out_features", "output_size", "p"}
 )
 TORCH_DEFAULTS = frozenset({("stride", 1), ("padding", 0), ("bias", True), ("start_dim", 1)})
-"""Arguments as torch.nn has them when they are not given; pooling's stride, which defaults to its window, is not here."""
+"""Arguments as torch.nn has them when they are not given (pooling's stride, which follows its window, apart)."""
 
 
 @dataclass(frozen=True)

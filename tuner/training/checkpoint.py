@@ -104,3 +104,11 @@ def model_from(checkpoint: Checkpoint) -> nn.Sequential:
     model = build_model(checkpoint.candidate.architecture)
     model.load_state_dict(dict(checkpoint.weights))
     return model.eval()
+
+
+def load_model(path: str | Path) -> nn.Sequential:
+    """The network of a checkpoint file, in eval mode on the CPU: fp32 images (N, C, H, W), normalised as the file says.
+
+    Raises CheckpointError.
+    """
+    return model_from(load_checkpoint(Path(path)))

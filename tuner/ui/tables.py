@@ -22,7 +22,7 @@ def network_table(candidate: Candidate) -> RenderableType:
     layers = trace(candidate.architecture)
     table = Table(box=None, padding=(0, 1), header_style="dim")
     table.add_column("part", no_wrap=True)
-    table.add_column("layer", overflow="fold")
+    table.add_column("layer", overflow="fold", min_width=24)
     table.add_column("output", no_wrap=True)
     table.add_column("arithmetic", overflow="fold")
     table.add_column("parameters", justify="right", no_wrap=True)
