@@ -1,10 +1,12 @@
 """Small images and files in the formats of real data sets."""
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -53,3 +55,10 @@ def write_mnist(folder: Path, *, num_train: int = 40, num_test: int = 20) -> dic
     for name, array in arrays.items():
         write_idx(folder / name, array)
     return arrays
+
+
+def cut_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -1,0 +1,220 @@
+"""The commands as a user types them, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from PIL import Image
+
+import tuner
+from tests.system.conftest import ROOT, run_tuner
+from tuner.data.sources import load_development
+from tuner.data.splits import split_development
+
+
+def development(workplace: Path) -> tuner.ImageDataset:
+    spec = tuner.DataSpec("digits", workplace / "data", workplace / "studies" / ".cache")
+    return load_development(spec)
+
+
+def test_a_run_ends_with_the_winner_its_score_its_file_and_the_next_commands(workplace: Path) -> None:
+    log = (workplace / "run.log").read_text(encoding="utf-8")
+    shown = json.loads(run_tuner("show", "--json", cwd=workplace).stdout)
+    best = shown["best"]
+    assert f"winner   trial {best['number']} of 8" in log
+    assert f"{best['validation_accuracy']:.2%}" in log
+    assert best["checkpoint"] in log
+    assert "tuner export digits-cnn -o best.pt" in log
+    assert "360 of its 1,797 images" in log
+
+
+def test_show_gives_counts_by_state_and_the_best_trial_as_optuna_has_it(workplace: Path) -> None:
+    shown = json.loads(run_tuner("show", "digits-cnn", "--json", cwd=workplace).stdout)
+    study = optuna.load_study(study_name="digits-cnn", storage=f"sqlite:///{workplace}/studies/tuner.db")
+    states = [trial.state.name.lower() for trial in study.trials]
+    assert shown["trials"]["complete"] == states.count("complete")
+    assert shown["trials"]["counted"] == 8
+    assert shown["best"]["number"] == study.best_trial.number
+    assert shown["best"]["validation_accuracy"] == study.best_value
+    assert shown["best"]["params"] == study.best_params
+    assert Path(workplace / shown["best"]["checkpoint"]).is_file()
+
+
+def test_the_latest_study_is_taken_and_named_when_none_is_given(workplace: Path) -> None:
+    shown = run_tuner("show", cwd=workplace)
+    assert shown.returncode == 0
+    assert "study digits-cnn (the latest)" in shown.stderr
+    assert "digits-cnn" in run_tuner("list", cwd=workplace).stdout
+
+
+def test_the_same_command_again_says_that_the_study_is_complete(workplace: Path) -> None:
+    again = run_tuner("run", "--trials", "8", "--epochs", "8", "--workers", "1", cwd=workplace)
+    assert again.returncode == 0
+    assert "8 there already" in again.stdout
+    assert "complete" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what_differs"),
+    [
+        (["--seed", "7"], "seed was 0, not 7"),
+        (["--space", "article", "--study", "digits-cnn"], 'space_name was "cnn", not "article"'),
+        (["--epochs", "9"], "epochs was 8, not 9"),
+    ],
+)
+def test_a_study_resumed_with_other_settings_is_refused_with_what_differs(
+    workplace: Path, arguments: list[str], what_differs: str
+) -> None:
+    refused = run_tuner("run", "--trials", "9", "--epochs", "8", *arguments, cwd=workplace)
+    assert refused.returncode == 2
+    assert what_differs in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_the_readmes_dozen_lines_of_plain_torch_score_the_export_the_same_on_the_same_images(
+    workplace: Path, tmp_path: Path
+) -> None:
+    exported = run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
+    assert exported.returncode == 0, exported.stderr
+    dataset = development(workplace)
+    rows_N = split_development(dataset, seed=0).validation_indices_N
+    torch.save(dataset.images_NCHW[rows_N].clone(), tmp_path / "images.pt")
+    script = re.search(
+        r"```python\n(import torch\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert script is not None
+    code = "import sys\n" + script.group(1) + "\nassert not any(name.startswith('tuner') for name in sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    named = eval(done.stdout)
+    truth = [dataset.class_names[label] for label in dataset.labels_N[rows_N].tolist()]
+    accuracy = sum(one == other for one, other in zip(named, truth, strict=True)) / len(truth)
+    best = json.loads(run_tuner("show", "--json", cwd=workplace).stdout)["best"]
+    assert accuracy == best["validation_accuracy"]
+
+
+def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_read(
+    workplace: Path, tmp_path: Path
+) -> None:
+    run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
+    dataset = development(workplace)
+    rows_N = split_development(dataset, seed=0).train_indices_N[:20]
+    paths = []
+    for row in rows_N.tolist():
+        paths.append(tmp_path / f"{row}.png")
+        Image.fromarray(np.asarray(dataset.images_NCHW[row, 0])).save(paths[-1])
+    predicted = run_tuner("predict", tmp_path / "best.pt", *paths, cwd=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    lines = predicted.stdout.splitlines()
+    first = [re.search(r": (\S+) ([\d.]+)%, ", line) for line in lines]
+    truth = [dataset.class_names[label] for label in dataset.labels_N[rows_N].tolist()]
+    right = sum(match is not None and match.group(1) == name for match, name in zip(first, truth, strict=True))
+    assert right >= 18
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG not an image")
+    refused = run_tuner("predict", tmp_path / "best.pt", tmp_path / "broken.png", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "broken.png" in refused.stderr
+
+
+def test_load_model_gives_a_module_in_eval_mode(workplace: Path, tmp_path: Path) -> None:
+    run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
+    model = tuner.load_model(tmp_path / "best.pt")
+    assert not model.training
+    assert model(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_inspect_article_prints_the_arithmetic_that_the_article_got_wrong(tmp_path: Path) -> None:
+    printed = run_tuner("inspect", "article", cwd=tmp_path)
+    assert printed.returncode == 0
+    for text in ("28-3+1=26", "(26-2)//2+1=13", "13-3+1=11", "(11-2)//2+1=5", "32*5*5=800", "12,810"):
+        assert text in printed.stdout
+
+
+def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path) -> None:
+    one, same, other = (run_tuner("inspect", "cnn", "--seed", seed, cwd=workplace).stdout for seed in "112")
+    assert one == same != other
+    stored = run_tuner("inspect", "digits-cnn", "--trial", "0", cwd=workplace)
+    assert stored.returncode == 0
+    assert "1x8x8" in stored.stdout
+
+
+def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
+    printed = run_tuner("spaces", cwd=tmp_path).stdout
+    assert "article" in printed
+    assert "0.0003 to 0.01, log" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--trials", "0"], "--trials"),
+        (["run", "--no-such-option"], "--no-such-option"),
+        (["run", "--dataset", "mnits"], "mnist"),
+        (["run", "--space", "nowhere.toml"], "nowhere.toml"),
+        (["run", "--space", "resnet"], "article, cnn"),
+        (["run", "--device", "tpu"], "--device"),
+        (["run", "--device", "cuda:99"], "cuda:99"),
+        (["run", "--budget", "soon"], "--budget"),
+        (["run", "--budget", "0s"], "--budget"),
+        (["run", "--workers", "0"], "--workers"),
+        (["run", "--image-size", "big"], "--image-size"),
+        (["run", "--image-size", "0"], "image"),
+        (["run", "--study", "../up"], "--study"),
+        (["run", "--storage", "nonsense://x"], "--storage"),
+        (["show"], "no studies"),
+        (["export"], "no studies"),
+        (["inspect", "nothing"], "nothing"),
+        (["inspect", "cnn", "--input", "28"], "--input"),
+        (["predict", "absent.pt", "image.png"], "absent.pt"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_a_wrong_input_gets_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    refused = run_tuner(*arguments, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+    assert not refused.stdout
+
+
+def test_help_does_not_import_torch(tmp_path: Path) -> None:
+    code = "import sys\nsys.argv = ['tuner', '--help']\nfrom tuner.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+    code += "assert not {'torch', 'optuna', 'numpy', 'pydantic'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
+
+
+def test_a_mismatch_of_torch_and_torchvision_is_said_in_one_line_with_the_mend(tmp_path: Path) -> None:
+    broken = tmp_path / "torchvision"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nsys.argv = ['tuner', 'run']\nfrom tuner.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_wheel_installed_elsewhere_brings_its_spaces(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    wheels, site = tmp_path / "wheels", tmp_path / "site"
+    build = [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(wheels)]
+    subprocess.run(build, check=True, capture_output=True, cwd=tmp_path)
+    (wheel,) = wheels.glob("*.whl")
+    install = [*pip, "install", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True, cwd=tmp_path)
+    code = f"import sys\nsys.path.insert(0, {str(site)!r})\nimport tuner\nassert {str(site)!r} in tuner.__file__\n"
+    code += "from tuner.space.schema import bundled_spaces\nprint(*bundled_spaces().values())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        str(site / "tuner" / "search_spaces" / f"{name}.toml") for name in ("article", "cnn")
+    ]
