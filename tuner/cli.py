@@ -132,7 +132,9 @@ def spaces() -> None:
 
 @app.command()
 def inspect(
-    target: Annotated[str, typer.Argument(help="A space (bundled name or TOML file), or a study with --trial.")],
+    target: Annotated[
+        str | None, typer.Argument(help="A space (bundled name or TOML file), or a study with --trial.")
+    ] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="A stored trial of the study.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Sample the space with this seed.")] = None,
     image_shape: Annotated[str, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH.")] = "1x28x28",
@@ -159,6 +161,8 @@ def inspect(
         if trial not in stored:
             raise typer.BadParameter(f"study {record.name!r} has {len(stored)} trials, and no trial {trial}")
         candidate = stored[trial].candidate
+    elif target is None:
+        raise typer.BadParameter("inspect takes a space (`tuner spaces` lists them), or --trial with a study")
     else:
         loaded = load_space(target)
         shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)", image_shape)

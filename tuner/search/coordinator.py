@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError
 from tuner.search.events import (
+    BestTrial,
     EpochFinished,
     Outcome,
     SearchEnded,
@@ -87,7 +89,8 @@ class _Search:
         self._running: dict[int, _Running] = {}
         self._unfinished: list[_Running] = []
         self._curves_by_fingerprint: dict[str, tuple[int, dict[int, float], TrialState]] = {}
-        self._best: list[tuple[float, int]] = []
+        self._ranked: list[BestTrial] = []
+        self._outcomes: Counter[str] = Counter()
         self._next_number = 0
         self._num_counted = 0
         self._uncounted_in_a_row = 0
@@ -97,7 +100,13 @@ class _Search:
         self._remember()
         plan = self._plan
         yield SearchStarted(
-            self._record.name, plan.num_trials, self._num_counted, self._executor.num_runners, plan.epochs
+            study=self._record.name,
+            num_trials=plan.num_trials,
+            num_counted=self._num_counted,
+            outcomes=dict(self._outcomes),
+            best=self._best,
+            num_runners=self._executor.num_runners,
+            epochs=plan.epochs,
         )
         try:
             while not self._is_over():
@@ -131,8 +140,9 @@ class _Search:
                 self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, curve, state)
             self._strategy.remember(trial.params, trial.number, curve, state)
             self._count(trial.counts)
+            self._outcomes[trial.outcome or "failed"] += 1
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
-                self._best.append((-trial.validation_accuracy, trial.number))
+                self._rank(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
 
     def _fill_runners(self) -> Iterator[SearchEvent]:
         """Start trials until every runner has one, or as many run as are still wanted."""
@@ -240,16 +250,25 @@ class _Search:
             self._curves_by_fingerprint[running.candidate.fingerprint] = (number, curve, state)
             self._strategy.learn(number, curve, state=state)
         if state is TrialState.COMPLETE and accuracy is not None:
-            self._best.append((-accuracy, number))
+            self._rank(number, running.candidate, accuracy, best_epoch or 0)
         self._clean_up(number)
-        ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds)
+        ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds, self._best)
         self._count(ended.counts)
         return ended
 
+    @property
+    def _best(self) -> BestTrial | None:
+        return self._ranked[0] if self._ranked else None
+
+    def _rank(self, number: int, candidate: Candidate, accuracy: float, epoch: int) -> None:
+        num_parameters = network_cost(trace(candidate.architecture)).num_parameters
+        self._ranked.append(BestTrial(number, accuracy, epoch, num_parameters))
+        self._ranked.sort(key=lambda trial: (-trial.validation_accuracy, trial.number))
+
     def _clean_up(self, number: int) -> None:
-        self._best.sort()
-        kept = {kept for _, kept in self._best[:NUM_KEPT]}
-        for dropped in {number, *(number for _, number in self._best[NUM_KEPT:])} - kept:
+        """Drop the checkpoints of a trial that has ended and of those it has displaced, but for the best few."""
+        kept = {trial.number for trial in self._ranked[:NUM_KEPT]}
+        for dropped in {number, *(trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1])} - kept:
             checkpoint_path(self._plan.study_folder, dropped).unlink(missing_ok=True)
 
     def _count(self, counts: bool) -> None:

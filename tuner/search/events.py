@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +19,27 @@ def counts(outcome: Outcome | None, *, num_epochs: int) -> bool:
 
 
 @dataclass(frozen=True)
+class BestTrial:
+    """The complete trial of the highest validation accuracy (0..1), which `epoch` had."""
+
+    number: int
+    validation_accuracy: float
+    epoch: int
+    num_parameters: int
+
+
+@dataclass(frozen=True)
 class SearchStarted:
-    """The search begins, or goes on. `num_counted` of `num_trials` are there already."""
+    """The search begins, or goes on. `num_counted` of `num_trials` are there already.
+
+    outcomes: how many earlier trials ended how. best: the best of them.
+    """
 
     study: str
     num_trials: int
     num_counted: int
+    outcomes: Mapping[str, int]
+    best: BestTrial | None
     num_runners: int
     epochs: int
 
@@ -48,7 +64,10 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial has its final state in the record. `best_epoch` and its accuracy are None when no epoch was finished."""
+    """A trial has its final state in the record. `best_epoch` and its accuracy are None when no epoch was finished.
+
+    best: the best trial of the search by now.
+    """
 
     number: int
     outcome: Outcome
@@ -57,6 +76,7 @@ class TrialEnded:
     validation_accuracy: float | None
     num_epochs: int
     seconds: float
+    best: BestTrial | None
 
     @property
     def counts(self) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Protocol
+from typing import Protocol, cast
 
 from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
 from tuner.training.loop import EpochResult
@@ -71,14 +71,19 @@ class _Worker:
 
 
 class LocalProcesses:
-    """Runners in processes of their own; one that dies is answered for as a failed trial, and replaced."""
+    """Runners in processes of their own, started when they are first needed.
+
+    One that dies is answered for as a failed trial, and replaced.
+    """
 
     def __init__(self, trainer: Trainer, num_runners: int) -> None:
         self.num_runners = num_runners
         self._trainer = trainer
-        self._workers = [self._spawn(number) for number in range(num_runners)]
+        self._workers: dict[int, _Worker] = {}
 
     def start(self, runner: int, task: TrialTask) -> None:  # noqa: D102
+        if runner not in self._workers:
+            self._workers[runner] = self._spawn(runner)
         self._send(runner, task)
 
     def next_epoch(self, runner: int) -> None:  # noqa: D102
@@ -88,20 +93,17 @@ class LocalProcesses:
         self._workers[runner].is_busy = False
 
     def answers(self, timeout: float) -> list[tuple[int, Answer]]:  # noqa: D102
-        numbers = {worker.connection: number for number, worker in enumerate(self._workers)}
-        return [
-            (numbers[connection], self._receive(numbers[connection]))
-            for connection in wait(list(numbers), timeout)
-            if isinstance(connection, Connection)
-        ]
+        numbers = {worker.connection: number for number, worker in self._workers.items()}
+        ready = cast("list[Connection]", wait(list(numbers), timeout))
+        return [(numbers[connection], self._receive(numbers[connection])) for connection in ready]
 
     def close(self) -> None:
         """End every process: politely first, then not."""
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.connection.close()
             if worker.is_busy:
                 worker.process.terminate()
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.process.join(GOODBYE_SECONDS)
             if worker.process.is_alive():
                 worker.process.kill()

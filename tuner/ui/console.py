@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,15 @@ from rich.text import Text
 from tuner.data.dataset import Report
 from tuner.pipeline import DataReady
 from tuner.search.coordinator import describe
-from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
+from tuner.search.events import (
+    BestTrial,
+    EpochFinished,
+    SearchEnded,
+    SearchEvent,
+    SearchStarted,
+    TrialEnded,
+    TrialStarted,
+)
 from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -42,8 +50,7 @@ class SearchView:
     epochs: int = 0
     running: dict[int, _Trial] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
-    best: TrialEnded | None = None
-    best_parameters: int = 0
+    best: BestTrial | None = None
     num_before: int = 0
     begun: float = field(default_factory=time.monotonic)
 
@@ -53,23 +60,16 @@ class SearchView:
             case SearchStarted():
                 self.study, self.num_trials, self.epochs = event.study, event.num_trials, event.epochs
                 self.num_counted = self.num_before = event.num_counted
+                self.outcomes, self.best = Counter(event.outcomes), event.best
             case TrialStarted():
                 self.running[event.number] = _Trial(event)
             case EpochFinished():
                 self.running[event.number].curve.append(event.result.validation_accuracy)
             case TrialEnded():
-                trial = self.running.pop(event.number, None)
-                self.outcomes["pruned" if event.outcome == "diverged" else event.outcome] += 1
+                self.running.pop(event.number, None)
+                self.outcomes[event.outcome] += 1
                 self.num_counted += event.counts
-                accuracy = event.validation_accuracy
-                best_accuracy = -1.0 if self.best is None else self.best.validation_accuracy or 0.0
-                if (
-                    event.outcome == "complete"
-                    and trial is not None
-                    and accuracy is not None
-                    and accuracy > best_accuracy
-                ):
-                    self.best, self.best_parameters = event, trial.started.num_parameters
+                self.best = event.best
 
     @property
     def seconds_left(self) -> float | None:
@@ -97,7 +97,7 @@ class SearchView:
             table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, sparkline(trial.curve))
         best = Text("best   none yet", style="dim")
         if self.best is not None:
-            best = Text(f"best   {describe_best(self.best, self.best_parameters)}", style="green")
+            best = Text(f"best   {describe_best(self.best)}", style="green")
         return Group(head, table, best, Text(describe_outcomes(self.outcomes), style="dim"))
 
 
@@ -117,7 +117,7 @@ def watch(events: Iterable[DataReady | SearchEvent], console: Console, *, quiet:
         with Live(view, console=console, refresh_per_second=REFRESH_PER_SECOND) as live:
             for event in events:
                 view.take(event)
-                if isinstance(event, DataReady):
+                if isinstance(event, DataReady | SearchStarted | SearchEnded) and line_of(event, view):
                     live.console.print(line_of(event, view), highlight=False)
                 elif isinstance(event, TrialEnded) and event.outcome == "failed":
                     live.console.print(line_of(event, view), style="red", highlight=False)
@@ -187,6 +187,8 @@ def line_of(event: DataReady | SearchEvent, view: SearchView) -> str:
                 f"device {event.device}{notes}"
             )
         case SearchStarted():
+            if event.num_counted >= event.num_trials:
+                return f"study {event.study} is complete: it has {event.num_counted} trials; --trials asks for more"
             there = f", {event.num_counted} there already" if event.num_counted else ""
             return f"study {event.study}: {event.num_trials} trials{there}, at most {event.epochs} epochs each"
         case TrialEnded():
@@ -200,16 +202,19 @@ def line_of(event: DataReady | SearchEvent, view: SearchView) -> str:
     return ""
 
 
-def describe_best(best: TrialEnded, num_parameters: int) -> str:
+def describe_best(best: BestTrial) -> str:
     """The best trial in a few words."""
-    accuracy = best.validation_accuracy or 0.0
-    return f"trial {best.number}: {accuracy:.2%} at epoch {best.best_epoch}, {num_parameters:,} parameters"
+    return (
+        f"trial {best.number}: {best.validation_accuracy:.2%} at epoch {best.epoch}, {best.num_parameters:,} parameters"
+    )
 
 
-def describe_outcomes(outcomes: Counter[str]) -> str:
+def describe_outcomes(outcomes: Mapping[str, int]) -> str:
     """Counts by outcome; those that are rare only when there are any."""
-    names = ["complete", "pruned", "failed", *(name for name in ("rejected", "repeated") if outcomes[name])]
-    return "  ".join(f"{outcomes[name]} {name}" for name in names)
+    counts = {"complete": outcomes["complete"], "pruned": outcomes["pruned"] + outcomes["diverged"]}
+    counts["failed"] = outcomes["failed"]
+    counts |= {name: outcomes[name] for name in ("rejected", "repeated") if outcomes[name]}
+    return "  ".join(f"{number} {name}" for name, number in counts.items())
 
 
 def sparkline(curve: list[float]) -> str:
