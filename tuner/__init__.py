@@ -34,7 +34,7 @@ _HOMES = {
     "load_space": "space.schema",
     "load_study": "search.record",
     "network_cost": "architecture.cost",
-    "open_storage": "search.record",
+    "open_storage": "search.storage",
     "predict": "deliver.predict",
     "resolve": "architecture.trace",
     "run": "pipeline",
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from tuner.pipeline import run as run
     from tuner.pipeline import run_events as run_events
     from tuner.search.record import load_study as load_study
-    from tuner.search.record import open_storage as open_storage
+    from tuner.search.storage import open_storage as open_storage
     from tuner.search.summary import StudySummary as StudySummary
     from tuner.search.summary import summarise as summarise
     from tuner.space.sampling import suggest as suggest

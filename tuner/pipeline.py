@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import torch
-from optuna.storages import BaseStorage
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
@@ -21,8 +20,9 @@ from tuner.errors import StudyError
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
 from tuner.search.executors import local_executor
-from tuner.search.record import hold, load_study, open_storage, open_study
+from tuner.search.record import hold, load_study, open_study
 from tuner.search.runner import ImageTrainer
+from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
@@ -132,7 +132,7 @@ def load_summary(options: RunOptions) -> StudySummary:
     return summarise(load_study(storage, options.study or default_study_name(options)), studies=options.studies)
 
 
-def existing_storage(studies: Path, storage: str | None = None) -> BaseStorage:
+def existing_storage(studies: Path, storage: str | None = None) -> Storage:
     """The storage of studies that were run before. Raises StudyError where there is none."""
     if storage is None and not (studies / "tuner.db").is_file():
         raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")

@@ -10,25 +10,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
 
 from tuner.errors import StudyError
 from tuner.search.events import Outcome, counts
+from tuner.search.storage import Storage
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 
 SETTINGS, ENGINE = "tuner:settings", "tuner:engine"
 """Study attributes: what a resumed search must share with the first one, and how its trials are computed."""
 OBJECTIVE = "validation accuracy"
-SQLITE_TIMEOUT = 60.0
-"""Seconds to wait for another process that is writing another study of the same file."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class TrialRecord:
 class StudyRecord:
     """A study in a storage, to be read and written by whoever holds its lock."""
 
-    def __init__(self, storage: BaseStorage, study_id: int, name: str) -> None:
+    def __init__(self, storage: Storage, study_id: int, name: str) -> None:
         self.storage, self.name = storage, name
         self.study_id = study_id
         self._trial_ids: dict[int, int] = {}
@@ -127,33 +122,15 @@ class StudyRecord:
         self, number: int, state: TrialState, attributes: Mapping[str, Any], *, validation_accuracy: float | None
     ) -> None:
         """Give a trial its final state; its attributes go in before, since afterwards it cannot be changed."""
-        for key, value in attributes.items():
-            self.storage.set_trial_user_attr(self._trial_ids[number], key, value)
-        values = [validation_accuracy] if state is TrialState.COMPLETE and validation_accuracy is not None else None
-        self.storage.set_trial_state_values(self._trial_ids[number], state, values)
+        values = [validation_accuracy] if state is TrialState.COMPLETE and validation_accuracy is not None else []
+        self.storage.end_trial(self._trial_ids[number], state, values, attributes)
 
     def leave(self, number: int) -> None:
         """Put a running trial down: it waits, and the next run of the study takes it up."""
         self.storage.set_trial_state_values(self._trial_ids[number], TrialState.WAITING)
 
 
-def open_storage(url: str) -> BaseStorage:
-    """The storage of any URL that Optuna takes; SQLite in write-ahead mode, so that readers never wait.
-
-    Raises StudyError when it cannot be reached.
-    """
-    engine_kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
-    try:
-        storage = RDBStorage(url, engine_kwargs=engine_kwargs)
-    except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        raise StudyError(f"--storage {url}: cannot be opened: {str(error).splitlines()[0]}") from error
-    if url.startswith("sqlite"):
-        event.listen(storage.engine, "connect", _set_pragmas)
-        storage.engine.dispose()
-    return storage
-
-
-def open_study(storage: BaseStorage, name: str, settings: Mapping[str, Any], *, engine: Engine) -> StudyRecord:
+def open_study(storage: Storage, name: str, settings: Mapping[str, Any], *, engine: Engine) -> StudyRecord:
     """The study of a name, created with these settings, or gone on with if they are the ones it was started with.
 
     A study that is gone on with keeps its own engine.
@@ -176,7 +153,7 @@ def open_study(storage: BaseStorage, name: str, settings: Mapping[str, Any], *, 
     return StudyRecord(storage, study_id, name)
 
 
-def load_study(storage: BaseStorage, name: str | None = None) -> StudyRecord:
+def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
     """The study of a name, or the one last started. Raises StudyError when there is none."""
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     if not studies:
@@ -191,7 +168,7 @@ def load_study(storage: BaseStorage, name: str | None = None) -> StudyRecord:
     return StudyRecord(storage, study._study_id, study.study_name)
 
 
-def list_studies(storage: BaseStorage) -> list[StudyRecord]:
+def list_studies(storage: Storage) -> list[StudyRecord]:
     """All studies of the tuner in a storage, the last started first."""
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     studies.sort(key=lambda study: -study._study_id)
@@ -216,13 +193,6 @@ def hold(folder: Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _set_pragmas(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
 
 
 def _differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -1,0 +1,108 @@
+"""Optuna's relational storage, with a trial written in two transactions instead of a hundred statements.
+
+Optuna checks every parameter of a new trial against an earlier one with two queries each: 34 ms for a trial of fifty
+parameters, where one insert of them all takes 3. The tables, and what any reader sees, are Optuna's own. It leans on
+Optuna's internal table classes, so a test holds a trial written here against one written by Optuna itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event, insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from tuner.errors import StudyError
+
+SQLITE_TIMEOUT = 60.0
+"""Seconds to wait for another process that is writing another study of the same file."""
+
+
+class Storage(RDBStorage):
+    """An RDBStorage whose trials are created whole and ended whole."""
+
+    def end_trial(
+        self, trial_id: int, state: TrialState, values: Sequence[float], attributes: Mapping[str, Any]
+    ) -> None:
+        """Write new attributes, values and the final state of a trial in one transaction."""
+        with _create_scoped_session(self.scoped_session) as session:
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            self.check_trial_is_updatable(trial_id, cast(TrialState, trial.state))
+            _insert_attributes(session, trial_id, attributes)
+            for objective, value in enumerate(values):
+                self._set_trial_value_without_commit(session, trial, objective, value)
+            trial.state = state
+            trial.datetime_complete = datetime.now()
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> models.TrialModel:
+        if template_trial is None or template_trial.state is not TrialState.RUNNING:
+            return super()._get_prepared_new_trial(study_id, template_trial, session)
+        trial = models.TrialModel(
+            study_id=study_id,
+            number=None,
+            state=TrialState.RUNNING,
+            datetime_start=template_trial.datetime_start,
+        )
+        session.add(trial)
+        session.flush()  # gives the trial its id
+        params = [
+            {
+                "trial_id": trial.trial_id,
+                "param_name": name,
+                "param_value": distribution.to_internal_repr(template_trial.params[name]),
+                "distribution_json": _to_json(distribution),
+            }
+            for name, distribution in template_trial.distributions.items()
+        ]
+        if params:
+            session.execute(insert(models.TrialParamModel), params)
+        _insert_attributes(session, trial.trial_id, template_trial.user_attrs)
+        trial.number = trial.count_past_trials(session)
+        return trial
+
+
+def open_storage(url: str) -> Storage:
+    """The storage of any URL that Optuna takes; SQLite in write-ahead mode, so that readers never wait.
+
+    Raises StudyError when it cannot be reached.
+    """
+    engine_kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
+    try:
+        storage = Storage(url, engine_kwargs=engine_kwargs)
+    except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.OptunaError) as error:
+        raise StudyError(f"--storage {url}: cannot be opened: {str(error).splitlines()[0]}") from error
+    if url.startswith("sqlite"):
+        event.listen(storage.engine, "connect", _set_pragmas)
+        storage.engine.dispose()
+    return storage
+
+
+def _insert_attributes(session: Session, trial_id: Any, attributes: Mapping[str, Any]) -> None:
+    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+    if rows:
+        session.execute(insert(models.TrialUserAttributeModel), rows)
+
+
+@cache
+def _to_json(distribution: BaseDistribution) -> str:
+    return distribution_to_json(distribution)
+
+
+def _set_pragmas(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
