@@ -9,6 +9,13 @@ from torch import Tensor
 from tuner.data.dataset import ImageDataset
 from tuner.data.splits import Split, channel_statistics
 
+# Shape suffixes: N images, B of a batch, R of several batches, C channels, H height, W width.
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, of pixel / 255 over the train rows."""
+
+_CPU_BLOCK_BYTES, _DEVICE_BLOCK_BYTES = 256 * 2**10, 32 * 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class ResidentData:
@@ -50,15 +57,24 @@ class ResidentData:
         self, indices_N: Tensor, batch_size: int, *, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # Once a pass: on a GPU, sending constants to it with every batch would make the CPU wait each time.
-        shift_C11, scale_C11 = pixel_scaling(self.mean, self.std, dtype=dtype, device=self.images_NCHW.device)
-        for indices_B in torch.split(indices_N, batch_size):
-            pixels_BCHW = self.images_NCHW.index_select(0, indices_B)
-            images_BCHW = pixels_BCHW.to(dtype).sub_(shift_C11).mul_(scale_C11)
-            # Last, because arithmetic with a constant per channel is slow in this layout on a CPU. With one channel
-            # both layouts are the same bytes and nothing is copied.
-            if channels_last:
-                images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-            yield images_BCHW, self.labels_N.index_select(0, indices_B)
+        scaling = pixel_scaling(self.mean, self.std, dtype=torch.float32, device=self.images_NCHW.device)
+        at_once = self._batches_at_once(batch_size, dtype)
+        for indices_R in torch.split(indices_N, batch_size * at_once):
+            pixels_RCHW = self.images_NCHW.index_select(0, indices_R)
+            images_RCHW = normalise(pixels_RCHW, scaling, dtype=dtype, channels_last=channels_last)
+            labels_R = self.labels_N.index_select(0, indices_R)
+            if at_once == 1:
+                yield images_RCHW, labels_R
+            else:
+                yield from zip(torch.split(images_RCHW, batch_size), torch.split(labels_R, batch_size), strict=True)
+
+    def _batches_at_once(self, batch_size: int, dtype: torch.dtype) -> int:
+        """How many batches are made by one call of each operation: what a call costs is more than a small batch's work.
+
+        More than fits into a CPU's cache is slower again.
+        """
+        block_bytes = _CPU_BLOCK_BYTES if self.images_NCHW.device.type == "cpu" else _DEVICE_BLOCK_BYTES
+        return max(1, block_bytes // (batch_size * self.images_NCHW.shape[1:].numel() * dtype.itemsize))
 
 
 def pixel_scaling(
@@ -70,9 +86,26 @@ def pixel_scaling(
     return shift_C11, scale_C11
 
 
-def load_resident(dataset: ImageDataset, split: Split, *, device: torch.device) -> ResidentData:
-    """Put a development set on a device: nothing is copied on a CPU, everything once on another."""
-    mean, std = channel_statistics(dataset.images_NCHW, split.train_indices_N)
+def normalise(
+    pixels_BCHW: Tensor, scaling: tuple[Tensor, Tensor], *, dtype: torch.dtype, channels_last: bool
+) -> Tensor:
+    """Turn uint8 pixels into what a network sees: computed in fp32, as `scaling` is, and rounded to `dtype` once."""
+    shift_C11, scale_C11 = scaling
+    # Arithmetic in bf16 would be slower on a CPU, and round twice.
+    images_BCHW = pixels_BCHW.to(torch.float32).sub_(shift_C11).mul_(scale_C11).to(dtype)
+    # Last, and in a step of its own: on a CPU arithmetic with a constant per channel is slow in this layout, and so is
+    # converting to it and to bf16 at once. With one channel both layouts are the same bytes and nothing is copied.
+    return images_BCHW.contiguous(memory_format=torch.channels_last) if channels_last else images_BCHW
+
+
+def load_resident(
+    dataset: ImageDataset, split: Split, *, device: torch.device, statistics: Statistics | None = None
+) -> ResidentData:
+    """Put a development set on a device: nothing is copied on a CPU, everything once on another.
+
+    `statistics` are mean and std when they are known already; otherwise all train images are read for them.
+    """
+    mean, std = statistics or channel_statistics(dataset.images_NCHW, split.train_indices_N)
     return ResidentData(
         name=dataset.name,
         digest=dataset.digest,

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.strategies import architectures
+from tuner.architecture import shapes
+from tuner.architecture.cost import Cost, layer_cost, network_cost
+from tuner.architecture.factory import build_model
+from tuner.architecture.shapes import Layer
+from tuner.architecture.spec import Architecture
+from tuner.architecture.trace import trace
+
+
+def on_meta(architecture: Architecture) -> nn.Sequential:
+    with torch.device("meta"):
+        return build_model(architecture)
+
+
+@given(architectures())
+def test_parameters_and_buffers_are_as_many_as_torch_holds(architecture: Architecture) -> None:
+    cost, model = network_cost(trace(architecture)), on_meta(architecture)
+    assert cost.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert cost.num_buffers == sum(buffer.numel() for buffer in model.buffers())
+
+
+@given(architectures())
+def test_flops_are_those_that_torchs_counter_counts(architecture: Architecture) -> None:
+    model = on_meta(architecture).eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, *architecture.input_shape, device="meta"))
+    assert network_cost(trace(architecture)).flops == counter.get_total_flops()
+
+
+@given(architectures())
+def test_activations_are_the_numbers_that_leave_torchs_layers(architecture: Architecture) -> None:
+    sizes = []
+    x = torch.empty(1, *architecture.input_shape, device="meta")
+    for module in on_meta(architecture):
+        x = module.eval()(x)
+        sizes.append(x.numel())
+    assert network_cost(trace(architecture)).activations == sum(sizes)
+
+
+@given(architectures())
+def test_each_layer_costs_what_its_module_holds(architecture: Architecture) -> None:
+    for layer, module in zip(trace(architecture), on_meta(architecture), strict=True):
+        cost = layer_cost(layer)
+        assert cost.num_parameters == sum(parameter.numel() for parameter in module.parameters())
+        assert cost.activations == math.prod(layer.output_shape)
+
+
+@pytest.mark.parametrize(
+    ("layer", "cost"),
+    [
+        (shapes.convolution((1, 28, 28), out_channels=16, kernel_size=3), Cost(160, 0, 2 * 9 * 16 * 26 * 26, 10_816)),
+        (
+            shapes.convolution((3, 4, 4), out_channels=2, kernel_size=3, padding=1, bias=False),
+            Cost(54, 0, 2 * 27 * 2 * 16, 32),
+        ),
+        (shapes.linear((800,), out_features=10), Cost(8_010, 0, 16_000, 10)),
+        (shapes.batch_norm((8, 5, 5)), Cost(16, 17, 0, 200)),
+        (shapes.pool((8, 5, 5), kind="MaxPool2d", kernel_size=2, stride=2), Cost(0, 0, 0, 32)),
+    ],
+)
+def test_the_cost_of_one_layer_by_hand(layer: Layer, cost: Cost) -> None:
+    assert layer_cost(layer) == cost
+
+
+def test_the_memory_of_a_training_step_by_hand() -> None:
+    # Four numbers a parameter, three an activation and image, four bytes each.
+    assert Cost(100, 7, 0, 50).training_bytes(2) == 4 * (4 * 100 + 3 * 2 * 50)

@@ -1,0 +1,27 @@
+"""What every room of the tests shares: quiet Optuna, one thread, and torch left as it was found."""
+
+from collections.abc import Iterator
+
+import optuna
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("tuner", deadline=None, print_blob=True)
+settings.load_profile("tuner")
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was_found() -> Iterator[None]:
+    """Training sets threads and denormals for the whole process; no test may see what another has set."""
+    _reset_torch()
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+    _reset_torch()
+
+
+def _reset_torch() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(False)

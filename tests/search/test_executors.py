@@ -1,0 +1,160 @@
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from optuna.trial import TrialState
+from rehearsal import DIGITS, EPOCHS, SPACE, Rehearsal, ended, rehearse
+
+from tuner.data.sources import DataSpec, load_development
+from tuner.search.coordinator import search
+from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialStarted
+from tuner.search.executors import Answer, InProcess, LocalProcesses, local_executor
+from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask
+from tuner.space.sampling import candidate_from, first_params
+from tuner.training.engine import Engine
+from tuner.training.loop import EpochResult
+
+TASK = TrialTask(0, candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS), seed=0)
+
+
+def dies(task: TrialTask) -> Iterator[EpochResult]:
+    """A trainer that takes its process with it, as a killed one or a crash in a library would."""
+    yield next(rehearse(task))
+    os._exit(7)
+
+
+def children() -> list[psutil.Process]:
+    """The processes of runners, oldest first; not the helper that multiprocessing keeps."""
+    found = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    return sorted(found, key=lambda child: child.create_time())
+
+
+def wait_for(executor: InProcess | LocalProcesses, *, timeout: float = 60.0) -> list[tuple[int, Answer]]:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        answers = executor.answers(1.0)
+        if answers:
+            return answers
+    raise AssertionError(f"no answer within {timeout} seconds")
+
+
+def test_in_this_process_every_request_is_answered_once() -> None:
+    executor = InProcess(rehearse)
+    assert executor.answers(0.0) == []
+    executor.start(0, TASK)
+    expected = list(rehearse(TASK))
+    assert executor.answers(0.0) == [(0, expected[0])]
+    assert executor.answers(0.0) == []
+    for result in expected[1:]:
+        executor.next_epoch(0)
+        assert executor.answers(0.0) == [(0, result)]
+    executor.next_epoch(0)
+    assert executor.answers(0.0) == [(0, TrainingEnded("finished"))]
+
+
+def test_in_this_process_a_stopped_trial_says_nothing_more() -> None:
+    executor = InProcess(rehearse)
+    executor.start(0, TASK)
+    executor.stop(0)
+    assert executor.answers(0.0) == []
+
+
+def test_another_process_answers_as_this_one_does_and_is_gone_afterwards() -> None:
+    before = children()
+    with local_executor(rehearse, 2) as executor:
+        assert isinstance(executor, LocalProcesses)
+        executor.start(1, TASK)
+        seen = wait_for(executor)
+        for _ in range(EPOCHS):
+            executor.next_epoch(1)
+            seen += wait_for(executor)
+    assert seen == [(1, result) for result in rehearse(TASK)] + [(1, TrainingEnded("finished"))]
+    assert children() == before
+
+
+def test_a_process_that_dies_is_answered_for_and_replaced() -> None:
+    with local_executor(dies, 2) as executor:
+        for _ in range(2):
+            executor.start(0, TASK)
+            assert wait_for(executor) == [(0, next(rehearse(TASK)))]
+            executor.next_epoch(0)
+            ((runner, answer),) = wait_for(executor)
+            assert runner == 0
+            assert isinstance(answer, TrainingEnded)
+            assert (answer.kind, answer.reason) == ("failed", "the process of runner 0 died (exit code 7)")
+
+
+def run_on_digits(
+    study: Rehearsal, num_trials: int, act: Callable[[SearchEvent], None] = lambda event: None
+) -> list[SearchEvent]:
+    """A search of real training in two processes."""
+    dataset = load_development(DataSpec("digits", study.folder / "data", study.folder / "cache"))
+    trainer = ImageTrainer(dataset.folder, study.name, study.study_folder, 0, Engine("cpu"))
+    events = []
+    with local_executor(trainer, 2) as executor:
+        for event in search(study.record(), study.plan(num_trials, epochs=3), executor):
+            events.append(event)
+            act(event)
+    return events
+
+
+def test_two_processes_train_real_trials_together(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path)
+    most = [0]
+
+    def count(event: SearchEvent) -> None:
+        most[0] = max(most[0], len(children()))
+
+    events = run_on_digits(study, 5, count)
+    assert isinstance(events[-1], SearchEnded)
+    assert events[-1].num_counted == 5
+    assert most[0] == 2
+    assert {event.runner for event in events if isinstance(event, TrialStarted)} == {0, 1}
+    trials = study.record().trials()
+    assert [trial.number for trial in trials] == [0, 1, 2, 3, 4]
+    assert all(trial.state.is_finished() for trial in trials)
+    assert max(trial.validation_accuracy or 0.0 for trial in trials) > 0.5  # chance is 0.1
+    assert children() == []
+
+
+def test_a_runner_that_is_killed_fails_its_trial_and_the_search_goes_on(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path)
+    killed: list[psutil.Process] = []
+
+    def kill_one(event: SearchEvent) -> None:
+        if isinstance(event, EpochFinished) and not killed:
+            killed.append(children()[0])
+            killed[0].kill()
+
+    events = run_on_digits(study, 4, kill_one)
+    failed = [event for event in ended(events) if event.outcome == "failed"]
+    assert len(failed) == 1
+    assert failed[0].reason.startswith("the process of runner ")
+    assert "died (exit code " in failed[0].reason
+    assert isinstance(events[-1], SearchEnded)
+    assert events[-1].num_counted == 4
+    states = [trial.state for trial in study.record().trials()]
+    assert states.count(TrialState.FAIL) == 1
+    assert all(state.is_finished() for state in states)
+    assert not killed[0].is_running()
+
+
+@pytest.mark.parametrize("num_ended", [1, 2])
+def test_two_processes_that_are_interrupted_leave_their_trials_to_the_next_run(tmp_path: Path, num_ended: int) -> None:
+    study = Rehearsal(tmp_path)
+    with local_executor(rehearse, 2) as executor:
+        running = search(study.record(), study.plan(6), executor)
+        for event in running:
+            if isinstance(event, TrialEnded) and event.number + 1 >= num_ended:
+                break
+        running.close()
+    left = study.record().trials()
+    assert all(trial.state.is_finished() or trial.state is TrialState.WAITING for trial in left)
+    assert any(trial.state is TrialState.WAITING for trial in left)
+    events = study.run(6)
+    assert isinstance(events[-1], SearchEnded)
+    assert events[-1].num_counted == 6
+    assert all(trial.state.is_finished() for trial in study.record().trials())

@@ -1,0 +1,147 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from rehearsal import SETTINGS, Rehearsal
+
+from tuner.errors import StudyError
+from tuner.search.record import hold, list_studies, load_study, open_study
+from tuner.search.storage import open_storage
+from tuner.training.engine import Engine
+
+ENGINE = Engine("cpu", num_threads=3)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{(tmp_path / 'tuner.db').as_posix()}"
+
+
+def test_a_study_is_opened_again_with_its_settings_and_its_own_engine(url: str) -> None:
+    open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
+    again = open_study(open_storage(url), "a", SETTINGS, engine=Engine("cpu", num_threads=7))
+    assert again.settings == SETTINGS
+    assert again.engine == ENGINE
+    assert len(open_storage(url).get_all_studies()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 1}, "seed was 0, not 1"),
+        (
+            {"dataset": "mnist", "dataset_digest": "e"},
+            'dataset was "digits", not "mnist"; dataset_digest was "d", not "e"',
+        ),
+        ({"space_name": "cnn"}, 'space_name was "tiny", not "cnn"'),
+        ({"epochs": 7}, "epochs was 6, not 7"),
+        ({"space": {"block": 1}}, 'space was {}, not {"block": 1}'),
+    ],
+)
+def test_a_study_of_other_settings_is_refused_with_what_differs(url: str, changes: dict[str, Any], said: str) -> None:
+    open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
+    with pytest.raises(StudyError) as caught:
+        open_study(open_storage(url), "a", SETTINGS | changes, engine=ENGINE)
+    assert f"study 'a' was started with other settings: {said}." in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert open_study(open_storage(url), "a", SETTINGS, engine=ENGINE).settings == SETTINGS
+
+
+def test_a_change_deep_in_a_large_setting_is_told_in_one_short_line(url: str) -> None:
+    large = {"space": {f"key{number}": number for number in range(100)}}
+    open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
+    large["space"]["key99"] = 0
+    with pytest.raises(StudyError, match="space has changed since") as caught:
+        open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
+    assert len(str(caught.value)) < 300
+
+
+def test_the_latest_study_is_loaded_when_none_is_named_and_others_by_name(url: str) -> None:
+    storage = open_storage(url)
+    for name in ("b", "c", "a"):
+        open_study(storage, name, SETTINGS, engine=ENGINE)
+    optuna.create_study(study_name="foreign", storage=url)
+    assert load_study(open_storage(url)).name == "a"
+    assert load_study(open_storage(url), "c").name == "c"
+    assert [record.name for record in list_studies(open_storage(url))] == ["a", "c", "b"]
+
+
+def test_a_study_that_does_not_exist_is_refused_with_those_that_do(url: str) -> None:
+    with pytest.raises(StudyError, match="there is no study yet"):
+        load_study(open_storage(url))
+    open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
+    with pytest.raises(StudyError, match="no study 'b': there are a"):
+        load_study(open_storage(url), "b")
+
+
+def test_trials_that_other_programs_put_into_the_study_are_left_out(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path)
+    study.run(2)
+    foreign = optuna.load_study(study_name=study.name, storage=study.url)
+    foreign.tell(foreign.ask(), 0.99)
+    assert [trial.number for trial in study.record().trials()] == [0, 1]
+
+
+def test_a_trial_is_written_whole_then_grows_then_ends(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path)
+    study.run(1)
+    record = study.record()
+    (first,) = record.trials()
+    loaded = optuna.load_study(study_name=study.name, storage=study.url)
+    number = record.begin(
+        first.candidate, first.params, loaded.trials[0].distributions, {"num_parameters": 5, "flops": 7}
+    )
+    assert number == 1
+    begun = record.trials()[1]
+    assert (begun.state, begun.outcome, begun.num_parameters, begun.flops) == (TrialState.RUNNING, None, 5, 7)
+    assert (begun.candidate, begun.params) == (first.candidate, first.params)
+    assert (begun.best_epoch, begun.validation_accuracy, begun.counts) == (None, None, False)
+    for epoch, accuracy in ((1, 0.5), (2, 0.8), (3, 0.8), (4, 0.1)):
+        record.report(1, epoch, accuracy)
+    assert (record.trials()[1].best_epoch, record.trials()[1].validation_accuracy) == (2, 0.8)
+    record.leave(1)
+    assert record.trials()[1].state is TrialState.WAITING
+    record.begin_again(1)
+    record.end(1, TrialState.COMPLETE, {"outcome": "complete", "reason": "because"}, validation_accuracy=0.8)
+    done = record.trials()[1]
+    assert (done.state, done.outcome, done.reason, done.counts) == (TrialState.COMPLETE, "complete", "because", True)
+    assert done.started is not None
+    assert done.ended is not None
+    assert loaded.trials[1].value == 0.8
+
+
+def test_a_study_is_held_by_one_at_a_time_and_free_again_afterwards(tmp_path: Path) -> None:
+    with hold(tmp_path / "a", "a"):
+        with pytest.raises(StudyError, match="study 'a' is being run by another process"), hold(tmp_path / "a", "a"):
+            pass
+        with hold(tmp_path / "b", "b"):
+            pass
+    with hold(tmp_path / "a", "a"):
+        pass
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tuner.search.record import hold
+with hold(Path(sys.argv[1]), "a"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_is_killed_lets_go_of_its_study(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StudyError), hold(tmp_path, "a"):
+            pass
+        holder.kill()
+        holder.wait()
+        with hold(tmp_path, "a"):
+            pass

@@ -1,0 +1,135 @@
+import math
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
+
+from tuner.data.sources import DataSpec, load_development
+from tuner.search.runner import ImageTrainer, TrainingEnded, TrialRunner, TrialTask, checkpoint_path, is_out_of_memory
+from tuner.space.sampling import candidate_from, first_params
+from tuner.training.checkpoint import load_checkpoint, model_from
+from tuner.training.engine import Engine
+from tuner.training.loop import Diverged, EpochResult, evaluate
+
+CANDIDATE = candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS)
+TASK = TrialTask(3, CANDIDATE, seed=5)
+
+
+def test_a_runner_gives_each_epoch_once_then_says_that_it_has_finished() -> None:
+    runner = TrialRunner(rehearse)
+    runner.start(TASK)
+    assert [runner.next_epoch() for _ in range(EPOCHS)] == list(rehearse(TASK))
+    assert runner.next_epoch() == TrainingEnded("finished")
+
+
+def test_a_runner_sends_no_weights() -> None:
+    def heavy(task: TrialTask) -> Iterator[EpochResult]:
+        yield EpochResult(1, 0.0, 0.0, 0.5, 0.0, weights={"a": torch.zeros(3)})
+
+    runner = TrialRunner(heavy)
+    runner.start(TASK)
+    result = runner.next_epoch()
+    assert isinstance(result, EpochResult)
+    assert result.weights is None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (Diverged("the loss is nan"), "diverged", "the loss is nan"),
+        (ValueError("bad\nworse"), "failed", "ValueError: bad"),
+        (MemoryError(), "out of memory", "MemoryError: "),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory", "OutOfMemoryError: CUDA out of memory"),
+    ],
+)
+def test_what_goes_wrong_comes_back_as_a_value(error: Exception, kind: str, reason: str) -> None:
+    runner = TrialRunner(ends_with(error, after=1))
+    runner.start(TASK)
+    assert isinstance(runner.next_epoch(), EpochResult)
+    answer = runner.next_epoch()
+    assert isinstance(answer, TrainingEnded)
+    assert (answer.kind, answer.reason) == (kind, reason)
+    assert ("Traceback" in answer.details) == (kind != "diverged")
+
+
+def test_a_trainer_that_raises_at_once_fails_its_trial_alone() -> None:
+    def refuses(task: TrialTask) -> Iterator[EpochResult]:
+        raise OSError("no such data")
+        yield
+
+    runner = TrialRunner(refuses)
+    runner.start(TASK)
+    answer = runner.next_epoch()
+    assert isinstance(answer, TrainingEnded)
+    assert answer.kind == "failed"
+
+
+def test_a_stopped_runner_drops_its_trial_and_takes_the_next() -> None:
+    runner = TrialRunner(rehearse)
+    runner.start(TASK)
+    runner.next_epoch()
+    runner.stop()
+    assert runner.next_epoch() == TrainingEnded("finished")
+    runner.start(TASK)
+    assert runner.next_epoch() == next(rehearse(TASK))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            True,
+        ),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
+
+
+def test_torchs_own_refusal_of_too_much_memory_is_one() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> ImageTrainer:
+    dataset = load_development(DataSpec("digits", tmp_path / "data", tmp_path / "cache"))
+    return ImageTrainer(dataset.folder, "study", tmp_path / "study", 0, Engine("cpu"))
+
+
+def test_the_real_trainer_keeps_the_weights_of_its_best_epoch_and_all_that_explains_them(
+    trainer: ImageTrainer,
+) -> None:
+    path = checkpoint_path(trainer.study_folder, TASK.number)
+    results = list(trainer(TASK))
+    best = max(results, key=lambda result: (result.validation_accuracy, -result.epoch))
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.candidate == CANDIDATE
+    assert checkpoint.scores == {
+        "validation_accuracy": best.validation_accuracy,
+        "validation_loss": best.validation_loss,
+    }
+    assert checkpoint.origin["epoch"] == best.epoch
+    assert (checkpoint.origin["trial"], checkpoint.origin["seed"], checkpoint.origin["study"]) == (3, 5, "study")
+    assert checkpoint.class_names == tuple("0123456789")
+    data = trainer._open()
+    assert (checkpoint.preprocessing.mean, checkpoint.preprocessing.std) == (data.mean, data.std)
+    loss, accuracy = evaluate(model_from(checkpoint), data, engine=trainer.engine)
+    assert accuracy == best.validation_accuracy
+    assert math.isclose(loss, best.validation_loss, rel_tol=1e-5)
+
+
+def test_the_real_trainer_travels_small_and_trains_the_same_elsewhere(trainer: ImageTrainer) -> None:
+    first = next(trainer(TASK))
+    sent = pickle.dumps(trainer)
+    assert len(sent) < 2_000
+    again = next(pickle.loads(sent)(TASK))
+    assert (again.train_loss, again.validation_accuracy) == (first.train_loss, first.validation_accuracy)

@@ -1,0 +1,130 @@
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rehearsal import SETTINGS
+
+from tests.strategies import ALL_SPACES, random_candidates
+from tuner.errors import StudyError
+from tuner.search.record import StudyRecord, open_study
+from tuner.search.storage import Storage, open_storage
+from tuner.space.sampling import distributions, random_params
+from tuner.training.engine import Engine
+
+ENGINE = Engine("cpu")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{(tmp_path / 'tuner.db').as_posix()}"
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nodatabase://x", "sqlite:////no/such/folder/a.db"])
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(StudyError, match=re.escape(url)) as caught:
+        open_storage(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_sqlite_is_in_write_ahead_mode_so_that_readers_never_wait(url: str, tmp_path: Path) -> None:
+    open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
+    with sqlite3.connect(tmp_path / "tuner.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+class OptunasOwn(RDBStorage):
+    """What ours must leave in the tables: the same trial, written call by call through Optuna's public methods."""
+
+    def end_trial(self, trial_id: int, state: TrialState, values: list[float], attributes: dict[str, Any]) -> None:
+        for key, value in attributes.items():
+            self.set_trial_user_attr(trial_id, key, value)
+        self.set_trial_state_values(trial_id, state, values or None)
+
+
+def read(storage: BaseStorage, study_id: int) -> list[dict[str, Any]]:
+    """All that Optuna reads of the trials, but for the times."""
+    times = ("datetime_start", "datetime_complete")
+    trials = storage.get_all_trials(study_id)
+    assert all((trial.datetime_complete is not None) == trial.state.is_finished() for trial in trials)
+    assert all(trial.datetime_start is not None for trial in trials)
+    return [{key: value for key, value in vars(trial).items() if key.lstrip("_") not in times} for trial in trials]
+
+
+def tables(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table, but for the times."""
+    connection = sqlite3.connect(path)
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    rows = {}
+    for name in names:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
+        kept = [column for column in columns if not column.startswith("datetime")]
+        rows[name] = sorted(connection.execute(f"SELECT {', '.join(kept)} FROM {name}"), key=str)
+    connection.close()
+    return rows
+
+
+@pytest.mark.parametrize("name", sorted(ALL_SPACES))
+def test_a_trial_is_left_in_the_tables_as_optuna_itself_leaves_it(tmp_path: Path, name: str) -> None:
+    import random
+
+    space = ALL_SPACES[name]
+    ours = open_storage(f"sqlite:///{(tmp_path / 'ours.db').as_posix()}")
+    theirs = OptunasOwn(f"sqlite:///{(tmp_path / 'theirs.db').as_posix()}")
+    seen = []
+    for storage in (ours, theirs):
+        record = StudyRecord(storage, storage.create_new_study([StudyDirection.MAXIMIZE], "a"), "a")  # type: ignore[arg-type]
+        endings = [(TrialState.COMPLETE, 0.75), (TrialState.PRUNED, 0.5), (TrialState.FAIL, None), (None, None)]
+        candidates = random_candidates(space, len(endings), seed=0)
+        generator = random.Random(0)
+        for candidate, (state, accuracy) in zip(candidates, endings, strict=True):
+            attributes = {"num_parameters": 5, "flops": 7, "architecture": "8 k3"}
+            number = record.begin(candidate, random_params(space, generator), distributions(space), attributes)
+            record.report(number, 1, 0.25)
+            record.report(number, 2, 0.125)
+            if state is None:
+                record.leave(number)
+            else:
+                record.end(number, state, {"outcome": "x", "reason": "y", "seconds": 1.5}, validation_accuracy=accuracy)
+        seen.append(read(storage, record.study_id))
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 4
+    assert tables(tmp_path / "ours.db") == tables(tmp_path / "theirs.db")
+
+
+def test_a_trial_that_has_ended_is_not_changed_any_more(url: str) -> None:
+    storage = open_storage(url)
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "a")
+    trial_id = storage.create_new_trial(study_id)
+    storage.end_trial(trial_id, TrialState.PRUNED, [], {"outcome": "pruned"})
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        storage.end_trial(trial_id, TrialState.COMPLETE, [1.0], {"outcome": "complete", "reason": "no"})
+    stored = storage.get_trial(trial_id)
+    assert (stored.state, stored.values, stored.user_attrs) == (TrialState.PRUNED, None, {"outcome": "pruned"})
+
+
+def test_a_trial_whose_end_cannot_be_written_is_left_as_it_was(url: str) -> None:
+    storage = open_storage(url)
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "a")
+    trial_id = storage.create_new_trial(study_id)
+    with pytest.raises(TypeError):
+        storage.end_trial(trial_id, TrialState.COMPLETE, [1.0], {"outcome": "complete", "reason": object()})
+    stored = storage.get_trial(trial_id)
+    assert (stored.state, stored.values, stored.user_attrs) == (TrialState.RUNNING, None, {})
+
+
+def test_optuna_goes_on_with_a_study_of_ours_as_with_its_own(url: str) -> None:
+    record = open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
+    assert isinstance(record.storage, Storage)
+    study = optuna.load_study(study_name="a", storage=url)
+    study.enqueue_trial({"x": 0.25})
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    trials: list[FrozenTrial] = record.storage.get_all_trials(record.study_id)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    assert trials[0].params == {"x": 0.25}

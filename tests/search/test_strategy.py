@@ -1,0 +1,210 @@
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
+
+from tests.strategies import BUNDLED, WIDE
+from tuner.architecture.spec import InputSpec
+from tuner.search.strategy import MIN_TRIALS, NUM_RANDOM, Strategy
+from tuner.space.sampling import Params, distributions, first_params, suggest
+
+DIGITS = InputSpec(1, 8, 8, 10)
+CNN = BUNDLED["cnn"]
+
+
+def score_of(params: Mapping[str, Any]) -> float:
+    """Any smooth function of the parameters will do."""
+    numbers = [float(value) for value in params.values() if isinstance(value, int | float)]
+    return 1 / (1 + abs(sum(numbers)) / 100)
+
+
+class Calls:
+    """Every parameter that the real TPE samples, by how it samples it, for each trial of the mirror."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.relative: dict[int, set[str]] = {}
+        self.independent: dict[int, set[str]] = {}
+        relative, independent = TPESampler.sample_relative, TPESampler.sample_independent
+
+        def sample_relative(sampler: Any, study: Any, trial: Any, space: dict[str, BaseDistribution]) -> Any:
+            sampled = relative(sampler, study, trial, space)
+            self.relative[trial.number] = set(sampled)
+            return sampled
+
+        def sample_independent(sampler: Any, study: Any, trial: Any, name: str, distribution: BaseDistribution) -> Any:
+            self.independent.setdefault(trial.number, set()).add(name)
+            return independent(sampler, study, trial, name, distribution)
+
+        monkeypatch.setattr(TPESampler, "sample_relative", sample_relative)
+        monkeypatch.setattr(TPESampler, "sample_independent", sample_independent)
+
+
+@pytest.mark.parametrize("space", [CNN, WIDE], ids=["cnn", "wide"])
+def test_after_its_start_the_sampler_draws_every_parameter_jointly(monkeypatch: pytest.MonkeyPatch, space: Any) -> None:
+    calls = Calls(monkeypatch)
+    names = set(distributions(space))
+    strategy = Strategy(distributions(space), seed=0, epochs=5)
+    for number in range(30):
+        trial = strategy.propose(number)
+        suggest(trial, space, DIGITS, epochs=5)
+        assert trial.distributions == distributions(space)
+        # What was stopped or turned away must not break the joint space either.
+        states = [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+        state = states[number % 4]
+        curve = {} if number % 7 == 3 and state is not TrialState.COMPLETE else {1: 0.1, 2: score_of(trial.params)}
+        strategy.learn(number, curve, state=state)
+    joint = range(NUM_RANDOM + NUM_RANDOM // 2, 30)  # failed trials do not count towards the start
+    assert all(calls.relative[number] == names for number in joint)
+    assert all(number not in calls.independent for number in joint)
+    assert calls.independent[0] == names
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_optunas_own_sampler_would_not_draw_a_space_that_changes_with_the_depth_jointly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Why every parameter is asked for in every trial: what TPE does when the deeper blocks are not."""
+    calls = Calls(monkeypatch)
+    study = optuna.create_study(direction="maximize", sampler=TPESampler(multivariate=True, seed=0))
+    for _ in range(30):
+        trial = study.ask()
+        for block in range(1, trial.suggest_int("num_blocks", 1, 5) + 1):
+            trial.suggest_int(f"block{block}_out_channels", 8, 64, step=8)
+        study.tell(trial, score_of(trial.params))
+    assert calls.relative[29] == {"num_blocks", "block1_out_channels"}
+
+
+def curves(number: int) -> tuple[dict[int, float], TrialState]:
+    """Any mixture of endings, some without an epoch, some best before their last one."""
+    generator = random.Random(number)
+    curve = {epoch: generator.random() for epoch in range(1, generator.randint(1, 5))}
+    state = generator.choice([TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL])
+    return curve, (state if curve else TrialState.PRUNED)
+
+
+@pytest.mark.parametrize("num_before", [0, 1, 5, 12, 25])
+def test_a_strategy_that_remembers_proposes_what_one_that_saw_it_all_proposes(num_before: int) -> None:
+    seen = Strategy(distributions(CNN), seed=3, epochs=5)
+    told = Strategy(distributions(CNN), seed=3, epochs=5)
+    first: list[Params | None] = [*first_params(CNN)]
+    for number in range(num_before):
+        trial = seen.propose(number, first[number] if number < len(first) else None)
+        suggest(trial, CNN, DIGITS, epochs=5)
+        curve, state = curves(number)
+        seen.learn(number, curve, state=state)
+        told.remember(trial.params, number, curve, state)
+    proposed = []
+    for strategy in (seen, told):
+        for number in range(num_before, num_before + 3):
+            trial = strategy.propose(number)
+            suggest(trial, CNN, DIGITS, epochs=5)
+            proposed.append(trial.params)
+            strategy.learn(number, {1: 0.5}, state=TrialState.COMPLETE)
+            assert strategy.reason_to_stop(99, {2: 0.0}) == seen.reason_to_stop(99, {2: 0.0})
+    assert proposed[:3] == proposed[3:]
+
+
+def params_of_trial(seed: int, number: int) -> Params:
+    trial = Strategy(distributions(CNN), seed=seed, epochs=5).propose(number)
+    suggest(trial, CNN, DIGITS, epochs=5)
+    return trial.params
+
+
+def test_a_proposal_depends_on_the_studys_seed_and_the_trials_number() -> None:
+    assert params_of_trial(0, 4) == params_of_trial(0, 4)
+    assert params_of_trial(0, 4) != params_of_trial(1, 4)
+    assert params_of_trial(0, 4) != params_of_trial(0, 5)
+
+
+def test_a_proposal_can_be_fixed() -> None:
+    (params,) = first_params(CNN)
+    strategy = Strategy(distributions(CNN), seed=0, epochs=5)
+    fixed, free = strategy.propose(0, params), strategy.propose(1)
+    for trial in (fixed, free):
+        suggest(trial, CNN, DIGITS, epochs=5)
+    assert fixed.params == params
+    assert free.params != params
+
+
+def test_the_sampler_learns_to_propose_what_scores_well() -> None:
+    strategy = Strategy(distributions(CNN), seed=0, epochs=5)
+    rates = []
+    for number in range(60):
+        trial = strategy.propose(number)
+        suggest(trial, CNN, DIGITS, epochs=5)
+        rates.append(trial.params["head_dropout"])
+        strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
+    assert sum(rates[-20:]) / 20 < 0.5 * sum(rates[:NUM_RANDOM]) / NUM_RANDOM
+
+
+def after(*curves: Mapping[int, float], epochs: int = 10) -> Strategy:
+    """A strategy that remembers trials with these curves."""
+    strategy = Strategy({}, seed=0, epochs=epochs)
+    for number, curve in enumerate(curves):
+        strategy.remember({}, number, curve, TrialState.COMPLETE)
+    return strategy
+
+
+FOUR = [{1: 0.1, 2: 0.2, 3: 0.3}, {1: 0.2, 2: 0.4, 3: 0.5}, {1: 0.3, 2: 0.6, 3: 0.5}, {1: 0.4, 2: 0.8, 3: 0.9}]
+
+
+@pytest.mark.parametrize(
+    ("others", "curve", "stops"),
+    [
+        # The others' best by epoch 2: 0.2, 0.4, 0.6, 0.8; the median is 0.5.
+        (FOUR, {1: 0.1, 2: 0.49}, True),
+        (FOUR, {1: 0.1, 2: 0.5}, False),
+        (FOUR, {1: 0.1, 2: 0.51}, False),
+        # Best so far counts, not the last.
+        (FOUR, {1: 0.55, 2: 0.1}, False),
+        # By epoch 3: 0.3, 0.5, 0.6 (of epoch 2), 0.9; the median is 0.55.
+        (FOUR, {1: 0.1, 2: 0.5, 3: 0.54}, True),
+        (FOUR, {1: 0.1, 2: 0.5, 3: 0.56}, False),
+        # Epoch 1 of 10 lies in the warm-up.
+        (FOUR, {1: 0.0}, False),
+        # Three others are too few.
+        (FOUR[:3], {1: 0.0, 2: 0.0}, False),
+        # One that did not reach the epoch says nothing about it.
+        ([*FOUR[:3], {1: 0.9}], {1: 0.0, 2: 0.0}, False),
+        # Nobody got to epoch 4.
+        (FOUR, {1: 0.0, 2: 0.0, 4: 0.0}, False),
+    ],
+)
+def test_a_trial_stops_below_the_median_of_the_others_best_so_far(
+    others: list[Mapping[int, float]], curve: Mapping[int, float], stops: bool
+) -> None:
+    assert len(FOUR) == MIN_TRIALS
+    assert bool(after(*others).reason_to_stop(len(others), curve)) == stops
+
+
+def test_the_reason_to_stop_names_the_values() -> None:
+    reason = after(*FOUR).reason_to_stop(4, {1: 0.1, 2: 0.25})
+    assert reason == "best accuracy 25.00% after epoch 2, below the median 50.00%"
+
+
+def test_a_trial_is_not_stopped_at_its_last_epoch() -> None:
+    assert after(*FOUR, epochs=3).reason_to_stop(4, {1: 0.0, 2: 0.0}) != ""
+    assert after(*FOUR, epochs=2).reason_to_stop(4, {1: 0.0, 2: 0.0}) == ""
+
+
+@pytest.mark.parametrize(("epochs", "first_possible"), [(2, 1), (6, 1), (7, 2), (13, 2), (14, 3), (20, 4)])
+def test_nobody_is_stopped_in_the_first_fifteen_percent(epochs: int, first_possible: int) -> None:
+    strategy = after(*[dict.fromkeys(range(1, epochs + 1), 0.9)] * 4, epochs=epochs)
+    stopped = [
+        epoch for epoch in range(1, epochs + 1) if strategy.reason_to_stop(9, dict.fromkeys(range(1, epoch + 1), 0.1))
+    ]
+    assert stopped == list(range(first_possible, epochs))
+
+
+def test_a_trial_is_not_held_against_itself_and_running_ones_count() -> None:
+    strategy = Strategy({}, seed=0, epochs=10)
+    for number in range(4):
+        for epoch in (1, 2):
+            assert strategy.reason_to_stop(number, dict.fromkeys(range(1, epoch + 1), 0.5)) == ""
+    assert strategy.reason_to_stop(3, {1: 0.5, 2: 0.1, 3: 0.1}) == ""
+    assert strategy.reason_to_stop(4, {1: 0.1, 2: 0.1}) != ""

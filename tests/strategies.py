@@ -1,0 +1,127 @@
+"""Candidates for property tests, all derived from the schema of a search space: no parameter is written by hand."""
+
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from tuner.architecture.blocks.plain import Activation, Normalization, Padding, Pooling
+from tuner.architecture.spec import Architecture, HeadPooling, InputSpec
+from tuner.space.sampling import Params, candidate_from, distributions
+from tuner.space.schema import SearchSpace, bundled_spaces, load_space, parse_space
+from tuner.training.candidate import Candidate, Optimizer, Schedule
+
+EPOCHS = 3
+
+
+def make_space(*, name: str = "made", **tables: Any) -> SearchSpace:
+    """A space as a TOML file would say it; what is required and not given gets one small value."""
+    required = {"block": {"out_channels": 4}, "recipe": {"learning_rate": 1e-3}}
+    merged = {key: {**required.get(key, {}), **tables.get(key, {})} for key in required}
+    return parse_space({"name": name, **tables, **merged}, origin=name)
+
+
+def wide_space(name: str, *, kernel_size: Any, padding: Any) -> SearchSpace:
+    """Every value that the schema knows, and windows far larger than small feature maps."""
+    return make_space(
+        name=name,
+        network={"num_blocks": {"low": 1, "high": 6}},
+        block={
+            "out_channels": {"low": 1, "high": 24},
+            "kernel_size": kernel_size,
+            "stride": {"low": 1, "high": 4},
+            "padding": padding,
+            "normalization": list(get_args(Normalization)),
+            "activation": list(get_args(Activation)),
+            "pooling": list(get_args(Pooling)),
+            "pool_size": {"low": 1, "high": 5},
+            "pool_stride": {"low": 1, "high": 5},
+            "dropout": [0.0, 0.3],
+        },
+        head={
+            "pooling": list(get_args(HeadPooling)),
+            "hidden_features": {"low": 0, "high": 16, "step": 4},
+            "activation": list(get_args(Activation)),
+            "dropout": [0.0, 0.5],
+        },
+        recipe={
+            "optimizer": list(get_args(Optimizer)),
+            "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+            "schedule": list(get_args(Schedule)),
+            "batch_size": {"low": 1, "high": 64, "log": True},
+            "weight_decay": {"low": 0.0, "high": 0.1},
+            "momentum": {"low": 0.0, "high": 0.9, "step": 0.3},
+            "label_smoothing": [0.0, 0.1],
+        },
+    )
+
+
+BUNDLED = {name: load_space(name) for name in bundled_spaces()}
+WIDE = wide_space("wide", kernel_size={"low": 1, "high": 11, "step": 2}, padding=list(get_args(Padding)))
+WIDE_VALID = wide_space("wide-valid", kernel_size={"low": 1, "high": 11}, padding="valid")
+ALL_SPACES = {**BUNDLED, WIDE.name: WIDE, WIDE_VALID.name: WIDE_VALID}
+
+
+def values_of(distribution: BaseDistribution) -> SearchStrategy[Any]:
+    """Everything that Optuna could draw from a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return st.sampled_from(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is None:
+        return st.floats(low, high)
+    return st.integers(0, round((high - low) / step)).map(lambda steps: min(high, low + steps * step))
+
+
+def params_of(space: SearchSpace) -> SearchStrategy[Params]:
+    return st.fixed_dictionaries({name: values_of(dist) for name, dist in distributions(space).items()})
+
+
+def input_specs(*, max_side: int = 40) -> SearchStrategy[InputSpec]:
+    """Square and not, one pixel included, grey and in colour."""
+    sides = st.integers(1, max_side)
+    return st.builds(InputSpec, st.sampled_from([1, 3]), sides, sides, st.integers(2, 12))
+
+
+def candidates_of(space: SearchSpace, *, max_side: int = 40) -> SearchStrategy[Candidate]:
+    return st.builds(
+        lambda params, input_spec: candidate_from(params, space, input_spec, epochs=EPOCHS),
+        params_of(space),
+        input_specs(max_side=max_side),
+    )
+
+
+def candidates(*, max_side: int = 40) -> SearchStrategy[Candidate]:
+    return st.sampled_from(list(ALL_SPACES.values())).flatmap(lambda space: candidates_of(space, max_side=max_side))
+
+
+def architectures(*, max_side: int = 40) -> SearchStrategy[Architecture]:
+    """Resolved architectures of every space."""
+    return candidates(max_side=max_side).map(lambda candidate: candidate.architecture)
+
+
+def random_candidates(space: SearchSpace, count: int, *, seed: int, max_side: int = 224) -> Iterator[Candidate]:
+    """Many candidates quickly, without hypothesis: sides log-uniform from 1 to `max_side`, both included."""
+    generator = Random(seed)
+    draws = {name: _drawer(distribution, generator) for name, distribution in distributions(space).items()}
+    for number in range(count):
+        height, width = (round(max_side ** generator.random()) for _ in range(2))
+        if number < 2:
+            height = width = (1, max_side)[number]
+        input_spec = InputSpec(generator.choice((1, 3)), height, width, generator.choice((2, 10, 100)))
+        params = {name: draw() for name, draw in draws.items()}
+        yield candidate_from(params, space, input_spec, epochs=EPOCHS)
+
+
+def _drawer(distribution: BaseDistribution, generator: Random) -> Callable[[], Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return lambda: generator.choice(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is None:
+        return lambda: generator.uniform(low, high)
+    num_steps = round((high - low) / step)
+    return lambda: min(high, low + step * generator.randint(0, num_steps))

@@ -1,0 +1,201 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tuner.errors import StudyError
+from tuner.pipeline import (
+    DataReady,
+    RunOptions,
+    check_study_name,
+    default_study_name,
+    existing_storage,
+    load_summary,
+    run,
+    run_events,
+)
+from tuner.search.events import SearchEnded, TrialEnded
+from tuner.search.record import hold, load_study
+from tuner.training.checkpoint import load_checkpoint
+
+TINY = """
+[network]
+num_blocks = { low = 1, high = 2 }
+[block]
+out_channels = { low = 4, high = 16, step = 4 }
+pooling = ["none", "max"]
+dropout = { low = 0.0, high = 0.2 }
+[recipe]
+learning_rate = { low = 1e-3, high = 1e-2, log = true }
+batch_size = [64, 128]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_core() -> Iterator[None]:
+    """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.cpu_count", lambda: 1)
+        yield
+
+
+def options_in(folder: Path, **changes: Any) -> RunOptions:
+    """A short study of digits in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    space = folder / "tiny.toml"
+    space.write_text(TINY, encoding="utf-8")
+    defaults = {"trials": 6, "epochs": 2, "workers": 1, "device": "cpu"}
+    return RunOptions(space=str(space), studies=folder / "studies", **{**defaults, **changes})
+
+
+def outcome(options: RunOptions) -> list[tuple[Any, ...]]:
+    record = load_study(existing_storage(options.studies), default_study_name(options))
+    return [(trial.number, trial.outcome, trial.params, trial.curve) for trial in record.trials()]
+
+
+def weights(options: RunOptions) -> dict[str, torch.Tensor]:
+    summary = load_summary(options)
+    assert summary.checkpoint is not None
+    return dict(load_checkpoint(summary.checkpoint).weights)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunOptions:
+    options = options_in(tmp_path_factory.mktemp("finished"))
+    run(options)
+    return options
+
+
+def test_a_run_ends_with_the_trials_asked_for_and_the_winners_checkpoint(finished: RunOptions) -> None:
+    summary = load_summary(finished)
+    assert (summary.study, summary.dataset, summary.space) == ("digits-tiny", "digits", "tiny")
+    assert summary.num_counted == 6
+    assert summary.best is not None
+    assert summary.checkpoint is not None
+    checkpoint = load_checkpoint(summary.checkpoint)
+    assert checkpoint.candidate == summary.best.candidate
+    assert checkpoint.scores["validation_accuracy"] == summary.best.validation_accuracy
+    assert checkpoint.origin["trial"] == summary.best.number
+    assert checkpoint.scores["validation_accuracy"] > 0.5  # chance is 0.1
+
+
+def test_the_same_run_in_another_folder_is_the_same_bit_for_bit(finished: RunOptions, tmp_path: Path) -> None:
+    again = options_in(tmp_path)
+    run(again)
+    assert outcome(again) == outcome(finished)
+    one, other = weights(finished), weights(again)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_interrupted_between_two_trials_ends_as_the_one_that_was_not(
+    finished: RunOptions, tmp_path: Path
+) -> None:
+    options = options_in(tmp_path)
+    events = run_events(options)
+    for event in events:
+        if isinstance(event, TrialEnded) and event.number == 2:
+            break
+    events.close()
+    assert len(outcome(options)) == 3
+    run(options)
+    assert outcome(options) == outcome(finished)
+
+
+def test_another_seed_gives_another_study(finished: RunOptions, tmp_path: Path) -> None:
+    other = options_in(tmp_path, seed=1, trials=1)
+    run(other)
+    assert outcome(other)[0][2] != outcome(finished)[0][2]
+
+
+def test_a_run_begins_with_the_data_and_ends_with_what_it_came_to(tmp_path: Path) -> None:
+    options = options_in(tmp_path, trials=1)
+    events = list(run_events(options))
+    assert isinstance(events[0], DataReady)
+    assert (events[0].shape, events[0].num_classes, events[0].device) == ((1, 8, 8), 10, "cpu")
+    assert (events[0].num_train, events[0].num_validation) == (1149, 288)  # of 1,437: a fifth, rounded up
+    assert events[-1] == SearchEnded(1, "")
+
+
+def test_the_same_command_again_says_that_the_study_is_complete(finished: RunOptions) -> None:
+    before = outcome(finished)
+    events = list(run_events(finished))
+    assert events[-1] == SearchEnded(6, "")
+    assert not [event for event in events if isinstance(event, TrialEnded)]
+    assert outcome(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 1}, "seed was 0, not 1"),
+        ({"epochs": 3}, "epochs was 2, not 3"),
+        ({"space": "article"}, 'space_name was "tiny", not "article"'),
+        ({"image_size": (9, 9)}, "dataset_digest was"),
+    ],
+)
+def test_a_study_gone_on_with_by_other_options_is_refused_with_what_differs(
+    finished: RunOptions, changes: dict[str, Any], said: str
+) -> None:
+    changed = RunOptions(**{**vars(finished), "study": "digits-tiny", **changes})
+    before = outcome(finished)
+    with pytest.raises(StudyError, match=f"started with other settings: .*{said}"):
+        run(changed)
+    assert outcome(finished) == before
+
+
+def test_a_study_whose_space_file_was_changed_is_refused(tmp_path: Path) -> None:
+    options = options_in(tmp_path, trials=1)
+    run(options)
+    Path(options.space).write_text(TINY.replace("high = 16", "high = 20"), encoding="utf-8")
+    with pytest.raises(StudyError, match="other settings: space "):
+        run(options)
+
+
+def test_a_study_that_runs_is_refused_to_another_run(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+    with (
+        hold(options.studies / "digits-tiny", "digits-tiny"),
+        pytest.raises(StudyError, match="'digits-tiny' is being run by another process"),
+    ):
+        run(options)
+
+
+def test_studies_that_are_not_there_are_refused_with_where_they_were_sought(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"no studies in .*nowhere: start one with `tuner run`"):
+        existing_storage(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "space", "name"),
+    [
+        ("digits", "cnn", "digits-cnn"),
+        ("fashion-mnist", "article", "fashion-mnist-article"),
+        ("/data/My Pets", "cnn", "my-pets-cnn"),
+        ("photos/", "spaces/Wide_Nets.toml", "photos-wide-nets"),
+        (".", "cnn", "images-cnn"),
+        ("..", "cnn", "images-cnn"),
+        ("/data/犬と猫", "cnn", "images-cnn"),
+        ("/data/__x__", "cnn", "x-cnn"),
+    ],
+)
+def test_a_study_is_named_after_its_data_set_and_its_space(dataset: str, space: str, name: str) -> None:
+    assert default_study_name(RunOptions(dataset=dataset, space=space)) == name
+    check_study_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "A9", "my-study_2.0", "0", "x" * 100])
+def test_a_name_that_can_be_a_folder_everywhere_is_taken(name: str) -> None:
+    check_study_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 101, ".hidden", "-x", "_x", "a/b", "a\\b", "..", "a.", "a b", "ä", "a\n", "a:b", "a*", "~"]
+)
+def test_a_name_that_cannot_be_a_folder_everywhere_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(StudyError, match="--study") as caught:
+        check_study_name(name)
+    assert "\n" not in str(caught.value)

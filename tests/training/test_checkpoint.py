@@ -1,0 +1,180 @@
+import pickle
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+
+from tests.strategies import architectures
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.data.images import Preprocessing
+from tuner.errors import CheckpointError
+from tuner.training.candidate import Candidate, Recipe
+from tuner.training.checkpoint import FORMAT, Checkpoint, load_checkpoint, model_from, save_checkpoint
+
+NETWORK = Architecture(
+    InputSpec(3, 9, 7, 4),
+    (PlainBlock(6, normalization="batch", pooling="average"), PlainBlock(5, padding="valid", dropout=0.2)),
+    Head(hidden_features=8, activation="gelu", dropout=0.5),
+)
+
+
+def checkpoint_of(architecture: Architecture = NETWORK, *, seed: int = 0) -> Checkpoint:
+    model = build_model(architecture)
+    initialise(model, seed=seed)
+    channels, height, width = architecture.input_shape
+    return Checkpoint(
+        candidate=Candidate(architecture, Recipe(optimizer="sgd", learning_rate=0.1)),
+        weights=model.state_dict(),
+        preprocessing=Preprocessing(channels, height, width, (0.5,) * channels, (0.25,) * channels),
+        class_names=tuple(f"class {number}" for number in range(architecture.num_classes)),
+        scores={"validation_accuracy": 0.75},
+        origin={"dataset": "pets", "trial": 3},
+        versions={"torch": "2.11.0"},
+    )
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(architectures(max_side=12))
+def test_what_is_saved_is_loaded_again(tmp_path: Path, architecture: Architecture) -> None:
+    saved = checkpoint_of(architecture)
+    save_checkpoint(saved, tmp_path / "a.pt")
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert replace(loaded, weights={}) == replace(saved, weights={})
+    assert loaded.weights.keys() == saved.weights.keys()
+    assert all(torch.equal(loaded.weights[name], saved.weights[name]) for name in saved.weights)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(architectures(max_side=12))
+def test_plain_torch_rebuilds_the_network_from_the_file_alone(tmp_path: Path, architecture: Architecture) -> None:
+    save_checkpoint(checkpoint_of(architecture, seed=5), tmp_path / "a.pt")
+    data = torch.load(tmp_path / "a.pt", weights_only=True)
+    plain = nn.Sequential(*(getattr(nn, layer["type"])(**layer["arguments"]) for layer in data["layers"]))
+    plain.load_state_dict(data["weights"])
+    images_NCHW = torch.randn(3, *architecture.input_shape)
+    with torch.no_grad():
+        ours_NK = model_from(load_checkpoint(tmp_path / "a.pt"))(images_NCHW)
+        assert torch.equal(plain.eval()(images_NCHW), ours_NK)
+
+
+def test_a_loaded_model_is_in_eval_mode(tmp_path: Path) -> None:
+    save_checkpoint(checkpoint_of(), tmp_path / "a.pt")
+    model = model_from(load_checkpoint(tmp_path / "a.pt"))
+    assert not any(module.training for module in model.modules())
+
+
+def test_weights_are_stored_as_they_were_and_not_as_views_of_something_larger(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of()
+    large = torch.zeros(1_000_000)
+    weights = dict(checkpoint.weights)
+    weights["0.weight"] = large[: weights["0.weight"].numel()].view(weights["0.weight"].shape)
+    save_checkpoint(replace(checkpoint, weights=weights), tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").stat().st_size < 100_000
+
+
+def test_a_save_makes_the_folder_and_leaves_nothing_else_in_it(tmp_path: Path) -> None:
+    save_checkpoint(checkpoint_of(), tmp_path / "study" / "a.pt")
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["a.pt"]
+
+
+class Unsaveable:
+    def __reduce__(self) -> Any:
+        raise RuntimeError("the disk is full")
+
+
+def test_a_save_that_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(checkpoint_of(), path)
+    before = path.read_bytes()
+    broken = replace(checkpoint_of(seed=1), scores={"validation_accuracy": Unsaveable()})  # type: ignore[dict-item]
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        save_checkpoint(broken, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+Damage = Callable[[Path], object]
+
+
+def changed(**values: Any) -> Damage:
+    """A checkpoint with other entries; None removes one."""
+
+    def damage(path: Path) -> None:
+        data = torch.load(path, weights_only=True) | values
+        torch.save({key: value for key, value in data.items() if value is not None}, path)
+
+    return damage
+
+
+def truncated(path: Path, *, share: float) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+
+
+NO_BLOCK = {"input": {"channels": 1, "height": 8, "width": 8, "num_classes": 10}, "head": {}}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.unlink(), "cannot be read: "),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read: "),
+        (lambda path: path.write_bytes(b""), "not a checkpoint of tuner"),
+        (lambda path: path.write_bytes(b"hello, this is a text"), "not a checkpoint of tuner"),
+        (lambda path: path.write_bytes(pickle.dumps({"format": 1})), "not a checkpoint of tuner"),
+        (lambda path: truncated(path, share=0.01), "not a checkpoint of tuner"),
+        # Here torch lets the system's own words through, which differ.
+        (lambda path: truncated(path, share=0.5), ""),
+        (lambda path: truncated(path, share=0.99), ""),
+        (zipped, "not a checkpoint of tuner"),
+        (lambda path: torch.save(Unknown(), path), "not a checkpoint of tuner"),
+        (lambda path: torch.save([1, 2], path), "not a checkpoint of tuner: it has no `format`"),
+        (lambda path: torch.save({"weights": {}}, path), "not a checkpoint of tuner: it has no `format`"),
+        (changed(format=FORMAT + 1), f"format {FORMAT + 1}, but this tuner reads {FORMAT}"),
+        (changed(format="new"), f"format 'new', but this tuner reads {FORMAT}"),
+        (changed(weights=None), "damaged checkpoint: KeyError"),
+        (changed(architecture=None), "damaged checkpoint: KeyError"),
+        (changed(architecture=NO_BLOCK), "damaged checkpoint: ValidationError"),
+        (changed(recipe={"learning_rate": -1.0}), "damaged checkpoint: ValidationError"),
+        (changed(weights={}), "damaged checkpoint: RuntimeError"),
+        (changed(weights=3), "damaged checkpoint: TypeError"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_a_whole_checkpoint_is_refused_in_one_line(
+    tmp_path: Path, damage: Damage, said: str
+) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(checkpoint_of(), path)
+    damage(path)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+    assert "\n" not in str(caught.value)
+
+
+class Unknown:
+    """A class that a safe load must not build."""
+
+
+def test_loading_a_file_runs_none_of_its_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "was run",))
+
+    torch.save({"format": FORMAT, "weights": Payload()}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "a.pt")
+    assert not (tmp_path / "was run").exists()

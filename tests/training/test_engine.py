@@ -1,0 +1,48 @@
+from typing import Any
+
+import pytest
+import torch
+
+from tuner.errors import DeviceError
+from tuner.training.candidate import Recipe
+from tuner.training.engine import Engine, build_optimizer, choose_device, prepare_process
+
+
+@pytest.mark.parametrize("name", ["cpu", "auto"])
+def test_a_device_that_is_there_is_chosen(name: str) -> None:
+    device = choose_device(name)
+    assert torch.ones(1, device=device).item() == 1.0
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "", "cpu cuda"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(DeviceError, match="--device") as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_engine_survives_json() -> None:
+    engine = Engine("cpu", precision="bf16", channels_last=False, num_threads=3)
+    assert Engine(**engine.to_json()) == engine
+
+
+def test_a_cpu_runner_takes_the_threads_of_its_engine() -> None:
+    prepare_process(Engine("cpu", num_threads=2))
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "optimizer_class", "settings"),
+    [
+        (Recipe("adam", 0.01, weight_decay=0.1), torch.optim.Adam, {"lr": 0.01, "weight_decay": 0.1}),
+        (Recipe("adamw", 0.01, weight_decay=0.1), torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
+        (Recipe("sgd", 0.01, momentum=0.8), torch.optim.SGD, {"lr": 0.01, "momentum": 0.8, "nesterov": True}),
+        (Recipe("sgd", 0.01, momentum=0.0), torch.optim.SGD, {"momentum": 0.0, "nesterov": False}),
+    ],
+)
+def test_a_recipe_names_torchs_optimizer_and_its_settings(
+    recipe: Recipe, optimizer_class: type[torch.optim.Optimizer], settings: dict[str, Any]
+) -> None:
+    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], recipe)
+    assert type(optimizer) is optimizer_class
+    assert {name: optimizer.param_groups[0][name] for name in settings} == settings

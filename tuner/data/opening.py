@@ -1,0 +1,131 @@
+"""How a data set is held while networks train on it: in memory, or streamed from disk; chosen by its size."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import psutil
+import torch
+from torch import Tensor
+
+from tuner.data.dataset import ImageDataset
+from tuner.data.resident import ResidentData, Statistics, load_resident
+from tuner.data.splits import Split, channel_statistics
+from tuner.data.streamed import StreamedData, find_images, load_streamed, streamed_statistics
+
+IMAGES_SHARE = 0.4
+"""Of a machine's memory, or of what is free on a device, that images may take; beyond it they are streamed."""
+STREAM_BYTES = 512 * 2**20
+"""Most memory for the images of a pass over a streamed set; each runner makes its own passes."""
+
+
+class TrainingData(Protocol):
+    """What training needs to know of a data set, however it is held."""
+
+    @property
+    def name(self) -> str:
+        """As the user calls it."""
+
+    @property
+    def digest(self) -> str:
+        """Over images, labels, class names and the validation part."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+
+    @property
+    def labels_N(self) -> Tensor:
+        """int64, indices into class_names."""
+
+    @property
+    def train_indices_N(self) -> Tensor:
+        """int64 rows, ascending."""
+
+    @property
+    def validation_indices_N(self) -> Tensor:
+        """int64 rows, ascending."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of pixel / 255, over the train rows."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, of pixel / 255, over the train rows."""
+
+    def train_batches(
+        self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images_BCHW, labels_B) of one epoch, every train row once, in an order the CPU generator decides."""
+
+    def validation_batches(
+        self, batch_size: int, *, dtype: torch.dtype, channels_last: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images_BCHW, labels_B) of the validation rows in their order."""
+
+
+def open_data(
+    dataset: ImageDataset,
+    split: Split,
+    *,
+    device: torch.device,
+    memory_bytes: int,
+    stream_bytes: int = STREAM_BYTES,
+    statistics: Statistics | None = None,
+) -> ResidentData | StreamedData:
+    """Hold a development set on a device if its pixels fit into `memory_bytes`; otherwise stream it from disk.
+
+    A stream takes at most `stream_bytes`, and never more than `memory_bytes`. The order of training images differs
+    between the two, so whoever wants the same results must allow the same memory. Raises DataError when the file is
+    gone.
+    """
+    if _fits(dataset, memory_bytes):
+        return load_resident(dataset, split, device=device, statistics=statistics)
+    stream_bytes = min(stream_bytes, memory_bytes)
+    return load_streamed(dataset, split, device=device, memory_bytes=stream_bytes, statistics=statistics)
+
+
+def measure_statistics(dataset: ImageDataset, split: Split, *, memory_bytes: int) -> Statistics:
+    """Mean and std of the train images, read as open_data would, to be handed to it: once for all runners."""
+    if _fits(dataset, memory_bytes):
+        return channel_statistics(dataset.images_NCHW, split.train_indices_N)
+    return streamed_statistics(find_images(dataset), split.train_indices_N)
+
+
+def how_it_is_held(
+    dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
+) -> str:
+    """What open_data does with the same arguments, in words for the user."""
+    size = _in_words(dataset.images_NCHW.numel())
+    if _fits(dataset, memory_bytes):
+        return f"{size} of images: held in memory" if device.type == "cpu" else f"{size} of images: held on {device}"
+    return (
+        f"{size} of images, more than the {_in_words(memory_bytes)} allowed: streamed from disk with at most "
+        f"{_in_words(min(stream_bytes, memory_bytes))} in memory"
+    )
+
+
+def memory_for_images(device: torch.device) -> int:
+    """Bytes that the images of one data set may take on a device: a share of what the machine has, or the device free.
+
+    What is free changes, so it is asked for once, and the answer handed to every runner.
+    """
+    if device.type == "cuda":
+        available = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":
+        available = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    else:
+        available = psutil.virtual_memory().total
+    return int(IMAGES_SHARE * available)
+
+
+def _fits(dataset: ImageDataset, memory_bytes: int) -> bool:
+    return dataset.images_NCHW.numel() <= memory_bytes
+
+
+def _in_words(num_bytes: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:,.1f} GiB"

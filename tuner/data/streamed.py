@@ -1,0 +1,308 @@
+"""Decoded sets that do not fit into memory: read from disk ahead of training, shuffled in a buffer of bounded size.
+
+Rows are read in chunks of neighbours, the chunks in random order. A buffer takes many chunks, and batches are drawn
+from all over it, so that images that lie side by side (of one class, often) come far apart.
+"""
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from io import FileIO
+from itertools import islice, pairwise
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuner.data.dataset import ImageDataset
+from tuner.data.resident import Statistics, normalise, pixel_scaling
+from tuner.data.splits import Split, _moments
+from tuner.errors import DataError
+
+# Shape suffixes: N images, B of a batch, K of a chunk, S slots of the buffer, C channels, H height, W width, V values.
+
+_IMAGES = "images.npy"
+
+_CHUNK_BYTES = 2**20
+"""Enough for a disk to read at nearly its full speed; the smaller, the better the shuffling."""
+_GAP_BYTES = 2**16
+"""Between wanted rows; reading on over a smaller gap costs less than another read."""
+_READ_AHEAD = 5
+"""Chunks that are read, or being read, before they are asked for."""
+_CHUNKS_HELD = _READ_AHEAD + 3
+"""The one in use, the one that follows it, and the room into which rows are read when some are to be left out."""
+_BATCHES_HELD = 6
+"""Outside the buffer: two on their way to a device, in page-locked memory that comes in powers of two; and two here."""
+_BOOKKEEPING_BYTES = 64
+"""For every row held, at most: its number, and slot numbers while they are put into a new order."""
+
+PixelBatches = Iterator[tuple[Tensor, Tensor]]
+"""(pixels_BCHW, rows_B): uint8 on the CPU, and the rows of the data set that they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedData:
+    """A development set ready to train on, its pixels left on disk; the same face as ResidentData.
+
+    labels_N, train_indices_N, validation_indices_N: on the CPU; batches come on `device`.
+    memory_bytes: the most that a pass holds in pixels, read ahead and being sent to a device included.
+    """
+
+    name: str
+    digest: str
+    class_names: tuple[str, ...]
+    images: "ImageFile"
+    labels_N: Tensor
+    train_indices_N: Tensor
+    validation_indices_N: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    memory_bytes: int
+
+    def train_batches(
+        self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images_BCHW, labels_B) of one epoch, shuffled, the short last batch included.
+
+        The generator is a CPU's; one seed gives one order for one `memory_bytes` and batch size, on every device.
+        Raises DataError when the memory does not suffice for such batches, or the file cannot be read.
+        """
+        room = _room(self.memory_bytes, self.images.image_bytes, batch_size)
+        chunks = torch.split(self.train_indices_N, room.chunk_rows)
+        order = torch.randperm(len(chunks), generator=generator).tolist()
+        # Of its own, so that what the caller draws from his while the batches come changes nothing.
+        shuffler = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        batches = self._shuffled([chunks[i] for i in order], batch_size, num_slots=room.num_slots, generator=shuffler)
+        return self._delivered(batches, dtype=dtype, channels_last=channels_last)
+
+    def validation_batches(
+        self, batch_size: int, *, dtype: torch.dtype, channels_last: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images_BCHW, labels_B) of the validation rows in their order, the short last batch included.
+
+        Raises DataError as train_batches does.
+        """
+        room = _room(self.memory_bytes, self.images.image_bytes, batch_size)
+        batches = self._in_order(batch_size, chunk_rows=room.chunk_rows)
+        return self._delivered(batches, dtype=dtype, channels_last=channels_last)
+
+    def _shuffled(
+        self, chunks: Sequence[Tensor], batch_size: int, *, num_slots: int, generator: torch.Generator
+    ) -> PixelBatches:
+        """Draw batches from a buffer that is kept full.
+
+        It goes by rounds: all that lies in the buffer is put into a new random order, one half of it is drawn, and what
+        is read in the meantime takes the freed slots and part in the next round. So a row stays for a round or more,
+        and every row costs two random numbers, whatever the size of the buffer.
+        """
+        num_slots = min(num_slots, len(self.train_indices_N))
+        buffer_SCHW = np.empty((num_slots, *self.images.image_shape), dtype=np.uint8)
+        rows_S = torch.empty(num_slots, dtype=torch.int64)
+        free = torch.arange(num_slots)
+        drawable = free[:0]
+        waiting: list[Tensor] = []
+        with closing(self.images.read_ahead(chunks)) as arriving:
+            chunk = next(arriving, None)
+            while True:
+                while chunk is not None and len(chunk[0]) <= len(free):
+                    slots, free = free[: len(chunk[0])], free[len(chunk[0]) :]
+                    # numpy copies whole rows here; torch's index_copy_ goes byte by byte, twenty times slower.
+                    buffer_SCHW[slots.numpy()], rows_S[slots] = chunk
+                    waiting.append(slots)
+                    chunk = next(arriving, None)
+                if len(drawable) < batch_size and waiting:
+                    everything = torch.cat([drawable, *waiting])
+                    everything = everything[torch.randperm(len(everything), generator=generator)]
+                    half = max(batch_size, (len(everything) + 1) // 2)
+                    drawable, waiting = everything[:half], [everything[half:]] if half < len(everything) else []
+                if not len(drawable):
+                    return
+                drawn, drawable = drawable[:batch_size], drawable[batch_size:]
+                yield torch.from_numpy(buffer_SCHW.take(drawn.numpy(), axis=0)), rows_S[drawn]
+                if chunk is not None:
+                    free = torch.cat([free, drawn])
+
+    def _in_order(self, batch_size: int, *, chunk_rows: int) -> PixelBatches:
+        batches = torch.split(self.validation_indices_N, batch_size)
+        pieces = [torch.split(rows_B, chunk_rows) for rows_B in batches]
+        with closing(self.images.read_ahead([rows_K for piece in pieces for rows_K in piece])) as arriving:
+            for rows_B, piece in zip(batches, pieces, strict=True):
+                pixels_BCHW = np.empty((len(rows_B), *self.images.image_shape), dtype=np.uint8)
+                start = 0
+                for pixels_KCHW, _ in islice(arriving, len(piece)):
+                    pixels_BCHW[start : start + len(pixels_KCHW)] = pixels_KCHW
+                    start += len(pixels_KCHW)
+                yield torch.from_numpy(pixels_BCHW), rows_B
+
+    def _delivered(
+        self, batches: PixelBatches, *, dtype: torch.dtype, channels_last: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        scaling = pixel_scaling(self.mean, self.std, dtype=torch.float32, device=self.device)
+        sent: deque[torch.cuda.Event] = deque()
+        for pixels_BCHW, rows_B in batches:
+            labels_B = self.labels_N.index_select(0, rows_B)
+            if self.device.type == "cuda":
+                # Page-locked memory in flight is bounded by waiting for the batch before the last to have arrived.
+                if len(sent) == 2:
+                    sent.popleft().synchronize()
+                there_BCHW = pixels_BCHW.pin_memory().to(self.device, non_blocking=True)
+                labels_B = labels_B.pin_memory().to(self.device, non_blocking=True)
+                sent.append(torch.cuda.current_stream(self.device).record_event())
+            else:
+                there_BCHW, labels_B = pixels_BCHW.to(self.device), labels_B.to(self.device)
+            yield normalise(there_BCHW, scaling, dtype=dtype, channels_last=channels_last), labels_B
+
+
+def load_streamed(
+    dataset: ImageDataset,
+    split: Split,
+    *,
+    device: torch.device,
+    memory_bytes: int,
+    statistics: Statistics | None = None,
+) -> StreamedData:
+    """Make a cached development set ready to be read from disk, at most `memory_bytes` of it in memory at a time.
+
+    `statistics` are mean and std when they are known already; otherwise all train images are read for them.
+    """
+    images = find_images(dataset)
+    mean, std = statistics or streamed_statistics(images, split.train_indices_N)
+    return StreamedData(
+        name=dataset.name,
+        digest=dataset.digest,
+        class_names=dataset.class_names,
+        images=images,
+        labels_N=dataset.labels_N,
+        train_indices_N=split.train_indices_N,
+        validation_indices_N=split.validation_indices_N,
+        mean=mean,
+        std=std,
+        device=device,
+        memory_bytes=memory_bytes,
+    )
+
+
+def streamed_statistics(images: "ImageFile", indices_N: Tensor) -> Statistics:
+    """Give what channel_statistics gives, to the last bit, holding a few chunks at a time."""
+    num_channels = images.image_shape[0]
+    histogram_CV = torch.zeros(num_channels, 256, dtype=torch.int64)
+    chunk_rows = max(1, _CHUNK_BYTES // images.image_bytes)
+    with closing(images.read_ahead(torch.split(indices_N, chunk_rows))) as arriving:
+        for pixels_KCHW, _ in arriving:
+            for channel in range(num_channels):
+                values = torch.from_numpy(pixels_KCHW[:, channel].reshape(-1))
+                histogram_CV[channel] += torch.bincount(values, minlength=256)
+    mean, std = zip(*(_moments(histogram_V) for histogram_V in histogram_CV.tolist()), strict=True)
+    return mean, std
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """Where the uint8 images of a decoded set lie: in rows of image_shape (C, H, W), the first at byte `offset`."""
+
+    path: Path
+    offset: int
+    image_shape: tuple[int, ...]
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one row."""
+        return prod(self.image_shape)
+
+    def read_ahead(self, chunks: Sequence[Tensor]) -> Generator[tuple[NDArray[np.uint8], Tensor]]:
+        """Yield (pixels_KCHW, rows_K) of each chunk of ascending rows; a thread reads the next ones in the meantime.
+
+        Closing the iterator ends the thread. Raises DataError when the file cannot be read.
+        """
+        try:
+            # Read, not mapped: what is mapped stays in the process's memory until others need it.
+            with (
+                FileIO(self.path) as file,
+                ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool,
+            ):
+                ahead: deque[tuple[Future[NDArray[np.uint8]], Tensor]] = deque()
+                remaining = iter(chunks)
+                try:
+                    for rows_K in islice(remaining, _READ_AHEAD):
+                        ahead.append((pool.submit(self._read, file, rows_K), rows_K))
+                    while ahead:
+                        future, rows_K = ahead.popleft()
+                        pixels_KCHW = future.result()
+                        del future
+                        for next_rows in islice(remaining, 1):
+                            ahead.append((pool.submit(self._read, file, next_rows), next_rows))
+                        yield pixels_KCHW, rows_K
+                finally:
+                    pool.shutdown(cancel_futures=True)
+        except OSError as error:
+            raise DataError(
+                f"the decoded images must be readable; {self.path} is not ({error}): load the data set again"
+            ) from error
+
+    def _read(self, file: FileIO, rows_K: Tensor) -> NDArray[np.uint8]:
+        rows = rows_K.numpy()
+        pixels_KCHW = np.empty((len(rows), *self.image_shape), dtype=np.uint8)
+        # A run is read at once: from one row to another, with no wide gap, and no longer than a chunk.
+        new_run = np.diff(rows) > 1 + _GAP_BYTES // self.image_bytes
+        new_run |= np.diff(rows // len(rows)) > 0
+        starts = [0, *(np.flatnonzero(new_run) + 1).tolist(), len(rows)]
+        for start, end in pairwise(starts):
+            first, length = int(rows[start]), int(rows[end - 1] - rows[start] + 1)
+            if length == end - start:
+                self._read_rows(file, first, pixels_KCHW[start:end])
+            else:
+                run = np.empty((length, *self.image_shape), dtype=np.uint8)
+                self._read_rows(file, first, run)
+                pixels_KCHW[start:end] = run[rows[start:end] - first]
+        return pixels_KCHW
+
+    def _read_rows(self, file: FileIO, first: int, pixels_KCHW: NDArray[np.uint8]) -> None:
+        file.seek(self.offset + first * self.image_bytes)
+        wanted = pixels_KCHW.reshape(-1).data
+        while len(wanted):
+            num_read = file.readinto(wanted)
+            if not num_read:
+                raise OSError("it ends too early")
+            wanted = wanted[num_read:]
+
+
+def find_images(dataset: ImageDataset) -> ImageFile:
+    """Where the images of a cached data set lie in its file. Raises DataError when the file is gone."""
+    path = dataset.folder / _IMAGES
+    try:
+        mapped = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the decoded images must be readable; {path} is not ({error}): load the data set again"
+        ) from error
+    return ImageFile(path, mapped.offset, mapped.shape[1:])
+
+
+@dataclass(frozen=True)
+class _Room:
+    num_slots: int
+    chunk_rows: int
+
+
+def _room(memory_bytes: int, image_bytes: int, batch_size: int) -> _Room:
+    """Share a limit between the shuffle buffer, the chunks read ahead and the batches on their way.
+
+    Raises DataError when the buffer would not hold two batches.
+    """
+    row_bytes = image_bytes + _BOOKKEEPING_BYTES
+    needed = (_BATCHES_HELD + 2) * batch_size + _CHUNKS_HELD
+    num_rows = memory_bytes // row_bytes
+    if num_rows < needed:
+        raise DataError(
+            f"streaming batches of {batch_size} images of {image_bytes:,} bytes needs {needed * row_bytes:,} bytes of "
+            f"memory; {memory_bytes:,} are allowed: allow more, or choose a smaller batch size"
+        )
+    num_rows -= _BATCHES_HELD * batch_size
+    chunk_rows = min(max(1, _CHUNK_BYTES // image_bytes), max(1, num_rows // (4 * _CHUNKS_HELD)))
+    return _Room(num_slots=num_rows - _CHUNKS_HELD * chunk_rows, chunk_rows=chunk_rows)
