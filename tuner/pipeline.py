@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
-
-import psutil
-import torch
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
@@ -20,12 +17,14 @@ from tuner.errors import StudyError
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
 from tuner.search.executors import local_executor
-from tuner.search.record import hold, load_study, open_study
+from tuner.search.record import hold, load_study
 from tuner.search.runner import ImageTrainer
 from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
+from tuner.training.hardware import devices_for, memory_bytes, num_cores
+from tuner.training.measure import load_or_measure
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
@@ -95,16 +94,21 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         "seed": options.seed,
         "epochs": epochs,
     }
-    num_runners = options.workers or _default_runners(device)
     folder = options.studies / name
     with hold(folder, name):
         storage = open_storage(storage_url(options.studies, options.storage))
-        engine = Engine(device=str(device), num_threads=max(1, (os.cpu_count() or 1) // num_runners))
+        measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=options.data_spec.cache_dir)
+        devices = devices_for(device, is_auto=options.device == "auto")
+        num_runners = options.workers or measured.runners.count * len(devices)
+        engine = replace(measured.engine, num_threads=max(1, num_cores() // num_runners))
         record = open_study(storage, name, settings, engine=engine)
         engine = record.engine
         choose_device(engine.device)
         yield _data_ready(name, dataset, split, engine)
-        trainer = ImageTrainer(dataset.folder, name, folder, options.seed, engine)
+        trainers = [
+            ImageTrainer(dataset.folder, name, folder, options.seed, replace(engine, device=str(one)))
+            for one in islice(cycle(devices), num_runners)
+        ]
         plan = SearchPlan(
             space=space,
             input_spec=input_spec,
@@ -112,10 +116,10 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             num_trials=options.trials,
             seed=options.seed,
             study_folder=folder,
-            memory_bytes=_memory_bytes(torch.device(engine.device)) * MEMORY_SHARE / num_runners,
+            memory_bytes=min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners,
             budget_seconds=options.budget_seconds,
         )
-        with local_executor(trainer, num_runners) as executor, closing(search(record, plan, executor)) as events:
+        with local_executor(trainers) as executor, closing(search(record, plan, executor)) as events:
             yield from events
 
 
@@ -186,13 +190,3 @@ def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine)
 
 def _default_epochs(split: Split) -> int:
     return EPOCHS_SMALL if len(split.train_indices_N) < SMALL_SET else EPOCHS_LARGE
-
-
-def _default_runners(device: torch.device) -> int:
-    return os.cpu_count() or 1 if device.type == "cpu" else 1
-
-
-def _memory_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[1])
-    return float(psutil.virtual_memory().total)

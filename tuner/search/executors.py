@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -76,9 +76,9 @@ class LocalProcesses:
     One that dies is answered for as a failed trial, and replaced.
     """
 
-    def __init__(self, trainer: Trainer, num_runners: int) -> None:
-        self.num_runners = num_runners
-        self._trainer = trainer
+    def __init__(self, trainers: Sequence[Trainer]) -> None:
+        self.num_runners = len(trainers)
+        self._trainers = trainers
         self._workers: dict[int, _Worker] = {}
 
     def start(self, runner: int, task: TrialTask) -> None:  # noqa: D102
@@ -112,7 +112,9 @@ class LocalProcesses:
     def _spawn(self, number: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._trainer), name=f"runner {number}", daemon=True)
+        process = context.Process(
+            target=_serve, args=(theirs, self._trainers[number]), name=f"runner {number}", daemon=True
+        )
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -140,12 +142,12 @@ class LocalProcesses:
 
 
 @contextmanager
-def local_executor(trainer: Trainer, num_runners: int) -> Iterator[Executor]:
-    """One runner in this process, or several in processes of their own, ended with the block."""
-    if num_runners == 1:
-        yield InProcess(trainer)
+def local_executor(trainers: Sequence[Trainer]) -> Iterator[Executor]:
+    """A runner for each trainer: one in this process, or several in processes of their own, ended with the block."""
+    if len(trainers) == 1:
+        yield InProcess(trainers[0])
         return
-    executor = LocalProcesses(trainer, num_runners)
+    executor = LocalProcesses(trainers)
     try:
         yield executor
     finally:

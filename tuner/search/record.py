@@ -76,7 +76,7 @@ class StudyRecord:
     @property
     def engine(self) -> Engine:
         """How the trials of this study are computed."""
-        return Engine(**self.storage.get_study_user_attrs(self.study_id)[ENGINE])
+        return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers. Trials that other programs put into the study are left out."""
