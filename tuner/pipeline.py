@@ -17,7 +17,7 @@ from tuner.errors import StudyError
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
 from tuner.search.executors import local_executor
-from tuner.search.record import hold, load_study
+from tuner.search.record import hold, load_study, open_study
 from tuner.search.runner import ImageTrainer
 from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, summarise

@@ -218,7 +218,7 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     with torch.profiler.profile(activities=activities) as profile:
         wall = sum(run.seconds() for _ in range(num_steps))
     busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
-    return min(1.0, max(0.01, busy / wall))
+    return float(min(1.0, max(0.01, busy / wall)))
 
 
 def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
