@@ -35,7 +35,7 @@ from tuner.training.graph import WARM_UP_STEPS
 from tuner.training.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_name, num_cores
 from tuner.versions import package_versions
 
-BATCH_SIZE = 32
+BATCH_SIZE = 64
 MIN_ROUNDS, MAX_ROUNDS, TIMED_SECONDS = 5, 25, 0.4
 """A choice's two ways are timed in turn until their steps have taken this long together, in so many rounds."""
 MIN_GAIN = 1.02
@@ -69,7 +69,8 @@ class Choice:
         """The engine with the fast value."""
         changes: dict[str, Any] = {self.name: self.fast}
         if changes == {"blocks": "fused"}:
-            changes |= {"channels_last": True}  # the only layout that fused blocks know
+            # The only layout that fused blocks know, and what they are made for: each is then judged by itself.
+            changes |= {"channels_last": True, "early_pooling": True, "byte_dropout": True}
         return replace(base, **changes)
 
 
@@ -157,7 +158,7 @@ def measure_engine(device: torch.device, shape: Shape, *, num_threads: int) -> M
         if all(getattr(engine, name) == value for name, value in choice.requires.items()):
             verdict = judge(choice, engine, shape)
             verdicts.append(verdict)
-            engine = choice.engine(engine) if verdict.is_taken else engine
+            engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
     prepare_process(engine)
     return Measurement(engine, tuple(verdicts), measure_runners(engine, shape))
 
@@ -224,8 +225,9 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
 def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
     """Time a choice's two ways, and check the fast one if it is faster."""
     fast = choice.engine(base)
+    plain = replace(base, **{choice.name: choice.plain})
     try:
-        seconds_plain, seconds_fast = time_in_turn(base, fast, shape)
+        seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
         problem = "no faster" if seconds_fast * MIN_GAIN > seconds_plain else check_engine(fast).problem
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
         seconds_plain = seconds_fast = 0.0
