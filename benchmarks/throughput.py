@@ -32,7 +32,7 @@ from tuner.search.record import open_study
 from tuner.search.runner import ImageTrainer
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
-from tuner.space.schema import SearchSpace, load_space
+from tuner.space.schema import Configuration, SearchSpace, load_space
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine, choose_device, prepare_process
 from tuner.training.hardware import device_name, num_cores
@@ -81,10 +81,10 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, sa
         seconds_c, accuracies_c, rows_c = [], [], []
         for seed in range(num_seeds):
             engine = replace(measured.engine, num_threads=max(1, cores // measured.runners.count))
-            trainer = SubsetTrainer(images.folder, "throughput", work / f"{seed}", 0, engine, rows=rows)
+            trainer = SubsetTrainer(images.folder, "throughput", work / "checkpoints", 0, engine, rows=rows)
             executor = LocalProcesses([trainer] * measured.runners.count)
             try:
-                warm_up(executor, replace_space(space, 2), input_spec, work / f"warm-{seed}")
+                run_ours(executor, small(space, executor.num_runners), input_spec, work / f"warm-{seed}", seed)
                 seconds, ended = run_ours(executor, space, input_spec, work / f"{seed}", seed)
             finally:
                 executor.close()
@@ -187,14 +187,10 @@ def choose_rows(labels_N: torch.Tensor, num_images: int) -> Rows:
     return Rows(tuple(order[:num_images]), tuple(order[num_images : num_images + NUM_VALIDATION]))
 
 
-def replace_space(space: SearchSpace, num_first: int) -> SearchSpace:
-    """The space with only so many configurations, of which one more field differs, so that they are not repeated."""
-    return space.model_copy(update={"first": space.first[:num_first]})
-
-
-def warm_up(executor: Executor, space: SearchSpace, input_spec: InputSpec, folder: Path) -> None:
-    """Let every runner's process start and open the data set: a trial each, not counted."""
-    run_ours(executor, space, input_spec, folder, seed=0)
+def small(space: SearchSpace, num_networks: int) -> SearchSpace:
+    """The space with so many small networks, for every runner's process to start and open the data set with."""
+    first = [Configuration(block=[{"out_channels": 8 * (number + 1)}]) for number in range(num_networks)]
+    return space.model_copy(update={"first": first})
 
 
 def run_ours(

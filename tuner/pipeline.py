@@ -79,6 +79,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
     """
     space = load_space(options.space)
+    url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
     dataset = load_development(options.data_spec, report=report)
     split = split_development(dataset, seed=options.seed)
@@ -96,7 +97,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     }
     folder = options.studies / name
     with hold(folder, name):
-        storage = open_storage(storage_url(options.studies, options.storage))
+        storage = open_storage(url)
         measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=options.data_spec.cache_dir)
         devices = devices_for(device, is_auto=options.device == "auto")
         num_runners = options.workers or measured.runners.count * len(devices)
@@ -145,12 +146,12 @@ def existing_storage(studies: Path, storage: str | None = None) -> Storage:
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
     """The URL of the record: the one given, or SQLite in the folder of studies, which is made if need be."""
-    if storage is not None:
-        return storage
     try:
         studies.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
+    if storage is not None:
+        return storage
     return f"sqlite:///{(studies / 'tuner.db').as_posix()}"
 
 
@@ -162,10 +163,11 @@ def default_study_name(options: RunOptions) -> str:
 
 def check_study_name(name: str) -> None:
     """Raise StudyError unless a study of this name can have a folder of the same name on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith("."):
+    is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith(".") or is_device:
         raise StudyError(
-            f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes and underscores, and begins with a "
-            "letter or digit"
+            f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes or underscores, begins with a letter "
+            "or a digit, and is none that Windows keeps for devices"
         )
 
 

@@ -89,8 +89,13 @@ class LocalProcesses:
     def next_epoch(self, runner: int) -> None:  # noqa: D102
         self._send(runner, "next epoch")
 
-    def stop(self, runner: int) -> None:  # noqa: D102
-        self._workers[runner].is_busy = False
+    def stop(self, runner: int) -> None:
+        """Drop the trial. A process in the middle of an epoch is ended, before it writes another checkpoint."""
+        if self._workers[runner].is_busy:
+            worker = self._workers.pop(runner)
+            worker.connection.close()
+            worker.process.kill()
+            worker.process.join()
 
     def answers(self, timeout: float) -> list[tuple[int, Answer]]:  # noqa: D102
         numbers = {worker.connection: number for number, worker in self._workers.items()}
@@ -161,8 +166,8 @@ def _serve(connection: Connection, trainer: Trainer) -> None:
     while True:
         try:
             message = connection.recv()
-        except EOFError:
-            return
-        if isinstance(message, TrialTask):
-            runner.start(message)
-        connection.send(runner.next_epoch())
+            if isinstance(message, TrialTask):
+                runner.start(message)
+            connection.send(runner.next_epoch())
+        except (EOFError, OSError):
+            return  # the coordinator has closed the connection, or is gone
