@@ -165,14 +165,28 @@ def inspect(
         raise typer.BadParameter("inspect takes a space (`tuner spaces` lists them), or --trial with a study")
     else:
         loaded = load_space(target)
-        shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)", image_shape)
-        if shape is None or not all(1 <= int(side) <= 65_536 for side in shape.groups()):
-            raise typer.BadParameter(f"--input must be CHANNELSxHEIGHTxWIDTH, such as 3x32x32, got {image_shape!r}")
-        channels, height, width = map(int, shape.groups())
+        channels, height, width = parse_shape(image_shape)
         first = first_params(loaded)
         params = first[0] if first and seed is None else random_params(loaded, random.Random(seed or 0))
         candidate = candidate_from(params, loaded, InputSpec(channels, height, width, num_classes), epochs=1)
     Console().print(network_table(candidate))
+
+
+@app.command()
+def doctor(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    image_shape: Annotated[str, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH of the images.")] = "1x28x28",
+) -> None:
+    """Measure this machine: which ways of training are the fastest here, and whether they compute what they should."""
+    shape = parse_shape(image_shape)
+    _prepare_libraries()
+    from rich.console import Console
+
+    from tuner.training.engine import choose_device
+    from tuner.training.measure import measure_engine
+    from tuner.ui.doctor import doctor_report
+
+    Console().print(doctor_report(measure_engine(choose_device(device), shape, num_threads=1)))
 
 
 @app.command("list")
@@ -275,6 +289,15 @@ def parse_image_size(text: str) -> tuple[int, int]:
         raise typer.BadParameter(f"--image-size must be N or HEIGHTxWIDTH, got {text!r}")
     height, width = match.groups()
     return int(height), int(width or height)
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """(channels, height, width) of `3x32x32`. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    if match is None or not all(1 <= int(side) <= 65_536 for side in match.groups()):
+        raise typer.BadParameter(f"--input must be CHANNELSxHEIGHTxWIDTH, such as 3x32x32, got {text!r}")
+    channels, height, width = map(int, match.groups())
+    return channels, height, width
 
 
 def parse_workers(text: str) -> int | None:

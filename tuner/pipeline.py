@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
-
-import psutil
-import torch
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
@@ -26,6 +23,8 @@ from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
+from tuner.training.hardware import devices_for, memory_bytes, num_cores
+from tuner.training.measure import load_or_measure
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
@@ -80,6 +79,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
     """
     space = load_space(options.space)
+    url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
     dataset = load_development(options.data_spec, report=report)
     split = split_development(dataset, seed=options.seed)
@@ -95,16 +95,21 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         "seed": options.seed,
         "epochs": epochs,
     }
-    num_runners = options.workers or _default_runners(device)
     folder = options.studies / name
     with hold(folder, name):
-        storage = open_storage(storage_url(options.studies, options.storage))
-        engine = Engine(device=str(device), num_threads=max(1, (os.cpu_count() or 1) // num_runners))
+        storage = open_storage(url)
+        measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=options.data_spec.cache_dir)
+        devices = devices_for(device, is_auto=options.device == "auto")
+        num_runners = options.workers or measured.runners.count * len(devices)
+        engine = replace(measured.engine, num_threads=max(1, num_cores() // num_runners))
         record = open_study(storage, name, settings, engine=engine)
         engine = record.engine
         choose_device(engine.device)
         yield _data_ready(name, dataset, split, engine)
-        trainer = ImageTrainer(dataset.folder, name, folder, options.seed, engine)
+        trainers = [
+            ImageTrainer(dataset.folder, name, folder, options.seed, replace(engine, device=str(one)))
+            for one in islice(cycle(devices), num_runners)
+        ]
         plan = SearchPlan(
             space=space,
             input_spec=input_spec,
@@ -112,10 +117,10 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             num_trials=options.trials,
             seed=options.seed,
             study_folder=folder,
-            memory_bytes=_memory_bytes(torch.device(engine.device)) * MEMORY_SHARE / num_runners,
+            memory_bytes=min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners,
             budget_seconds=options.budget_seconds,
         )
-        with local_executor(trainer, num_runners) as executor, closing(search(record, plan, executor)) as events:
+        with local_executor(trainers) as executor, closing(search(record, plan, executor)) as events:
             yield from events
 
 
@@ -141,12 +146,12 @@ def existing_storage(studies: Path, storage: str | None = None) -> Storage:
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
     """The URL of the record: the one given, or SQLite in the folder of studies, which is made if need be."""
-    if storage is not None:
-        return storage
     try:
         studies.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
+    if storage is not None:
+        return storage
     return f"sqlite:///{(studies / 'tuner.db').as_posix()}"
 
 
@@ -158,10 +163,11 @@ def default_study_name(options: RunOptions) -> str:
 
 def check_study_name(name: str) -> None:
     """Raise StudyError unless a study of this name can have a folder of the same name on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith("."):
+    is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith(".") or is_device:
         raise StudyError(
-            f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes and underscores, and begins with a "
-            "letter or digit"
+            f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes or underscores, begins with a letter "
+            "or a digit, and is none that Windows keeps for devices"
         )
 
 
@@ -186,13 +192,3 @@ def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine)
 
 def _default_epochs(split: Split) -> int:
     return EPOCHS_SMALL if len(split.train_indices_N) < SMALL_SET else EPOCHS_LARGE
-
-
-def _default_runners(device: torch.device) -> int:
-    return os.cpu_count() or 1 if device.type == "cpu" else 1
-
-
-def _memory_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[1])
-    return float(psutil.virtual_memory().total)

@@ -15,8 +15,10 @@ Shape = tuple[int, ...]
 POSITIONAL = frozenset(
     {"in_channels", "out_channels", "num_features", "in_features", "out_features", "output_size", "p"}
 )
-TORCH_DEFAULTS = frozenset({("stride", 1), ("padding", 0), ("bias", True), ("start_dim", 1)})
-"""Arguments as torch.nn has them when they are not given (pooling's stride, which follows its window, apart)."""
+TORCH_DEFAULTS = frozenset(
+    {("Conv2d", "stride", 1), ("Conv2d", "padding", 0), ("Conv2d", "bias", True), ("Flatten", "start_dim", 1)}
+)
+"""What need not be typed, since torch.nn has it when it is not given."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Layer:
         typed = [
             repr(value) if name in POSITIONAL else f"{name}={value!r}"
             for name, value in self.arguments.items()
-            if (name, value) not in TORCH_DEFAULTS
+            if (self.kind, name, value) not in TORCH_DEFAULTS
         ]
         return f"nn.{self.kind}({', '.join(typed)})"
 

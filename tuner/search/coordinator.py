@@ -109,14 +109,16 @@ class _Search:
             epochs=plan.epochs,
         )
         try:
-            while not self._is_over():
+            while True:
                 yield from self._fill_runners()
+                if self._clock() >= self._deadline:
+                    yield from self._stop_running("the time budget is used up")
+                    break
                 if not self._running:
                     break
                 for runner, answer in self._executor.answers(WAIT_SECONDS):
                     if runner in self._running:
                         yield from self._take(runner, answer)
-            yield from self._stop_running("the time budget is used up")
         finally:
             for runner, running in self._running.items():
                 self._executor.stop(runner)
@@ -125,11 +127,13 @@ class _Search:
 
     def _remember(self) -> None:
         """Build what is known from the record, in the order of the trials."""
-        for trial in self._record.trials():
-            self._next_number = trial.number + 1
+        trials = self._record.trials()
+        self._next_number = self._record.num_stored
+        for trial in trials:
             if not trial.state.is_finished():
                 self._unfinished.append(_Running(trial.number, trial.candidate, self._clock()))
-                self._strategy.propose(trial.number, trial.params)
+                again = self._strategy.propose(trial.number, trial.params)
+                suggest(again, self._plan.space, self._plan.input_spec, epochs=self._plan.epochs)
                 self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, {}, trial.state)
                 continue
             curve = dict(trial.curve)
@@ -237,7 +241,12 @@ class _Search:
         accuracy = None if best_epoch is None else curve[best_epoch]
         seconds = self._clock() - running.started
         state = STATES.get(outcome, TrialState.PRUNED)
-        attributes: dict[str, Any] = {"outcome": outcome, "reason": reason, "seconds": seconds}
+        attributes: dict[str, Any] = {
+            "outcome": outcome,
+            "reason": reason,
+            "seconds": seconds,
+            "num_epochs": len(curve),
+        }
         if details:
             attributes["details"] = details
         if best_epoch is not None:
@@ -276,10 +285,9 @@ class _Search:
         self._uncounted_in_a_row = 0 if counts else self._uncounted_in_a_row + 1
 
     def _wants_more(self) -> bool:
-        return self._num_counted + len(self._running) < self._plan.num_trials and not self._is_over()
-
-    def _is_over(self) -> bool:
-        return self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline
+        if self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline:
+            return False
+        return self._num_counted + len(self._running) < self._plan.num_trials
 
     def _why_it_ended(self) -> str:
         if self._num_counted >= self._plan.num_trials:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -76,9 +76,9 @@ class LocalProcesses:
     One that dies is answered for as a failed trial, and replaced.
     """
 
-    def __init__(self, trainer: Trainer, num_runners: int) -> None:
-        self.num_runners = num_runners
-        self._trainer = trainer
+    def __init__(self, trainers: Sequence[Trainer]) -> None:
+        self.num_runners = len(trainers)
+        self._trainers = trainers
         self._workers: dict[int, _Worker] = {}
 
     def start(self, runner: int, task: TrialTask) -> None:  # noqa: D102
@@ -89,8 +89,13 @@ class LocalProcesses:
     def next_epoch(self, runner: int) -> None:  # noqa: D102
         self._send(runner, "next epoch")
 
-    def stop(self, runner: int) -> None:  # noqa: D102
-        self._workers[runner].is_busy = False
+    def stop(self, runner: int) -> None:
+        """Drop the trial. A process in the middle of an epoch is ended, before it writes another checkpoint."""
+        if self._workers[runner].is_busy:
+            worker = self._workers.pop(runner)
+            worker.connection.close()
+            worker.process.kill()
+            worker.process.join()
 
     def answers(self, timeout: float) -> list[tuple[int, Answer]]:  # noqa: D102
         numbers = {worker.connection: number for number, worker in self._workers.items()}
@@ -112,7 +117,9 @@ class LocalProcesses:
     def _spawn(self, number: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._trainer), name=f"runner {number}", daemon=True)
+        process = context.Process(
+            target=_serve, args=(theirs, self._trainers[number]), name=f"runner {number}", daemon=True
+        )
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -140,12 +147,12 @@ class LocalProcesses:
 
 
 @contextmanager
-def local_executor(trainer: Trainer, num_runners: int) -> Iterator[Executor]:
-    """One runner in this process, or several in processes of their own, ended with the block."""
-    if num_runners == 1:
-        yield InProcess(trainer)
+def local_executor(trainers: Sequence[Trainer]) -> Iterator[Executor]:
+    """A runner for each trainer: one in this process, or several in processes of their own, ended with the block."""
+    if len(trainers) == 1:
+        yield InProcess(trainers[0])
         return
-    executor = LocalProcesses(trainer, num_runners)
+    executor = LocalProcesses(trainers)
     try:
         yield executor
     finally:
@@ -159,8 +166,8 @@ def _serve(connection: Connection, trainer: Trainer) -> None:
     while True:
         try:
             message = connection.recv()
-        except EOFError:
-            return
-        if isinstance(message, TrialTask):
-            runner.start(message)
-        connection.send(runner.next_epoch())
+            if isinstance(message, TrialTask):
+                runner.start(message)
+            connection.send(runner.next_epoch())
+        except (EOFError, OSError):
+            return  # the coordinator has closed the connection, or is gone

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import StudyError
 from tuner.search.events import Outcome, counts
-from tuner.search.storage import Storage
+from tuner.search.storage import Storage, quiet_optuna
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 
@@ -76,13 +76,18 @@ class StudyRecord:
     @property
     def engine(self) -> Engine:
         """How the trials of this study are computed."""
-        return Engine(**self.storage.get_study_user_attrs(self.study_id)[ENGINE])
+        return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers. Trials that other programs put into the study are left out."""
         trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
         self._trial_ids |= {trial.number: trial._trial_id for trial in trials}
         return [_trial_record(trial) for trial in trials if "candidate" in trial.user_attrs]
+
+    @property
+    def num_stored(self) -> int:
+        """Trials of any kind, those of other programs too: the number that the next one gets."""
+        return self.storage.get_n_trials(self.study_id)
 
     def begin(
         self,
@@ -146,7 +151,8 @@ def open_study(storage: Storage, name: str, settings: Mapping[str, Any], *, engi
                 "Give those, or start another study with --study NAME"
             )
         return record
-    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
+    with quiet_optuna():
+        study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
     storage.set_study_user_attr(study_id, SETTINGS, settings)
     storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
     storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
@@ -181,10 +187,12 @@ def hold(folder: Path, name: str) -> Iterator[None]:
 
     Raises StudyError when another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written: {error.strerror}") from error
     except Timeout as error:
         raise StudyError(
             f"study {name!r} is being run by another process; wait for it, or give --study NAME"
@@ -212,6 +220,7 @@ def _shortly(value: object) -> str:
 
 def _trial_record(trial: FrozenTrial) -> TrialRecord:
     attributes = trial.user_attrs
+    num_epochs = attributes.get("num_epochs", float("inf"))
     return TrialRecord(
         number=trial.number,
         state=trial.state,
@@ -219,7 +228,8 @@ def _trial_record(trial: FrozenTrial) -> TrialRecord:
         reason=attributes.get("reason", ""),
         candidate=Candidate.from_json(attributes["candidate"]),
         params=trial.params,
-        curve=dict(sorted(trial.intermediate_values.items())),
+        # A trial that was interrupted keeps epochs of its first run; those beyond its end are not of its own.
+        curve={epoch: value for epoch, value in sorted(trial.intermediate_values.items()) if epoch <= num_epochs},
         num_parameters=attributes["num_parameters"],
         flops=attributes["flops"],
         seconds=attributes.get("seconds", 0.0),

@@ -8,7 +8,8 @@ Optuna's internal table classes, so a test holds a trial written here against on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
@@ -88,6 +89,17 @@ def open_storage(url: str) -> Storage:
         event.listen(storage.engine, "connect", _set_pragmas)
         storage.engine.dispose()
     return storage
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from logging what we do with it."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _insert_attributes(session: Session, trial_id: Any, attributes: Mapping[str, Any]) -> None:

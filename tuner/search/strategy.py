@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from tuner.search.storage import quiet_optuna
 from tuner.training.seeds import derive_seed
 
 NUM_RANDOM = 10
@@ -49,7 +50,7 @@ class Strategy:
         self._distributions = dict(distributions)
         self._seed = seed
         self._epochs = epochs
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_optuna():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._mirror = optuna.create_study(
                 direction="maximize", sampler=JointTPESampler(self._distributions, seed=0)

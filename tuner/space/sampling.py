@@ -101,7 +101,7 @@ def _draw(distribution: BaseDistribution, generator: random.Random) -> Any:
         return drawn if isinstance(distribution, FloatDistribution) else min(high, round(drawn))
     if step is None:
         return generator.uniform(low, high)
-    return low + step * generator.randrange(round((high - low) / step) + 1)
+    return min(high, low + step * generator.randrange(round((high - low) / step) + 1))
 
 
 def _params_of(configuration: Configuration, space: SearchSpace, origin: str) -> Params:
@@ -112,28 +112,38 @@ def _params_of(configuration: Configuration, space: SearchSpace, origin: str) ->
             block = configuration.block[min(number, len(configuration.block)) - 1]
             if name in block:
                 given[f"block_{name}" if parameter.shared else f"block{number}_{name}"] = block[name]
+    unknown = [
+        f"block.{key}" for block in configuration.block for key in block if key not in type(space.block).model_fields
+    ]
+    unknown += [f"head.{key}" for key in configuration.head if key not in type(space.head).model_fields]
+    unknown += [f"recipe.{key}" for key in configuration.recipe if key not in type(space.recipe).model_fields]
+    if unknown:
+        raise SpaceError(f"{origin}: {unknown[0]}: not a parameter of this space; remove it or mend its spelling")
     given |= {f"head_{name}": value for name, value in configuration.head.items()}
     recipe = dict(configuration.recipe)
     optimizer = recipe.get("optimizer", space.recipe.optimizer.default)
     for name, value in recipe.items():
         given[name if name in space.parameters else f"{name}_{optimizer}"] = value
-    known = {f"block.{name}" for name in type(space.block).model_fields}
-    unknown = [f"block.{key}" for block in configuration.block for key in block if f"block.{key}" not in known]
-    unknown += [name for name in given if name not in space.parameters]
-    if unknown:
-        raise SpaceError(f"{origin}: {unknown[0]}: not a parameter of this space")
     params: Params = {}
     for name, parameter in space.parameters.items():
         value = given.get(name, parameter.default)
-        distribution = _distribution(parameter)
-        if not _contains(distribution, value):
-            raise SpaceError(f"{origin}: {name}: must lie within the space's {distribution}, got {value!r}")
+        if not _lies_in(parameter, value):
+            raise SpaceError(f"{origin}: {name}: must lie within the space's {parameter}, got {value!r}")
         if not parameter.is_fixed:
-            params[name] = value
+            params[name] = float(value) if isinstance(parameter.default, float) else value
     return params
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
+def _lies_in(parameter: Parameter[Any], value: Any) -> bool:
+    """Whether a value is of the parameter's type, as TOML has types, and within it."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(parameter.default, float):
+        if not is_number:
+            return False
+        value = float(value)
+    elif type(value) is not type(parameter.default):
+        return False
+    distribution = _distribution(parameter)
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except ValueError:

@@ -127,7 +127,13 @@ class Rate(Parameter[T], Generic[T]):
     def _check_form(self) -> None:
         if not self.by_optimizer:
             super()._check_form()
-        elif self.choices is not None or self.low is not None or self.high is not None:
+        elif self.choices or (self.low, self.high, self.step, self.log, self.shared) != (
+            None,
+            None,
+            None,
+            False,
+            False,
+        ):
             raise ValueError("give either one parameter for all optimizers or one for each, not both")
 
 
@@ -136,7 +142,18 @@ def _fixed(value: T) -> Any:
     return Field(default=value, validate_default=True)
 
 
-class Network(_Strict):
+class _Unshared(_Strict):
+    """A section with one draw of each key."""
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> Self:
+        for name, parameter in self:
+            if parameter.shared:
+                raise ValueError(f"{name}: shared belongs in [block]; here there is one draw anyway")
+        return self
+
+
+class Network(_Unshared):
     """[network]"""
 
     num_blocks: Parameter[NumBlocks] = _fixed(2)
@@ -164,7 +181,7 @@ class BlockSpace(_Strict):
         return self
 
 
-class HeadSpace(_Strict):
+class HeadSpace(_Unshared):
     """[head]"""
 
     pooling: Parameter[HeadPooling] = _fixed("flatten")
@@ -173,7 +190,7 @@ class HeadSpace(_Strict):
     dropout: Parameter[DropoutRate] = _fixed(0.0)
 
 
-class RecipeSpace(_Strict):
+class RecipeSpace(_Unshared):
     """[recipe]: how the networks are trained; the number of epochs is an option of the search."""
 
     optimizer: Parameter[Optimizer] = _fixed("adam")

@@ -6,15 +6,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from tuner.architecture.factory import build_model
+from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError
-from tuner.training.candidate import Candidate
+from tuner.training.candidate import Candidate, Recipe
 
 FORMAT = 1
 """Version of the layout; raised when a file of the new layout cannot be read by the old code."""
@@ -68,33 +71,53 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without unpickling code. Raises CheckpointError in one line for anything that is not one."""
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # torch.load raises whatever the damaged bytes lead to
-        raise CheckpointError(f"{path}: not a checkpoint of tuner, or damaged ({type(error).__name__})") from error
-    if not isinstance(data, dict) or "format" not in data:
-        raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no `format`")
+    with file:
+        try:
+            data = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises whatever the damaged bytes lead to
+            message = f"{path}: not a checkpoint of tuner, or damaged ({type(error).__name__})"
+            raise CheckpointError(message) from error
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no format number")
     if data["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: format {data['format']!r}, but this tuner reads {FORMAT}; use the version that wrote it"
-        )
+        message = f"{path}: format {data['format']}, but this tuner reads {FORMAT}; use the version that wrote it"
+        raise CheckpointError(message)
     try:
-        candidate = Candidate.from_json({"architecture": data["architecture"], "recipe": data["recipe"]})
+        contents = _Contents.model_validate(data)
         checkpoint = Checkpoint(
-            candidate=candidate,
-            weights=dict(data["weights"]),
-            preprocessing=Preprocessing.from_json(data["preprocessing"]),
-            class_names=tuple(data["class_names"]),
-            scores=dict(data["scores"]),
-            origin=dict(data["origin"]),
-            versions=dict(data["versions"]),
+            candidate=Candidate(contents.architecture, contents.recipe),
+            weights=contents.weights,
+            preprocessing=Preprocessing.from_json(contents.preprocessing),
+            class_names=tuple(contents.class_names),
+            scores=contents.scores,
+            origin=contents.origin,
+            versions=contents.versions,
         )
         model_from(checkpoint)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: damaged checkpoint: {type(error).__name__}: {first_line}") from error
+        if len(checkpoint.class_names) != checkpoint.candidate.architecture.num_classes:
+            raise ValueError("class_names must be as many as the network has classes")
+    except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error
     return checkpoint
+
+
+class _Contents(BaseModel):
+    """What a file must have, beside its layers, which are there for readers without tuner."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    architecture: Architecture
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    preprocessing: dict[str, Any]
+    class_names: list[str]
+    scores: dict[str, float]
+    origin: dict[str, str | int]
+    versions: dict[str, str]
 
 
 def model_from(checkpoint: Checkpoint) -> nn.Sequential:

@@ -1,35 +1,68 @@
-"""The training step for one device: where it runs, in which precision and layout."""
+"""How the steps of a study's trials are computed: device, precision, layout, and which ways are the fast ones there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ctypes
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
+from tuner.architecture.fast import FastForm, fast_form
+from tuner.architecture.spec import Architecture
 from tuner.errors import DeviceError
 from tuner.training.candidate import Recipe
+from tuner.training.graph import graphed
 
-Precision = Literal["fp32", "bf16"]
+Step = Callable[[Tensor, Tensor, float], Tensor]
+"""(images_NCHW, labels_N, learning rate) -> the batch's loss, a scalar that is still on the device; it has learned."""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of glibc's mallopt, from malloc.h, and below what they are when nobody sets them."""
+DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65_536
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How the steps of every trial of a study are computed; kept in the study, so that a resumed one computes the same.
+    """How steps are computed; kept in the study, so that a resumed one computes the same.
+
+    The defaults are the plain way, against which every other is checked.
 
     device: as torch names it. num_threads: of each runner, on a CPU.
+    precision: of activations; weights, optimizer and scores are fp32 always.
+    blocks: `layers` runs torch's modules one after another, `fused` a whole block as one autograd node (CPU).
+    early_pooling: in fused blocks, a monotone activation after max pooling, on a quarter of the values.
+    byte_dropout: in fused blocks, dropout masks from one random byte for each element.
+    optimizer: torch.optim's implementation.
+    keep_freed_memory: tell glibc not to give freed memory back to the system after every step.
+    graph: replay the whole step as one CUDA graph. tf32: let CUDA multiply fp32 matrices in TF32.
     """
 
-    device: str
-    precision: Precision = "fp32"
-    channels_last: bool = True
+    device: str = "cpu"
     num_threads: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    blocks: Literal["layers", "fused"] = "layers"
+    early_pooling: bool = False
+    byte_dropout: bool = False
+    optimizer: Literal["foreach", "fused"] = "foreach"
+    flush_denormals: bool = False
+    keep_freed_memory: bool = False
+    tf32: bool = False
+    graph: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `Engine(**data)` reads it back."""
+        """A JSON object; `Engine.from_json` reads it back."""
         return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Engine:
+        """The engine in a JSON object."""
+        return Engine(**data)
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,22 +93,102 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare_process(engine: Engine) -> None:
-    """Set what torch keeps for the whole process: threads, and denormals flushed to zero."""
-    if engine.device == "cpu":
-        torch.set_num_threads(engine.num_threads)
-    torch.set_flush_denormal(True)
+    """Set what torch and the C library keep for the whole process: threads, denormals, TF32, freed memory."""
+    torch.set_num_threads(engine.num_threads)
+    torch.set_flush_denormal(engine.flush_denormals)
+    torch.backends.cudnn.benchmark = False  # it times every new shape: no use in short trials
+    torch.backends.cuda.matmul.allow_tf32 = engine.tf32
+    torch.backends.cudnn.allow_tf32 = engine.tf32
+    if sys.platform == "linux":
+        keep_freed_memory(engine.keep_freed_memory)
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+def keep_freed_memory(keep: bool) -> bool:
+    """Tell glibc to keep freed memory, or to do as it does by default; whether there is a glibc that took it.
+
+    Activations are larger than its mmap threshold, so by default every step maps them anew and faults each page in.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library, such as musl
+        return False
+    mmap_max, trim = (0, 2**31 - 1) if keep else (DEFAULT_MMAP_MAX, DEFAULT_TRIM_THRESHOLD)
+    return bool(mallopt(M_MMAP_MAX, mmap_max)) and bool(mallopt(M_TRIM_THRESHOLD, trim))
+
+
+def input_dtype(engine: Engine) -> torch.dtype:
+    """Of the images that a step takes. Fused blocks follow the dtype of their input; autocast casts by itself."""
+    return torch.bfloat16 if engine.blocks == "fused" and engine.precision == "bf16" else torch.float32
+
+
+def place(model: nn.Module, engine: Engine) -> None:
+    """Move a model to the engine's device, in its layout."""
+    model.to(torch.device(engine.device))
+    model.to(memory_format=torch.channels_last if engine.channels_last else torch.contiguous_format)
+
+
+def prepare_step(
+    model: nn.Sequential,
+    architecture: Architecture,
+    recipe: Recipe,
+    *,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+) -> Step:
+    """The training step of a placed model, as the engine has it."""
+    form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
+    forward = fast_form(model, architecture, form) if engine.blocks == "fused" else model
+    autocast = torch.autocast(
+        torch.device(engine.device).type,
+        dtype=torch.bfloat16,
+        enabled=engine.blocks == "layers" and engine.precision == "bf16",
+        cache_enabled=not engine.graph,  # a cast kept from outside of a captured graph would go stale in it
+    )
+
+    def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+        with autocast:
+            logits_NK = forward(images_NCHW)
+        loss = functional.cross_entropy(logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    learn_fast = graphed(learn, batch_size=recipe.batch_size) if engine.graph else learn
+
+    def step(images_NCHW: Tensor, labels_N: Tensor, learning_rate: float) -> Tensor:
+        set_learning_rate(optimizer, learning_rate)
+        return learn_fast(images_NCHW, labels_N)
+
+    return step
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the rate of the next step, in place where it is a tensor, as a captured step needs it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, *, engine: Engine) -> torch.optim.Optimizer:
     """The recipe's optimizer; the learning rate is set anew before every step."""
     parameters = list(parameters)
+    is_fused = engine.optimizer == "fused"
+    implementation: dict[str, Any] = {"fused": is_fused, "foreach": not is_fused}
+    learning_rate: float | Tensor = recipe.learning_rate
+    if engine.graph:
+        learning_rate = torch.tensor(recipe.learning_rate, device=engine.device)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
-            lr=recipe.learning_rate,
+            lr=learning_rate,
             momentum=recipe.momentum,
             nesterov=recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
+            **implementation,
         )
     optimizer_class = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return optimizer_class(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return optimizer_class(
+        parameters, lr=learning_rate, weight_decay=recipe.weight_decay, capturable=engine.graph, **implementation
+    )

@@ -14,11 +14,13 @@ from torch.nn import functional
 from tuner.architecture.factory import build_model, initialise
 from tuner.data.resident import ResidentData
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, build_optimizer
+from tuner.training.engine import Engine, build_optimizer, input_dtype, place, prepare_step
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 64
+"""Images scored at once on a CPU: as many as keep the feature maps in its caches."""
+EVALUATION_BATCH_GPU = 2_048
 
 
 @dataclass(frozen=True)
@@ -50,30 +52,24 @@ def train(candidate: Candidate, data: ResidentData, *, engine: Engine, seed: int
     device = torch.device(engine.device)
     model = build_model(candidate.architecture)
     initialise(model, seed=derive_seed(seed, "weights"))
-    model.to(device)
-    model.to(memory_format=torch.channels_last if engine.channels_last else torch.contiguous_format)
-    optimizer = build_optimizer(model.parameters(), recipe)
+    place(model, engine)
+    optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
+    step = prepare_step(model, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
     num_steps = recipe.epochs * math.ceil(len(data.train_indices_N) / recipe.batch_size)
-    step = 0
+    num_done = 0
     for epoch in range(1, recipe.epochs + 1):
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
         torch.manual_seed(derive_seed(seed, "dropout", epoch))
-        loss_sum = torch.zeros((), device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
+        loss_sum = torch.zeros((), device=device)
         model.train()
         batches = data.train_batches(
-            recipe.batch_size, generator=generator, dtype=torch.float32, channels_last=engine.channels_last
+            recipe.batch_size, generator=generator, dtype=input_dtype(engine), channels_last=engine.channels_last
         )
         for images_NCHW, labels_N in batches:
-            factor = learning_rate_factor(recipe.schedule, step, num_steps=num_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * factor
-            loss = functional.cross_entropy(model(images_NCHW), labels_N, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            loss_sum += loss.detach() * len(labels_N)
-            step += 1
+            factor = learning_rate_factor(recipe.schedule, num_done, num_steps=num_steps)
+            loss_sum += step(images_NCHW, labels_N, recipe.learning_rate * factor) * len(labels_N)
+            num_done += 1
         train_loss = loss_sum.item() / len(data.train_indices_N)
         validation_loss, validation_accuracy = evaluate(model, data, engine=engine)
         if not math.isfinite(train_loss) or not math.isfinite(validation_loss):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tuner.architecture import shapes
-from tuner.architecture.shapes import Layer, Shape
+from tuner.architecture.shapes import Layer, Shape, side_after
 
 Padding = Literal["same", "valid"]
 Normalization = Literal["none", "batch"]
@@ -58,10 +58,16 @@ class PlainBlock:
             block = replace(block, kernel_size=min(block.kernel_size, *shape[1:]))
             if block.kernel_size == 1:
                 block = replace(block, padding="same")
-        pool_size = min(block.pool_size, *block._convolution(shape).output_shape[1:])
+        if block._convolution(shape).output_shape[1:] == (1, 1):
+            unit = replace(block, stride=1)
+            block = unit if unit._convolution(shape).output_shape[1:] == (1, 1) else block
+        sides = block._convolution(shape).output_shape[1:]
+        pool_size = min(block.pool_size, *sides)
         if block.pooling == "none" or pool_size == 1:
             return replace(block, pooling="none", pool_size=2, pool_stride=2)
         pool_stride = block.pool_stride if pool_size == block.pool_size else min(block.pool_stride, pool_size)
+        pooled = [side_after(side, kernel_size=pool_size, stride=1, padding=0) for side in sides]
+        pool_stride = pool_size if pooled == [1, 1] else pool_stride
         return replace(block, pool_size=pool_size, pool_stride=pool_stride)
 
     def layers(self, shape: Shape) -> Iterator[Layer]:

@@ -1,0 +1,69 @@
+"""`python -m benchmarks throughput|search|overhead`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, pretty_exceptions_enable=False)
+DataDir = Annotated[Path, typer.Option(help="Where MNIST lies, or is downloaded to.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
+
+
+@app.command()
+def throughput(
+    data_dir: DataDir = Path("data"),
+    dataset: Annotated[str, typer.Option(help="mnist, or any other set at hand.")] = "mnist",
+    images: Annotated[int, typer.Option(help="To train on, for each network.")] = 20_000,
+    seeds: Annotated[int, typer.Option(help="Of ours; their median counts.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Twelve fixed networks, one pass each: the textbook's loop, the same on every core, ours."""
+    from benchmarks.throughput import measure, table
+
+    result = measure(data_dir, dataset=dataset, num_images=images, num_seeds=seeds, say=lambda line: say(line, as_json))
+    typer.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
+@app.command()
+def search(
+    data_dir: DataDir = Path("data"),
+    trials: int = 20,
+    epochs: int = 3,
+    patience: Annotated[float, typer.Option(help="The textbook is stopped after so many times our time.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """The whole search on MNIST: ours, then the textbook's, from the same space."""
+    from benchmarks.whole_search import measure
+
+    result = measure(data_dir, num_trials=trials, epochs=epochs, patience=patience, say=lambda line: say(line, as_json))
+    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
+
+
+@app.command()
+def overhead(
+    trials: Annotated[int, typer.Option(help="Up to so many trials.")] = 10_000,
+    as_json: AsJson = False,
+) -> None:
+    """The cost of a trial that trains nothing, through the real search loop and SQLite."""
+    from benchmarks.overhead import measure
+
+    result = measure(trials, say=lambda line: say(line, as_json))
+    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
+
+
+def say(line: str, as_json: bool) -> None:
+    typer.echo(line, err=as_json)
+
+
+def lines(result: dict[str, Any]) -> str:
+    return "\n".join(f"{key:<32} {value}" for key, value in result.items())
+
+
+if __name__ == "__main__":
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    app()

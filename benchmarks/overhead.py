@@ -1,0 +1,54 @@
+"""The cost of a trial that trains nothing: sampling, deciding, and writing it to SQLite with five reports."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tuner.architecture.spec import InputSpec
+from tuner.search.coordinator import SearchPlan, search
+from tuner.search.events import TrialEnded
+from tuner.search.executors import InProcess
+from tuner.search.record import open_study
+from tuner.search.runner import TrialTask
+from tuner.search.storage import open_storage
+from tuner.space.schema import load_space
+from tuner.training.engine import Engine
+from tuner.training.loop import EpochResult
+
+REPORTS = 5
+WINDOWS = (100, 1_000, 10_000)
+
+
+def train_nothing(task: TrialTask) -> Iterator[EpochResult]:
+    """A learning curve from the task's seed, at once. It rises, and is never stopped, so that all reports are made."""
+    for epoch in range(1, REPORTS + 1):
+        yield EpochResult(
+            epoch, 1.0, 1.0, min(0.999, task.number / 20_000 + epoch / 100 + task.seed % 97 / 10_000), 0.0
+        )
+
+
+def measure(num_trials: int, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Mean milliseconds of the trials up to each window, and of the last hundred before it."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = open_study(open_storage(f"sqlite:///{folder}/tuner.db"), "overhead", {}, engine=Engine())
+        plan = SearchPlan(
+            load_space("cnn"), InputSpec(1, 28, 28, 10), REPORTS, num_trials, seed=0, study_folder=Path(folder)
+        )
+        ends = [time.perf_counter()]
+        for event in search(record, plan, InProcess(train_nothing)):
+            if isinstance(event, TrialEnded):
+                ends.append(time.perf_counter())
+                if event.number + 1 in WINDOWS:
+                    say(f"{event.number + 1} trials after {ends[-1] - ends[0]:.1f} s")
+    milliseconds = [1e3 * (after - before) for before, after in itertools.pairwise(ends)]
+    result: dict[str, Any] = {}
+    for window in (window for window in WINDOWS if window <= len(milliseconds)):
+        result[f"ms_per_trial_up_to_{window}"] = mean(milliseconds[:window])
+        result[f"ms_per_trial_at_{window}"] = mean(milliseconds[window - 100 : window])
+    return result

@@ -1,0 +1,262 @@
+"""Images per second of one pass over a fixed list of networks: (a) textbook, (b) the same on every core, (c) ours."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+
+from benchmarks.textbook import Rows, train_textbook
+from tuner.architecture.cost import layer_cost
+from tuner.architecture.spec import InputSpec
+from tuner.architecture.trace import trace
+from tuner.data.dataset import DataSpec
+from tuner.data.resident import ResidentData, load_resident
+from tuner.data.sources import load_cached, load_development
+from tuner.data.splits import Split
+from tuner.pipeline import input_spec_of
+from tuner.search.coordinator import SearchPlan, describe, search
+from tuner.search.events import TrialEnded
+from tuner.search.executors import Executor, LocalProcesses
+from tuner.search.record import open_study
+from tuner.search.runner import ImageTrainer
+from tuner.search.storage import open_storage
+from tuner.space.sampling import candidate_from, first_params
+from tuner.space.schema import Configuration, SearchSpace, load_space
+from tuner.training.candidate import Candidate
+from tuner.training.engine import Engine, choose_device, prepare_process
+from tuner.training.hardware import device_name, num_cores
+from tuner.training.measure import load_or_measure
+
+NUM_VALIDATION = 5_000
+WARM_UP_IMAGES = 256
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SubsetTrainer(ImageTrainer):
+    """Ours, on given rows of the data set."""
+
+    rows: Rows = Rows((), ())
+
+    def _open(self) -> ResidentData:
+        if not self._opened:
+            prepare_process(self.engine)
+            split = Split(torch.tensor(self.rows.train), torch.tensor(self.rows.validation))
+            dataset = load_cached(self.dataset_folder)
+            self._opened.append(load_resident(dataset, split, device=torch.device(self.engine.device)))
+        return self._opened[0]
+
+
+def measure(data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, say: Say) -> dict[str, Any]:
+    """Run (a), (b) and (c), and give what the command prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        images = load_development(DataSpec(dataset, data_dir, work / "cache"))
+        rows = choose_rows(images.labels_N, num_images)
+        space = load_space(str(Path(__file__).with_name("throughput.toml")))
+        input_spec = input_spec_of(images)
+        candidates = networks(space, input_spec)
+        device = choose_device("auto")
+        measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=work)
+        cores = num_cores()
+        say(f"{device_name(device)}, {cores} cores, torch {torch.__version__}; engine {measured.engine}")
+        rates = {precision: matrix_product_rate(precision) for precision in (torch.float32, torch.bfloat16)}
+        bf16_is_faster = rates[torch.bfloat16] > rates[torch.float32]
+        total_flops = num_images * sum(map(training_flops, candidates))
+        floor = total_flops / max(rates.values())
+        say(f"floor: {total_flops / 1e12:.2f} TFLOP at {max(rates.values()) / 1e9:.0f} GFLOP/s: {floor:.1f} s")
+
+        seconds_c, accuracies_c, rows_c = [], [], []
+        for seed in range(num_seeds):
+            engine = replace(measured.engine, num_threads=max(1, cores // measured.runners.count))
+            trainer = SubsetTrainer(images.folder, "throughput", work / "checkpoints", 0, engine, rows=rows)
+            executor = LocalProcesses([trainer] * measured.runners.count)
+            try:
+                run_ours(executor, small(space, executor.num_runners), input_spec, work / f"warm-{seed}", seed)
+                seconds, ended = run_ours(executor, space, input_spec, work / f"{seed}", seed)
+            finally:
+                executor.close()
+            seconds_c.append(seconds)
+            accuracies_c.append(mean(one.validation_accuracy or 0.0 for one in ended))
+            rows_c.append([one.seconds for one in ended])
+            say(f"(c) ours, seed {seed}: {seconds:.1f} s, mean accuracy {accuracies_c[-1]:.2%}")
+        seconds_b, results_b = run_processes(candidates, data_dir, rows, dataset=dataset, num_processes=cores)
+        say(f"(b) textbook, {cores} processes of one thread: {seconds_b:.1f} s")
+        torch.set_num_threads(cores)
+        started = time.perf_counter()
+        results_a = [
+            list(train_textbook(candidate, data_dir, rows, dataset=dataset, seed=1))[-1] for candidate in candidates
+        ]
+        seconds_a = time.perf_counter() - started
+        say(f"(a) textbook, {cores} threads: {seconds_a:.1f} s")
+
+    ours = median(seconds_c)
+    num_all = num_images * len(candidates)
+    return {
+        "machine": device_name(device),
+        "cores": cores,
+        "torch": torch.__version__,
+        "engine": measured.engine.to_json(),
+        "images": num_images,
+        "bf16_is_faster": bf16_is_faster,
+        "seconds_textbook": seconds_a,
+        "seconds_best_textbook": seconds_b,
+        "seconds_ours": ours,
+        "seconds_ours_by_seed": seconds_c,
+        "seconds_floor": floor,
+        "images_per_second_textbook": num_all / seconds_a,
+        "images_per_second_best_textbook": num_all / seconds_b,
+        "images_per_second_ours": num_all / ours,
+        "ratio_vs_textbook": seconds_a / ours,
+        "ratio_vs_best_textbook": seconds_b / ours,
+        "share_of_floor": floor / ours,
+        "mean_accuracy_textbook": mean(accuracy for _, accuracy in (*results_a, *results_b)),
+        "mean_accuracy_ours": mean(accuracies_c),
+        "networks": [
+            {
+                "network": describe(candidate),
+                "batch_size": candidate.recipe.batch_size,
+                "training_mflop": training_flops(candidate) / 1e6,
+                "seconds_textbook": results_a[number][0],
+                "seconds_best_textbook": results_b[number][0],
+                "seconds_ours": median(seconds[number] for seconds in rows_c),
+            }
+            for number, candidate in enumerate(candidates)
+        ],
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The measurement as text: a row for each network, then the sums."""
+    lines = [f"{'(a) s':>8} {'(b) s':>8} {'(c) s':>8} {'MFLOP':>7}  network"]
+    lines += [
+        f"{row['seconds_textbook']:8.1f} {row['seconds_best_textbook']:8.1f} {row['seconds_ours']:8.1f} "
+        f"{row['training_mflop']:7.1f}  b{row['batch_size']} {row['network']}"
+        for row in result["networks"]
+    ]
+    names = ("textbook", "best_textbook", "ours")
+    lines += [
+        f"{name:<14} {result[f'seconds_{name}']:7.1f} s  {result[f'images_per_second_{name}']:8.0f} images/s"
+        for name in names
+    ]
+    keys = ("ratio_vs_textbook", "ratio_vs_best_textbook", "share_of_floor", "bf16_is_faster")
+    keys += ("mean_accuracy_textbook", "mean_accuracy_ours")
+    return "\n".join([*lines, *(f"{key:<26} {result[key]:.4g}" for key in keys)])
+
+
+def networks(space: SearchSpace, input_spec: InputSpec) -> list[Candidate]:
+    """The fixed list, for one epoch each."""
+    return [candidate_from(params, space, input_spec, epochs=1) for params in first_params(space)]
+
+
+def training_flops(candidate: Candidate) -> int:
+    """FLOPs to learn from one image: forward, and twice as many back, but no gradient of the image itself."""
+    costs = [layer_cost(layer).flops for layer in trace(candidate.architecture)]
+    return 3 * sum(costs) - costs[0]
+
+
+def matrix_product_rate(dtype: torch.dtype, *, size: int = 1024, repeats: int = 15) -> float:
+    """FLOP/s of all cores on a matrix product, each core on its own: one core's median times their number."""
+    torch.set_num_threads(1)
+    a, b = torch.randn(2, size, size).to(dtype)
+    times = []
+    started = time.perf_counter()
+    while len(times) < repeats and (len(times) < 3 or time.perf_counter() - started < 10):
+        begun = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - begun)
+    return num_cores() * 2 * size**3 / median(times)
+
+
+def choose_rows(labels_N: torch.Tensor, num_images: int) -> Rows:
+    """Stratified rows to train on and, of the rest, to score."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(labels_N), generator=generator).tolist()
+    return Rows(tuple(order[:num_images]), tuple(order[num_images : num_images + NUM_VALIDATION]))
+
+
+def small(space: SearchSpace, num_networks: int) -> SearchSpace:
+    """The space with so many small networks, for every runner's process to start and open the data set with."""
+    first = [Configuration(block=[{"out_channels": 8 * (number + 1)}]) for number in range(num_networks)]
+    return space.model_copy(update={"first": first})
+
+
+def run_ours(
+    executor: Executor, space: SearchSpace, input_spec: InputSpec, folder: Path, seed: int
+) -> tuple[float, list[TrialEnded]]:
+    """Every configuration of the space through the real search loop, one epoch each; seconds, and how each ended."""
+    folder.mkdir()
+    record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), "throughput", {}, engine=Engine())
+    plan = SearchPlan(space, input_spec, epochs=1, num_trials=len(space.first), seed=seed, study_folder=folder)
+    started = time.perf_counter()
+    ended = [event for event in search(record, plan, executor) if isinstance(event, TrialEnded)]
+    seconds = time.perf_counter() - started
+    failed = [one for one in ended if one.outcome != "complete"]
+    if failed:
+        raise RuntimeError(f"trial {failed[0].number} {failed[0].outcome}: {failed[0].reason}")
+    return seconds, sorted(ended, key=lambda one: one.number)
+
+
+def run_processes(
+    candidates: list[Candidate], data_dir: Path, rows: Rows, *, dataset: str, num_processes: int
+) -> tuple[float, list[tuple[float, float]]]:
+    """The textbook in several processes of one thread, which take the networks from one queue."""
+    context = multiprocessing.get_context("spawn")
+    tasks: Queue[int] = context.Queue()
+    results: Queue[tuple[int, float, float]] = context.Queue()
+    ready = context.Barrier(num_processes + 1)
+    processes = [
+        context.Process(target=work_textbook, args=(tasks, results, ready, candidates, data_dir, rows, dataset))
+        for _ in range(num_processes)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    started = time.perf_counter()
+    for number in range(len(candidates)):
+        tasks.put(number)
+    found = dict(parse(results.get()) for _ in candidates)
+    seconds = time.perf_counter() - started
+    for process in processes:
+        process.terminate()
+        process.join()
+    return seconds, [found[number] for number in range(len(candidates))]
+
+
+def parse(result: tuple[int, float, float]) -> tuple[int, tuple[float, float]]:
+    number, seconds, accuracy = result
+    return number, (seconds, accuracy)
+
+
+def work_textbook(
+    tasks: Queue[int],
+    results: Queue[tuple[int, float, float]],
+    ready: Barrier,
+    candidates: list[Candidate],
+    data_dir: Path,
+    rows: Rows,
+    dataset: str,
+) -> None:
+    torch.set_num_threads(1)
+    few = Rows(rows.train[:WARM_UP_IMAGES], rows.validation[:WARM_UP_IMAGES])
+    list(train_textbook(candidates[0], data_dir, few, dataset=dataset, seed=0))
+    ready.wait()
+    while True:
+        try:
+            number = tasks.get(timeout=5)
+        except queue.Empty:
+            return
+        seconds, accuracy = list(train_textbook(candidates[number], data_dir, rows, dataset=dataset, seed=0))[-1]
+        results.put((number, seconds, accuracy))

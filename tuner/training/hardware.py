@@ -1,0 +1,54 @@
+"""What the machine is: its processor, its devices, and how many runners it bears."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+import torch
+
+GPU_CONTEXT_BYTES = 700 * 2**20
+"""Of GPU memory that a process takes before its first tensor: CUDA's context and its libraries' kernels."""
+MAX_RUNNERS_PER_GPU = 8
+
+
+def devices_for(device: torch.device, *, is_auto: bool) -> tuple[torch.device, ...]:
+    """The devices that runners are dealt to: every GPU of the machine when none was named."""
+    if device.type == "cuda" and (is_auto or device.index is None):
+        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    return (device,)
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory of a device in all, in bytes; of a CPU, what the machine or the container has."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    total = int(psutil.virtual_memory().total)
+    limit = Path("/sys/fs/cgroup/memory.max")  # Linux, control groups 2; elsewhere there is no such file
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        return min(total, int(text))
+    return total
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, as in `AMD EPYC 9R14, AVX512` or `NVIDIA H100`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

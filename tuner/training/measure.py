@@ -1,0 +1,388 @@
+"""Which way is the fastest on this device: every fast way is timed there, and checked against the plain step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.layers import Dropout
+from tuner.architecture.shapes import Shape
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.architecture.trace import resolve
+from tuner.training.candidate import Recipe
+from tuner.training.engine import (
+    Engine,
+    Step,
+    build_optimizer,
+    input_dtype,
+    place,
+    prepare_process,
+    prepare_step,
+)
+from tuner.training.graph import WARM_UP_STEPS
+from tuner.training.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_name, num_cores
+from tuner.versions import package_versions
+
+BATCH_SIZE = 64
+MIN_ROUNDS, MAX_ROUNDS, TIMED_SECONDS = 5, 25, 0.4
+"""A choice's two ways are timed in turn until their steps have taken this long together, in so many rounds."""
+MIN_GAIN = 1.02
+"""A fast way is taken when it is at least this much faster: below that, noise decides."""
+HOPELESS = 3.0
+"""A way whose first step takes this many times the plain one's is not timed any further."""
+MAX_SIDE = 64
+
+CHECK_STEPS = WARM_UP_STEPS + 3
+"""Enough that a captured graph is replayed."""
+LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+"""Largest difference of a step's loss from the plain step's, in nats."""
+WEIGHT_TOLERANCE = {"fp32": 1e-2, "bf16": 0.25}
+"""Largest difference of the weights after the steps from the plain ones, as a share of the way that those went.
+
+bf16 keeps 8 bits of an activation, so that a weight's first few steps differ by several percent, which later ones even
+out; a wrong gradient is off by the whole way.
+"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A field of Engine that has a plain value and one that may be faster; considered where `requires` holds."""
+
+    name: str
+    plain: Any
+    fast: Any
+    requires: Mapping[str, Any]
+
+    def engine(self, base: Engine) -> Engine:
+        """The engine with the fast value."""
+        changes: dict[str, Any] = {self.name: self.fast}
+        if changes == {"blocks": "fused"}:
+            # The only layout that fused blocks know, and what they are made for: each is then judged by itself.
+            changes |= {"channels_last": True, "early_pooling": True, "byte_dropout": True}
+        return replace(base, **changes)
+
+
+CHOICES: dict[str, tuple[Choice, ...]] = {
+    "cpu": (
+        Choice("keep_freed_memory", False, True, {}),
+        Choice("flush_denormals", False, True, {}),
+        Choice("channels_last", False, True, {}),
+        Choice("blocks", "layers", "fused", {}),
+        Choice("early_pooling", False, True, {"blocks": "fused"}),
+        Choice("byte_dropout", False, True, {"blocks": "fused"}),
+        Choice("precision", "fp32", "bf16", {}),
+        Choice("optimizer", "foreach", "fused", {}),
+    ),
+    "cuda": (
+        Choice("channels_last", False, True, {}),
+        Choice("tf32", False, True, {}),
+        Choice("precision", "fp32", "bf16", {}),
+        Choice("optimizer", "foreach", "fused", {}),
+        Choice("graph", False, True, {"optimizer": "fused"}),
+    ),
+    "mps": (),
+}
+"""By type of device, in the order in which they are tried, each on top of those already taken."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a way is from the plain one after a few steps; `problem` is empty when it is near enough."""
+
+    loss_difference: float
+    weight_difference: float
+    problem: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was measured of a choice: seconds of a step, plain and fast, and whether the fast way is taken."""
+
+    name: str
+    plain: Any
+    fast: Any
+    seconds_plain: float
+    seconds_fast: float
+    problem: str
+    is_taken: bool
+
+
+@dataclass(frozen=True)
+class Runners:
+    """How many trials at once a device bears, and why."""
+
+    count: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The engine for a device and an input shape, with the evidence."""
+
+    engine: Engine
+    verdicts: tuple[Verdict, ...]
+    runners: Runners
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Measurement:
+        """The measurement in a JSON object. Raises TypeError or KeyError for anything else."""
+        verdicts = tuple(Verdict(**verdict) for verdict in data["verdicts"])
+        return Measurement(Engine.from_json(data["engine"]), verdicts, Runners(**data["runners"]))
+
+
+def measure_engine(device: torch.device, shape: Shape, *, num_threads: int) -> Measurement:
+    """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes a second or two.
+
+    Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
+    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why.
+    """
+    engine = Engine(device=str(device), num_threads=num_threads)
+    verdicts = []
+    for choice in CHOICES[device.type]:
+        if all(getattr(engine, name) == value for name, value in choice.requires.items()):
+            verdict = judge(choice, engine, shape)
+            verdicts.append(verdict)
+            engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
+    prepare_process(engine)
+    return Measurement(engine, tuple(verdicts), measure_runners(engine, shape))
+
+
+def load_or_measure(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Measurement:
+    """What was measured before on this device with these versions, or a new measurement, which is then kept."""
+    known = [device_name(device), str(device), *map(str, (_measured_shape(shape), num_threads, CHOICES))]
+    key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()
+    path = cache_dir / f"engine-{key}.json"
+    if path.is_file():
+        try:
+            return Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, KeyError):
+            path.unlink()  # cut short or of another version: measured anew
+    measurement = measure_engine(device, shape, num_threads=num_threads)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
+    temporary.replace(path)
+    return measurement
+
+
+def measure_runners(engine: Engine, shape: Shape) -> Runners:
+    """How many runners a device bears at once.
+
+    A CPU: one to a core, unless one runner with all cores is as many times faster, which small networks are not. A GPU:
+    as many as fill the time in which one leaves it idle, and as its memory holds.
+    """
+    device = torch.device(engine.device)
+    if device.type == "cpu":
+        cores = num_cores()
+        speedup = thread_speedup(engine, shape, num_threads=cores) if cores > 1 else 1.0
+        why = f"{cores} threads make one runner {speedup:.2f} times faster"
+        return Runners(cores, why) if speedup < cores else Runners(1, why)
+    if device.type == "cuda":
+        busy = busy_share(engine, shape)
+        for_each = GPU_CONTEXT_BYTES + 4 * torch.cuda.max_memory_allocated(device)
+        by_memory = int(torch.cuda.mem_get_info(device)[0] // for_each)
+        count = max(1, min(round(1 / busy), by_memory, num_cores(), MAX_RUNNERS_PER_GPU))
+        return Runners(count, f"one runner keeps the GPU busy {busy:.0%} of the time; its memory holds {by_memory}")
+    return Runners(1, "one device")
+
+
+def thread_speedup(engine: Engine, shape: Shape, *, num_threads: int) -> float:
+    """How many times faster a step is with `num_threads` threads than with one."""
+    one, many = (replace(engine, num_threads=threads) for threads in (1, num_threads))
+    seconds_one, seconds_many = time_in_turn(one, many, shape)
+    prepare_process(engine)
+    return seconds_one / seconds_many
+
+
+def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
+    """The share of a runner's time in which it keeps its GPU busy, in 0..1, from the profiler's sum over kernels."""
+    run = _Run(engine, typical_architecture(shape), Recipe(batch_size=BATCH_SIZE))
+    for _ in range(CHECK_STEPS):
+        run.seconds()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        wall = sum(run.seconds() for _ in range(num_steps))
+    busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
+    return float(min(1.0, max(0.01, busy / wall)))
+
+
+def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
+    """Time a choice's two ways, and check the fast one if it is faster."""
+    fast = choice.engine(base)
+    plain = replace(base, **{choice.name: choice.plain})
+    try:
+        seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
+        problem = "no faster" if seconds_fast * MIN_GAIN > seconds_plain else check_engine(fast).problem
+    except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
+        seconds_plain = seconds_fast = 0.0
+        problem = f"failed: {type(error).__name__}: {error}".splitlines()[0]
+    return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
+
+
+def time_in_turn(plain: Engine, fast: Engine, shape: Shape) -> tuple[float, float]:
+    """Median seconds of one training step with each of two engines, run in turn so that both see the same machine."""
+    architecture = typical_architecture(shape)
+    runs = [_Run(engine, architecture, Recipe(batch_size=BATCH_SIZE)) for engine in (plain, fast)]
+    first = [run.seconds() for run in runs]
+    if first[1] > HOPELESS * runs[0].seconds() and runs[1].seconds() > HOPELESS * first[0]:
+        return first[0], first[1]
+    times: tuple[list[float], list[float]] = ([], [])
+    while len(times[0]) < MIN_ROUNDS or (len(times[0]) < MAX_ROUNDS and sum(times[0] + times[1]) < TIMED_SECONDS):
+        for run, seconds in zip(runs, times, strict=True):
+            run.seconds()  # the first step after the other's finds foreign caches
+            seconds.append(run.seconds())
+    return median(times[0]), median(times[1])
+
+
+def check_engine(engine: Engine) -> Check:
+    """Hold an engine against the plain step of the same device: losses and weights after a few steps, and dropout."""
+    plain = Engine(device=engine.device, num_threads=engine.num_threads)
+    differences = [
+        _difference(_losses_and_weights(engine, architecture), _losses_and_weights(plain, architecture))
+        for architecture in check_architectures()
+    ]
+    loss_difference = max(loss for loss, _ in differences)
+    weight_difference = max(weight for _, weight in differences)
+    problem = ""
+    precision = "bf16" if engine.tf32 else engine.precision
+    if not loss_difference <= LOSS_TOLERANCE[precision]:
+        problem = f"its losses differ by {loss_difference:.2g}, more than {LOSS_TOLERANCE[precision]:.2g}"
+    elif not weight_difference <= WEIGHT_TOLERANCE[precision]:
+        problem = f"its weights differ by {weight_difference:.2g}, more than {WEIGHT_TOLERANCE[precision]:.2g}"
+    elif engine.byte_dropout:
+        problem = _dropout_problem(torch.device(engine.device))
+    prepare_process(engine)
+    return Check(loss_difference, weight_difference, problem)
+
+
+def typical_architecture(shape: Shape) -> Architecture:
+    """The network that is timed: two blocks that between them have what most candidates have."""
+    channels, height, width = _measured_shape(shape)
+    blocks = (
+        PlainBlock(out_channels=32, normalization="batch", pooling="max", dropout=0.2),
+        PlainBlock(out_channels=32, activation="gelu", pooling="average", dropout=0.2),
+    )
+    input_spec = InputSpec(channels, height, width, num_classes=10)
+    return resolve(Architecture(input_spec, blocks, Head()))
+
+
+def check_architectures() -> tuple[Architecture, ...]:
+    """The networks that are checked: every activation, pooling and normalization, over odd and non-square sides."""
+    blocks = (
+        PlainBlock(8, activation="relu", normalization="batch", pooling="max"),
+        PlainBlock(12, activation="gelu", pooling="max"),
+        PlainBlock(8, activation="elu", pooling="average"),
+        PlainBlock(40, activation="silu", normalization="batch", pooling="max"),
+        PlainBlock(8, activation="tanh", padding="valid"),
+        PlainBlock(16, activation="leaky_relu", normalization="batch", pooling="average"),
+        PlainBlock(8, activation="sigmoid", pooling="max", kernel_size=5),
+        PlainBlock(8, activation="gelu", normalization="batch", stride=2),
+    )
+    input_spec = InputSpec(2, 11, 14, num_classes=5)
+    heads = (Head(), Head(hidden_features=16, activation="tanh"), Head(pooling="average"), Head())
+    return tuple(
+        resolve(Architecture(input_spec, blocks[2 * number : 2 * number + 2], head))
+        for number, head in enumerate(heads)
+    )
+
+
+def _measured_shape(shape: Shape) -> Shape:
+    """Larger images are timed at this size, where a step takes long enough to be timed well."""
+    channels, height, width = shape
+    return channels, min(height, MAX_SIDE), min(width, MAX_SIDE)
+
+
+class _Run:
+    """A network in training, to be timed a step at a time."""
+
+    def __init__(self, engine: Engine, architecture: Architecture, recipe: Recipe) -> None:
+        self._engine = engine
+        prepare_process(engine)
+        self._step, self._images_NCHW, self._labels_N, _ = _prepare(engine, architecture, recipe)
+
+    def seconds(self) -> float:
+        """Seconds of one step, until the device has done it."""
+        prepare_process(self._engine)
+        _synchronise(self._engine)
+        started = time.perf_counter()
+        self._step(self._images_NCHW, self._labels_N, 1e-3)
+        _synchronise(self._engine)
+        return time.perf_counter() - started
+
+
+def _prepare(
+    engine: Engine, architecture: Architecture, recipe: Recipe
+) -> tuple[Step, Tensor, Tensor, Callable[[], list[Tensor]]]:
+    """A step with a batch to run it on, and a look at the weights."""
+    model = build_model(architecture)
+    initialise(model, seed=0)
+    place(model, engine)
+    model.train()
+    optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
+    step = prepare_step(model, architecture, recipe, engine=engine, optimizer=optimizer)
+    generator = torch.Generator().manual_seed(0)
+    images_NCHW = torch.randn(recipe.batch_size, *architecture.input_shape, generator=generator)
+    labels_N = torch.randint(architecture.num_classes, (recipe.batch_size,), generator=generator)
+    layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+    images_NCHW = images_NCHW.to(engine.device, dtype=input_dtype(engine)).contiguous(memory_format=layout)
+    return (
+        step,
+        images_NCHW,
+        labels_N.to(engine.device),
+        lambda: [weight.detach().cpu() for weight in model.parameters()],
+    )
+
+
+def _losses_and_weights(engine: Engine, architecture: Architecture) -> tuple[list[float], list[Tensor], list[Tensor]]:
+    """Losses of a few steps, and the weights before and after; SGD, whose steps are as long as the gradients."""
+    prepare_process(engine)
+    recipe = Recipe(optimizer="sgd", learning_rate=0.05, momentum=0.9, batch_size=16)
+    step, images_NCHW, labels_N, weights = _prepare(engine, architecture, recipe)
+    before = [weight.clone() for weight in weights()]
+    losses = [float(step(images_NCHW, labels_N, 0.05)) for _ in range(CHECK_STEPS)]
+    return losses, before, weights()
+
+
+def _difference(
+    one: tuple[list[float], list[Tensor], list[Tensor]], plain: tuple[list[float], list[Tensor], list[Tensor]]
+) -> tuple[float, float]:
+    losses = max(abs(a - b) for a, b in zip(one[0], plain[0], strict=True))
+    apart = sum(float((a - b).square().sum()) for a, b in zip(one[2], plain[2], strict=True))
+    way = sum(float((after - before).square().sum()) for before, after in zip(plain[1], plain[2], strict=True))
+    return losses, (apart / way) ** 0.5
+
+
+def _dropout_problem(device: torch.device, *, rate: float = 0.3, num_values: int = 1_000_000) -> str:
+    """What is wrong with byte dropout on a device: its rate, or what it multiplies with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kept = Dropout(rate).train()(torch.ones(num_values, device=device))
+    share = float((kept == 0).float().mean())
+    if abs(share - rate) > 1 / 256 + 5 * (rate * (1 - rate) / num_values) ** 0.5:
+        return f"it drops {share:.2%} where {rate:.0%} is asked for"
+    mean = float(kept.mean())
+    return "" if abs(mean - 1) < 0.01 else f"it multiplies the mean by {mean:.3f}"
+
+
+def _synchronise(engine: Engine) -> None:
+    device = torch.device(engine.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
