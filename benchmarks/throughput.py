@@ -20,9 +20,8 @@ from benchmarks.textbook import Rows, train_textbook
 from tuner.architecture.cost import layer_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
-from tuner.data.dataset import DataSpec
-from tuner.data.resident import ResidentData, load_resident
-from tuner.data.sources import load_cached, load_development
+from tuner.data.dataset import DataSpec, ImageDataset
+from tuner.data.sources import load_development
 from tuner.data.splits import Split
 from tuner.pipeline import input_spec_of
 from tuner.search.coordinator import SearchPlan, describe, search
@@ -34,7 +33,7 @@ from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace, load_space
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, choose_device, prepare_process
+from tuner.training.engine import Engine, choose_device
 from tuner.training.hardware import device_name, num_cores
 from tuner.training.measure import load_or_measure
 
@@ -50,13 +49,8 @@ class SubsetTrainer(ImageTrainer):
 
     rows: Rows = Rows((), ())
 
-    def _open(self) -> ResidentData:
-        if not self._opened:
-            prepare_process(self.engine)
-            split = Split(torch.tensor(self.rows.train), torch.tensor(self.rows.validation))
-            dataset = load_cached(self.dataset_folder)
-            self._opened.append(load_resident(dataset, split, device=torch.device(self.engine.device)))
-        return self._opened[0]
+    def _split(self, dataset: ImageDataset) -> Split:
+        return Split(torch.tensor(self.rows.train), torch.tensor(self.rows.validation))
 
 
 def measure(data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, say: Say) -> dict[str, Any]:

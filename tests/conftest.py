@@ -1,5 +1,6 @@
 """What every room of the tests shares: quiet Optuna, one thread, and torch left as it was found."""
 
+import os
 from collections.abc import Iterator
 
 import optuna
@@ -10,6 +11,12 @@ from hypothesis import settings
 settings.register_profile("tuner", deadline=None, print_blob=True)
 settings.load_profile("tuner")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The engine is measured anew, once for all tests and the processes that they start."""
+    os.environ["TUNER_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ batch_size = [64, 128]
 def _one_core() -> Iterator[None]:
     """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.cpu_count", lambda: 1)
+        patch.setattr("tuner.pipeline.num_cores", lambda: 1)
         yield
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.opening import how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
 from tuner.errors import StudyError
@@ -24,7 +25,7 @@ from tuner.search.summary import StudySummary, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
 from tuner.training.hardware import devices_for, memory_bytes, num_cores
-from tuner.training.measure import load_or_measure
+from tuner.training.measure import load_or_measure, machine_cache_dir
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
@@ -61,7 +62,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class DataReady:
-    """The images are there. `shape` is (C, H, W)."""
+    """The images are there. `shape` is (C, H, W); `held` says how, in memory or streamed, and how much they are."""
 
     study: str
     dataset: str
@@ -70,6 +71,7 @@ class DataReady:
     num_train: int
     num_validation: int
     device: str
+    held: str
     notes: tuple[str, ...]
 
 
@@ -97,17 +99,31 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     }
     folder = options.studies / name
     with hold(folder, name):
+        for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            left_over.unlink()
         storage = open_storage(url)
-        measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=options.data_spec.cache_dir)
+        measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=machine_cache_dir())
         devices = devices_for(device, is_auto=options.device == "auto")
         num_runners = options.workers or measured.runners.count * len(devices)
-        engine = replace(measured.engine, num_threads=max(1, num_cores() // num_runners))
+        num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
+        engine = replace(measured.engine, num_threads=num_threads)
         record = open_study(storage, name, settings, engine=engine)
         engine = record.engine
         choose_device(engine.device)
-        yield _data_ready(name, dataset, split, engine)
+        image_bytes = min(map(memory_for_images, devices))
+        held = how_it_is_held(dataset, device=device, memory_bytes=image_bytes)
+        yield _data_ready(name, dataset, split, engine, held)
+        statistics = measure_statistics(dataset, split, memory_bytes=image_bytes)
         trainers = [
-            ImageTrainer(dataset.folder, name, folder, options.seed, replace(engine, device=str(one)))
+            ImageTrainer(
+                dataset.folder,
+                study=name,
+                study_folder=folder,
+                split_seed=options.seed,
+                engine=replace(engine, device=str(one)),
+                image_bytes=image_bytes,
+                statistics=statistics,
+            )
             for one in islice(cycle(devices), num_runners)
         ]
         plan = SearchPlan(
@@ -155,10 +171,14 @@ def storage_url(studies: Path, storage: str | None = None) -> str:
     return f"sqlite:///{(studies / 'tuner.db').as_posix()}"
 
 
+MAX_NAME = 100
+
+
 def default_study_name(options: RunOptions) -> str:
     """Named after data set and space, as in `digits-cnn`."""
     names = (Path(options.dataset).name or options.dataset, Path(options.space).stem)
-    return "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
+    name = "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
+    return name[-MAX_NAME:].strip("-")
 
 
 def check_study_name(name: str) -> None:
@@ -177,7 +197,7 @@ def input_spec_of(dataset: ImageDataset) -> InputSpec:
     return InputSpec(channels, height, width, len(dataset.class_names))
 
 
-def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine) -> DataReady:
+def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine, held: str) -> DataReady:
     return DataReady(
         study=study,
         dataset=dataset.name,
@@ -186,6 +206,7 @@ def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine)
         num_train=len(split.train_indices_N),
         num_validation=len(split.validation_indices_N),
         device=engine.device,
+        held=held,
         notes=dataset.notes,
     )
 

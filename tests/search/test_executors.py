@@ -64,7 +64,7 @@ def test_in_this_process_a_stopped_trial_says_nothing_more() -> None:
 
 def test_another_process_answers_as_this_one_does_and_is_gone_afterwards() -> None:
     before = children()
-    with local_executor(rehearse, 2) as executor:
+    with local_executor([rehearse] * 2) as executor:
         assert isinstance(executor, LocalProcesses)
         executor.start(1, TASK)
         seen = wait_for(executor)
@@ -76,7 +76,7 @@ def test_another_process_answers_as_this_one_does_and_is_gone_afterwards() -> No
 
 
 def test_a_process_that_dies_is_answered_for_and_replaced() -> None:
-    with local_executor(dies, 2) as executor:
+    with local_executor([dies] * 2) as executor:
         for _ in range(2):
             executor.start(0, TASK)
             assert wait_for(executor) == [(0, next(rehearse(TASK)))]
@@ -94,7 +94,7 @@ def run_on_digits(
     dataset = load_development(DataSpec("digits", study.folder / "data", study.folder / "cache"))
     trainer = ImageTrainer(dataset.folder, study.name, study.study_folder, 0, Engine("cpu"))
     events = []
-    with local_executor(trainer, 2) as executor:
+    with local_executor([trainer] * 2) as executor:
         for event in search(study.record(), study.plan(num_trials, epochs=3), executor):
             events.append(event)
             act(event)
@@ -145,7 +145,7 @@ def test_a_runner_that_is_killed_fails_its_trial_and_the_search_goes_on(tmp_path
 @pytest.mark.parametrize("num_ended", [1, 2])
 def test_two_processes_that_are_interrupted_leave_their_trials_to_the_next_run(tmp_path: Path, num_ended: int) -> None:
     study = Rehearsal(tmp_path)
-    with local_executor(rehearse, 2) as executor:
+    with local_executor([rehearse] * 2) as executor:
         running = search(study.record(), study.plan(6), executor)
         for event in running:
             if isinstance(event, TrialEnded) and event.number + 1 >= num_ended:
@@ -153,7 +153,7 @@ def test_two_processes_that_are_interrupted_leave_their_trials_to_the_next_run(t
         running.close()
     left = study.record().trials()
     assert all(trial.state.is_finished() or trial.state is TrialState.WAITING for trial in left)
-    assert any(trial.state is TrialState.WAITING for trial in left)
+    assert len(left) < 6
     events = study.run(6)
     assert isinstance(events[-1], SearchEnded)
     assert events[-1].num_counted == 6

@@ -192,7 +192,7 @@ def test_a_rate_in_a_first_configuration_is_that_of_its_optimizer() -> None:
         ({"block": [{"padding": "same"}]}, "block1_padding: .*got 'same'"),
         ({"block": [{}, {}, {}, {}]}, "num_blocks: .*got 4"),
         ({"block": [{"width": 3}]}, "block.width: not a parameter"),
-        ({"block": [{}], "head": {"width": 3}}, "head_width: not a parameter"),
+        ({"block": [{}], "head": {"width": 3}}, "head.width: not a parameter"),
         ({"block": [{}], "head": {"dropout": 0.75}}, "head_dropout: .*got 0.75"),
         ({"block": [{}], "head": {"dropout": "much"}}, "head_dropout: .*got 'much'"),
         ({"block": [{}], "head": {"dropout": [0.1]}}, r"head_dropout: .*got \[0.1\]"),

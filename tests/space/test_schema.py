@@ -133,7 +133,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ),
         (
             REST + "[[first]]\nblock = [{}, {}]\nhead = { width = 1 }",
-            r"first\.0: head_width: not a parameter of this space",
+            r"first\.0: head\.width: not a parameter of this space",
         ),
         # Not TOML at all
         ("[block\n", r"not a TOML file: .*line 1"),

@@ -43,6 +43,6 @@ def test_a_cpu_runner_takes_the_threads_of_its_engine() -> None:
 def test_a_recipe_names_torchs_optimizer_and_its_settings(
     recipe: Recipe, optimizer_class: type[torch.optim.Optimizer], settings: dict[str, Any]
 ) -> None:
-    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], recipe)
+    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], recipe, engine=Engine())
     assert type(optimizer) is optimizer_class
     assert {name: optimizer.param_groups[0][name] for name in settings} == settings

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tuner.architecture.factory import build_model, initialise
 from tuner.data.resident import ResidentData
-from tuner.training.engine import Engine
+from tuner.training.engine import Engine, place
 from tuner.training.loop import Diverged, EpochResult, evaluate, train
 from tuner.training.seeds import derive_seed
 
@@ -81,7 +81,7 @@ def test_the_weights_of_a_result_are_those_that_had_its_score(data: ResidentData
         assert result.weights is not None
         model = build_model(candidate().architecture)
         model.load_state_dict(result.weights)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place(model, ENGINE)
         assert evaluate(model, data, engine=ENGINE) == (result.validation_loss, result.validation_accuracy)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,11 @@ from tuner.architecture.layers import (
     dropout_mask,
     elu,
     keep_of_256_from,
-    max_pool,
-    max_pool_backward,
     nhwc,
     sum_pool,
     sum_pool_backward,
     tanh,
 )
-from tuner.architecture.norm import Norm
 
 aten = torch.ops.aten
 Values = Callable[[Tensor], Tensor]
@@ -57,6 +54,8 @@ class _Plan:
     activation: type[nn.Module]
     pool: type[nn.Module] | None
     dropout: float
+    pool_size: int
+    pool_stride: int
     pools_early: bool
     byte_dropout: bool
 
@@ -72,14 +71,16 @@ class FusedBlock:
         self._convolution = convolution
         self._norm = next((module for module in modules if isinstance(module, nn.BatchNorm2d)), None)
         activation = next(type(module) for module in modules if type(module) in ACTIVATIONS)
-        pool = next((type(module) for module in modules if isinstance(module, nn.MaxPool2d | nn.AvgPool2d)), None)
+        pool = next((module for module in modules if isinstance(module, nn.MaxPool2d | nn.AvgPool2d)), None)
         self._plan = _Plan(
             stride=convolution.stride[0],
             padding=convolution.padding[0],
             activation=activation,
-            pool=pool,
+            pool=type(pool) if pool else None,
             dropout=next((module.p for module in modules if isinstance(module, nn.Dropout)), 0.0),
-            pools_early=early_pooling and pool is nn.MaxPool2d and activation not in DIPPING,
+            pool_size=cast(int, pool.kernel_size) if pool else 1,
+            pool_stride=cast(int, pool.stride) if pool else 1,
+            pools_early=early_pooling and isinstance(pool, nn.MaxPool2d) and activation not in DIPPING,
             byte_dropout=byte_dropout,
         )
 
@@ -96,12 +97,12 @@ class FusedBlock:
 
 
 def can_fuse(modules: Sequence[nn.Module]) -> bool:
-    """Whether a block's modules are of the kind that FusedBlock computes: any plain block, pooled 2x2 or not at all."""
+    """Whether a block's modules are of the kind that FusedBlock computes: any plain block, averaged 2x2 if at all."""
     if not isinstance(modules[0], nn.Conv2d) or isinstance(modules[0].padding, str):
         return False
-    known = (nn.BatchNorm2d, nn.Dropout, *ACTIVATIONS)
+    known = (nn.BatchNorm2d, nn.Dropout, nn.MaxPool2d, *ACTIVATIONS)
     for module in modules[1:]:
-        if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        if isinstance(module, nn.AvgPool2d):
             if (module.kernel_size, module.stride) != (2, 2):
                 return False
         elif not isinstance(module, known):
@@ -115,36 +116,58 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_NCHW: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-        _, _, norm_module, plan = rest
+        gamma_C, beta_C, norm, plan = rest
         dtype = x_NCHW.dtype
         ctx.plan, ctx.x, ctx.weight, ctx.has_bias = plan, x_NCHW, weight.to(dtype), bias is not None
+        ctx.norm, ctx.gamma_C = norm, gamma_C
         bias_C = None if bias is None else bias.to(dtype)
-        z_NHWC = nhwc(torch.conv2d(x_NCHW, ctx.weight, bias_C, stride=plan.stride, padding=plan.padding))
-        ctx.shape = z_NHWC.shape
-        ctx.norm = None if norm_module is None else Norm.of(z_NHWC, norm_module)
-        out_NhwC = (_pooled_early if plan.pools_early else _pooled_late)(ctx, z_NHWC)
-        scale = 0.25 if plan.pool is nn.AvgPool2d else 1.0
+        z_NCHW = torch.conv2d(x_NCHW, ctx.weight, bias_C, stride=plan.stride, padding=plan.padding)
+        ctx.convolved = z_NCHW
+        if norm is not None:
+            z_NCHW, ctx.mean_C, ctx.invstd_C = aten.native_batch_norm(
+                z_NCHW, gamma_C, beta_C, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
+            )
+        if plan.pools_early:
+            z_NCHW = _max_pool(ctx, z_NCHW)
+        ctx.before = z_NCHW
+        out_NChw: Tensor
+        ctx.after = out_NChw = ACTIVATIONS[plan.activation][0](z_NCHW)
+        scale = 1.0
+        if plan.pool is nn.MaxPool2d and not plan.pools_early:
+            out_NChw = _max_pool(ctx, out_NChw)
+        elif plan.pool is nn.AvgPool2d:
+            out_NChw, scale = sum_pool(nhwc(out_NChw)).permute(0, 3, 1, 2), 0.25
         ctx.mask, ctx.scale = None, scale
         if plan.dropout:
-            ctx.mask = _dropout_mask(plan, out_NhwC, scale=scale)
-            out_NhwC = out_NhwC * ctx.mask
+            ctx.mask = _dropout_mask(plan, out_NChw, scale=scale)
+            out_NChw = out_NChw * ctx.mask
         elif scale != 1:
-            out_NhwC = out_NhwC * scale
-        return out_NhwC.permute(0, 3, 1, 2)
+            out_NChw = out_NChw * scale
+        return out_NChw
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_NChw: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         plan: _Plan = ctx.plan
-        grad = nhwc(grad_NChw)
+        grad = grad.contiguous(memory_format=torch.channels_last)
         if ctx.mask is not None:
             grad = grad * ctx.mask
         elif ctx.scale != 1:
             grad = grad * ctx.scale
-        back = _pooled_early_backward if plan.pools_early else _pooled_late_backward
-        grad_NHWC, grad_gamma_C, grad_beta_C = back(ctx, grad)
+        if plan.pool is nn.AvgPool2d:
+            grad = sum_pool_backward(nhwc(grad), nhwc(ctx.after).shape).permute(0, 3, 1, 2)
+        elif plan.pool is nn.MaxPool2d and not plan.pools_early:
+            grad = _max_pool_backward(ctx, grad)
+        grad = ACTIVATIONS[plan.activation][1](grad, ctx.before, ctx.after)
+        if plan.pools_early:
+            grad = _max_pool_backward(ctx, grad)
+        grad_gamma_C = grad_beta_C = None
+        if ctx.norm is not None:
+            grad, grad_gamma_C, grad_beta_C = aten.native_batch_norm_backward(
+                grad, ctx.convolved, ctx.gamma_C, None, None, ctx.mean_C, ctx.invstd_C, True, ctx.norm.eps, [True] * 3
+            )
         grad_x, grad_weight, grad_bias = aten.convolution_backward(
-            grad_NHWC.permute(0, 3, 1, 2),
+            grad,
             ctx.x,
             ctx.weight,
             bias_sizes=[len(ctx.weight)],
@@ -160,53 +183,25 @@ class _Block(torch.autograd.Function):
         return grad_x, grad_weight.float(), grad_bias, grad_gamma_C, grad_beta_C, None, None
 
 
+def _max_pool(ctx: Any, values_NCHW: Tensor) -> Tensor:
+    plan: _Plan = ctx.plan
+    ctx.pooled = values_NCHW
+    out_NChw, ctx.indices = aten.max_pool2d_with_indices(values_NCHW, [plan.pool_size] * 2, [plan.pool_stride] * 2)
+    out: Tensor = out_NChw
+    return out
+
+
+def _max_pool_backward(ctx: Any, grad_NChw: Tensor) -> Tensor:
+    size, stride = [ctx.plan.pool_size] * 2, [ctx.plan.pool_stride] * 2
+    grad: Tensor = aten.max_pool2d_with_indices_backward(
+        grad_NChw, ctx.pooled, size, stride, [0, 0], [1, 1], False, ctx.indices
+    )
+    return grad
+
+
 def _dropout_mask(plan: _Plan, like: Tensor, *, scale: float) -> Tensor:
     """`scale` over the share kept, or 0, in the dtype and layout of `like`."""
     if plan.byte_dropout:
         keep = keep_of_256_from(plan.dropout)
         return dropout_mask(like, keep, scale=scale * 256 / keep)
     return torch.empty_like(like).bernoulli_(1 - plan.dropout).mul_(scale / (1 - plan.dropout))
-
-
-def _pooled_late(ctx: Any, z_NHWC: Tensor) -> Tensor:
-    """In the order of the modules. An average pool gives sums: the caller scales, together with the dropout."""
-    ctx.before = z_NHWC if ctx.norm is None else ctx.norm.full()
-    ctx.after = out = ACTIVATIONS[ctx.plan.activation][0](ctx.before)
-    if ctx.plan.pool is nn.MaxPool2d:
-        ctx.rows, out = max_pool(out)
-    return sum_pool(out) if ctx.plan.pool is nn.AvgPool2d else out
-
-
-def _pooled_late_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    if ctx.plan.pool is nn.AvgPool2d:
-        grad = sum_pool_backward(grad, ctx.shape)
-    elif ctx.plan.pool is nn.MaxPool2d:
-        grad = max_pool_backward(grad, ctx.after, ctx.rows)
-    grad = ACTIVATIONS[ctx.plan.activation][1](grad, ctx.before, ctx.after)
-    return (grad, None, None) if ctx.norm is None else ctx.norm.full_backward(grad)
-
-
-def _pooled_early(ctx: Any, z_NHWC: Tensor) -> Tensor:
-    """A monotone activation commutes with the maximum, a rising line too: both then run on a quarter of the values."""
-    norm: Norm | None = ctx.norm
-    ctx.rises = norm is not None and bool((norm.gamma_C >= 0).all())
-    if norm is not None and not ctx.rises:
-        z_NHWC = norm.full()
-    ctx.z = z_NHWC
-    ctx.rows, ctx.picked = max_pool(z_NHWC)
-    ctx.before = ctx.picked
-    if norm is not None and ctx.rises:
-        slope_C, offset_C = (line.to(z_NHWC.dtype) for line in norm.line())
-        ctx.before = torch.addcmul(offset_C, ctx.picked, slope_C)
-    ctx.after = out = ACTIVATIONS[ctx.plan.activation][0](ctx.before)
-    return out
-
-
-def _pooled_early_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    grad = ACTIVATIONS[ctx.plan.activation][1](grad, ctx.before, ctx.after)
-    norm: Norm | None = ctx.norm
-    if norm is not None and ctx.rises:
-        grad, everywhere, grad_gamma_C, grad_beta_C = norm.sparse_backward(grad, ctx.picked)
-        return max_pool_backward(grad, ctx.z, ctx.rows).add_(everywhere), grad_gamma_C, grad_beta_C
-    grad = max_pool_backward(grad, ctx.z, ctx.rows)
-    return (grad, None, None) if norm is None else norm.full_backward(grad)

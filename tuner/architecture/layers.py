@@ -25,37 +25,6 @@ def nhwc(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
 
-def max_pool(x_NHWC: Tensor) -> tuple[Tensor, Tensor]:
-    """2x2 maximum, rows first; returns (N, h, W, C) row maxima, which the way back needs, and (N, h, w, C) maxima."""
-    h, w = x_NHWC.shape[1] // 2, x_NHWC.shape[2] // 2
-    rows_NhWC = torch.maximum(x_NHWC[:, 0 : 2 * h : 2], x_NHWC[:, 1 : 2 * h : 2])
-    return rows_NhWC, torch.maximum(rows_NhWC[:, :, 0 : 2 * w : 2], rows_NhWC[:, :, 1 : 2 * w : 2])
-
-
-def max_pool_backward(grad_NhwC: Tensor, x_NHWC: Tensor, rows_NhWC: Tensor) -> Tensor:
-    """Gradient to the largest of each window, by the sign bit of differences; of equals, to the left, upper one."""
-    grad_rows_NhWC = torch.empty_like(rows_NhWC)
-    _route(grad_NhwC, rows_NhWC, grad_rows_NhWC, dim=2)
-    grad_NHWC = torch.empty_like(x_NHWC)
-    _route(grad_rows_NhWC, x_NHWC, grad_NHWC, dim=1)
-    return grad_NHWC
-
-
-def _route(grad: Tensor, source: Tensor, out: Tensor, *, dim: int) -> None:
-    """Writes `grad` to the larger of each pair of `source` along `dim`, 0 to the other and to an odd remainder."""
-    bits = _BITS[source.dtype]
-    length = source.shape[dim] // 2 * 2
-    pair = [slice(None)] * dim
-    first, second = (*pair, slice(0, length, 2)), (*pair, slice(1, length, 2))
-    second_wins = torch.sub(source[first], source[second]).view(bits).bitwise_right_shift_(bits.itemsize * 8 - 1)
-    grad_bits, out_bits = grad.view(bits), out.view(bits)
-    out_second = out_bits[second]
-    torch.bitwise_and(grad_bits, second_wins, out=out_second)
-    torch.bitwise_xor(grad_bits, out_second, out=out_bits[first])
-    if length < source.shape[dim]:
-        out.select(dim, length).zero_()
-
-
 def sum_pool(x_NHWC: Tensor) -> Tensor:
     """2x2 sums, rows first."""
     h, w = x_NHWC.shape[1] // 2, x_NHWC.shape[2] // 2

@@ -140,7 +140,7 @@ class _Search:
             state = trial.state
             if trial.outcome == "repeated":
                 _, curve, state = self._curves_by_fingerprint.get(trial.candidate.fingerprint, (None, curve, state))
-            else:
+            elif state is not TrialState.FAIL:
                 self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, curve, state)
             self._strategy.remember(trial.params, trial.number, curve, state)
             self._count(trial.counts)
@@ -257,6 +257,8 @@ class _Search:
             self._strategy.learn(number, curve, state=known_state)
         else:
             self._curves_by_fingerprint[running.candidate.fingerprint] = (number, curve, state)
+            if state is TrialState.FAIL:  # what failed, such as with its runner, may be tried again
+                del self._curves_by_fingerprint[running.candidate.fingerprint]
             self._strategy.learn(number, curve, state=state)
         if state is TrialState.COMPLETE and accuracy is not None:
             self._rank(number, running.candidate, accuracy, best_epoch or 0)

@@ -151,6 +151,11 @@ def open_study(storage: Storage, name: str, settings: Mapping[str, Any], *, engi
                 "Give those, or start another study with --study NAME"
             )
         return record
+    alike = [other.study_name for other in storage.get_all_studies() if other.study_name.lower() == name.lower()]
+    if alike:
+        raise StudyError(
+            f"study {name!r} would share the folder of {alike[0]!r} on some systems; give another --study NAME"
+        )
     with quiet_optuna():
         study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
     storage.set_study_user_attr(study_id, SETTINGS, settings)
@@ -191,12 +196,12 @@ def hold(folder: Path, name: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except OSError as error:
-        raise StudyError(f"{folder}: cannot be written: {error.strerror}") from error
     except Timeout as error:
         raise StudyError(
             f"study {name!r} is being run by another process; wait for it, or give --study NAME"
         ) from error
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         yield
     finally:

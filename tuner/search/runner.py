@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tuner.data.dataset import ImageDataset
 from tuner.data.images import Preprocessing
-from tuner.data.resident import ResidentData, load_resident
+from tuner.data.opening import TrainingData, open_data
+from tuner.data.resident import Statistics
 from tuner.data.sources import load_cached
-from tuner.data.splits import split_development
+from tuner.data.splits import Split, split_development
 from tuner.training.candidate import Candidate
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
 from tuner.training.engine import Engine, prepare_process
@@ -79,6 +82,8 @@ class ImageTrainer:
     """The real trainer: trains a task on a cached data set, and keeps the weights of its best epoch in a file.
 
     Small enough to be sent to another process, which opens the data set by itself from the same memory-mapped file.
+    `image_bytes` is what the images may take; more are streamed. `statistics` are the pixels' mean and standard
+    deviation, where they are known already.
     """
 
     dataset_folder: Path
@@ -86,7 +91,9 @@ class ImageTrainer:
     study_folder: Path
     split_seed: int
     engine: Engine
-    _opened: list[ResidentData] = field(default_factory=list, compare=False, repr=False)
+    image_bytes: int = sys.maxsize
+    statistics: Statistics | None = None
+    _opened: list[TrainingData] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         """Train a task; the data set is opened with the first one."""
@@ -103,16 +110,26 @@ class ImageTrainer:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": []}
 
-    def _open(self) -> ResidentData:
+    def _open(self) -> TrainingData:
         if not self._opened:
             prepare_process(self.engine)
             dataset = load_cached(self.dataset_folder)
-            split = split_development(dataset, seed=self.split_seed)
-            self._opened.append(load_resident(dataset, split, device=torch.device(self.engine.device)))
+            self._opened.append(
+                open_data(
+                    dataset,
+                    self._split(dataset),
+                    device=torch.device(self.engine.device),
+                    memory_bytes=self.image_bytes,
+                    statistics=self.statistics,
+                )
+            )
         return self._opened[0]
 
+    def _split(self, dataset: ImageDataset) -> Split:
+        return split_development(dataset, seed=self.split_seed)
+
     def _checkpoint(
-        self, task: TrialTask, data: ResidentData, result: EpochResult, weights: Mapping[str, Tensor]
+        self, task: TrialTask, data: TrainingData, result: EpochResult, weights: Mapping[str, Tensor]
     ) -> Checkpoint:
         input_spec = task.candidate.architecture.input
         return Checkpoint(

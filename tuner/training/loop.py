@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.factory import build_model, initialise
-from tuner.data.resident import ResidentData
+from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine, build_optimizer, input_dtype, place, prepare_step
 from tuner.training.schedule import learning_rate_factor
@@ -42,7 +42,7 @@ class Diverged(Exception):  # noqa: N818 - an outcome that whoever drives the lo
     """The loss of an epoch was not finite."""
 
 
-def train(candidate: Candidate, data: ResidentData, *, engine: Engine, seed: int) -> Iterator[EpochResult]:
+def train(candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int) -> Iterator[EpochResult]:
     """Train a resolved candidate from fresh weights and yield a result after each of its epochs.
 
     Stop asking, and the training stops. Every epoch draws from a seed of its own, so that epoch n depends on the
@@ -79,7 +79,7 @@ def train(candidate: Candidate, data: ResidentData, *, engine: Engine, seed: int
         yield EpochResult(epoch, train_loss, validation_loss, validation_accuracy, seconds, model.state_dict())
 
 
-def evaluate(model: nn.Module, data: ResidentData, *, engine: Engine) -> tuple[float, float]:
+def evaluate(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training."""
     model.eval()
     device = torch.device(engine.device)

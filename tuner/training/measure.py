@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from platformdirs import user_cache_dir
 from torch import Tensor
 
 from tuner.architecture.blocks import PlainBlock
@@ -21,6 +22,7 @@ from tuner.architecture.layers import Dropout
 from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
+from tuner.errors import DeviceError
 from tuner.training.candidate import Recipe
 from tuner.training.engine import (
     Engine,
@@ -121,9 +123,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Runners:
-    """How many trials at once a device bears, and why."""
+    """How many trials at once a device bears, and why. `num_threads` is for a runner that has the CPU to itself."""
 
     count: int
+    num_threads: int
     why: str
 
 
@@ -163,6 +166,11 @@ def measure_engine(device: torch.device, shape: Shape, *, num_threads: int) -> M
     return Measurement(engine, tuple(verdicts), measure_runners(engine, shape))
 
 
+def machine_cache_dir() -> Path:
+    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR."""
+    return Path(os.environ.get("TUNER_CACHE_DIR") or user_cache_dir("tuner"))
+
+
 def load_or_measure(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Measurement:
     """What was measured before on this device with these versions, or a new measurement, which is then kept."""
     known = [device_name(device), str(device), *map(str, (_measured_shape(shape), num_threads, CHOICES))]
@@ -174,10 +182,15 @@ def load_or_measure(device: torch.device, shape: Shape, *, num_threads: int, cac
         except (ValueError, TypeError, KeyError):
             path.unlink()  # cut short or of another version: measured anew
     measurement = measure_engine(device, shape, num_threads=num_threads)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DeviceError(
+            f"{cache_dir}: cannot be written: {error.strerror}; set TUNER_CACHE_DIR to a folder"
+        ) from error
     return measurement
 
 
@@ -192,14 +205,15 @@ def measure_runners(engine: Engine, shape: Shape) -> Runners:
         cores = num_cores()
         speedup = thread_speedup(engine, shape, num_threads=cores) if cores > 1 else 1.0
         why = f"{cores} threads make one runner {speedup:.2f} times faster"
-        return Runners(cores, why) if speedup < cores else Runners(1, why)
+        num_threads = cores if speedup > MIN_GAIN else 1
+        return Runners(cores if speedup < cores else 1, num_threads, why)
     if device.type == "cuda":
         busy = busy_share(engine, shape)
         for_each = GPU_CONTEXT_BYTES + 4 * torch.cuda.max_memory_allocated(device)
         by_memory = int(torch.cuda.mem_get_info(device)[0] // for_each)
         count = max(1, min(round(1 / busy), by_memory, num_cores(), MAX_RUNNERS_PER_GPU))
-        return Runners(count, f"one runner keeps the GPU busy {busy:.0%} of the time; its memory holds {by_memory}")
-    return Runners(1, "one device")
+        return Runners(count, 1, f"one runner keeps the GPU busy {busy:.0%} of the time; its memory holds {by_memory}")
+    return Runners(1, 1, "one device")
 
 
 def thread_speedup(engine: Engine, shape: Shape, *, num_threads: int) -> float:

@@ -184,7 +184,7 @@ def line_of(event: DataReady | SearchEvent, view: SearchView) -> str:
             return (
                 f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate, "
                 f"{height}x{width}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "
-                f"device {event.device}{notes}"
+                f"{event.held}; device {event.device}{notes}"
             )
         case SearchStarted():
             if event.num_counted >= event.num_trials:

@@ -1,0 +1,177 @@
+"""The fast form against the plain modules: values, gradients, statistics, dropout."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.strategies import architectures
+from tuner.architecture import layers as own
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.fast import FastForm, fast_form
+from tuner.architecture.fused import can_fuse
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.architecture.trace import resolve
+
+EVERY_ACTIVATION = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid")
+
+
+def without_dropout(architecture: Architecture) -> Architecture:
+    blocks = tuple(
+        copy.replace(block, dropout=0.0) if hasattr(copy, "replace") else _plain(block) for block in architecture.blocks
+    )
+    return resolve(Architecture(architecture.input, blocks, Head(architecture.head.pooling)))
+
+
+def _plain(block: PlainBlock) -> PlainBlock:
+    return PlainBlock(**{**block.__dict__, "dropout": 0.0})
+
+
+def images_for(architecture: Architecture, *, count: int = 4, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    images_NCHW = torch.randn(count, *architecture.input_shape, generator=generator)
+    return images_NCHW.contiguous(memory_format=torch.channels_last)
+
+
+def learn(
+    model: nn.Sequential, architecture: Architecture, form: FastForm | None, images_NCHW: Tensor
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Logits, gradients and buffers of one step, in plain modules where `form` is None."""
+    model = copy.deepcopy(model).train()
+    model.to(memory_format=torch.channels_last)
+    forward = model if form is None else fast_form(model, architecture, form)
+    logits_NK = forward(images_NCHW)
+    (logits_NK.float() * torch.linspace(-1, 1, logits_NK.numel()).view_as(logits_NK)).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(gradients) == len(list(model.parameters()))
+    return logits_NK.detach(), gradients, list(model.buffers())
+
+
+def distance(one: list[Tensor], other: list[Tensor]) -> float:
+    """Of two lists of tensors, as a share of the other's length."""
+    apart = sum(float((a.float() - b.float()).square().sum()) for a, b in zip(one, other, strict=True))
+    length = sum(float(b.float().square().sum()) for b in other)
+    return (apart / max(length, 1e-20)) ** 0.5
+
+
+@settings(max_examples=60)
+@given(architecture=architectures(max_side=12), early=st.booleans())
+def test_the_fast_form_learns_as_the_plain_modules_do(architecture: Architecture, early: bool) -> None:
+    architecture = without_dropout(architecture)
+    model = build_model(architecture)
+    initialise(model, seed=1)
+    images_NCHW = images_for(architecture)
+    logits, gradients, buffers = learn(model, architecture, FastForm(early_pooling=early), images_NCHW)
+    plain_logits, plain_gradients, plain_buffers = learn(model, architecture, None, images_NCHW)
+    torch.testing.assert_close(logits, plain_logits, atol=1e-4, rtol=1e-4)
+    assert distance(gradients, plain_gradients) < 1e-3
+    for buffer, plain_buffer in zip(buffers, plain_buffers, strict=True):
+        torch.testing.assert_close(buffer, plain_buffer, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+@pytest.mark.parametrize("pooling", ["none", "max", "average"])
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION)
+def test_in_bf16_every_block_is_near_the_plain_one(activation: str, pooling: str, normalization: str) -> None:
+    block = PlainBlock(16, activation=activation, pooling=pooling, normalization=normalization)  # type: ignore[arg-type]
+    architecture = resolve(Architecture(InputSpec(3, 9, 12, 5), (block, block), Head()))
+    model = build_model(architecture)
+    initialise(model, seed=2)
+    images_NCHW = images_for(architecture, count=16)
+    fast = learn(model, architecture, FastForm(), images_NCHW.bfloat16())
+    plain = learn(model, architecture, None, images_NCHW)
+    assert fast[0].dtype == torch.bfloat16
+    assert all(gradient.dtype == torch.float32 for gradient in fast[1])
+    assert distance([fast[0]], [plain[0]]) < 0.05
+    assert distance(fast[1], plain[1]) < 0.2  # bf16 also decides near ties of a pooling window otherwise
+
+
+def test_blocks_of_every_kind_are_fused_and_others_run_layer_by_layer() -> None:
+    plain = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.MaxPool2d(3, 2), nn.Dropout(0.2)]
+    assert can_fuse(plain)
+    assert not can_fuse([nn.Conv2d(3, 4, 3), nn.GELU(), nn.AvgPool2d(3, 3)])
+    assert not can_fuse([nn.Conv2d(3, 4, 3), nn.Softplus()])
+    assert not can_fuse([nn.Linear(3, 4), nn.ReLU()])
+
+
+def test_negative_slopes_of_batch_norm_are_pooled_as_torch_does() -> None:
+    block = PlainBlock(8, activation="relu", pooling="max", normalization="batch")
+    architecture = resolve(Architecture(InputSpec(1, 8, 8, 3), (block,), Head()))
+    model = build_model(architecture)
+    initialise(model, seed=0)
+    with torch.no_grad():
+        model[1].weight.copy_(torch.linspace(-1, 1, 8))
+    images_NCHW = images_for(architecture)
+    fast, plain = (learn(model, architecture, form, images_NCHW) for form in (FastForm(), None))
+    torch.testing.assert_close(fast[0], plain[0], atol=1e-5, rtol=1e-5)
+    assert distance(fast[1], plain[1]) < 1e-4
+
+
+def test_one_image_over_one_pixel_learns() -> None:
+    block = PlainBlock(4, normalization="batch", dropout=0.1)
+    architecture = resolve(Architecture(InputSpec(1, 1, 1, 3), (block, block), Head()))
+    model = build_model(architecture)
+    logits, gradients, _ = learn(model, architecture, FastForm(), images_for(architecture, count=1))
+    assert bool(logits.isfinite().all())
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9])
+def test_byte_dropout_has_its_rate_its_scale_and_no_memory(rate: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    dropout = own.Dropout(rate).train()
+    ones = torch.ones(400, 1000, dtype=dtype)
+    draws = torch.stack([dropout(ones).float() for _ in range(10)])
+    dropped = draws == 0
+    deviation = (rate * (1 - rate) / draws.numel()) ** 0.5
+    assert abs(float(dropped.float().mean()) - rate) < 5 * deviation + 1 / 256
+    assert abs(float(draws.mean()) - 1) < 0.02
+    # Neighbours, and the same place in two draws, are dropped together no more often than chance has it.
+    for one, other in ((dropped[:, :, 1:], dropped[:, :, :-1]), (dropped[1:], dropped[:-1])):
+        together = float((one & other).float().mean())
+        assert abs(together - float(one.float().mean()) * float(other.float().mean())) < 0.003
+
+
+def test_the_mean_rate_of_byte_dropout_is_the_rate_asked_for_though_a_byte_has_256_values() -> None:
+    torch.manual_seed(0)
+    kept = [own.keep_of_256_from(0.301) for _ in range(4000)]
+    assert set(kept) == {178, 179}
+    assert abs(sum(kept) / len(kept) / 256 - 0.699) < 1e-4 * 3
+
+
+def test_byte_dropout_sends_the_gradient_where_the_value_went() -> None:
+    torch.manual_seed(0)
+    values = torch.randn(64, 64, requires_grad=True)
+    out = own.Dropout(0.4).train()(values)
+    out.sum().backward()
+    assert values.grad is not None
+    torch.testing.assert_close(values.grad * values.detach(), out.detach())
+    assert torch.equal(own.Dropout(0.4).eval()(values), values)
+
+
+@pytest.mark.parametrize("function", [(own.tanh, torch.tanh), (own.elu, nn.functional.elu)])
+def test_own_functions_have_torchs_values(function: tuple[object, object]) -> None:
+    ours, torchs = function
+    values = torch.linspace(-30, 30, 10_001)
+    torch.testing.assert_close(ours(values), torchs(values), atol=3e-7, rtol=1e-6)  # type: ignore[operator]
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9), channels=st.integers(1, 5))
+def test_sum_pooling_is_four_times_average_pooling_both_ways(height: int, width: int, channels: int) -> None:
+    if min(height, width) < 2:
+        return
+    values = torch.randn(2, channels, height, width).contiguous(memory_format=torch.channels_last).requires_grad_()
+    pooled = nn.functional.avg_pool2d(values, 2)
+    torch.testing.assert_close(own.sum_pool(own.nhwc(values.detach())).permute(0, 3, 1, 2) / 4, pooled.detach())
+    gradient = torch.randn_like(pooled)
+    pooled.backward(gradient)
+    back = own.sum_pool_backward(own.nhwc(gradient), own.nhwc(values.detach()).shape).permute(0, 3, 1, 2) / 4
+    assert values.grad is not None
+    torch.testing.assert_close(back, values.grad)

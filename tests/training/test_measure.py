@@ -1,0 +1,126 @@
+"""The choices of the engine: what is wrong or slower is left out, and said; tested with choices wrong on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tuner.architecture import fused
+from tuner.training import measure
+from tuner.training.engine import Engine
+from tuner.training.measure import (
+    CHOICES,
+    Choice,
+    Measurement,
+    Verdict,
+    check_architectures,
+    check_engine,
+    judge,
+    load_or_measure,
+    measure_engine,
+)
+
+FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
+SHAPE = (1, 8, 8)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("choice", CHOICES["cpu"], ids=lambda choice: choice.name)
+def test_every_fast_way_of_a_cpu_agrees_with_the_plain_step(choice: Choice) -> None:
+    base = replace(FUSED, precision="fp32") if choice.requires else Engine()
+    assert check_engine(choice.engine(base)).problem == ""
+
+
+def test_the_whole_fast_engine_agrees_in_both_precisions() -> None:
+    exact, rough = (check_engine(replace(FUSED, precision=precision)) for precision in ("fp32", "bf16"))
+    assert exact.problem == rough.problem == ""
+    assert exact.loss_difference < rough.loss_difference
+    assert exact.weight_difference < rough.weight_difference
+
+
+def test_between_them_the_checked_networks_have_everything_that_a_block_may_have() -> None:
+    blocks = [block for architecture in check_architectures() for block in architecture.blocks]
+    assert {block.activation for block in blocks} == {
+        "relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid",
+    }  # fmt: skip
+    assert {block.pooling for block in blocks} == {"none", "max", "average"}
+    assert {block.normalization for block in blocks} == {"none", "batch"}
+
+
+def wrong_gradient(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda grad, x, y: function(grad, x, y) * 0.5
+
+
+@pytest.mark.parametrize("activation", list(fused.ACTIVATIONS), ids=lambda activation: activation.__name__)
+def test_a_wrong_gradient_of_any_activation_is_found(activation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, gradient = fused.ACTIVATIONS[activation]
+    monkeypatch.setitem(fused.ACTIVATIONS, activation, (values, wrong_gradient(gradient)))
+    assert "differ" in check_engine(FUSED).problem
+
+
+def test_a_wrong_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, gradient = fused.ACTIVATIONS[torch.nn.ReLU]
+    monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
+    assert "losses differ" in check_engine(FUSED).problem
+
+
+def test_a_value_that_is_not_finite_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, gradient = fused.ACTIVATIONS[torch.nn.ReLU]
+    monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) / 0, gradient))
+    assert check_engine(FUSED).problem != ""
+
+
+def test_a_dropout_with_another_rate_or_scale_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.architecture.layers.keep_of_256_from", lambda p: 200)
+    assert "it drops" in check_engine(FUSED).problem
+
+
+def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel here")
+
+    monkeypatch.setattr("tuner.training.engine.fast_form", fail)
+    verdict = judge(Choice("blocks", "layers", "fused", {}), Engine(), SHAPE)
+    assert not verdict.is_taken
+    assert "no such kernel here" in verdict.problem
+
+
+def test_a_way_that_is_slower_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.011))
+    verdict = judge(Choice("channels_last", False, True, {}), Engine(), SHAPE)
+    assert (verdict.is_taken, verdict.problem) == (False, "no faster")
+
+
+def test_a_way_that_is_faster_and_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.005))
+    verdict = judge(Choice("channels_last", False, True, {}), Engine(), SHAPE)
+    assert (verdict.is_taken, verdict.problem) == (True, "")
+
+
+def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
+    assert [type(verdict) for verdict in first.verdicts] == [Verdict] * len(first.verdicts)
+    monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
+    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == first
+
+
+def test_a_kept_measurement_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+    load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
+    (path,) = tmp_path.glob("engine-*.json")
+    path.write_text(path.read_text()[:20])
+    assert isinstance(load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path), Measurement)
+    assert Measurement.from_json(__import__("json").loads(path.read_text())).engine.device == "cpu"
+
+
+def test_the_engine_has_just_what_its_verdicts_say() -> None:
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    for verdict in measured.verdicts:
+        assert getattr(measured.engine, verdict.name) == (verdict.fast if verdict.is_taken else verdict.plain)
+        assert verdict.is_taken == (not verdict.problem)
+    assert measured.runners.count >= 1
