@@ -31,6 +31,12 @@ from tuner.training.loop import Diverged, EpochResult
 
 
 @pytest.fixture
+def _nobody_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what happens to a trial that goes on: no rungs."""
+    monkeypatch.setattr("tuner.search.strategy.rungs", lambda epochs: ())
+
+
+@pytest.fixture
 def study(tmp_path: Path) -> Rehearsal:
     return Rehearsal(tmp_path)
 
@@ -90,7 +96,7 @@ def test_a_pruned_trial_has_the_reason_and_a_complete_one_none(
     finished: tuple[Rehearsal, list[SearchEvent]],
 ) -> None:
     for end in ended(finished[1]):
-        assert ("below the median" in end.reason) == (end.outcome == "pruned")
+        assert ("go on" in end.reason) == (end.outcome == "pruned")
         assert (end.num_epochs < EPOCHS) == (end.outcome == "pruned")
 
 
@@ -148,6 +154,7 @@ def test_a_stored_trial_is_built_again_from_the_database_alone(
         assert stored.user_attrs["architecture"]
 
 
+@pytest.mark.usefixtures("_nobody_stops")
 def test_optuna_reads_a_running_study(study: Rehearsal) -> None:
     running = search(study.record(), study.plan(5), InProcess(rehearse), clock=lambda: 0.0)
     for event in running:
@@ -207,6 +214,7 @@ def test_a_repeated_candidate_is_stored_but_not_trained_again(tmp_path: Path) ->
         assert not event.counts
 
 
+@pytest.mark.usefixtures("_nobody_stops")
 def test_a_trainer_that_raises_fails_the_trial_alone(study: Rehearsal) -> None:
     def fails_at_times(task: TrialTask) -> Iterator[EpochResult]:
         return ends_with(ValueError("no such\nthing"), after=2)(task) if task.number in (1, 3) else rehearse(task)
@@ -222,6 +230,7 @@ def test_a_trainer_that_raises_fails_the_trial_alone(study: Rehearsal) -> None:
     assert "no such" in stored.user_attrs["details"]
 
 
+@pytest.mark.usefixtures("_nobody_stops")
 @pytest.mark.parametrize(("after", "is_counted"), [(0, False), (2, True)])
 def test_a_diverged_trial_is_pruned_with_the_reason_and_counts_with_an_epoch(
     study: Rehearsal, after: int, is_counted: bool
@@ -324,6 +333,7 @@ def test_a_study_with_uncounted_trials_goes_on_as_if_it_had_not_been_interrupted
     assert {trial.outcome for trial in whole.record().trials()} >= {"complete", "diverged", "failed", "rejected"}
 
 
+@pytest.mark.usefixtures("_nobody_stops")
 @pytest.mark.parametrize("epoch", [0, 1, 4])
 def test_closing_leaves_the_running_trial_waiting_and_the_next_run_takes_it_up_whole(
     study: Rehearsal, epoch: int
@@ -373,6 +383,7 @@ def clock_of(seconds_an_epoch: float) -> tuple[Any, Any]:
     return train, lambda: now[0]
 
 
+@pytest.mark.usefixtures("_nobody_stops")
 def test_a_budget_ends_the_search_and_stores_what_was_running(study: Rehearsal) -> None:
     train, clock = clock_of(10.0)
     events = study.run(50, trainer=train, clock=clock, budget_seconds=145.0)

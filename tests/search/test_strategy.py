@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
 from tuner.architecture.spec import InputSpec
-from tuner.search.strategy import MIN_TRIALS, NUM_RANDOM, Strategy
+from tuner.search.strategy import NUM_RANDOM, Strategy, rungs
 from tuner.space.sampling import Params, distributions, first_params, suggest
 
 DIGITS = InputSpec(1, 8, 8, 10)
@@ -142,7 +142,7 @@ def test_the_sampler_learns_to_propose_what_scores_well() -> None:
     assert sum(rates[-20:]) / 20 < 0.5 * sum(rates[:NUM_RANDOM]) / NUM_RANDOM
 
 
-def after(*curves: Mapping[int, float], epochs: int = 10) -> Strategy:
+def after(*curves: Mapping[int, float], epochs: int = 20) -> Strategy:
     """A strategy that remembers trials with these curves."""
     strategy = Strategy({}, seed=0, epochs=epochs)
     for number, curve in enumerate(curves):
@@ -150,61 +150,52 @@ def after(*curves: Mapping[int, float], epochs: int = 10) -> Strategy:
     return strategy
 
 
-FOUR = [{1: 0.1, 2: 0.2, 3: 0.3}, {1: 0.2, 2: 0.4, 3: 0.5}, {1: 0.3, 2: 0.6, 3: 0.5}, {1: 0.4, 2: 0.8, 3: 0.9}]
+SIX = [{1: 0.5, 2: level, 3: level + 0.05} for level in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(1, ()), (2, (1,)), (3, (1,)), (5, (2,)), (9, (1, 3)), (20, (2, 7)), (30, (1, 3, 10))]
+)
+def test_rungs_lie_a_factor_of_three_apart_and_never_at_the_end(epochs: int, expected: tuple[int, ...]) -> None:
+    assert rungs(epochs) == expected
 
 
 @pytest.mark.parametrize(
     ("others", "curve", "stops"),
     [
-        # The others' best by epoch 2: 0.2, 0.4, 0.6, 0.8; the median is 0.5.
-        (FOUR, {1: 0.1, 2: 0.49}, True),
-        (FOUR, {1: 0.1, 2: 0.5}, False),
-        (FOUR, {1: 0.1, 2: 0.51}, False),
-        # Best so far counts, not the last.
-        (FOUR, {1: 0.55, 2: 0.1}, False),
-        # By epoch 3: 0.3, 0.5, 0.6 (of epoch 2), 0.9; the median is 0.55.
-        (FOUR, {1: 0.1, 2: 0.5, 3: 0.54}, True),
-        (FOUR, {1: 0.1, 2: 0.5, 3: 0.56}, False),
-        # Epoch 1 of 10 lies in the warm-up.
-        (FOUR, {1: 0.0}, False),
-        # Three others are too few.
-        (FOUR[:3], {1: 0.0, 2: 0.0}, False),
-        # One that did not reach the epoch says nothing about it.
-        ([*FOUR[:3], {1: 0.9}], {1: 0.0, 2: 0.0}, False),
-        # Nobody got to epoch 4.
-        (FOUR, {1: 0.0, 2: 0.0, 4: 0.0}, False),
+        # Epoch 2 of 20 is a rung. Seven have got there, so that three go on; by then the others had 0.5 and 0.6.
+        (SIX, {1: 0.1, 2: 0.39}, True),
+        (SIX, {1: 0.1, 2: 0.5}, False),
+        (SIX, {1: 0.1, 2: 0.51}, False),
+        # Best so far counts, not the last; of the others too: theirs by epoch 2 is at least 0.5.
+        (SIX, {1: 0.55, 2: 0.1}, False),
+        # Epochs 1 and 3 are no rungs.
+        (SIX, {1: 0.0}, False),
+        (SIX, {1: 0.0, 2: 0.9, 3: 0.0}, False),
+        # The first one to get to a rung goes on; of two, the better one.
+        ([], {1: 0.0, 2: 0.0}, False),
+        ([{1: 0.0, 2: 0.2}], {1: 0.0, 2: 0.1}, True),
+        ([{1: 0.0, 2: 0.2}], {1: 0.0, 2: 0.3}, False),
+        # Equals go on together.
+        ([{1: 0.0, 2: 0.2}], {1: 0.0, 2: 0.2}, False),
+        # One that did not reach the rung says nothing about it.
+        ([{1: 0.9}], {1: 0.0, 2: 0.0}, False),
     ],
 )
-def test_a_trial_stops_below_the_median_of_the_others_best_so_far(
+def test_a_trial_stops_at_a_rung_unless_it_is_of_the_best_third_there(
     others: list[Mapping[int, float]], curve: Mapping[int, float], stops: bool
 ) -> None:
-    assert len(FOUR) == MIN_TRIALS
-    assert bool(after(*others).reason_to_stop(len(others), curve)) == stops
+    assert bool(after(*others, epochs=20).reason_to_stop(len(others), curve)) == stops
 
 
 def test_the_reason_to_stop_names_the_values() -> None:
-    reason = after(*FOUR).reason_to_stop(4, {1: 0.1, 2: 0.25})
-    assert reason == "best accuracy 25.00% after epoch 2, below the median 50.00%"
-
-
-def test_a_trial_is_not_stopped_at_its_last_epoch() -> None:
-    assert after(*FOUR, epochs=3).reason_to_stop(4, {1: 0.0, 2: 0.0}) != ""
-    assert after(*FOUR, epochs=2).reason_to_stop(4, {1: 0.0, 2: 0.0}) == ""
-
-
-@pytest.mark.parametrize(("epochs", "first_possible"), [(2, 1), (6, 1), (7, 2), (13, 2), (14, 3), (20, 4)])
-def test_nobody_is_stopped_in_the_first_fifteen_percent(epochs: int, first_possible: int) -> None:
-    strategy = after(*[dict.fromkeys(range(1, epochs + 1), 0.9)] * 4, epochs=epochs)
-    stopped = [
-        epoch for epoch in range(1, epochs + 1) if strategy.reason_to_stop(9, dict.fromkeys(range(1, epoch + 1), 0.1))
-    ]
-    assert stopped == list(range(first_possible, epochs))
+    reason = after({2: 0.5}, {2: 0.4}, epochs=20).reason_to_stop(2, {1: 0.1, 2: 0.25})
+    assert reason == "best accuracy 25.00% after epoch 2: place 3 of 3, where 1 go on"
 
 
 def test_a_trial_is_not_held_against_itself_and_running_ones_count() -> None:
-    strategy = Strategy({}, seed=0, epochs=10)
+    strategy = Strategy({}, seed=0, epochs=20)
     for number in range(4):
-        for epoch in (1, 2):
-            assert strategy.reason_to_stop(number, dict.fromkeys(range(1, epoch + 1), 0.5)) == ""
-    assert strategy.reason_to_stop(3, {1: 0.5, 2: 0.1, 3: 0.1}) == ""
+        assert strategy.reason_to_stop(number, {1: 0.5, 2: 0.5}) == ""
+    assert strategy.reason_to_stop(3, {1: 0.5, 2: 0.5}) == ""
     assert strategy.reason_to_stop(4, {1: 0.1, 2: 0.1}) != ""
