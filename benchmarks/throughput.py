@@ -23,6 +23,7 @@ from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.sources import load_development
 from tuner.data.splits import Split
+from tuner.hardware import device_name, num_cores
 from tuner.pipeline import input_spec_of
 from tuner.search.coordinator import SearchPlan, describe, search
 from tuner.search.events import TrialEnded
@@ -34,7 +35,6 @@ from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace, load_space
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine, choose_device
-from tuner.training.hardware import device_name, num_cores
 from tuner.training.measure import load_or_measure
 
 NUM_VALIDATION = 5_000

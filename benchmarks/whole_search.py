@@ -15,11 +15,11 @@ import torch
 from benchmarks.textbook import Rows, train_textbook
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
+from tuner.hardware import device_name, num_cores
 from tuner.pipeline import RunOptions, input_spec_of, run_events
 from tuner.search.events import EpochFinished, SearchEnded, TrialEnded
 from tuner.space.sampling import suggest
 from tuner.space.schema import load_space
-from tuner.training.hardware import device_name, num_cores
 
 GOAL = 0.986
 SPACE = "cnn"

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from math import ceil
 from pathlib import Path
 
 from tuner.architecture.spec import InputSpec
@@ -15,6 +16,7 @@ from tuner.data.opening import how_it_is_held, measure_statistics, memory_for_im
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
 from tuner.errors import StudyError
+from tuner.hardware import devices_for, memory_bytes, num_cores
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
 from tuner.search.executors import local_executor
@@ -24,7 +26,6 @@ from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
-from tuner.training.hardware import devices_for, memory_bytes, num_cores
 from tuner.training.measure import load_or_measure, machine_cache_dir
 
 SMALL_SET = 10_000
@@ -110,7 +111,9 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         record = open_study(storage, name, settings, engine=engine)
         engine = record.engine
         choose_device(engine.device)
-        image_bytes = min(map(memory_for_images, devices))
+        # On a CPU the runners share one copy of the images; on a GPU each has its own.
+        num_copies = 1 if device.type == "cpu" else ceil(num_runners / len(devices))
+        image_bytes = min(map(memory_for_images, devices)) // num_copies
         held = how_it_is_held(dataset, device=device, memory_bytes=image_bytes)
         yield _data_ready(name, dataset, split, engine, held)
         statistics = measure_statistics(dataset, split, memory_bytes=image_bytes)

@@ -4,13 +4,13 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
 from tuner.architecture.spec import InputSpec
-from tuner.search.strategy import NUM_RANDOM, Strategy, rungs
+from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, NUM_RANDOM, Strategy, rungs
 from tuner.space.sampling import Params, distributions, first_params, suggest
 
 DIGITS = InputSpec(1, 8, 8, 10)
@@ -199,3 +199,32 @@ def test_a_trial_is_not_held_against_itself_and_running_ones_count() -> None:
         assert strategy.reason_to_stop(number, {1: 0.5, 2: 0.5}) == ""
     assert strategy.reason_to_stop(3, {1: 0.5, 2: 0.5}) == ""
     assert strategy.reason_to_stop(4, {1: 0.1, 2: 0.1}) != ""
+
+
+def test_the_sampler_forgets_all_but_the_best_and_the_latest_and_resumes_to_the_same() -> None:
+    space = {"x": FloatDistribution(0.0, 1.0), "y": IntDistribution(1, 9)}
+    saw, remembers = (Strategy(space, seed=3, epochs=5) for _ in range(2))
+    told = []
+    for number in range(MAX_SEEN + 20):
+        trial = saw.propose(number)
+        params = {"x": trial.suggest_float("x", 0.0, 1.0), "y": trial.suggest_int("y", 1, 9)}
+        # The best ones are early, and so would be forgotten if only the latest were kept.
+        curve = {1: 1.0 - number / 1_000 - params["x"] / 10_000}
+        saw.learn(number, curve, state=TrialState.COMPLETE)
+        told.append((params, curve))
+    for number, (params, curve) in enumerate(told):
+        remembers.remember(params, number, curve, TrialState.COMPLETE)
+    for strategy in (saw, remembers):
+        assert len(strategy._mirror.trials) == KEPT_BEST + KEPT_LATEST + 20
+        assert strategy._mirror.best_value == max(curve[1] for _, curve in told)
+    one, other = (strategy.propose(999) for strategy in (saw, remembers))
+    assert one.suggest_float("x", 0.0, 1.0) == other.suggest_float("x", 0.0, 1.0)
+
+
+def test_a_running_trial_is_still_known_after_the_sampler_has_forgotten() -> None:
+    strategy = Strategy({"x": FloatDistribution(0.0, 1.0)}, seed=0, epochs=5)
+    strategy.propose(0).suggest_float("x", 0.0, 1.0)
+    for number in range(1, MAX_SEEN + 1):
+        strategy.remember({"x": 0.5}, number, {1: 0.5}, TrialState.COMPLETE)
+    strategy.learn(0, {1: 0.9}, state=TrialState.COMPLETE)
+    assert strategy._mirror.best_value == 0.9

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from tuner.data.dataset import ImageDataset
 from tuner.data.resident import ResidentData, Statistics, load_resident
 from tuner.data.splits import Split, channel_statistics
 from tuner.data.streamed import StreamedData, find_images, load_streamed, streamed_statistics
+from tuner.hardware import memory_bytes as memory_of
 
 IMAGES_SHARE = 0.4
 """Of a machine's memory, or of what is free on a device, that images may take; beyond it they are streamed."""
@@ -115,7 +115,7 @@ def memory_for_images(device: torch.device) -> int:
     elif device.type == "mps":
         available = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     else:
-        available = psutil.virtual_memory().total
+        available = memory_of(device)
     return int(IMAGES_SHARE * available)
 
 

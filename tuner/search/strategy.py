@@ -17,6 +17,8 @@ from tuner.training.seeds import derive_seed
 
 NUM_RANDOM = 10
 """Trials sampled at random before TPE has enough to learn from; Optuna's own default."""
+MAX_SEEN, KEPT_BEST, KEPT_LATEST = 250, 50, 100
+"""Trials that the sampler learns from at most; which it keeps when there are so many."""
 ETA = 3
 """One in so many goes on at a rung, and rungs lie this factor of epochs apart."""
 
@@ -42,27 +44,23 @@ class Strategy:
     The sampler sees a study in memory that is built from the record and can be told what the record cannot express: a
     stopped trial's best epoch instead of its last, a repeated trial's known result. Each trial is sampled from a seed
     of its own, so that a study that was interrupted goes on with the same trials.
+
+    TPE grows slower with every trial that it has seen. When it has seen MAX_SEEN, it forgets all but the best
+    KEPT_BEST, which are what it samples from, and the KEPT_LATEST latest.
     """
 
     def __init__(self, distributions: Mapping[str, BaseDistribution], *, seed: int, epochs: int) -> None:
         self._distributions = dict(distributions)
         self._seed = seed
         self._epochs = epochs
-        with warnings.catch_warnings(), quiet_optuna():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._mirror = optuna.create_study(
-                direction="maximize", sampler=JointTPESampler(self._distributions, seed=0)
-            )
-        self._open: dict[int, Trial] = {}
         self._curves: dict[int, dict[int, float]] = {}
+        self._open: dict[int, Trial] = {}
+        self._seen: dict[int, FrozenTrial] = {}
+        self._mirror = self._new_mirror()
 
     def propose(self, number: int, params: Mapping[str, Any] | None = None) -> Trial:
         """The mirror's next trial, its parameters still to be suggested, or fixed to `params`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._mirror.sampler = JointTPESampler(
-                self._distributions, seed=derive_seed(self._seed, "sampler", number) % 2**32
-            )
+        self._mirror.sampler = self._sampler(number)
         if params is not None:
             self._mirror.enqueue_trial(dict(params))
         trial = self._mirror.ask()
@@ -72,29 +70,60 @@ class Strategy:
     def learn(self, number: int, curve: Mapping[int, float], *, state: TrialState) -> None:
         """Tell the sampler how a proposed trial ended; `curve` is its validation accuracy by epoch."""
         trial = self._open.pop(number)
-        self._curves[number] = dict(curve)
-        if curve and state is TrialState.COMPLETE:
-            self._mirror.tell(trial, max(curve.values()))
-        else:
-            if curve:
-                trial.report(max(curve.values()), step=max(curve))
-            self._mirror.tell(trial, state=TrialState.FAIL if state is TrialState.FAIL else TrialState.PRUNED)
+        seen = self._as_seen(trial.params, curve, state)
+        for step, value in seen.intermediate_values.items():
+            trial.report(value, step)
+        self._mirror.tell(trial, seen.value, state=seen.state)
+        self._keep(number, curve, seen)
 
     def remember(self, params: Mapping[str, Any], number: int, curve: Mapping[int, float], state: TrialState) -> None:
         """Take over a trial that ended in an earlier run, as `propose` and `learn` would have left it."""
-        self._curves[number] = dict(curve)
+        seen = self._as_seen(params, curve, state)
+        self._mirror.add_trial(seen)
+        self._keep(number, curve, seen)
+
+    def _as_seen(self, params: Mapping[str, Any], curve: Mapping[int, float], state: TrialState) -> FrozenTrial:
+        """A trial as the sampler is told of it: complete or stopped with its best epoch's accuracy, or failed."""
         complete = state is TrialState.COMPLETE and bool(curve)
         if state is not TrialState.FAIL:
             state = TrialState.COMPLETE if complete else TrialState.PRUNED
-        self._mirror.add_trial(
-            create_trial(
-                state=state,
-                value=max(curve.values()) if complete else None,
-                params=dict(params),
-                distributions=self._distributions,
-                intermediate_values={max(curve): max(curve.values())} if curve and not complete else {},
-            )
+        return create_trial(
+            state=state,
+            value=max(curve.values()) if complete else None,
+            params=dict(params),
+            distributions=self._distributions,
+            intermediate_values={max(curve): max(curve.values())} if curve and not complete else {},
         )
+
+    def _keep(self, number: int, curve: Mapping[int, float], seen: FrozenTrial) -> None:
+        self._curves[number] = dict(curve)
+        self._seen[number] = seen
+        if len(self._seen) >= MAX_SEEN:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Give the sampler a new mirror with the best and the latest trials, and with those that are running."""
+        ranked = sorted(self._seen, key=lambda number: (-max(self._curves[number].values(), default=-1.0), number))
+        kept = sorted({*ranked[:KEPT_BEST], *sorted(self._seen)[-KEPT_LATEST:]})
+        self._seen = {number: self._seen[number] for number in kept}
+        self._mirror = self._new_mirror()
+        for seen in self._seen.values():
+            self._mirror.add_trial(seen)
+        for number, trial in self._open.items():
+            running = create_trial(
+                state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions, value=None
+            )
+            self._mirror.add_trial(running)
+            self._open[number] = Trial(self._mirror, self._mirror.get_trials(deepcopy=False)[-1]._trial_id)
+
+    def _new_mirror(self) -> optuna.Study:
+        with quiet_optuna():
+            return optuna.create_study(direction="maximize", sampler=self._sampler(0))
+
+    def _sampler(self, number: int) -> TPESampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return JointTPESampler(self._distributions, seed=derive_seed(self._seed, "sampler", number) % 2**32)
 
     def reason_to_stop(self, number: int, curve: Mapping[int, float]) -> str:
         """Why a trial should not go on after its last epoch; empty when it should.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -118,6 +119,17 @@ def keep_freed_memory(keep: bool) -> bool:
 def input_dtype(engine: Engine) -> torch.dtype:
     """Of the images that a step takes. Fused blocks follow the dtype of their input; autocast casts by itself."""
     return torch.bfloat16 if engine.blocks == "fused" and engine.precision == "bf16" else torch.float32
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """No TF32 within the block: scores are fp32's, as plain torch computes them."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 def place(model: nn.Module, engine: Engine) -> None:

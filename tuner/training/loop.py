@@ -14,7 +14,7 @@ from torch.nn import functional
 from tuner.architecture.factory import build_model, initialise
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, build_optimizer, input_dtype, place, prepare_step
+from tuner.training.engine import Engine, build_optimizer, exact_arithmetic, input_dtype, place, prepare_step
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
 
@@ -85,7 +85,7 @@ def evaluate(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[f
     device = torch.device(engine.device)
     loss_sum = torch.zeros((), device=device)
     num_correct = torch.zeros((), device=device, dtype=torch.int64)
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_arithmetic():
         batches = data.validation_batches(EVALUATION_BATCH, dtype=torch.float32, channels_last=engine.channels_last)
         for images_NCHW, labels_N in batches:
             logits_NK = model(images_NCHW)

@@ -23,6 +23,7 @@ from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.errors import DeviceError
+from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_name, num_cores
 from tuner.training.candidate import Recipe
 from tuner.training.engine import (
     Engine,
@@ -34,7 +35,6 @@ from tuner.training.engine import (
     prepare_step,
 )
 from tuner.training.graph import WARM_UP_STEPS
-from tuner.training.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_name, num_cores
 from tuner.versions import package_versions
 
 BATCH_SIZE = 64

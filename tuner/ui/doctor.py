@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tuner.training.hardware import device_name, memory_bytes, num_cores
+from tuner.hardware import device_name, memory_bytes, num_cores
 from tuner.training.measure import Measurement
 from tuner.versions import package_versions
 

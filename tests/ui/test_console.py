@@ -1,0 +1,125 @@
+"""What a person sees of a search: the live view in a real terminal emulation, and lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.pipeline import DataReady
+from tuner.search.events import (
+    BestTrial,
+    EpochFinished,
+    SearchEnded,
+    SearchEvent,
+    SearchStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from tuner.training.candidate import Candidate, Recipe
+from tuner.training.loop import EpochResult
+from tuner.ui.console import SearchView, format_seconds, progress_reporter, sparkline, watch
+
+CANDIDATE = Candidate(Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(16, pooling="max"),), Head()), Recipe())
+BEST = BestTrial(0, 0.9931, 3, 12_810)
+EVENTS: list[DataReady | SearchEvent] = [
+    DataReady(
+        "digits-cnn", "digits", (1, 8, 8), 10, 1149, 288, "cpu", "91.9 KiB of images: held in memory", ("a note",)
+    ),
+    SearchStarted("digits-cnn", 3, 0, {}, None, 2, 4),
+    TrialStarted(0, CANDIDATE, 12_810, 0),
+    TrialStarted(1, CANDIDATE, 12_810, 1),
+    *[EpochFinished(0, EpochResult(epoch, 0.5, 0.5, 0.9 + epoch / 33, 0.1)) for epoch in (1, 2, 3)],
+    TrialEnded(0, "complete", "", 3, 0.9931, 4, 2.0, BEST),
+    EpochFinished(1, EpochResult(1, 0.5, 0.5, 0.5, 0.1)),
+]
+REST: list[SearchEvent] = [
+    TrialEnded(1, "pruned", "place 2 of 2, where 1 go on", 1, 0.5, 1, 1.0, BEST),
+    TrialEnded(2, "failed", "RuntimeError: no luck", None, None, 0, 0.1, BEST),
+    SearchEnded(2, "the time budget is used up"),
+]
+
+
+def shown(view: SearchView, *, width: int = 100) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=False).print(view)
+    return stream.getvalue()
+
+
+def test_the_view_has_progress_running_trials_the_best_and_the_counts() -> None:
+    view = SearchView()
+    for event in EVENTS:
+        view.take(event)
+    text = shown(view)
+    assert "1/3 trials" in text
+    assert "left" in text
+    assert "1/4" in text
+    assert "50.00%" in text
+    assert "16 k3 relu max2" in text
+    assert "best   trial 0: 99.31% at epoch 3, 12,810 parameters" in text
+    assert "1 complete  0 pruned  0 failed" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_the_view_fits_every_terminal(width: int) -> None:
+    view = SearchView()
+    for event in EVENTS:
+        view.take(event)
+    assert max(len(line) for line in shown(view, width=width).splitlines()) <= width
+
+
+def test_elsewhere_there_is_a_line_for_each_trial_and_the_reason_of_an_early_end() -> None:
+    stream = io.StringIO()
+    view = watch([*EVENTS, *REST], Console(file=stream, width=200))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("digits: 1,149 images to train on, 288 to validate, 8x8, grey, 10 classes")
+    assert lines[1] == "a note"
+    assert lines[2] == "study digits-cnn: 3 trials, at most 4 epochs each"
+    assert lines[3] == "[1/3] trial 0  complete  99.31% at epoch 3  2.0 s"
+    assert lines[4] == "[2/3] trial 1  pruned  50.00% at epoch 1  1.0 s  (place 2 of 2, where 1 go on)"
+    assert lines[5] == "[2/3] trial 2  failed  0.1 s  (RuntimeError: no luck)"
+    assert lines[6] == "the search ends with 2 of 3 trials: the time budget is used up"
+    assert view.outcomes == {"complete": 1, "pruned": 1, "failed": 1}
+
+
+def test_quiet_prints_nothing() -> None:
+    stream = io.StringIO()
+    watch([*EVENTS, *REST], Console(file=stream), quiet=True)
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_is_redrawn_and_ends_with_the_last_state() -> None:
+    stream = io.StringIO()
+    watch([*EVENTS, *REST], Console(file=stream, force_terminal=True, width=100))
+    assert "2/3 trials" in stream.getvalue()
+    assert "1 complete  1 pruned  1 failed" in stream.getvalue()
+
+
+def test_a_curve_is_drawn_from_its_lowest_to_its_highest() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0.1, 0.5, 0.9]) == "▁▄█"
+    assert sparkline([0.5, 0.5]) == "▁▁"
+    assert len(sparkline([0.1] * 500)) == 20
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (65, "1 min 05 s"), (3_599, "59 min 59 s"), (4_800, "1 h 20 min")],
+)
+def test_times_are_given_in_words(seconds: float, words: str) -> None:
+    assert format_seconds(seconds) == words
+
+
+def test_progress_of_downloads_ends_cleanly_and_is_none_when_quiet() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80)
+    with progress_reporter(console, quiet=False) as report:
+        assert report is not None
+        for done in (0, 50, 100):
+            report("decoding", done, 100)
+    assert "decoding" in stream.getvalue()
+    with progress_reporter(console, quiet=True) as silent:
+        assert silent is None
