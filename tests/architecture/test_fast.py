@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,14 +24,8 @@ EVERY_ACTIVATION = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoi
 
 
 def without_dropout(architecture: Architecture) -> Architecture:
-    blocks = tuple(
-        copy.replace(block, dropout=0.0) if hasattr(copy, "replace") else _plain(block) for block in architecture.blocks
-    )
+    blocks = tuple(replace(block, dropout=0.0) for block in architecture.blocks)
     return resolve(Architecture(architecture.input, blocks, Head(architecture.head.pooling)))
-
-
-def _plain(block: PlainBlock) -> PlainBlock:
-    return PlainBlock(**{**block.__dict__, "dropout": 0.0})
 
 
 def images_for(architecture: Architecture, *, count: int = 4, seed: int = 0) -> Tensor:

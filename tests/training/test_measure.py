@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_kept_measurement_that_is_damaged_is_made_anew(tmp_path: Path) -> None
     (path,) = tmp_path.glob("engine-*.json")
     path.write_text(path.read_text()[:20])
     assert isinstance(load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path), Measurement)
-    assert Measurement.from_json(__import__("json").loads(path.read_text())).engine.device == "cpu"
+    assert Measurement.from_json(json.loads(path.read_text())).engine.device == "cpu"
 
 
 def test_the_engine_has_just_what_its_verdicts_say() -> None:
