@@ -14,14 +14,13 @@ from torch import Tensor
 
 from tuner.architecture import fused
 from tuner.training import measure
+from tuner.training.check import check_architectures, check_engine
 from tuner.training.engine import Engine
 from tuner.training.measure import (
     CHOICES,
     Choice,
     Measurement,
     Verdict,
-    check_architectures,
-    check_engine,
     judge,
     load_or_measure,
     measure_engine,
