@@ -1,11 +1,15 @@
+import json
+import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tuner.errors import StudyError
+from tuner.errors import StudyError, TunerError
 from tuner.pipeline import (
     DataReady,
     RunOptions,
@@ -19,6 +23,8 @@ from tuner.pipeline import (
 from tuner.search.events import SearchEnded, TrialEnded
 from tuner.search.record import hold, load_study
 from tuner.training.checkpoint import load_checkpoint
+from tuner.training.engine import Engine
+from tuner.training.measure import Runners, load_or_measure, machine_cache_dir
 
 TINY = """
 [network]
@@ -163,6 +169,67 @@ def test_a_study_that_runs_is_refused_to_another_run(tmp_path: Path) -> None:
         run(options)
 
 
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    options = options_in(tmp_path, trials=1)
+    folder = options.studies / "digits-tiny"
+    folder.mkdir(parents=True)
+    for name in (".trial-00000.pt.4711.tmp", ".winner.pt.12.tmp", "my.tmp", "notes.txt", ".hidden"):
+        (folder / name).write_text("half")
+    events = run_events(options)
+    assert isinstance(next(events), DataReady)
+    events.close()
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {"my.tmp", "notes.txt", ".hidden"}
+
+
+def test_of_a_study_that_runs_nothing_is_removed_by_another_run(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+    folder = options.studies / "digits-tiny"
+    with hold(folder, "digits-tiny"):
+        (folder / ".trial-00000.pt.4711.tmp").write_text("half")
+        with pytest.raises(StudyError, match="is being run by another process"):
+            run(options)
+        assert (folder / ".trial-00000.pt.4711.tmp").exists()
+
+
+@pytest.mark.parametrize("where", ["studies", "studies/digits-tiny"])
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, where: str) -> None:
+    options = options_in(tmp_path)
+    path = tmp_path / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a file")
+    with pytest.raises(TunerError, match=re.escape(str(path))) as caught:
+        run(options)
+    assert "\n" not in str(caught.value)
+
+
+def engine_of(options: RunOptions) -> Engine:
+    """The engine that a study of these options gets; nothing is trained."""
+    events = run_events(options)
+    assert isinstance(next(events), DataReady)
+    events.close()
+    return load_study(existing_storage(options.studies), default_study_name(options)).engine
+
+
+def test_the_engine_does_not_depend_on_the_folder_of_studies(finished: RunOptions, tmp_path: Path) -> None:
+    engines = {engine_of(options_in(tmp_path / str(number))) for number in range(3)}
+    assert engines == {load_study(existing_storage(finished.studies), "digits-tiny").engine}
+    assert not list(tmp_path.rglob("engine-*.json"))  # one measurement a machine
+
+
+@pytest.mark.parametrize(("workers", "num_threads"), [(1, 6), (2, 4), (3, 2), (16, 1)])
+def test_one_runner_has_the_measured_threads_and_several_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, num_threads: int
+) -> None:
+    measured = load_or_measure(torch.device("cpu"), (1, 8, 8), num_threads=1, cache_dir=machine_cache_dir())
+    larger = replace(measured, runners=Runners(count=1, num_threads=6, why="as on a larger machine"))
+    cache_dir = shutil.copytree(machine_cache_dir(), tmp_path / "cache")
+    for kept in cache_dir.iterdir():
+        kept.write_text(json.dumps(larger.to_json()), encoding="utf-8")
+    monkeypatch.setenv("TUNER_CACHE_DIR", str(cache_dir))
+    monkeypatch.setattr("tuner.pipeline.num_cores", lambda: 8)
+    assert engine_of(options_in(tmp_path, workers=workers)).num_threads == num_threads
+
+
 def test_studies_that_are_not_there_are_refused_with_where_they_were_sought(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"no studies in .*nowhere: start one with `tuner run`"):
         existing_storage(tmp_path / "nowhere")
@@ -187,13 +254,36 @@ def test_a_study_is_named_after_its_data_set_and_its_space(dataset: str, space: 
     check_study_name(name)
 
 
-@pytest.mark.parametrize("name", ["a", "A9", "my-study_2.0", "0", "x" * 100])
+@pytest.mark.parametrize("name", ["a", "A9", "my-study_2.0", "0", "x" * 100, "console", "null", "com"])
 def test_a_name_that_can_be_a_folder_everywhere_is_taken(name: str) -> None:
     check_study_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x" * 101, ".hidden", "-x", "_x", "a/b", "a\\b", "..", "a.", "a b", "ä", "a\n", "a:b", "a*", "~"]
+    "name",
+    [
+        "",
+        "x" * 101,
+        ".hidden",
+        "-x",
+        "_x",
+        "a/b",
+        "a\\b",
+        "..",
+        "a.",
+        "a b",
+        "ä",
+        "a\n",
+        "a:b",
+        "a*",
+        "~",
+        "con",
+        "NUL",
+        "aux.x",
+        "com1",
+        "lpt9.txt",
+        "Prn",
+    ],
 )
 def test_a_name_that_cannot_be_a_folder_everywhere_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(StudyError, match="--study") as caught:

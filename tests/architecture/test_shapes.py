@@ -137,3 +137,11 @@ def test_the_written_arithmetic_is_true(architecture: Architecture) -> None:
 )
 def test_a_layer_is_typed_without_torchs_defaults(layer: Layer, source: str) -> None:
     assert layer.source == source
+
+
+@given(architectures(max_side=20))
+def test_the_typed_source_of_a_layer_builds_the_same_module(architecture: Architecture) -> None:
+    for layer in trace(architecture):
+        with torch.device("meta"):
+            typed = eval(layer.source, {"nn": nn})  # of our own making
+            assert repr(typed) == repr(getattr(nn, layer.kind)(**layer.arguments))

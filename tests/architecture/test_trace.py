@@ -88,6 +88,12 @@ def test_the_articles_network_has_the_articles_numbers() -> None:
         ),
         (replace(SAME, pooling="max"), (1, 1, 9), {"pooling": "none"}),
         (replace(SAME, pooling="none", pool_size=5, pool_stride=4), (1, 9, 9), {"pool_size": 2, "pool_stride": 2}),
+        # A stride that leaves one pixel anyway takes one value: 1 of a convolution, the window of a pool.
+        (replace(VALID, stride=2), (1, 3, 3), {"stride": 1}),
+        (replace(VALID, stride=2), (1, 3, 5), {}),
+        (replace(SAME, stride=2), (1, 2, 2), {}),
+        (replace(SAME, pooling="max", pool_size=3, pool_stride=1), (1, 3, 3), {"pool_stride": 3}),
+        (replace(SAME, pooling="max", pool_size=3, pool_stride=1), (1, 3, 4), {}),
     ],
 )
 def test_a_block_that_does_not_fit_is_cut_by_the_written_rule(
@@ -132,6 +138,11 @@ def fingerprint(architecture: Architecture) -> str:
             replace(SAME, pooling="max", pool_size=3, pool_stride=3),
         ),
         (replace(SAME, pool_size=3), replace(SAME, pool_stride=5)),
+        (VALID, replace(VALID, stride=2)),
+        (
+            replace(SAME, pooling="max", pool_size=3, pool_stride=1),
+            replace(SAME, pooling="max", pool_size=3, pool_stride=2),
+        ),
     ],
 )
 def test_blocks_that_build_one_network_resolve_to_one_value_and_one_fingerprint(
@@ -141,6 +152,20 @@ def test_blocks_that_build_one_network_resolve_to_one_value_and_one_fingerprint(
     assert first != second
     assert resolve(first) == resolve(second)
     assert fingerprint(first) == fingerprint(second)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (VALID, replace(VALID, stride=2)),
+        (replace(SAME, pooling="max", pool_size=3, pool_stride=1), replace(SAME, pooling="max", pool_size=3)),
+    ],
+)
+def test_a_stride_that_leaves_one_pixel_changes_no_logit(one: PlainBlock, other: PlainBlock) -> None:
+    models = [build_model(Architecture(InputSpec(1, 3, 3, 10), (block,), Head())) for block in (one, other)]
+    models[1].load_state_dict(models[0].state_dict())
+    images_NCHW = torch.randn(3, 1, 3, 3)
+    assert torch.equal(models[0](images_NCHW), models[1](images_NCHW))
 
 
 @given(architectures(), architectures())

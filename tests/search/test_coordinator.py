@@ -1,4 +1,7 @@
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,13 @@ from rehearsal import (
     writes_checkpoints,
 )
 
+from tests.strategies import make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.search.coordinator import MAX_UNCOUNTED, NUM_KEPT, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
-from tuner.search.executors import InProcess
-from tuner.search.runner import TrialTask, checkpoint_path
+from tuner.search.executors import Answer, InProcess
+from tuner.search.runner import Trainer, TrialTask, checkpoint_path
 from tuner.search.summary import summarise
 from tuner.space.sampling import candidate_from, distributions, first_params
 from tuner.training.loop import Diverged, EpochResult
@@ -214,6 +218,31 @@ def test_a_repeated_candidate_is_stored_but_not_trained_again(tmp_path: Path) ->
         assert not event.counts
 
 
+@pytest.mark.parametrize("num_a_run", [1, 9])
+def test_a_candidate_that_failed_may_be_tried_again(tmp_path: Path, num_a_run: int) -> None:
+    """Also when another run of the study proposes it."""
+    failed: set[str] = set()
+
+    def fails_first(task: TrialTask) -> Iterator[EpochResult]:
+        if task.candidate.fingerprint in failed:
+            return rehearse(task)
+        failed.add(task.candidate.fingerprint)
+        return ends_with(OSError("the disk was away"), after=1)(task)
+
+    study = Rehearsal(tmp_path, space=FINITE_SPACE)
+    events: list[SearchEvent] = []
+    for num_trials in range(num_a_run, 10, num_a_run):
+        events += study.run(num_trials, trainer=fails_first)
+    assert ending_of(events) == SearchEnded(9, "")  # all that there are
+    assert len(failed) == 9
+    trials = study.record().trials()
+    for fingerprint in failed:
+        outcomes = [trial.outcome for trial in trials if trial.candidate.fingerprint == fingerprint]
+        assert outcomes[0] == "failed"
+        assert outcomes[1] in ("complete", "pruned")
+        assert set(outcomes[2:]) <= {"repeated"}
+
+
 @pytest.mark.usefixtures("_nobody_stops")
 def test_a_trainer_that_raises_fails_the_trial_alone(study: Rehearsal) -> None:
     def fails_at_times(task: TrialTask) -> Iterator[EpochResult]:
@@ -273,6 +302,45 @@ def test_a_search_of_a_finite_space_gives_up_and_says_why(tmp_path: Path) -> Non
     assert ending_of(again) == ending
 
 
+class OneFastOneSlow:
+    """Two runners in this process, of which runner 0 answers at every fourth call only."""
+
+    num_runners = 2
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.executors = [InProcess(trainer), InProcess(trainer)]
+        self.num_calls = 0
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        self.executors[runner].start(0, task)
+
+    def next_epoch(self, runner: int) -> None:
+        self.executors[runner].next_epoch(0)
+
+    def stop(self, runner: int) -> None:
+        self.executors[runner].stop(0)
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
+        self.num_calls += 1
+        ready = (0, 1) if self.num_calls % 4 == 1 else (1,)
+        return [(runner, answer) for runner in ready for _, answer in self.executors[runner].answers(timeout)]
+
+
+def test_a_search_that_gives_up_while_a_trial_runs_lets_it_end_and_speaks_of_no_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.search.coordinator.MAX_UNCOUNTED", 20)
+    space = make_space(name="two", network={"num_blocks": 1}, block={"out_channels": [4, 8]})
+    study = Rehearsal(tmp_path, space=space)
+    events = list(search(study.record(), study.plan(50), OneFastOneSlow(rehearse)))
+    numbers = [event.number for event in ended(events)]
+    assert numbers.index(0) > 20  # when the slow one ended, the other runner had given up
+    assert ended(events)[numbers.index(0)].num_epochs == EPOCHS
+    assert all("budget" not in event.reason for event in ended(events))
+    assert ending_of(events).num_counted == 2
+    assert ending_of(events).reason.startswith("gave up after 20 trials in a row")
+
+
 # A study that goes on
 
 
@@ -300,6 +368,24 @@ def test_a_study_interrupted_between_two_trials_ends_as_if_it_had_not_been(
 ) -> None:
     events = study.run(24, until=lambda event: isinstance(event, TrialEnded) and event.number == number)
     assert len(ended(events)) == number + 1
+    study.run(24)
+    assert study.outcome() == finished[0].outcome()
+
+
+@pytest.mark.parametrize(
+    ("number", "epoch"),
+    [(0, 3), (12, 0), (12, 2), (12, 5), (13, 0), (13, 2)],  # 12 goes on, 13 is stopped after epoch 2
+)
+def test_a_study_interrupted_within_a_trial_ends_as_if_it_had_not_been(
+    finished: tuple[Rehearsal, list[SearchEvent]], study: Rehearsal, number: int, epoch: int
+) -> None:
+    def is_there(event: SearchEvent) -> bool:
+        if epoch == 0:
+            return isinstance(event, TrialStarted) and event.number == number
+        return isinstance(event, EpochFinished) and (event.number, event.result.epoch) == (number, epoch)
+
+    events = study.run(24, until=is_there)
+    assert is_there(events[-1])
     study.run(24)
     assert study.outcome() == finished[0].outcome()
 
@@ -368,6 +454,15 @@ def test_a_trial_of_a_process_that_was_killed_is_taken_up(study: Rehearsal) -> N
     assert [event.number for event in ended(events)] == [2, 3]
 
 
+def test_a_trial_of_another_program_at_the_end_does_not_stop_a_study_for_good(study: Rehearsal) -> None:
+    study.run(2)
+    foreign = optuna.load_study(study_name=study.name, storage=study.url)
+    foreign.tell(foreign.ask(), 0.99)
+    events = study.run(3)
+    assert [event.number for event in ended(events)] == [3]
+    assert ending_of(events) == SearchEnded(3, "")
+
+
 # Budget and checkpoints
 
 
@@ -408,6 +503,17 @@ def test_a_study_goes_on_after_its_budget_with_a_new_one(study: Rehearsal) -> No
     assert ending_of(study.run(5, trainer=train, clock=clock, budget_seconds=1e9)) == SearchEnded(5, "")
 
 
+@pytest.mark.usefixtures("_nobody_stops")
+def test_a_trial_taken_up_again_and_stopped_by_a_budget_has_one_score(study: Rehearsal) -> None:
+    study.run(1, until=lambda event: isinstance(event, EpochFinished) and event.result.epoch == 4)
+    train, clock = clock_of(10.0)
+    (end,) = ended(study.run(1, trainer=train, clock=clock, budget_seconds=15.0))
+    (trial,) = study.record().trials()
+    assert end.num_epochs == end.best_epoch == 2  # of the four before, none counts
+    assert (trial.best_epoch, trial.validation_accuracy) == (end.best_epoch, end.validation_accuracy)
+    assert list(trial.curve) == [1, 2]
+
+
 def best_of(trials: list[tuple[float, int]]) -> set[int]:
     return {number for _, number in sorted((-accuracy, number) for accuracy, number in trials)[:NUM_KEPT]}
 
@@ -439,3 +545,25 @@ def test_a_study_that_goes_on_knows_the_checkpoints_of_its_best(study: Rehearsal
     trials = study.record().trials()
     complete = [(trial.validation_accuracy or 0.0, trial.number) for trial in trials if trial.outcome == "complete"]
     assert kept_in(study.study_folder) == best_of(complete)
+
+
+# Beside the study
+
+
+LIBRARY_USER = """
+import sys
+from pathlib import Path
+from tests.search.rehearsal import Rehearsal
+print(len(Rehearsal(Path(sys.argv[1])).run(2)))
+"""
+
+
+def test_a_library_user_is_told_nothing_of_optuna(tmp_path: Path) -> None:
+    """In a process of its own: here Optuna is quiet already."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", LIBRARY_USER, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert int(done.stdout) > 2

@@ -1,6 +1,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ from tuner.data.sources import DataSpec, load_development
 from tuner.search.coordinator import search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess, LocalProcesses, local_executor
-from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask
+from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask, checkpoint_path
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
 from tuner.training.loop import EpochResult
@@ -24,6 +25,15 @@ def dies(task: TrialTask) -> Iterator[EpochResult]:
     """A trainer that takes its process with it, as a killed one or a crash in a library would."""
     yield next(rehearse(task))
     os._exit(7)
+
+
+def writes_before_it_answers(folder: Path, task: TrialTask) -> Iterator[EpochResult]:
+    """A trainer whose every epoch after the first takes a while and leaves a checkpoint."""
+    folder.mkdir(exist_ok=True)
+    for result in rehearse(task):
+        time.sleep(0.0 if result.epoch == 1 else 0.3)
+        checkpoint_path(folder, task.number).write_text(str(result.epoch))
+        yield result
 
 
 def children() -> list[psutil.Process]:
@@ -85,6 +95,47 @@ def test_a_process_that_dies_is_answered_for_and_replaced() -> None:
             assert runner == 0
             assert isinstance(answer, TrainingEnded)
             assert (answer.kind, answer.reason) == ("failed", "the process of runner 0 died (exit code 7)")
+
+
+def test_a_process_that_is_stopped_within_an_epoch_is_gone_at_once_and_the_next_trial_gets_another() -> None:
+    with local_executor([rehearse] * 2) as executor:
+        executor.start(0, TASK)
+        assert wait_for(executor) == [(0, next(rehearse(TASK)))]
+        (process,) = children()
+        executor.next_epoch(0)
+        executor.stop(0)
+        assert not process.is_running()
+        executor.start(0, TASK)
+        assert wait_for(executor) == [(0, next(rehearse(TASK)))]
+
+
+def test_a_process_that_is_stopped_between_two_epochs_takes_the_next_trial() -> None:
+    with local_executor([rehearse] * 2) as executor:
+        executor.start(0, TASK)
+        wait_for(executor)
+        before = children()
+        executor.stop(0)
+        executor.start(0, TASK)
+        assert wait_for(executor) == [(0, next(rehearse(TASK)))]
+        assert children() == before
+
+
+def test_a_budget_with_processes_leaves_no_traceback_and_no_checkpoint_of_a_stopped_trial(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = Rehearsal(tmp_path)
+    is_over: list[bool] = []  # the clock jumps when both trials have an epoch, and both are in the middle of the next
+    events = []
+    with local_executor([partial(writes_before_it_answers, study.study_folder)] * 2) as executor:
+        plan = study.plan(50, budget_seconds=1.0)
+        for event in search(study.record(), plan, executor, clock=lambda: 10.0 * bool(is_over)):
+            events.append(event)
+            if {event.number for event in events if isinstance(event, EpochFinished)} == {0, 1}:
+                is_over.append(True)
+    assert [event.reason for event in ended(events)] == ["the time budget is used up"] * 2
+    assert [trial.outcome for trial in study.record().trials()] == ["pruned"] * 2
+    assert list(study.study_folder.glob("*.pt")) == []
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def run_on_digits(

@@ -6,11 +6,13 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from rehearsal import SETTINGS, Rehearsal
+from rehearsal import DIGITS, EPOCHS, SETTINGS, Rehearsal
 
+from tests.strategies import make_space
 from tuner.errors import StudyError
 from tuner.search.record import hold, list_studies, load_study, open_study
 from tuner.search.storage import open_storage
+from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
 
 ENGINE = Engine("cpu", num_threads=3)
@@ -51,6 +53,16 @@ def test_a_study_of_other_settings_is_refused_with_what_differs(url: str, change
     assert open_study(open_storage(url), "a", SETTINGS, engine=ENGINE).settings == SETTINGS
 
 
+@pytest.mark.parametrize("name", ["pets", "PETS", "petS"])
+def test_a_study_whose_name_differs_in_case_alone_is_refused(url: str, name: str) -> None:
+    open_study(open_storage(url), "Pets", SETTINGS, engine=ENGINE)
+    with pytest.raises(StudyError, match=f"study '{name}' would share the folder of 'Pets' .* --study") as caught:
+        open_study(open_storage(url), name, SETTINGS, engine=ENGINE)
+    assert "\n" not in str(caught.value)
+    assert [record.name for record in list_studies(open_storage(url))] == ["Pets"]
+    assert open_study(open_storage(url), "Pets", SETTINGS, engine=ENGINE).settings == SETTINGS
+
+
 def test_a_change_deep_in_a_large_setting_is_told_in_one_short_line(url: str) -> None:
     large = {"space": {f"key{number}": number for number in range(100)}}
     open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
@@ -84,6 +96,18 @@ def test_trials_that_other_programs_put_into_the_study_are_left_out(tmp_path: Pa
     foreign = optuna.load_study(study_name=study.name, storage=study.url)
     foreign.tell(foreign.ask(), 0.99)
     assert [trial.number for trial in study.record().trials()] == [0, 1]
+
+
+def test_a_first_configuration_is_the_same_candidate_when_it_is_read_from_the_database(tmp_path: Path) -> None:
+    space = make_space(head={"dropout": {"low": 0.0, "high": 0.5}}, first=[{"block": [{}, {}], "head": {"dropout": 0}}])
+    study = Rehearsal(tmp_path, space=space)
+    study.run(1)
+    (trial,) = study.record().trials()
+    written, read = (
+        candidate_from(params, space, DIGITS, epochs=EPOCHS) for params in (*first_params(space), trial.params)
+    )
+    assert repr(written) == repr(read) == repr(trial.candidate)
+    assert written.fingerprint == read.fingerprint == trial.candidate.fingerprint
 
 
 def test_a_trial_is_written_whole_then_grows_then_ends(tmp_path: Path) -> None:

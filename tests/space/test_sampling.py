@@ -71,6 +71,13 @@ def test_random_params_reach_both_ends_of_a_range_and_every_choice() -> None:
     assert {params["block2_padding"] for params in drawn} == {"same", "valid"}
 
 
+def test_random_params_of_a_stepped_range_stay_below_its_high_end_where_floats_add_up_to_more() -> None:
+    space = make_space(head={"dropout": {"low": 0.0, "high": 0.3, "step": 0.1}})
+    drawn = {random_params(space, Random(seed))["head_dropout"] for seed in range(50)}
+    assert 0.1 * 3 > 0.3
+    assert drawn == {0.0, 0.1, 0.2, 0.3}
+
+
 @given(st.data())
 def test_the_resolved_candidate_is_the_same_function_of_the_same_params(data: st.DataObject) -> None:
     space = data.draw(st.sampled_from(list(ALL_SPACES.values())))
@@ -182,6 +189,11 @@ def test_a_rate_in_a_first_configuration_is_that_of_its_optimizer() -> None:
     assert (params["learning_rate_sgd"], params["learning_rate_adam"]) == (0.05, 1e-4)
 
 
+def test_a_whole_number_for_a_real_one_in_a_first_configuration_is_taken_as_real() -> None:
+    (params,) = first_params(make_space(**FIRST_SPACE, first=[{"block": [{}], "head": {"dropout": 0}}]))
+    assert repr(params["head_dropout"]) == "0.0"
+
+
 @pytest.mark.parametrize(
     ("first", "where"),
     [
@@ -197,6 +209,14 @@ def test_a_rate_in_a_first_configuration_is_that_of_its_optimizer() -> None:
         ({"block": [{}], "head": {"dropout": "much"}}, "head_dropout: .*got 'much'"),
         ({"block": [{}], "head": {"dropout": [0.1]}}, r"head_dropout: .*got \[0.1\]"),
         ({"block": [{}], "recipe": {"optimizer": "adamw"}}, "optimizer: .*got 'adamw'"),
+        ({"block": [{}], "recipe": {"speed": 3}}, r"recipe\.speed: not a parameter"),
+        # Text is no number, and 16.0 is no whole one.
+        ({"block": [{"out_channels": "16"}]}, "block1_out_channels: .*got '16'"),
+        ({"block": [{"out_channels": 16.0}]}, r"block1_out_channels: .*got 16\.0"),
+        ({"block": [{"kernel_size": 3.0}]}, r"block1_kernel_size: .*got 3\.0"),
+        ({"block": [{}], "head": {"dropout": "0.1"}}, "head_dropout: .*got '0.1'"),
+        ({"block": [{}], "head": {"dropout": False}}, "head_dropout: .*got False"),
+        ({"block": [{}], "recipe": {"learning_rate": "1e-3"}}, "learning_rate_adam: .*got '1e-3'"),
         ({"block": [{}], "recipe": {"learning_rate": 0.05}}, "learning_rate_adam: .*got 0.05"),
     ],
 )

@@ -118,6 +118,23 @@ def refusal(tmp_path: Path, text: str) -> str:
             BLOCK + RECIPE + "learning_rate = { adam = 1e-3, low = 0.1, high = 0.2 }",
             r"recipe\.learning_rate: give either one parameter for all optimizers or one for each",
         ),
+        (
+            BLOCK + RECIPE + "optimizer = ['adam', 'sgd']\nlearning_rate = { adam = 0.1, sgd = 0.2, log = true }",
+            r"recipe\.learning_rate: give either one parameter for all optimizers or one for each",
+        ),
+        (
+            BLOCK + RECIPE + "learning_rate = { adam = 0.1, shared = true }",
+            r"recipe\.learning_rate: give either one parameter for all optimizers or one for each",
+        ),
+        (
+            "[network]\nnum_blocks = { choices = [1, 2], shared = true }" + REST,
+            r"network: num_blocks: shared belongs in",
+        ),
+        (
+            "[head]\ndropout = { choices = [0.1, 0.2], shared = true }" + REST,
+            r"head: dropout: shared belongs in \[block",
+        ),
+        (REST + "batch_size = { choices = [8, 16], shared = true }", r"recipe: batch_size: shared belongs in \[block"),
         (BLOCK + RECIPE + "learning_rate = { rmsprop = 1e-3 }", r"recipe\.learning_rate\.rmsprop: unknown key"),
         (
             BLOCK + RECIPE + "learning_rate = { adam = { low = 0.2, high = 0.1 } }",

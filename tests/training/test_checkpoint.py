@@ -124,6 +124,17 @@ def zipped(path: Path) -> None:
         archive.writestr("hello.txt", "hello")
 
 
+def with_std(value: float) -> Damage:
+    """A checkpoint whose images are divided by something else."""
+
+    def damage(path: Path) -> None:
+        data = torch.load(path, weights_only=True)
+        data["preprocessing"]["std"] = [value] * len(data["preprocessing"]["std"])
+        torch.save(data, path)
+
+    return damage
+
+
 NO_BLOCK = {"input": {"channels": 1, "height": 8, "width": 8, "num_classes": 10}, "head": {}}
 
 
@@ -136,9 +147,8 @@ NO_BLOCK = {"input": {"channels": 1, "height": 8, "width": 8, "num_classes": 10}
         (lambda path: path.write_bytes(b"hello, this is a text"), "not a checkpoint of tuner"),
         (lambda path: path.write_bytes(pickle.dumps({"format": 1})), "not a checkpoint of tuner"),
         (lambda path: truncated(path, share=0.01), "not a checkpoint of tuner"),
-        # Here torch lets the system's own words through, which differ.
-        (lambda path: truncated(path, share=0.5), ""),
-        (lambda path: truncated(path, share=0.99), ""),
+        (lambda path: truncated(path, share=0.5), "not a checkpoint of tuner, or damaged ("),
+        (lambda path: truncated(path, share=0.99), "not a checkpoint of tuner, or damaged ("),
         (zipped, "not a checkpoint of tuner"),
         (lambda path: torch.save(Unknown(), path), "not a checkpoint of tuner"),
         (lambda path: torch.save([1, 2], path), "not a checkpoint of tuner: it has no format number"),
@@ -151,6 +161,13 @@ NO_BLOCK = {"input": {"channels": 1, "height": 8, "width": 8, "num_classes": 10}
         (changed(recipe={"learning_rate": -1.0}), "damaged checkpoint"),
         (changed(weights={}), "damaged checkpoint"),
         (changed(weights=3), "damaged checkpoint"),
+        (changed(weights={"0.weight": None}), "damaged checkpoint"),
+        (changed(scores=[1]), "damaged checkpoint"),
+        (changed(class_names=3), "damaged checkpoint"),
+        (changed(class_names=["a"]), "damaged checkpoint: class_names must be as many as"),
+        (changed(versions=None), "damaged checkpoint"),
+        (changed(format=torch.zeros(2)), "not a checkpoint of tuner: it has no format number"),
+        (with_std(0.0), "damaged checkpoint"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_a_whole_checkpoint_is_refused_in_one_line(
