@@ -284,7 +284,8 @@ class _Search:
 
     def _count(self, counts: bool) -> None:
         self._num_counted += counts
-        self._uncounted_in_a_row = 0 if counts else self._uncounted_in_a_row + 1
+        if self._uncounted_in_a_row < MAX_UNCOUNTED:  # once given up, a trial that still ran does not change it
+            self._uncounted_in_a_row = 0 if counts else self._uncounted_in_a_row + 1
 
     def _wants_more(self) -> bool:
         if self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline:
