@@ -45,8 +45,9 @@ def main() -> None:
     except USAGE_ERROR as error:
         _fail(error.format_message() if hasattr(error, "format_message") else str(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
         code = INTERRUPTED
+    if code == INTERRUPTED:  # Typer gives this for a KeyboardInterrupt that it has caught itself
+        print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -68,7 +69,7 @@ def run(
         str | None, typer.Option(help="Name of the study; after data set and space when left out.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of a trial; 20 below 10,000 training images, else 5.")
+        int | None, typer.Option(min=1, max=100_000, help="Epochs of a trial; 20 below 10,000 training images, else 5.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the sampling and the training.")] = 0,
     budget: Annotated[str | None, typer.Option(help="End after this time: 90s, 30m, 2h.")] = None,
@@ -272,7 +273,7 @@ def predict(
 
 def parse_duration(text: str) -> float:
     """Seconds of `90s`, `30m`, `2h`, `1h30m`. Raises typer.BadParameter."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    match = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?", text)
     seconds = 0
     if match:
         hours, minutes, rest = (int(part or 0) for part in match.groups())

@@ -232,7 +232,8 @@ class _Search:
             if running.curve:
                 self._executor.stop(runner)
                 del self._running[runner]
-                yield self._end(running, "pruned", reason)
+                is_done = len(running.curve) == self._plan.epochs
+                yield self._end(running, "complete" if is_done else "pruned", "" if is_done else reason)
 
     def _end(self, running: _Running, outcome: Outcome, reason: str, *, details: str = "") -> TrialEnded:
         """Write a trial's end, tell the sampler, and drop checkpoints that are no longer among the best."""
