@@ -1,7 +1,7 @@
 """Optuna's relational storage, with a trial written in two transactions instead of a hundred statements.
 
-Optuna checks every parameter of a new trial against an earlier one with two queries each: 34 ms for a trial of fifty
-parameters, where one insert of them all takes 3. The tables, and what any reader sees, are Optuna's own. It leans on
+Optuna checks every parameter of a new trial against an earlier one with two queries each, which
+takes several times as long as one insert of them all. The tables, and what any reader sees, are Optuna's own. It leans on
 Optuna's internal table classes, so a test holds a trial written here against one written by Optuna itself.
 """
 
