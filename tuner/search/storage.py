@@ -1,8 +1,8 @@
 """Optuna's relational storage, with a trial written in two transactions instead of a hundred statements.
 
-Optuna checks every parameter of a new trial against an earlier one with two queries each, which
-takes several times as long as one insert of them all. The tables, and what any reader sees, are Optuna's own. It leans on
-Optuna's internal table classes, so a test holds a trial written here against one written by Optuna itself.
+Optuna checks every parameter of a new trial against an earlier one with two queries each, which takes several times as
+long as one insert of them all. The tables, and what any reader sees, are Optuna's own. It leans on Optuna's internal
+table classes, so a test holds a trial written here against one written by Optuna itself.
 """
 
 from __future__ import annotations
