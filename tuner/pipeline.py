@@ -109,6 +109,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
         engine = replace(measured.engine, num_threads=num_threads)
         record = open_study(storage, name, settings, engine=engine)
+        record.save_data_spec(options.data_spec)
         engine = record.engine
         choose_device(engine.device)
         # On a CPU the runners share one copy of the images; on a GPU each has its own.

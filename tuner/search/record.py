@@ -15,14 +15,17 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.data.dataset import DataSpec
+from tuner.data.sources import KNOWN_NAMES
 from tuner.errors import StudyError
 from tuner.search.events import Outcome, counts
 from tuner.search.storage import Storage, quiet_optuna
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 
-SETTINGS, ENGINE = "tuner:settings", "tuner:engine"
-"""Study attributes: what a resumed search must share with the first one, and how its trials are computed."""
+SETTINGS, ENGINE, DATA, CONFIRMED = "tuner:settings", "tuner:engine", "tuner:data", "tuner:confirmed"
+"""Study attributes: what a resumed search must share with the first one, how its trials are computed, where its images
+come from, and what the confirmation of its winner found."""
 OBJECTIVE = "validation accuracy"
 
 
@@ -77,6 +80,29 @@ class StudyRecord:
     def engine(self) -> Engine:
         """How the trials of this study are computed."""
         return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
+
+    @property
+    def confirmed(self) -> dict[str, Any] | None:
+        """What the confirmation of the winner found, as `deliver.confirm` wrote it; None before there is one."""
+        found: dict[str, Any] | None = self.storage.get_study_user_attrs(self.study_id).get(CONFIRMED)
+        return found
+
+    def save_confirmed(self, confirmed: Mapping[str, Any] | None) -> None:
+        """Store what a confirmation found; None takes it back."""
+        self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
+
+    def data_spec(self, cache_dir: Path) -> DataSpec:
+        """Where the images of the study come from, for whoever needs them again; nothing is downloaded."""
+        data = self.storage.get_study_user_attrs(self.study_id)[DATA]
+        image_size = tuple(data["image_size"]) if data["image_size"] else None
+        return DataSpec(data["dataset"], Path(data["data_dir"]), cache_dir, image_size=image_size, download=False)
+
+    def save_data_spec(self, spec: DataSpec) -> None:
+        """Remember where the images come from, by absolute paths."""
+        path = Path(spec.dataset).expanduser()
+        dataset = str(path.resolve()) if path.is_dir() and spec.dataset not in KNOWN_NAMES else spec.dataset
+        data = {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": spec.image_size}
+        self.storage.set_study_user_attr(self.study_id, DATA, data)
 
     def trials(self) -> list[TrialRecord]:
         """Every trial, in the order of their numbers. Trials that other programs put into the study are left out."""

@@ -162,6 +162,11 @@ def checkpoint_path(study_folder: Path, number: int) -> Path:
     return study_folder / f"trial-{number:05}.pt"
 
 
+def confirmed_path(study_folder: Path) -> Path:
+    """Where the confirmed winner's weights lie, which are what a study delivers."""
+    return study_folder / "confirmed.pt"
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception says that memory ran out, on the device or here."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -10,12 +10,17 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import checkpoint_path
+from tuner.search.runner import checkpoint_path, confirmed_path
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study in a few numbers. `counts` is by outcome; `checkpoint` is the winner's, None when its file is gone."""
+    """A study in a few numbers.
+
+    counts: trials by outcome. checkpoint: of the best trial of the search, None when its file is gone.
+    confirmed: what the confirmation found, None before there is one. delivered: the confirmed winner's checkpoint, None
+    when there is none or its file is gone.
+    """
 
     study: str
     dataset: str
@@ -24,6 +29,8 @@ class StudySummary:
     counts: dict[str, int]
     best: TrialRecord | None
     checkpoint: Path | None
+    confirmed: dict[str, Any] | None = None
+    delivered: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `tuner show --json` prints."""
@@ -38,7 +45,14 @@ class StudySummary:
                 "checkpoint": str(self.checkpoint) if self.checkpoint else None,
             }
         trials = {"counted": self.num_counted, **self.counts}
-        return {"study": self.study, "dataset": self.dataset, "space": self.space, "trials": trials, "best": best}
+        return {
+            "study": self.study,
+            "dataset": self.dataset,
+            "space": self.space,
+            "trials": trials,
+            "best": best,
+            "confirmed": self.confirmed,
+        }
 
 
 def summarise(record: StudyRecord, *, studies: Path) -> StudySummary:
@@ -50,6 +64,7 @@ def summarise(record: StudyRecord, *, studies: Path) -> StudySummary:
         counts[outcome or trial.state.name.lower()] += 1
     best = best_trial(trials)
     path = checkpoint_path(studies / record.name, best.number) if best else None
+    delivered = confirmed_path(studies / record.name)
     settings = record.settings
     return StudySummary(
         study=record.name,
@@ -59,6 +74,8 @@ def summarise(record: StudyRecord, *, studies: Path) -> StudySummary:
         counts=dict(counts),
         best=best,
         checkpoint=path if path and path.is_file() else None,
+        confirmed=record.confirmed,
+        delivered=delivered if record.confirmed and delivered.is_file() else None,
     )
 
 

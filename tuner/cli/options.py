@@ -1,0 +1,92 @@
+"""What the commands share: options of the same name, how they are read, and how a study is found."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tuner.search.record import StudyRecord
+
+StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name; the latest when left out.")]
+Studies = Annotated[Path, typer.Option("--studies", help="Folder of the studies and their database.")]
+Storage = Annotated[str | None, typer.Option("--storage", help="Optuna storage URL instead of the folder's SQLite.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+STUDIES = Path("studies")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `2h`, `1h30m`. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?", text)
+    seconds = 0
+    if match:
+        hours, minutes, rest = (int(part or 0) for part in match.groups())
+        seconds = 3600 * hours + 60 * minutes + rest
+    if not seconds:
+        raise typer.BadParameter(f"--budget must be a time such as 90s, 30m or 1h30m, got {text!r}")
+    return float(seconds)
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """(height, width) of `64` or `48x64`. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise typer.BadParameter(f"--image-size must be N or HEIGHTxWIDTH, got {text!r}")
+    height, width = match.groups()
+    return int(height), int(width or height)
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """(channels, height, width) of `3x32x32`. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    if match is None or not all(1 <= int(side) <= 65_536 for side in match.groups()):
+        raise typer.BadParameter(f"--input must be CHANNELSxHEIGHTxWIDTH, such as 3x32x32, got {text!r}")
+    channels, height, width = map(int, match.groups())
+    return channels, height, width
+
+
+def parse_workers(text: str) -> int | None:
+    """A number of runners, None for `auto`. Raises typer.BadParameter."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise typer.BadParameter(f"--workers must be auto or a number from 1 to 1024, got {text!r}")
+    return int(text)
+
+
+def open_study(name: str | None, studies: Path, storage: str | None, *, silent: bool = False) -> StudyRecord:
+    """The study asked for, or the latest, which is then named."""
+    from tuner.pipeline import existing_storage
+    from tuner.search.record import load_study
+
+    quiet_optuna()
+    record = load_study(existing_storage(studies, storage), name)
+    if name is None and not silent:
+        typer.echo(f"study {record.name} (the latest)", err=True)
+    return record
+
+
+def prepare_libraries() -> None:
+    """Make sure that torch and torchvision fit together, and keep Optuna's log off the screen."""
+    from tuner.versions import check_installation
+
+    check_installation()
+    quiet_optuna()
+
+
+def quiet_optuna() -> None:
+    """Keep Optuna's log off the screen."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def folder_arguments(studies: Path, storage: str | None) -> str:
+    """What the next commands need so as to find the study again."""
+    arguments = [] if studies == STUDIES else ["--studies", str(studies)]
+    arguments += [] if storage is None else ["--storage", storage]
+    return "".join(f" {shlex.quote(argument)}" for argument in arguments)

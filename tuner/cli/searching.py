@@ -1,0 +1,151 @@
+"""Commands before and during a search: run, spaces, inspect, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import (
+    STUDIES,
+    Storage,
+    Studies,
+    folder_arguments,
+    open_study,
+    parse_duration,
+    parse_image_size,
+    parse_shape,
+    parse_workers,
+    prepare_libraries,
+)
+
+
+def run(
+    trials: Annotated[
+        int, typer.Option("--trials", "-n", min=1, help="Trials wanted in all, earlier ones included.")
+    ] = 50,
+    dataset: Annotated[
+        str, typer.Option(help="digits, mnist, cifar10, ... or the path of an image folder.")
+    ] = "digits",
+    space: Annotated[str, typer.Option(help="A search space: a bundled name (`tuner spaces`) or a TOML file.")] = "cnn",
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study; after data set and space when left out.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Epochs of a trial; 20 below 10,000 training images, else 5.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, the sampling and the training.")] = 0,
+    budget: Annotated[str | None, typer.Option(help="End after this time: 90s, 30m, 2h.")] = None,
+    workers: Annotated[str, typer.Option(help="Trials at once: a number, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    data_dir: Annotated[Path, typer.Option(help="Where data sets are, or are downloaded to.")] = Path("data"),
+    image_size: Annotated[str | None, typer.Option(help="Side of the images, N or HEIGHTxWIDTH.")] = None,
+    download: Annotated[bool, typer.Option(help="Download a data set that is not there.")] = True,
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Search for the best network, or go on with a search, until it has the trials wanted."""
+    duration = parse_duration(budget) if budget else float("inf")
+    size = parse_image_size(image_size) if image_size else None
+    num_workers = parse_workers(workers)
+    prepare_libraries()
+    from contextlib import closing
+
+    from rich.console import Console
+
+    from tuner.pipeline import RunOptions, load_summary, run_events
+    from tuner.ui.console import progress_reporter, watch, winner_lines
+
+    options = RunOptions(
+        dataset=dataset,
+        space=space,
+        study=study,
+        trials=trials,
+        epochs=epochs,
+        seed=seed,
+        budget_seconds=duration,
+        workers=num_workers,
+        device=device,
+        data_dir=data_dir,
+        image_size=size,
+        download=download,
+        studies=studies,
+        storage=storage,
+    )
+    console = Console()
+    with progress_reporter(console, quiet=quiet) as report, closing(run_events(options, report=report)) as events:
+        watch(events, console, quiet=quiet)
+    if not quiet:
+        for line in winner_lines(load_summary(options), arguments=folder_arguments(studies, storage)):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def spaces() -> None:
+    """List the bundled search spaces and what they sample."""
+    from rich.console import Console
+
+    from tuner.space.schema import bundled_spaces, load_space
+    from tuner.ui.tables import space_table
+
+    console = Console()
+    for name in bundled_spaces():
+        console.print(space_table(load_space(name)), "")
+
+
+def inspect(
+    target: Annotated[
+        str | None, typer.Argument(help="A space (bundled name or TOML file), or a study with --trial.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="A stored trial of the study.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Sample the space with this seed.")] = None,
+    image_shape: Annotated[str, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH.")] = "1x28x28",
+    num_classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 10,
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+) -> None:
+    """Show a network layer by layer: shapes, arithmetic, parameters, FLOPs.
+
+    Of a space: its first configuration, or a sample with --seed. Of a study: the network of one trial.
+    """
+    import random
+
+    from rich.console import Console
+
+    from tuner.architecture.spec import InputSpec
+    from tuner.space.sampling import candidate_from, first_params, random_params
+    from tuner.space.schema import load_space
+    from tuner.ui.tables import network_table
+
+    if trial is not None:
+        record = open_study(target, studies, storage)
+        stored = {one.number: one for one in record.trials()}
+        if trial not in stored:
+            raise typer.BadParameter(f"study {record.name!r} has {len(stored)} trials, and no trial {trial}")
+        candidate = stored[trial].candidate
+    elif target is None:
+        raise typer.BadParameter("inspect takes a space (`tuner spaces` lists them), or --trial with a study")
+    else:
+        loaded = load_space(target)
+        channels, height, width = parse_shape(image_shape)
+        first = first_params(loaded)
+        params = first[0] if first and seed is None else random_params(loaded, random.Random(seed or 0))
+        candidate = candidate_from(params, loaded, InputSpec(channels, height, width, num_classes), epochs=1)
+    Console().print(network_table(candidate))
+
+
+def doctor(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    image_shape: Annotated[str, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH of the images.")] = "1x28x28",
+) -> None:
+    """Measure this machine: which ways of training are the fastest here, and whether they compute what they should."""
+    shape = parse_shape(image_shape)
+    prepare_libraries()
+    from rich.console import Console
+
+    from tuner.training.engine import choose_device
+    from tuner.training.measure import measure_engine
+    from tuner.ui.doctor import doctor_report
+
+    Console().print(doctor_report(measure_engine(choose_device(device), shape, num_threads=1)))
