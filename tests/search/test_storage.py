@@ -42,6 +42,10 @@ def test_sqlite_is_in_write_ahead_mode_so_that_readers_never_wait(url: str, tmp_
 class OptunasOwn(RDBStorage):
     """What ours must leave in the tables: the same trial, written call by call through Optuna's public methods."""
 
+    def begin_trial(self, study_id: int, template: FrozenTrial) -> tuple[int, int]:
+        trial_id = self.create_new_trial(study_id, template)
+        return trial_id, self.get_trial_number_from_id(trial_id)
+
     def end_trial(self, trial_id: int, state: TrialState, values: list[float], attributes: dict[str, Any]) -> None:
         for key, value in attributes.items():
             self.set_trial_user_attr(trial_id, key, value)

@@ -136,8 +136,7 @@ class StudyRecord:
             system_attrs={},
             intermediate_values={},
         )
-        trial_id = self.storage.create_new_trial(self.study_id, template)
-        number = self.storage.get_trial_number_from_id(trial_id)
+        trial_id, number = self.storage.begin_trial(self.study_id, template)
         self._trial_ids[number] = trial_id
         return number
 
@@ -147,7 +146,7 @@ class StudyRecord:
 
     def report(self, number: int, epoch: int, validation_accuracy: float) -> None:
         """Store the validation accuracy of an epoch."""
-        self.storage.set_trial_intermediate_value(self._trial_ids[number], epoch, validation_accuracy)
+        self.storage.report(self._trial_ids[number], epoch, validation_accuracy)
 
     def end(
         self, number: int, state: TrialState, attributes: Mapping[str, Any], *, validation_accuracy: float | None

@@ -21,7 +21,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from tuner.errors import StudyError
@@ -32,6 +32,28 @@ SQLITE_TIMEOUT = 60.0
 
 class Storage(RDBStorage):
     """An RDBStorage whose trials are created whole and ended whole."""
+
+    def begin_trial(self, study_id: int, template: FrozenTrial) -> tuple[int, int]:
+        """Write a new trial in one transaction; its id and its number."""
+        with _create_scoped_session(self.scoped_session) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            trial = self._get_prepared_new_trial(study_id, template, session)
+            return cast(int, trial.trial_id), cast(int, trial.number)
+
+    def report(self, trial_id: int, step: int, value: float) -> None:
+        """Write an intermediate value of a running trial: as a new row, or over the one that an earlier run left."""
+        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+        row = {
+            "trial_id": trial_id,
+            "step": step,
+            "intermediate_value": stored,
+            "intermediate_value_type": kind,
+        }
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(models.TrialIntermediateValueModel.__table__), row)
+        except IntegrityError:
+            self.set_trial_intermediate_value(trial_id, step, value)
 
     def end_trial(
         self, trial_id: int, state: TrialState, values: Sequence[float], attributes: Mapping[str, Any]
@@ -69,7 +91,7 @@ class Storage(RDBStorage):
             for name, distribution in template_trial.distributions.items()
         ]
         if params:
-            session.execute(insert(models.TrialParamModel), params)
+            session.execute(insert(models.TrialParamModel.__table__), params)
         _insert_attributes(session, trial.trial_id, template_trial.user_attrs)
         trial.number = trial.count_past_trials(session)
         return trial
@@ -105,7 +127,7 @@ def quiet_optuna() -> Iterator[None]:
 def _insert_attributes(session: Session, trial_id: Any, attributes: Mapping[str, Any]) -> None:
     rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
     if rows:
-        session.execute(insert(models.TrialUserAttributeModel), rows)
+        session.execute(insert(models.TrialUserAttributeModel.__table__), rows)
 
 
 @cache
