@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tuner.data.dataset import Report
@@ -31,6 +31,8 @@ from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
+WIDE = 80
+"""Columns of a terminal from which on curves are shown."""
 REFRESH_PER_SECOND = 4
 
 
@@ -79,26 +81,37 @@ class SearchView:
             return None
         return (time.monotonic() - self.begun) / done * (self.num_trials - self.num_counted)
 
-    def __rich__(self) -> RenderableType:
-        head = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=max(self.num_trials, 1), completed=self.num_counted, width=30)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What is a number is shown whole at any width; in a narrow terminal networks are cut, and curves left out."""
+        is_wide = options.max_width >= WIDE
         left = self.seconds_left
+        study = Text(self.study, style="bold", no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(total=max(self.num_trials, 1), completed=self.num_counted, width=30)
+        progress = f"{self.num_counted}/{self.num_trials} trials"
         time_left = "" if left is None else f"about {format_seconds(left)} left"
-        head.add_row(Text(self.study, style="bold"), bar, f"{self.num_counted}/{self.num_trials} trials", time_left)
+        head = Table.grid(
+            Column(), Column(no_wrap=True), Column(no_wrap=True), Column(no_wrap=True), padding=(0, 2, 0, 0)
+        )
+        head.add_row(study, bar if is_wide else "", progress, time_left)
         table = Table(box=None, padding=(0, 1), header_style="dim", expand=False)
-        table.add_column("trial", justify="right")
-        table.add_column("network", max_width=60, no_wrap=True, overflow="ellipsis")
-        table.add_column("epoch", justify="right")
-        table.add_column("accuracy", justify="right")
-        table.add_column("", width=CURVE_WIDTH)
+        table.add_column("trial", justify="right", no_wrap=True)
+        table.add_column("network", max_width=60)
+        table.add_column("epoch", justify="right", no_wrap=True)
+        table.add_column("accuracy", justify="right", no_wrap=True)
+        if is_wide:
+            table.add_column("", width=CURVE_WIDTH, no_wrap=True)
         for number, trial in sorted(self.running.items()):
             accuracy = f"{trial.curve[-1]:.2%}" if trial.curve else ""
-            network = describe(trial.started.candidate)
-            table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, sparkline(trial.curve))
+            network = Text(describe(trial.started.candidate), no_wrap=True, overflow="ellipsis")
+            curve = [sparkline(trial.curve)] if is_wide else []
+            table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, *curve)
         best = Text("best   none yet", style="dim")
         if self.best is not None:
             best = Text(f"best   {describe_best(self.best)}", style="green")
-        return Group(head, table, best, Text(describe_outcomes(self.outcomes), style="dim"))
+        yield head
+        yield table
+        yield best
+        yield Text(describe_outcomes(self.outcomes), style="dim")
 
 
 def watch(events: Iterable[DataReady | SearchEvent], console: Console, *, quiet: bool = False) -> SearchView:
@@ -162,17 +175,15 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
         f"score    {best.validation_accuracy:.2%} validation accuracy at epoch {best.best_epoch}, "
         f"{best.num_parameters:,} parameters",
     ]
+    name = f"{summary.study}{arguments}"
     if summary.checkpoint is not None:
         lines.append(f"file     {summary.checkpoint}")
-    name = f"{summary.study}{arguments}"
-    return [
-        *lines,
-        "next",
-        f"  tuner export {name} -o best.pt",
-        "  tuner predict best.pt IMAGE...",
-        f"  tuner inspect {name} --trial {best.number}",
-        f"  tuner dashboard {name}",
-    ]
+        following = [f"tuner export {name} -o best.pt", "tuner predict best.pt IMAGE..."]
+    else:
+        lines.append("file     gone: it is not in the folder of this study; give the --studies that it was run with")
+        following = []
+    following += [f"tuner inspect {name} --trial {best.number}", f"tuner dashboard {name}"]
+    return [*lines, "next", *(f"  {command}" for command in following)]
 
 
 def line_of(event: DataReady | SearchEvent, view: SearchView) -> str:
