@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
@@ -17,11 +18,15 @@ from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
 from tuner.errors import StudyError
 from tuner.hardware import devices_for, memory_bytes, num_cores
+from tuner.option_rules import check_options
+from tuner.search.checkpoints import refuse_foreign_checkpoints
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
-from tuner.search.executors import local_executor
-from tuner.search.record import hold, load_study, open_study
+from tuner.search.executors import end_if_unguarded, local_executor
+from tuner.search.locks import hold, hold_record
+from tuner.search.record import find_study, load_study, open_study
 from tuner.search.runner import ImageTrainer
+from tuner.search.sqlite import sqlite_url
 from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.schema import load_space
@@ -37,7 +42,10 @@ MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL."""
+    """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL.
+
+    `run` and `run_events` raise OptionError for a value that an option cannot have.
+    """
 
     dataset: str = "digits"
     data_dir: Path = Path("data")
@@ -81,7 +89,10 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
 
     `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
     """
+    end_if_unguarded()
+    check_options(options)
     space = load_space(options.space)
+    _make_folder(options.studies)
     url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
     dataset = load_development(options.data_spec, report=report)
@@ -99,16 +110,16 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         "epochs": epochs,
     }
     folder = options.studies / name
-    with hold(folder, name):
+    storage = open_storage(url)
+    with _only_writer(options, storage, name, settings):
         for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink()
-        storage = open_storage(url)
         measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=machine_cache_dir())
         devices = devices_for(device, is_auto=options.device == "auto")
         num_runners = options.workers or measured.runners.count * len(devices)
         num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
         engine = replace(measured.engine, num_threads=num_threads)
-        record = open_study(storage, name, settings, engine=engine)
+        record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         record.save_data_spec(options.data_spec)
         engine = record.engine
         choose_device(engine.device)
@@ -144,6 +155,17 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             yield from events
 
 
+@contextmanager
+def _only_writer(options: RunOptions, storage: Storage, name: str, settings: dict[str, Any]) -> Iterator[None]:
+    """Hold a study, its record and its folder, once it is sure that both are this study's."""
+    folder = options.studies / name
+    with hold_record(storage.url, name):
+        known = find_study(storage, name, settings, data=options.data_spec)
+        with hold(folder, name):
+            refuse_foreign_checkpoints(folder, known, name)
+            yield
+
+
 def run(options: RunOptions) -> StudySummary:
     """Run or top up a study to its end, and say what it has come to."""
     for _ in run_events(options):
@@ -158,21 +180,25 @@ def load_summary(options: RunOptions) -> StudySummary:
 
 
 def existing_storage(studies: Path, storage: str | None = None) -> Storage:
-    """The storage of studies that were run before. Raises StudyError where there is none."""
+    """The storage of studies that were run before; on a disk that cannot be written it can be read.
+
+    Raises StudyError where there is none.
+    """
     if storage is None and not (studies / "tuner.db").is_file():
         raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
-    return open_storage(storage_url(studies, storage))
+    return open_storage(storage_url(studies, storage), existing=True)
 
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
-    """The URL of the record: the one given, or SQLite in the folder of studies, which is made if need be."""
+    """The URL of the record: the one given, or SQLite in the folder of studies."""
+    return sqlite_url(studies / "tuner.db") if storage is None else storage
+
+
+def _make_folder(studies: Path) -> None:
     try:
         studies.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
-    if storage is not None:
-        return storage
-    return f"sqlite:///{(studies / 'tuner.db').as_posix()}"
 
 
 MAX_NAME = 100

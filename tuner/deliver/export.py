@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuner.errors import CheckpointError, StudyError
+from tuner.search.checkpoints import load_trial_checkpoint
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -26,7 +27,7 @@ def export_checkpoint(record: StudyRecord, *, studies: Path, output: Path) -> Ch
     if output.is_dir():
         raise CheckpointError(f"-o {output} is a folder; give the name of a file in it")
     try:
-        save_checkpoint(load_checkpoint(summary.checkpoint), output)
+        save_checkpoint(load_trial_checkpoint(record, summary.best, studies=studies), output)
     except OSError as error:
         raise CheckpointError(f"-o {output}: cannot be written: {error.strerror}") from error
     return load_checkpoint(output)
