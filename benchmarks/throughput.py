@@ -29,7 +29,7 @@ from tuner.search.coordinator import SearchPlan, describe, search
 from tuner.search.events import TrialEnded
 from tuner.search.executors import Executor, LocalProcesses
 from tuner.search.record import open_study
-from tuner.search.runner import ImageTrainer
+from tuner.search.runner import ImageTrainer, TrialTask
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace, load_space
@@ -49,7 +49,7 @@ class SubsetTrainer(ImageTrainer):
 
     rows: Rows = Rows((), ())
 
-    def _split(self, dataset: ImageDataset) -> Split:
+    def _split(self, dataset: ImageDataset, task: TrialTask) -> Split:
         return Split(torch.tensor(self.rows.train), torch.tensor(self.rows.validation))
 
 

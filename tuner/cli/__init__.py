@@ -7,7 +7,7 @@ import sys
 import typer
 
 from tuner.cli.delivering import export, predict
-from tuner.cli.searching import doctor, inspect, run, spaces
+from tuner.cli.searching import confirm, doctor, inspect, run, spaces
 from tuner.cli.studies import dashboard, list_, show
 from tuner.errors import TunerError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(run)
+app.command()(confirm)
 app.command()(spaces)
 app.command()(inspect)
 app.command()(doctor)

@@ -21,6 +21,8 @@ from tuner.training.seeds import derive_seed
 EVALUATION_BATCH = 64
 """Images scored at once on a CPU: as many as keep the feature maps in its caches."""
 EVALUATION_BATCH_GPU = 2_048
+NOT_SCORED = math.nan
+"""Validation loss and accuracy of an epoch that was not scored."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,16 @@ class Diverged(Exception):  # noqa: N818 - an outcome that whoever drives the lo
     """The loss of an epoch was not finite."""
 
 
-def train(candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int) -> Iterator[EpochResult]:
+def train(
+    candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int, scores_all: bool = True
+) -> Iterator[EpochResult]:
     """Train a resolved candidate from fresh weights and yield a result after each of its epochs.
 
     Stop asking, and the training stops. Every epoch draws from a seed of its own, so that epoch n depends on the
     weights before it and on nothing else that was drawn. Raises Diverged when an epoch's loss is not finite.
+
+    Every epoch is scored on the validation part, or with `scores_all` off the last one alone; without validation rows
+    none is. The others have NOT_SCORED.
     """
     recipe = candidate.recipe
     device = torch.device(engine.device)
@@ -71,8 +78,11 @@ def train(candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int
             loss_sum += step(images_NCHW, labels_N, recipe.learning_rate * factor) * len(labels_N)
             num_done += 1
         train_loss = loss_sum.item() / len(data.train_indices_N)
-        validation_loss, validation_accuracy = evaluate(model, data, engine=engine)
-        if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
+        is_scored = len(data.validation_indices_N) > 0 and (scores_all or epoch == recipe.epochs)
+        validation_loss = validation_accuracy = NOT_SCORED
+        if is_scored:
+            validation_loss, validation_accuracy = evaluate(model, data, engine=engine)
+        if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
             what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
             raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
         seconds = time.perf_counter() - started
@@ -86,7 +96,8 @@ def evaluate(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[f
     loss_sum = torch.zeros((), device=device)
     num_correct = torch.zeros((), device=device, dtype=torch.int64)
     with torch.inference_mode(), exact_arithmetic():
-        batches = data.validation_batches(EVALUATION_BATCH, dtype=torch.float32, channels_last=engine.channels_last)
+        batch_size = EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH_GPU
+        batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)
         for images_NCHW, labels_N in batches:
             logits_NK = model(images_NCHW)
             loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
