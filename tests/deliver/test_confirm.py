@@ -135,7 +135,7 @@ def test_a_candidate_clearly_behind_is_dropped_after_its_first_seed_and_one_just
     race(rehearsal, trainer)
     assert numbers(trainer.tasks, "fresh").count(second) == 1
     trainer = Recorder(worse=(second,))
-    race(rehearsal, trainer, num_validation=2)
+    race(rehearsal, trainer, num_validation=1)
     assert numbers(trainer.tasks, "fresh").count(second) == 3
 
 
