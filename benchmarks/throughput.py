@@ -193,7 +193,9 @@ def run_ours(
     """Every configuration of the space through the real search loop, one epoch each; seconds, and how each ended."""
     folder.mkdir()
     record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), "throughput", {}, engine=Engine())
-    plan = SearchPlan(space, input_spec, epochs=1, num_trials=len(space.first), seed=seed, study_folder=folder)
+    plan = SearchPlan(
+        space, input_spec, epochs=1, num_trials=len(space.first), seed=seed, study_folder=folder / "study"
+    )
     started = time.perf_counter()
     ended = [event for event in search(record, plan, executor) if isinstance(event, TrialEnded)]
     seconds = time.perf_counter() - started

@@ -134,6 +134,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             study_folder=folder,
             memory_bytes=min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners,
             budget_seconds=options.budget_seconds * (1 if options.confirm == "no" else 1 - TIME_SHARE),
+            class_names=dataset.class_names,
         )
         with local_executor(runners.trainers) as executor:
             with closing(search(record, plan, executor)) as events:

@@ -12,6 +12,7 @@ from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.trace import trace
 from tuner.search.coordinator import describe
 from tuner.search.record import TrialRecord
+from tuner.search.shown import recipe_in_words
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
@@ -43,15 +44,7 @@ def network_table(candidate: Candidate) -> RenderableType:
     total = network_cost(layers)
     table.add_section()
     table.add_row("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")
-    recipe = candidate.recipe
-    words = [
-        f"{recipe.optimizer}, learning rate {recipe.learning_rate:.3g}, {recipe.schedule} schedule",
-        f"batches of {recipe.batch_size}",
-        f"weight decay {recipe.weight_decay:.3g}",
-    ]
-    words += [f"momentum {recipe.momentum:.3g}"] if recipe.optimizer == "sgd" else []
-    words += [f"label smoothing {recipe.label_smoothing:.3g}"] if recipe.label_smoothing else []
-    return Group(table, Text(f"recipe   {', '.join(words)}"))
+    return Group(table, Text(f"recipe   {recipe_in_words(candidate.recipe)}"))
 
 
 def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_shown: int = 10) -> RenderableType:
