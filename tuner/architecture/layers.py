@@ -126,7 +126,7 @@ def _piecewise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x).to(x.dtype)
     out = torch.empty_like(x)
     flat, out_flat = (one.as_strided((one.numel(),), (1,)) for one in (x, out))
-    for piece, out_piece in zip(flat.split(PIECE), out_flat.split(PIECE), strict=True):
+    for piece, out_piece in zip(torch.split(flat, PIECE), torch.split(out_flat, PIECE), strict=True):
         out_piece.copy_(function(piece))
     return out
 
