@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from tuner.cli.delivering import export, predict
+from tuner.cli.delivering import evaluate, export, predict
 from tuner.cli.searching import confirm, doctor, inspect, run, spaces
 from tuner.cli.studies import dashboard, list_, show
 from tuner.errors import TunerError
@@ -32,6 +32,7 @@ app.command("list")(list_)
 app.command()(show)
 app.command()(dashboard)
 app.command()(export)
+app.command()(evaluate)
 app.command()(predict)
 
 

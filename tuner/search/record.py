@@ -101,8 +101,13 @@ class StudyRecord:
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
 
     def data_spec(self, cache_dir: Path) -> DataSpec:
-        """Where the images of the study come from, for whoever needs them again; nothing is downloaded."""
-        data = self.storage.get_study_user_attrs(self.study_id)[DATA]
+        """Where the images of the study come from, for whoever needs them again; nothing is downloaded.
+
+        Raises StudyError when the study does not say it.
+        """
+        data = self.storage.get_study_user_attrs(self.study_id).get(DATA)
+        if data is None:
+            raise StudyError(f"study {self.name!r} does not say where its images are: go on with it by `tuner run`")
         image_size = tuple(data["image_size"]) if data["image_size"] else None
         return DataSpec(data["dataset"], Path(data["data_dir"]), cache_dir, image_size=image_size, download=False)
 
