@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tuner.errors import StudyError, TunerError
+from tuner.errors import OptionError, StudyError, TunerError
 from tuner.pipeline import (
     DataReady,
     RunOptions,
@@ -19,9 +19,11 @@ from tuner.pipeline import (
     load_summary,
     run,
     run_events,
+    storage_url,
 )
 from tuner.search.events import SearchEnded, TrialEnded
-from tuner.search.record import hold, load_study
+from tuner.search.locks import hold
+from tuner.search.record import list_studies, load_study
 from tuner.training.checkpoint import load_checkpoint
 from tuner.training.engine import Engine
 from tuner.training.measure import Runners, load_or_measure, machine_cache_dir
@@ -138,8 +140,8 @@ def test_the_same_command_again_says_that_the_study_is_complete(finished: RunOpt
     [
         ({"seed": 1}, "seed was 0, not 1"),
         ({"epochs": 3}, "epochs was 2, not 3"),
-        ({"space": "article"}, 'space_name was "tiny", not "article"'),
-        ({"image_size": (9, 9)}, "dataset_digest was"),
+        ({"space": "article"}, 'space was "tiny", not "article"'),
+        ({"image_size": (9, 9)}, "--image-size was left out, not 9x9"),
     ],
 )
 def test_a_study_gone_on_with_by_other_options_is_refused_with_what_differs(
@@ -156,7 +158,7 @@ def test_a_study_whose_space_file_was_changed_is_refused(tmp_path: Path) -> None
     options = options_in(tmp_path, trials=1)
     run(options)
     Path(options.space).write_text(TINY.replace("high = 16", "high = 20"), encoding="utf-8")
-    with pytest.raises(StudyError, match="other settings: space "):
+    with pytest.raises(StudyError, match="other settings: the space has changed since"):
         run(options)
 
 
@@ -167,6 +169,91 @@ def test_a_study_that_runs_is_refused_to_another_run(tmp_path: Path) -> None:
         pytest.raises(StudyError, match="'digits-tiny' is being run by another process"),
     ):
         run(options)
+
+
+def test_a_study_that_runs_is_refused_to_another_run_that_gives_another_folder(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+    events = run_events(options)
+    assert isinstance(next(events), DataReady)
+    other = replace(options, studies=tmp_path / "other", storage=storage_url(options.studies))
+    with pytest.raises(StudyError, match="'digits-tiny' is being run by another process"):
+        run(other)
+    events.close()
+    assert not (tmp_path / "other" / "digits-tiny").exists()
+
+
+def test_a_study_of_the_same_name_in_another_storage_is_refused_the_folder_of_the_first(
+    finished: RunOptions, tmp_path: Path
+) -> None:
+    before = weights(finished)
+    other = replace(finished, seed=1, storage=storage_url(tmp_path))
+    with pytest.raises(StudyError, match=r"trial-0000\d\.pt: a checkpoint of another study 'digits-tiny'.* --study"):
+        run(other)
+    assert list_studies(existing_storage(tmp_path)) == []
+    assert all(torch.equal(before[name], weight) for name, weight in weights(finished).items())
+
+
+def test_a_study_whose_database_was_deleted_is_not_started_over_its_checkpoints(
+    finished: RunOptions, tmp_path: Path
+) -> None:
+    studies = shutil.copytree(finished.studies, tmp_path / "studies")
+    for file in studies.glob("tuner.db*"):
+        file.unlink()
+    with pytest.raises(StudyError, match=r"a checkpoint of another study 'digits-tiny'.* move that folder away"):
+        run(replace(finished, studies=studies))
+
+
+def test_a_study_gone_on_with_over_the_checkpoints_of_another_one_is_refused(
+    finished: RunOptions, tmp_path: Path
+) -> None:
+    other = options_in(tmp_path, seed=1, trials=1)
+    run(other)
+    with pytest.raises(StudyError, match="a checkpoint of another study 'digits-tiny'"):
+        run(replace(other, seed=finished.seed, storage=storage_url(finished.studies), trials=7))
+    assert len(outcome(finished)) == 6
+
+
+@pytest.mark.parametrize("changes", [{"study": "DIGITS-tiny"}, {"study": "digits-tiny", "seed": 1}])
+def test_a_run_that_is_refused_leaves_no_folder(finished: RunOptions, tmp_path: Path, changes: dict[str, Any]) -> None:
+    refused = replace(finished, studies=tmp_path / "other", storage=storage_url(finished.studies), **changes)
+    with pytest.raises(StudyError):
+        run(refused)
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {".cache"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("trials", 0),
+        ("trials", True),
+        ("trials", 2.0),
+        ("trials", None),
+        ("epochs", -1),
+        ("epochs", 100_001),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("workers", 0),
+        ("workers", "auto"),
+        ("budget_seconds", 0.0),
+        ("budget_seconds", float("nan")),
+        ("budget_seconds", "30m"),
+        ("dataset", ""),
+        ("space", ""),
+        ("study", ""),
+        ("storage", ""),
+        ("device", None),
+        ("studies", "studies"),
+        ("data_dir", None),
+        ("image_size", 8),
+        ("image_size", (8,)),
+        ("image_size", (8.0, 8.0)),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_in_one_line(tmp_path: Path, option: str, value: Any) -> None:
+    options = RunOptions(**{"studies": tmp_path / "studies", option: value})
+    with pytest.raises(OptionError, match=rf"^{option} must be .*, got {re.escape(repr(value))}$"):
+        next(run_events(options))
+    assert not (tmp_path / "studies").exists()
 
 
 def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:

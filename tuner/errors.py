@@ -1,11 +1,13 @@
 """What a user did wrong, in one line each.
 
 TunerError
+├── OptionError        an option out of its range
 ├── SpaceError         a search space that cannot be sampled
 ├── DataError          images that cannot be read or split
 ├── StudyError         a study that does not exist, or is not the one asked for
 ├── CheckpointError    a file that is not a checkpoint of ours
 ├── DeviceError        a device that is not there
+├── RunnerError        processes that cannot train
 └── InstallationError  installed packages that do not fit together
 
 Every message gives the rule, the value and what to do. The command line prints it and exits with code 2.
@@ -14,6 +16,10 @@ Every message gives the rule, the value and what to do. The command line prints 
 
 class TunerError(Exception):
     """Base of everything that a user can mend; never a fault of the program itself."""
+
+
+class OptionError(TunerError):
+    """An option has a value that it cannot have."""
 
 
 class SpaceError(TunerError):
@@ -34,6 +40,10 @@ class CheckpointError(TunerError):
 
 class DeviceError(TunerError):
     """The device asked for does not exist here."""
+
+
+class RunnerError(TunerError):
+    """The processes that are to train cannot be started."""
 
 
 class InstallationError(TunerError):

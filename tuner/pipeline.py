@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,11 +22,15 @@ from tuner.data.splits import Split, split_development
 from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
 from tuner.errors import StudyError
 from tuner.hardware import devices_for, memory_bytes, num_cores
+from tuner.option_rules import check_options
+from tuner.search.checkpoints import refuse_foreign_checkpoints
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
-from tuner.search.executors import Executor, local_executor
-from tuner.search.record import StudyRecord, TrialRecord, hold, load_study, open_study
+from tuner.search.executors import Executor, end_if_unguarded, local_executor
+from tuner.search.locks import hold, hold_record
+from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
 from tuner.search.runner import ImageTrainer
+from tuner.search.sqlite import sqlite_url
 from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.schema import load_space
@@ -46,6 +50,7 @@ class RunOptions:
 
     budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
     again and score the winner on the test set, in a third of the run's time, in full, or not at all.
+    `run` and `run_events` raise OptionError for a value that an option cannot have.
     """
 
     dataset: str = "digits"
@@ -94,7 +99,10 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
 
     `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
     """
+    end_if_unguarded()
+    check_options(options)
     space = load_space(options.space)
+    _make_folder(options.studies)
     url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
     dataset = load_development(options.data_spec, report=report)
@@ -112,16 +120,16 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         "epochs": epochs,
     }
     folder = options.studies / name
-    with hold(folder, name):
+    storage = open_storage(url)
+    with _only_writer(options, storage, name, settings):
         for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink()
-        storage = open_storage(url)
         measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=machine_cache_dir())
         devices = devices_for(device, is_auto=options.device == "auto")
         num_runners = options.workers or measured.runners.count * len(devices)
         num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
         engine = replace(measured.engine, num_threads=num_threads)
-        record = open_study(storage, name, settings, engine=engine)
+        record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         record.save_data_spec(options.data_spec)
         runners = _runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
         yield _data_ready(name, dataset, split, record.engine, runners.held)
@@ -156,9 +164,10 @@ def confirm_events(
 
     Raises TunerError for whatever the user can mend, images that are gone or have changed among it.
     """
+    end_if_unguarded()
     record = load_study(existing_storage(studies, storage), name)
     folder = studies / record.name
-    with hold(folder, record.name):
+    with hold_record(record.storage.url, record.name), hold(folder, record.name):
         spec = record.data_spec(studies / ".cache")
         dataset = load_development(spec)
         if dataset.digest != record.settings["dataset_digest"]:
@@ -248,6 +257,17 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord]) -> bool:
     return record.confirmed is None or record.confirmed["num_trials"] != sum(trial.counts for trial in trials)
 
 
+@contextmanager
+def _only_writer(options: RunOptions, storage: Storage, name: str, settings: dict[str, Any]) -> Iterator[None]:
+    """Hold a study, its record and its folder, once it is sure that both are this study's."""
+    folder = options.studies / name
+    with hold_record(storage.url, name):
+        known = find_study(storage, name, settings, data=options.data_spec)
+        with hold(folder, name):
+            refuse_foreign_checkpoints(folder, known, name)
+            yield
+
+
 def run(options: RunOptions) -> StudySummary:
     """Run or top up a study to its end, confirmation included, and say what it has come to."""
     for _ in run_events(options):
@@ -262,21 +282,25 @@ def load_summary(options: RunOptions) -> StudySummary:
 
 
 def existing_storage(studies: Path, storage: str | None = None) -> Storage:
-    """The storage of studies that were run before. Raises StudyError where there is none."""
+    """The storage of studies that were run before; on a disk that cannot be written it can be read.
+
+    Raises StudyError where there is none.
+    """
     if storage is None and not (studies / "tuner.db").is_file():
         raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
-    return open_storage(storage_url(studies, storage))
+    return open_storage(storage_url(studies, storage), existing=True)
 
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
-    """The URL of the record: the one given, or SQLite in the folder of studies, which is made if need be."""
+    """The URL of the record: the one given, or SQLite in the folder of studies."""
+    return sqlite_url(studies / "tuner.db") if storage is None else storage
+
+
+def _make_folder(studies: Path) -> None:
     try:
         studies.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
-    if storage is not None:
-        return storage
-    return f"sqlite:///{(studies / 'tuner.db').as_posix()}"
 
 
 MAX_NAME = 100

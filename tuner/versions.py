@@ -23,8 +23,6 @@ def check_installation() -> None:
     """Raise InstallationError with the mend when torch and torchvision were not built for each other."""
     try:
         import torchvision  # noqa: F401
-    except RecursionError:
-        raise  # of an interrupt in the middle of the import, not of a mismatch
     except (ImportError, RuntimeError, OSError) as error:
         torch_version, torchvision_version = metadata.version("torch"), metadata.version("torchvision")
         raise InstallationError(

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from rehearsal import DIGITS, EPOCHS, SPACE, Rehearsal, ended, rehearse
 
 from tuner.data.sources import DataSpec, load_development
+from tuner.errors import RunnerError
 from tuner.search.coordinator import search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess, LocalProcesses, local_executor
@@ -34,6 +35,16 @@ def writes_before_it_answers(folder: Path, task: TrialTask) -> Iterator[EpochRes
         time.sleep(0.0 if result.epoch == 1 else 0.3)
         checkpoint_path(folder, task.number).write_text(str(result.epoch))
         yield result
+
+
+class CannotBeOpened:
+    """A trainer that takes its process with it as soon as it arrives there."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (9,)
+
+    def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
+        yield from rehearse(task)
 
 
 def children() -> list[psutil.Process]:
@@ -95,6 +106,18 @@ def test_a_process_that_dies_is_answered_for_and_replaced() -> None:
             assert runner == 0
             assert isinstance(answer, TrainingEnded)
             assert (answer.kind, answer.reason) == ("failed", "the process of runner 0 died (exit code 7)")
+
+
+def test_processes_that_cannot_start_end_the_search_in_one_line_and_fail_no_trial(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path)
+    with local_executor([CannotBeOpened()] * 2) as executor:
+        running = search(study.record(), study.plan(6), executor)
+        with pytest.raises(RunnerError, match=r"could not start \(exit code 9\)") as caught:
+            list(running)
+    assert "\n" not in str(caught.value)
+    assert children() == []
+    assert {trial.state for trial in study.record().trials()} == {TrialState.WAITING}
+    assert study.run(6)[-1] == SearchEnded(6, "")
 
 
 def test_a_process_that_is_stopped_within_an_epoch_is_gone_at_once_and_the_next_trial_gets_another() -> None:
@@ -175,9 +198,13 @@ def test_a_runner_that_is_killed_fails_its_trial_and_the_search_goes_on(tmp_path
     study = Rehearsal(tmp_path)
     killed: list[psutil.Process] = []
 
+    runners: dict[int, int] = {}
+
     def kill_one(event: SearchEvent) -> None:
+        if isinstance(event, TrialStarted):
+            runners[event.number] = event.runner
         if isinstance(event, EpochFinished) and not killed:
-            killed.append(children()[0])
+            killed.append(children()[runners[event.number]])
             killed[0].kill()
 
     events = run_on_digits(study, 4, kill_one)

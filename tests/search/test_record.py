@@ -1,16 +1,17 @@
-import subprocess
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from rehearsal import DIGITS, EPOCHS, SETTINGS, Rehearsal
 
 from tests.strategies import make_space
+from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
-from tuner.search.record import hold, list_studies, load_study, open_study
+from tuner.search.record import list_studies, load_study, open_study
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
@@ -35,13 +36,11 @@ def test_a_study_is_opened_again_with_its_settings_and_its_own_engine(url: str) 
     ("changes", "said"),
     [
         ({"seed": 1}, "seed was 0, not 1"),
-        (
-            {"dataset": "mnist", "dataset_digest": "e"},
-            'dataset was "digits", not "mnist"; dataset_digest was "d", not "e"',
-        ),
-        ({"space_name": "cnn"}, 'space_name was "tiny", not "cnn"'),
-        ({"epochs": 7}, "epochs was 6, not 7"),
-        ({"space": {"block": 1}}, 'space was {}, not {"block": 1}'),
+        ({"dataset": "mnist", "dataset_digest": "e"}, 'dataset was "digits", not "mnist"'),
+        ({"dataset_digest": "e"}, "the images have changed since"),
+        ({"space_name": "cnn", "space": {"block": 1}}, 'space was "tiny", not "cnn"'),
+        ({"epochs": 7, "seed": 2}, "seed was 0, not 2; epochs was 6, not 7"),
+        ({"space": {"block": 1}}, "the space has changed since"),
     ],
 )
 def test_a_study_of_other_settings_is_refused_with_what_differs(url: str, changes: dict[str, Any], said: str) -> None:
@@ -61,6 +60,45 @@ def test_a_study_whose_name_differs_in_case_alone_is_refused(url: str, name: str
     assert "\n" not in str(caught.value)
     assert [record.name for record in list_studies(open_storage(url))] == ["Pets"]
     assert open_study(open_storage(url), "Pets", SETTINGS, engine=ENGINE).settings == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (("pets", "data", None), ("pets", "data", (9, 12)), "--image-size was left out, not 9x12"),
+        (("pets", "data", (8, 8)), ("pets", "data", None), "--image-size was 8x8, not left out"),
+        (("pets", "data", None), ("mine/pets", "data", None), "--dataset was pets, not mine/pets"),
+        (("pets", "data", None), ("pets", "other", None), "the images of pets have changed since"),
+        (("svhn", "data", None), ("svhn", "other", None), f"--data-dir was {Path('data').resolve()}, not"),
+    ],
+)
+def test_other_images_under_the_same_name_are_told_by_what_was_given(
+    url: str, before: Any, now: Any, said: str
+) -> None:
+    old, new = (
+        DataSpec(dataset, Path(data_dir), Path("cache"), image_size=image_size)
+        for dataset, data_dir, image_size in (before, now)
+    )
+    open_study(open_storage(url), "a", SETTINGS, engine=ENGINE).save_data_spec(old)
+    with pytest.raises(StudyError, match=re.escape(said)) as caught:
+        open_study(open_storage(url), "a", SETTINGS | {"dataset_digest": "e"}, engine=ENGINE, data=new)
+    assert "digest" not in str(caught.value)
+
+
+def test_a_study_that_was_interrupted_while_it_was_made_is_made_whole(url: str) -> None:
+    open_storage(url).create_new_study([StudyDirection.MAXIMIZE], "a")
+    assert list_studies(open_storage(url)) == []
+    made = open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
+    assert (made.settings, made.engine) == (SETTINGS, ENGINE)
+    assert [record.name for record in list_studies(open_storage(url))] == ["a"]
+
+
+def test_a_study_of_another_program_is_left_alone(url: str) -> None:
+    foreign = optuna.create_study(study_name="a", storage=url)
+    foreign.tell(foreign.ask(), 0.5)
+    with pytest.raises(StudyError, match="study 'a' of this storage was made by another program; give another --study"):
+        open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
+    assert len(foreign.trials) == 1
 
 
 def test_a_change_deep_in_a_large_setting_is_told_in_one_short_line(url: str) -> None:
@@ -136,36 +174,3 @@ def test_a_trial_is_written_whole_then_grows_then_ends(tmp_path: Path) -> None:
     assert done.started is not None
     assert done.ended is not None
     assert loaded.trials[1].value == 0.8
-
-
-def test_a_study_is_held_by_one_at_a_time_and_free_again_afterwards(tmp_path: Path) -> None:
-    with hold(tmp_path / "a", "a"):
-        with pytest.raises(StudyError, match="study 'a' is being run by another process"), hold(tmp_path / "a", "a"):
-            pass
-        with hold(tmp_path / "b", "b"):
-            pass
-    with hold(tmp_path / "a", "a"):
-        pass
-
-
-HOLDER = """
-import sys
-from pathlib import Path
-from tuner.search.record import hold
-with hold(Path(sys.argv[1]), "a"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_process_that_is_killed_lets_go_of_its_study(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StudyError), hold(tmp_path, "a"):
-            pass
-        holder.kill()
-        holder.wait()
-        with hold(tmp_path, "a"):
-            pass

@@ -86,8 +86,17 @@ def refusal(tmp_path: Path, text: str) -> str:
         ),
         (
             "[network]\nnum_blocks = { low = 1, high = 4, step = 5 }" + REST,
-            r"network\.num_blocks: high must be low plus whole steps",
+            r"network\.num_blocks: high must be low plus .* whole steps",
         ),
+        (
+            "[head]\ndropout = { low = 0.0, high = 0.5, step = 1e-300 }" + REST,
+            r"head\.dropout: high must be low plus at most 1,000,000 whole steps, got .* step = 1e-300",
+        ),
+        (
+            "[head]\ndropout = { low = 0.0, high = 0.5, step = 5e-324 }" + REST,
+            r"head\.dropout: high must be low plus at most 1,000,000 whole steps, got",
+        ),
+        ("[network]\nnum_blocks = " + "[" * 5_000 + REST, "not a TOML file"),
         ("[head]\ndropout = { low = 0.0, high = 0.5, step = -0.1 }" + REST, r"head\.dropout\.step: .*got -0\.1"),
         (
             "[head]\ndropout = { low = 0.0, high = 0.5, log = true }" + REST,
@@ -171,6 +180,12 @@ def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpaceError, match="not a TOML file"):
         load_space(str(path))
+
+
+def test_the_mark_that_some_editors_put_in_front_is_no_part_of_a_space(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + bundled_spaces()["article"].read_bytes())
+    assert load_space(str(path)).block == load_space("article").block
 
 
 @pytest.mark.parametrize("name", ["absent.toml", "."])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,9 @@ import tuner
 from tests.system.conftest import ROOT, run_tuner
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
+from tuner.search.record import open_study
+from tuner.search.storage import open_storage
+from tuner.training.engine import Engine
 
 
 def development(workplace: Path) -> tuner.ImageDataset:
@@ -65,7 +70,8 @@ def test_the_same_command_again_says_that_the_study_is_complete(workplace: Path)
     ("arguments", "what_differs"),
     [
         (["--seed", "7"], "seed was 0, not 7"),
-        (["--space", "article", "--study", "digits-cnn"], 'space_name was "cnn", not "article"'),
+        (["--space", "article", "--study", "digits-cnn"], 'space was "cnn", not "article"'),
+        (["--image-size", "9"], "--image-size was left out, not 9x9"),
         (["--epochs", "9"], "epochs was 8, not 9"),
     ],
 )
@@ -174,6 +180,16 @@ def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
         (["inspect", "cnn", "--input", "28"], "--input"),
         (["predict", "absent.pt", "image.png"], "absent.pt"),
         (["frobnicate"], "frobnicate"),
+        (["run", "--dataset", ""], "--dataset: an empty value"),
+        (["run", "--space="], "--space: an empty value"),
+        (["run", "--study", ""], "--study: an empty value"),
+        (["list", "--storage", ""], "--storage: an empty value"),
+        (["show", ""], "show: an empty value"),
+        (["run", "--seed", "9" * 30], "seed must be a whole number from 0"),
+        (["run", "--trials", "9" * 30], "trials must be a whole number from 1"),
+        (["run", "--storage", "sqlite://"], "a study in memory"),
+        (["run", "--storage", "sqlite:///{}.db"], "braces"),
+        (["list", "--storage", "sqlite:///absent.db"], "absent.db"),
     ],
 )
 def test_a_wrong_input_gets_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -182,10 +198,81 @@ def test_a_wrong_input_gets_one_line_and_exit_code_2(tmp_path: Path, arguments: 
     assert said in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
     assert not refused.stdout
+    assert not list(tmp_path.glob("*.db"))
+
+
+def test_without_a_command_the_help_is_printed(tmp_path: Path) -> None:
+    alone, asked = run_tuner(cwd=tmp_path), run_tuner("--help", cwd=tmp_path)
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert alone.stdout == asked.stdout
+    assert "inspect" in alone.stdout
+
+
+def test_a_command_that_fails_for_the_latest_study_has_one_line_on_standard_error(workplace: Path) -> None:
+    refused = run_tuner("export", "-o", workplace, cwd=workplace)
+    assert refused.returncode == 2
+    assert refused.stderr == f"tuner: error: -o {workplace} is a folder; give the name of a file in it\n"
+
+
+def test_output_that_nobody_reads_ends_the_command_quietly(workplace: Path) -> None:
+    command = [sys.executable, "-m", "tuner", "show"]
+    with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 1
+
+
+def test_a_name_that_the_terminal_cannot_show_is_spelled_out(workplace: Path, tmp_path: Path) -> None:
+    run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
+    Image.new("L", (8, 8)).save(tmp_path / "犬.png")
+    command = [sys.executable, "-m", "tuner", "predict", "best.pt", "犬.png"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("\\u72ac.png: ")
+
+
+def test_a_finished_study_is_shown_and_exported_from_a_folder_that_cannot_be_written(
+    workplace: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(workplace / "studies", tmp_path / "studies")
+    before = {path: path.read_bytes() for path in (tmp_path / "studies").rglob("*") if path.is_file()}
+    folders = [tmp_path / "studies", tmp_path / "studies" / "digits-cnn"]
+    for path in [*before, *folders]:
+        path.chmod(0o444 if path.is_file() else 0o555)
+    try:
+        listed, shown = run_tuner("list", cwd=tmp_path), run_tuner("show", "digits-cnn", cwd=tmp_path)
+        exported = run_tuner("export", "digits-cnn", "-o", "best.pt", cwd=tmp_path)
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+    assert [done.stderr for done in (listed, shown, exported)] == [""] * 3
+    assert "digits-cnn" in listed.stdout
+    assert "complete" in shown.stdout
+    assert tuner.load_model(tmp_path / "best.pt")
+    assert {path: path.read_bytes() for path in (tmp_path / "studies").rglob("*") if path.is_file()} == before
+
+
+def test_one_study_that_cannot_be_read_does_not_hide_the_others(workplace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workplace / "studies", tmp_path / "studies")
+    database = f"sqlite:///{(tmp_path / 'studies' / 'tuner.db').as_posix()}"
+    settings = {"dataset": "digits", "space_name": "cnn"}
+    broken = open_study(open_storage(database), "broken", settings, engine=Engine("cpu"))
+    optuna.load_study(study_name="broken", storage=database).enqueue_trial({}, user_attrs={"candidate": {"odd": 1}})
+    listed = run_tuner("list", cwd=tmp_path)
+    assert listed.returncode == 2
+    assert listed.stderr.startswith(f"tuner: error: study {broken.name!r}: trial 0 cannot be read")
+    assert len(listed.stderr.strip().splitlines()) == 1
+    assert "digits-cnn" in listed.stdout
+    refused = run_tuner("show", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
 
 
 def test_help_does_not_import_torch(tmp_path: Path) -> None:
-    code = "import sys\nsys.argv = ['tuner', '--help']\nfrom tuner.cli import main\n"
+    code = "import sys\nsys.argv = ['tuner', '--help']\nfrom tuner.__main__ import main\n"
     code += "try:\n    main()\nexcept SystemExit:\n    pass\n"
     code += "assert not {'torch', 'optuna', 'numpy', 'pydantic'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -198,7 +285,7 @@ def test_a_mismatch_of_torch_and_torchvision_is_said_in_one_line_with_the_mend(t
     broken.mkdir()
     (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
     code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nsys.argv = ['tuner', 'run']\n"
-    code += "from tuner.cli import main\nmain()"
+    code += "from tuner.__main__ import main\nmain()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install" in done.stderr

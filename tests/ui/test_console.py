@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
 from tuner.architecture.blocks import PlainBlock
@@ -19,9 +21,11 @@ from tuner.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from tuner.search.record import TrialRecord
+from tuner.search.summary import StudySummary
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.loop import EpochResult
-from tuner.ui.console import SearchView, format_seconds, progress_reporter, sparkline, watch
+from tuner.ui.console import SearchView, format_seconds, progress_reporter, sparkline, watch, winner_lines
 
 CANDIDATE = Candidate(Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(16, pooling="max"),), Head()), Recipe())
 BEST = BestTrial(0, 0.9931, 3, 12_810)
@@ -69,6 +73,52 @@ def test_the_view_fits_every_terminal(width: int) -> None:
     for event in EVENTS:
         view.take(event)
     assert max(len(line) for line in shown(view, width=width).splitlines()) <= width
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_no_figure_of_a_running_trial_is_cut(width: int) -> None:
+    blocks = (PlainBlock(64, activation="leaky_relu"),) * 8
+    deep = Candidate(Architecture(InputSpec(3, 64, 64, 10), blocks, Head()), Recipe())
+    view = SearchView()
+    view.take(SearchStarted("digits-cnn", 5_000, 1_234, {}, None, 2, 20))
+    for number in (4_001, 4_002):
+        view.take(TrialStarted(number, deep, 12_810, 0))
+        for epoch in range(1, 19):
+            view.take(EpochFinished(number, EpochResult(epoch, 0.5, 0.5, 0.8 + epoch / 100, 0.1)))
+    text = shown(view, width=width)
+    assert "1234/5000 trials" in text
+    for number in ("4001", "4002"):
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [number]]
+        assert {"18/20", "98.00%"} <= set(line.split())
+    assert ("▁▁" in text) == (width >= 80)
+
+
+def best_of(checkpoint: Path | None) -> StudySummary:
+    best = TrialRecord(
+        number=0,
+        state=TrialState.COMPLETE,
+        outcome="complete",
+        reason="",
+        candidate=CANDIDATE,
+        params={},
+        curve={1: 0.9931},
+        num_parameters=12_810,
+        flops=1,
+        seconds=1.0,
+        started=None,
+        ended=None,
+    )
+    return StudySummary("digits-cnn", "digits", "cnn", 3, {}, best, checkpoint)
+
+
+def test_a_winner_whose_file_is_gone_is_said_to_be_so_and_no_command_that_needs_it_is_named() -> None:
+    there = winner_lines(best_of(Path("studies/digits-cnn/trial-00000.pt")))
+    assert f"file     {Path('studies/digits-cnn/trial-00000.pt')}" in there
+    assert "  tuner export digits-cnn -o best.pt" in there
+    gone = winner_lines(best_of(None), arguments=" --studies elsewhere")
+    assert [line for line in gone if line.startswith("file     gone: ")]
+    assert not [line for line in gone if "export" in line or "predict" in line]
+    assert "  tuner inspect digits-cnn --studies elsewhere --trial 0" in gone
 
 
 def test_elsewhere_there_is_a_line_for_each_trial_and_the_reason_of_an_early_end() -> None:

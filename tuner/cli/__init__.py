@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
 
+from tuner import interrupts
 from tuner.cli.delivering import evaluate, export, predict
+from tuner.cli.options import print_notes
 from tuner.cli.searching import confirm, doctor, inspect, run, spaces
 from tuner.cli.studies import dashboard, list_, show
 from tuner.errors import TunerError
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for options it cannot parse; its own class, which Typer does not export."""
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="tuner",
     help="Neural architecture search and hyperparameter tuning for image classifiers.",
-    no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -38,19 +41,46 @@ app.command()(predict)
 
 def main() -> None:
     """Run the command line; whatever the user can mend is one line on standard error and exit code 2."""
+    arguments = sys.argv[1:] or ["--help"]
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False)
-    except TunerError as error:
-        _fail(str(error))
-    except USAGE_ERROR as error:
-        _fail(error.format_message() if hasattr(error, "format_message") else str(error))
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED:  # Typer gives this for a KeyboardInterrupt that it has caught itself
-        print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        _refuse_empty(arguments)
+        code = app(args=arguments, standalone_mode=False)
+        print_notes()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BaseException as error:
+        if interrupts.was_heard() or isinstance(error, KeyboardInterrupt):
+            interrupts.end()
+        if isinstance(error, TunerError):
+            _fail(str(error))
+        if isinstance(error, USAGE_ERROR):
+            _fail(error.format_message() if hasattr(error, "format_message") else str(error))
+        if isinstance(error, OSError):
+            _drop_output()
+            if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
+                sys.exit(1)
+            _fail(str(error))
+        raise
+    if interrupts.was_heard():  # Typer gives its own exit code for a KeyboardInterrupt that it has caught itself
+        interrupts.end()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """No option and no argument of any command takes an empty text, and it must not pass for one that is left out."""
+    for before, argument in zip(["tuner", *arguments], arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            raise TunerError(f"{argument.rstrip('=') or before}: an empty value; give one, or leave it out")
 
 
 def _fail(message: str) -> None:
     print(f"tuner: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Drop what could not be written, which Python would try again. Source: the note on SIGPIPE in its signal docs."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

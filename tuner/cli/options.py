@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuner.interrupts import leave_in_order
+
 if TYPE_CHECKING:
     from tuner.search.record import StudyRecord
 
@@ -60,15 +62,28 @@ def parse_workers(text: str) -> int | None:
 
 
 def open_study(name: str | None, studies: Path, storage: str | None, *, silent: bool = False) -> StudyRecord:
-    """The study asked for, or the latest, which is then named."""
+    """The study asked for, or the latest, which is then named once the command has done its work.
+
+    From here on Ctrl-C ends the command in order.
+    """
     from tuner.pipeline import existing_storage
     from tuner.search.record import load_study
 
     quiet_optuna()
+    leave_in_order()
     record = load_study(existing_storage(studies, storage), name)
     if name is None and not silent:
-        typer.echo(f"study {record.name} (the latest)", err=True)
+        _notes.append(f"study {record.name} (the latest)")
     return record
+
+
+_notes: list[str] = []
+
+
+def print_notes() -> None:
+    """Print what the commands had to note, on standard error; a command that fails has one line there alone."""
+    for note in _notes:
+        typer.echo(note, err=True)
 
 
 def prepare_libraries() -> None:

@@ -21,6 +21,7 @@ from tuner.cli.options import (
     parse_workers,
     prepare_libraries,
 )
+from tuner.interrupts import leave_in_order
 
 
 def run(
@@ -68,6 +69,7 @@ def run(
     from tuner.pipeline import RunOptions, load_summary, run_events
     from tuner.ui.console import progress_reporter, watch, winner_lines
 
+    leave_in_order()
     options = RunOptions(
         dataset=dataset,
         space=space,

@@ -11,20 +11,28 @@ from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open
 
 
 def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
-    """List the studies, the latest first."""
+    """List the studies, the latest first; those that can be read, when one cannot."""
     from rich.console import Console
 
+    from tuner.errors import StudyError
     from tuner.pipeline import existing_storage
     from tuner.search.record import list_studies
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
 
     quiet_optuna()
-    summaries = [summarise(record, studies=studies) for record in list_studies(existing_storage(studies, storage))]
+    summaries, unreadable = [], []
+    for record in list_studies(existing_storage(studies, storage)):
+        try:
+            summaries.append(summarise(record, studies=studies))
+        except StudyError as error:
+            unreadable.append(error)
     if as_json:
         typer.echo(json.dumps([summary.to_json() for summary in summaries], indent=2))
     else:
         Console().print(studies_table(summaries))
+    if unreadable:
+        raise unreadable[0]
 
 
 def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:

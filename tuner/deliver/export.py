@@ -21,6 +21,7 @@ from tuner.deliver.formats import FORMAT_NAMES, FORMATS, FormatName
 from tuner.deliver.readme import MARK, StoredScore, readme_of
 from tuner.deliver.whole import traced_program
 from tuner.errors import CheckpointError, DataError, StudyError
+from tuner.search.checkpoints import load_trial_checkpoint
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
 from tuner.training.checkpoint import Checkpoint, load_checkpoint
@@ -100,7 +101,20 @@ def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
             f"the checkpoint {whose} of study {record.name!r} is not in {studies / record.name}; "
             "give the folder it was run with (--studies)"
         )
-    return load_checkpoint(path)
+    if summary.confirmed:
+        return _load_confirmed(record, path)
+    return load_trial_checkpoint(record, summary.best, studies=studies)
+
+
+def _load_confirmed(record: StudyRecord, path: Path) -> Checkpoint:
+    """The delivered checkpoint. Raises CheckpointError when it is not what the study's confirmation tells of."""
+    checkpoint, confirmed = load_checkpoint(path), record.confirmed or {}
+    found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
+    if found != (record.name, confirmed.get("number"), confirmed.get("delivered_test_accuracy")):
+        raise CheckpointError(
+            f"{path}: not the confirmed winner of study {record.name!r}; `tuner confirm {record.name}` makes it anew"
+        )
+    return checkpoint
 
 
 def _part_of_score(

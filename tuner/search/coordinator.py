@@ -29,14 +29,13 @@ from tuner.search.events import (
 )
 from tuner.search.executors import Answer, Executor
 from tuner.search.record import StudyRecord
-from tuner.search.runner import TrialTask, checkpoint_path
+from tuner.search.runner import TrialTask, checkpoint_path, training_seed
 from tuner.search.shown import MAX_NOTES, Shown, artifact_path, save_artifacts, trial_note
 from tuner.search.strategy import Strategy
 from tuner.space.sampling import Params, distributions, first_params, suggest
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
 from tuner.training.loop import Confusion, EpochResult
-from tuner.training.seeds import derive_seed
 
 MAX_UNCOUNTED = 1_000
 """Rejected, repeated and failed trials in a row after which a search gives up."""
@@ -135,6 +134,9 @@ class _Search:
                 for runner, answer in self._executor.answers(WAIT_SECONDS):
                     if runner in self._running:
                         yield from self._take(runner, answer)
+        except StudyError:
+            self._running.clear()  # what cannot be written cannot be put down either; the next run takes it up
+            raise
         finally:
             for runner, running in self._running.items():
                 self._executor.stop(runner)
@@ -219,7 +221,7 @@ class _Search:
             self._start(runner, running)
 
     def _start(self, runner: int, running: _Running) -> None:
-        seed = derive_seed(self._plan.seed, "training", running.candidate.fingerprint)
+        seed = training_seed(self._plan.seed, running.candidate)
         self._running[runner] = running
         self._executor.start(runner, TrialTask(running.number, running.candidate, seed))
 

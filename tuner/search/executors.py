@@ -7,15 +7,21 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol, cast
 
+from tuner.errors import RunnerError
 from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
 from tuner.training.loop import EpochResult
 
 Answer = EpochResult | TrainingEnded
 GOODBYE_SECONDS = 5.0
+READY = "ready"
+"""What a process says first."""
+UNGUARDED = 78
+"""Exit code of a process that would begin the search again, for want of a guard in the script that it imports."""
 
 
 class Executor(Protocol):
@@ -67,13 +73,15 @@ class InProcess:
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    is_ready: bool = False
     is_busy: bool = False
 
 
 class LocalProcesses:
     """Runners in processes of their own, started when they are first needed.
 
-    One that dies is answered for as a failed trial, and replaced.
+    One that dies is answered for as a failed trial, and replaced. One that cannot even start raises RunnerError, since
+    the next could not either.
     """
 
     def __init__(self, trainers: Sequence[Trainer]) -> None:
@@ -100,7 +108,8 @@ class LocalProcesses:
     def answers(self, timeout: float) -> list[tuple[int, Answer]]:  # noqa: D102
         numbers = {worker.connection: number for number, worker in self._workers.items()}
         ready = cast("list[Connection]", wait(list(numbers), timeout))
-        return [(numbers[connection], self._receive(numbers[connection])) for connection in ready]
+        received = [(numbers[connection], self._receive(numbers[connection])) for connection in ready]
+        return [(number, answer) for number, answer in received if answer is not None]
 
     def close(self) -> None:
         """End every process: politely first, then not."""
@@ -120,8 +129,14 @@ class LocalProcesses:
         process = context.Process(
             target=_serve, args=(theirs, self._trainers[number]), name=f"runner {number}", daemon=True
         )
-        process.start()
-        theirs.close()
+        try:
+            with _deaf_to_interrupts():
+                process.start()
+        except OSError as error:
+            ours.close()
+            raise RunnerError(f"a process cannot be started: {error.strerror}; give fewer --workers") from error
+        finally:
+            theirs.close()
         return _Worker(process, ours)
 
     def _send(self, runner: int, message: TrialTask | str) -> None:
@@ -133,17 +148,61 @@ class LocalProcesses:
             # The process has died; its closed connection is readable, and `answers` says so.
             return
 
-    def _receive(self, runner: int) -> Answer:
+    def _receive(self, runner: int) -> Answer | None:
         worker = self._workers[runner]
         try:
-            answer: Answer = worker.connection.recv()
+            message: Answer | str = worker.connection.recv()
         except (EOFError, OSError):
             worker.connection.close()
             worker.process.join()
+            if not worker.is_ready:
+                raise RunnerError(_why_not_started(worker.process.exitcode)) from None
             self._workers[runner] = self._spawn(runner)
             return TrainingEnded("failed", f"the process of runner {runner} died (exit code {worker.process.exitcode})")
+        if isinstance(message, str):
+            worker.is_ready = True
+            return None
         worker.is_busy = False
-        return answer
+        return message
+
+
+def _why_not_started(exit_code: int | None) -> str:
+    if exit_code == UNGUARDED:
+        return (
+            "the script that starts the search is imported by every process that trains, and would start it again "
+            'there: put what it does under `if __name__ == "__main__":`'
+        )
+    return (
+        f"a process that trains could not start (exit code {exit_code}): mend what it says above, or train in this "
+        "process alone, with --workers 1"
+    )
+
+
+def end_if_unguarded() -> None:
+    """End this process if it is one of a runner's that is still importing the user's script.
+
+    That is when a script without the guard would start the search again; the first process says so.
+    """
+    # What multiprocessing itself looks at, to refuse such a process of its own, with a traceback in each of them.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(UNGUARDED)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let a process that is started here not hear Ctrl-C while it imports; afterwards it ignores it by itself.
+
+    Where there are no signal masks (Windows), it hears it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -163,11 +222,12 @@ def _serve(connection: Connection, trainer: Trainer) -> None:
     """The life of a runner's process: train what comes, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides what follows
     runner = TrialRunner(trainer)
-    while True:
-        try:
+    try:
+        connection.send(READY)
+        while True:
             message = connection.recv()
             if isinstance(message, TrialTask):
                 runner.start(message)
             connection.send(runner.next_epoch())
-        except (EOFError, OSError):
-            return  # the coordinator has closed the connection, or is gone
+    except (EOFError, OSError):
+        return  # the coordinator has closed the connection, or is gone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,15 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
-from tuner.data.sources import KNOWN_NAMES
 from tuner.errors import StudyError
 from tuner.search.events import Outcome, counts
+from tuner.search.settings import data_source, differences
 from tuner.search.shown import Shown, checkpoint_key
 from tuner.search.storage import Storage, quiet_optuna
 from tuner.training.candidate import Candidate
@@ -88,7 +86,8 @@ class StudyRecord:
     @property
     def engine(self) -> Engine:
         """How the trials of this study are computed."""
-        return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
+        with self._readable("how it trains"):
+            return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
 
     @property
     def confirmed(self) -> dict[str, Any] | None:
@@ -99,6 +98,12 @@ class StudyRecord:
     def save_confirmed(self, confirmed: Mapping[str, Any] | None) -> None:
         """Store what a confirmation found; None takes it back."""
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
+
+    @property
+    def data_source(self) -> dict[str, Any] | None:
+        """Where the images come from: `dataset`, `data_dir`, `image_size`; None where it was not stored."""
+        source: dict[str, Any] | None = self.storage.get_study_user_attrs(self.study_id).get(DATA)
+        return source
 
     def data_spec(self, cache_dir: Path) -> DataSpec:
         """Where the images of the study come from, for whoever needs them again; nothing is downloaded.
@@ -113,16 +118,34 @@ class StudyRecord:
 
     def save_data_spec(self, spec: DataSpec) -> None:
         """Remember where the images come from, by absolute paths."""
-        path = Path(spec.dataset).expanduser()
-        dataset = str(path.resolve()) if path.is_dir() and spec.dataset not in KNOWN_NAMES else spec.dataset
-        data = {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": spec.image_size}
-        self.storage.set_study_user_attr(self.study_id, DATA, data)
+        self.storage.set_study_user_attr(self.study_id, DATA, data_source(spec))
 
     def trials(self) -> list[TrialRecord]:
-        """Every trial, in the order of their numbers. Trials that other programs put into the study are left out."""
-        trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
+        """Every trial, in the order of their numbers. Trials that other programs put into the study are left out.
+
+        Raises StudyError that names one which cannot be read.
+        """
+        with self._readable("its trials"):
+            trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
         self._trial_ids |= {trial.number: trial._trial_id for trial in trials}
-        return [_trial_record(trial) for trial in trials if "candidate" in trial.user_attrs]
+        records = []
+        for trial in trials:
+            if "candidate" in trial.user_attrs:
+                with self._readable(f"trial {trial.number}"):
+                    records.append(_trial_record(trial))
+        return records
+
+    @contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        """Raise StudyError in one line for what another version, or another program, has stored otherwise."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise StudyError(
+                f"study {self.name!r}: {what} cannot be read ({type(error).__name__}: {words}); "
+                "use the version that wrote it, or start another study with --study NAME"
+            ) from error
 
     @property
     def num_stored(self) -> int:
@@ -205,33 +228,54 @@ class StudyRecord:
         self.storage.set_trial_state_values(self._trial_ids[number], TrialState.WAITING)
 
 
-def open_study(storage: Storage, name: str, settings: Mapping[str, Any], *, engine: Engine) -> StudyRecord:
+def open_study(
+    storage: Storage, name: str, settings: Mapping[str, Any], *, engine: Engine, data: DataSpec | None = None
+) -> StudyRecord:
     """The study of a name, created with these settings, or gone on with if they are the ones it was started with.
 
-    A study that is gone on with keeps its own engine.
+    A study that is gone on with keeps its own engine. `data` is where the images come from now.
 
     Raises StudyError that says what differs.
     """
-    if name in {study.study_name for study in storage.get_all_studies()}:
-        record = load_study(storage, name)
-        differing = _differences(record.settings, json.loads(json.dumps(settings)))
+    found = find_study(storage, name, settings, data=data)
+    if found is not None:
+        return found
+    study_id = {study.study_name: study._study_id for study in storage.get_all_studies()}.get(name)
+    if study_id is None:
+        with quiet_optuna():
+            study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
+    storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
+    storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
+    storage.set_study_user_attr(study_id, SETTINGS, settings)  # the last: what has none is half made
+    return StudyRecord(storage, study_id, name)
+
+
+def find_study(
+    storage: Storage, name: str, settings: Mapping[str, Any], *, data: DataSpec | None = None
+) -> StudyRecord | None:
+    """The study of a name, to be gone on with by these settings; None when it would be a new one. Nothing is written.
+
+    Raises StudyError that says what differs, or that the name is taken but for its case.
+    """
+    studies = {study.study_name: study for study in storage.get_all_studies()}
+    if name in studies and SETTINGS in studies[name].user_attrs:
+        record = StudyRecord(storage, studies[name]._study_id, name)
+        now = None if data is None else data_source(data)
+        differing = differences(record.settings, settings, data_before=record.data_source, data_now=now)
         if differing:
             raise StudyError(
                 f"study {name!r} was started with other settings: {differing}. "
                 "Give those, or start another study with --study NAME"
             )
         return record
-    alike = [other.study_name for other in storage.get_all_studies() if other.study_name.lower() == name.lower()]
+    if name in studies and storage.get_n_trials(studies[name]._study_id):
+        raise StudyError(f"study {name!r} of this storage was made by another program; give another --study NAME")
+    alike = [other for other in studies if other != name and other.lower() == name.lower()]
     if alike:
         raise StudyError(
             f"study {name!r} would share the folder of {alike[0]!r} on some systems; give another --study NAME"
         )
-    with quiet_optuna():
-        study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
-    storage.set_study_user_attr(study_id, SETTINGS, settings)
-    storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
-    storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
-    return StudyRecord(storage, study_id, name)
+    return None
 
 
 def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
@@ -254,43 +298,6 @@ def list_studies(storage: Storage) -> list[StudyRecord]:
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     studies.sort(key=lambda study: -study._study_id)
     return [StudyRecord(storage, study._study_id, study.study_name) for study in studies]
-
-
-@contextmanager
-def hold(folder: Path, name: str) -> Iterator[None]:
-    """Hold a study for writing, by a lock of the operating system that goes with the process.
-
-    Raises StudyError when another process holds it.
-    """
-    lock = FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StudyError(
-            f"study {name!r} is being run by another process; wait for it, or give --study NAME"
-        ) from error
-    except OSError as error:
-        raise StudyError(f"{folder}: cannot be written: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    return "; ".join(
-        f"{key} was {_shortly(stored.get(key))}, not {_shortly(given.get(key))}"
-        if _shortly(stored.get(key)) != _shortly(given.get(key))
-        else f"{key} has changed since"
-        for key in given
-        if stored.get(key) != given.get(key)
-    )
-
-
-def _shortly(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _trial_record(trial: FrozenTrial) -> TrialRecord:

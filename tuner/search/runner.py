@@ -22,6 +22,7 @@ from tuner.training.candidate import Candidate
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
 from tuner.training.engine import Engine, prepare_process
 from tuner.training.loop import Diverged, EpochResult, train
+from tuner.training.seeds import derive_seed
 from tuner.versions import package_versions
 
 
@@ -188,6 +189,11 @@ def checkpoint_path(study_folder: Path, number: int) -> Path:
 def confirmed_path(study_folder: Path) -> Path:
     """Where the confirmed winner's weights lie, which are what a study delivers."""
     return study_folder / "confirmed.pt"
+
+
+def training_seed(seed: int, candidate: Candidate) -> int:
+    """The seed that a candidate trains with in a study of this seed."""
+    return derive_seed(seed, "training", candidate.fingerprint)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -8,10 +8,13 @@ table classes, so a test holds a trial written here against one written by Optun
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, cast
 
 import optuna
@@ -21,10 +24,12 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import delete, event, insert, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from tuner.errors import StudyError
+from tuner.search.sqlite import connect_to_read, is_read_only, sqlite_file
 
 SQLITE_TIMEOUT = 60.0
 """Seconds to wait for another process that is writing another study of the same file."""
@@ -125,18 +130,29 @@ class Storage(RDBStorage):
         return trial
 
 
-def open_storage(url: str) -> Storage:
+class ServerError(StudyError, optuna.exceptions.StorageInternalError):
+    """What a database server answered, in one line. Optuna begins a trial again after one, as after its own."""
+
+
+def open_storage(url: str, *, existing: bool = False) -> Storage:
     """The storage of any URL that Optuna takes; SQLite in write-ahead mode, so that readers never wait.
 
-    Raises StudyError when it cannot be reached.
+    existing: nothing is made that is not there, and a SQLite file that cannot be written is only read.
+    Raises StudyError when it cannot be opened; whatever the database refuses later is a StudyError, too.
     """
-    engine_kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
+    named = f"--storage {_without_password(url)}"
     try:
-        storage = Storage(url, engine_kwargs=engine_kwargs)
-    except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        raise StudyError(f"--storage {url}: cannot be opened: {str(error).splitlines()[0]}") from error
-    if url.startswith("sqlite"):
-        event.listen(storage.engine, "connect", _set_pragmas)
+        file = sqlite_file(url)
+        storage = Storage(url, engine_kwargs=_engine_arguments(file, existing=existing))
+    except optuna.exceptions.OptunaError as error:
+        raise StudyError(f"{named}: cannot be opened: {_first_line(error.__cause__ or error)}") from error
+    except (LookupError, ValueError) as error:
+        raise StudyError(f"{named}: not the URL of a database, or its braces are not doubled ({error})") from error
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:
+        raise StudyError(f"{named}: cannot be opened: {_first_line(error)}") from error
+    event.listen(storage.engine, "handle_error", partial(_raise_study_error, named))
+    if file is not None and not (existing and is_read_only(file)):
+        event.listen(storage.engine, "connect", partial(_set_pragmas, named))
         storage.engine.dispose()
     return storage
 
@@ -163,8 +179,45 @@ def _to_json(distribution: BaseDistribution) -> str:
     return distribution_to_json(distribution)
 
 
-def _set_pragmas(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
+def _engine_arguments(file: Path | None, *, existing: bool) -> dict[str, Any]:
+    if file is None:
+        return {}
+    if existing and not file.is_file():
+        raise StudyError(f"no studies in {file}: start one with `tuner run`, or give the file that they are in")
+    if existing and is_read_only(file):
+        return {"creator": partial(connect_to_read, file)}
+    return {"connect_args": {"timeout": SQLITE_TIMEOUT}}
+
+
+def _set_pragmas(named: str, connection: Any, _: object) -> None:
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.close()
+    except sqlite3.Error as error:  # of a listener, SQLAlchemy wraps none
+        raise _fault(named, error, StudyError) from error
+
+
+def _raise_study_error(named: str, context: ExceptionContext) -> None:
+    """Say in one line what the database refuses, wherever that comes up."""
+    error = context.original_exception
+    if isinstance(context.sqlalchemy_exception, IntegrityError):
+        return  # Optuna looks for these itself
+    # SQLite has waited for SQLITE_TIMEOUT already; to begin again is for the deadlocks of servers.
+    is_sqlite = context.dialect.name == "sqlite"
+    raise _fault(named, error, StudyError if is_sqlite else ServerError) from error
+
+
+def _fault(named: str, error: BaseException, kind: type[StudyError]) -> StudyError:
+    return kind(f"{named}: {_first_line(error)}; once that is mended, the same command goes on from here")
+
+
+def _first_line(error: BaseException) -> str:
+    words = error.orig if isinstance(error, DBAPIError) else error
+    return (str(words).strip() or type(error).__name__).splitlines()[0]
+
+
+def _without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)

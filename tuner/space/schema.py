@@ -25,6 +25,8 @@ from tuner.training.candidate import (
 )
 
 T = TypeVar("T")
+MAX_STEPS = 1_000_000
+"""Of a range; Optuna counts them in decimal numbers."""
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
 
 
@@ -107,8 +109,11 @@ def _check_range(low: object, high: object, step: object, *, log: bool) -> None:
         raise ValueError(f"a range needs low < high, got low = {low} and high = {high}")
     if log and (low <= 0 or step is not None):
         raise ValueError(f"a log range needs low > 0 and no step, got low = {low} and step = {step}")
-    if isinstance(step, int | float) and (step <= 0 or abs((high - low) / step - round((high - low) / step)) > 1e-9):
-        raise ValueError(f"high must be low plus whole steps, got low = {low}, high = {high}, step = {step}")
+    if isinstance(step, int | float):
+        num_steps = (high - low) / step if step > 0 else 0.0
+        if not 0 < num_steps <= MAX_STEPS or abs(num_steps - round(num_steps)) > 1e-9:
+            rule = f"high must be low plus at most {MAX_STEPS:,} whole steps"
+            raise ValueError(f"{rule}, got low = {low}, high = {high}, step = {step}")
 
 
 class Rate(Parameter[T], Generic[T]):
@@ -279,10 +284,10 @@ def load_space(name_or_path: str) -> SearchSpace:
             )
         path = bundled[name_or_path]
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors put a mark in front
     except OSError as error:
         raise SpaceError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the encoding, of the syntax, of brackets in brackets
         raise SpaceError(f"{path}: not a TOML file: {error}") from error
     if "name" in data:
         raise SpaceError(f"{path}: name: a space is named after its file; remove the key")

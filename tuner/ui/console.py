@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tuner.data.dataset import Report
@@ -32,6 +32,8 @@ from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
+WIDE = 80
+"""Columns of a terminal from which on curves are shown."""
 REFRESH_PER_SECOND = 4
 ALWAYS_TOLD = DataReady | SearchStarted | SearchEnded | ConfirmStarted | ConfirmProgress
 """Events that leave a line above the live view."""
@@ -82,26 +84,37 @@ class SearchView:
             return None
         return (time.monotonic() - self.begun) / done * (self.num_trials - self.num_counted)
 
-    def __rich__(self) -> RenderableType:
-        head = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=max(self.num_trials, 1), completed=self.num_counted, width=30)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What is a number is shown whole at any width; in a narrow terminal networks are cut, and curves left out."""
+        is_wide = options.max_width >= WIDE
         left = self.seconds_left
+        study = Text(self.study, style="bold", no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(total=max(self.num_trials, 1), completed=self.num_counted, width=30)
+        progress = f"{self.num_counted}/{self.num_trials} trials"
         time_left = "" if left is None else f"about {format_seconds(left)} left"
-        head.add_row(Text(self.study, style="bold"), bar, f"{self.num_counted}/{self.num_trials} trials", time_left)
+        head = Table.grid(
+            Column(), Column(no_wrap=True), Column(no_wrap=True), Column(no_wrap=True), padding=(0, 2, 0, 0)
+        )
+        head.add_row(study, bar if is_wide else "", progress, time_left)
         table = Table(box=None, padding=(0, 1), header_style="dim", expand=False)
-        table.add_column("trial", justify="right")
-        table.add_column("network", max_width=60, no_wrap=True, overflow="ellipsis")
-        table.add_column("epoch", justify="right")
-        table.add_column("accuracy", justify="right")
-        table.add_column("", width=CURVE_WIDTH)
+        table.add_column("trial", justify="right", no_wrap=True)
+        table.add_column("network", max_width=60)
+        table.add_column("epoch", justify="right", no_wrap=True)
+        table.add_column("accuracy", justify="right", no_wrap=True)
+        if is_wide:
+            table.add_column("", width=CURVE_WIDTH, no_wrap=True)
         for number, trial in sorted(self.running.items()):
             accuracy = f"{trial.curve[-1]:.2%}" if trial.curve else ""
-            network = describe(trial.started.candidate)
-            table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, sparkline(trial.curve))
+            network = Text(describe(trial.started.candidate), no_wrap=True, overflow="ellipsis")
+            curve = [sparkline(trial.curve)] if is_wide else []
+            table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, *curve)
         best = Text("best   none yet", style="dim")
         if self.best is not None:
             best = Text(f"best   {describe_best(self.best)}", style="green")
-        return Group(head, table, best, Text(describe_outcomes(self.outcomes), style="dim"))
+        yield head
+        yield table
+        yield best
+        yield Text(describe_outcomes(self.outcomes), style="dim")
 
 
 def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) -> SearchView:
@@ -173,15 +186,14 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
     else:
         lines += [f"test     {sentence}" for sentence in verdict_lines(confirmed)]
     path = summary.checkpoint if confirmed is None else summary.delivered
-    lines.append(f"file     {path}" if path else "file     gone: the winner's checkpoint is not there any more")
-    return [
-        *lines,
-        "next",
-        f"  tuner export {name} -o best.pt",
-        "  tuner predict best.pt IMAGE...",
-        f"  tuner inspect {name} --trial {winner.number}",
-        f"  tuner dashboard {name}",
-    ]
+    if path is not None:
+        lines.append(f"file     {path}")
+        following = [f"tuner export {name} -o best.pt", "tuner predict best.pt IMAGE..."]
+    else:
+        lines.append("file     gone: it is not in the folder of this study; give the --studies that it was run with")
+        following = []
+    following += [f"tuner inspect {name} --trial {winner.number}", f"tuner dashboard {name}"]
+    return [*lines, "next", *(f"  {command}" for command in following)]
 
 
 def verdict_lines(confirmed: Mapping[str, Any]) -> list[str]:

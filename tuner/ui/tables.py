@@ -21,11 +21,11 @@ from tuner.training.candidate import Candidate
 def network_table(candidate: Candidate) -> RenderableType:
     """Every layer with its output shape, its arithmetic, parameters and FLOPs, and the recipe below."""
     layers = trace(candidate.architecture)
-    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")  # in a narrow terminal the layer alone is folded
     table.add_column("part", no_wrap=True)
-    table.add_column("layer", overflow="fold", min_width=24)
+    table.add_column("layer", overflow="fold", min_width=12)
     table.add_column("output", no_wrap=True)
-    table.add_column("arithmetic", overflow="fold")
+    table.add_column("arithmetic", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("FLOPs", justify="right", no_wrap=True)
     table.add_row("input", "", shape_in_words(candidate.architecture.input_shape), "", "", "")
@@ -74,7 +74,8 @@ def studies_table(summaries: Iterable[StudySummary]) -> Table:
     """One line a study."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("study", "dataset", "space", "trials", "best", "checkpoint"):
-        table.add_column(name, justify="right" if name in ("trials", "best") else "left")
+        is_number = name in ("trials", "best")
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for summary in summaries:
         accuracy = summary.best.validation_accuracy if summary.best else None
         table.add_row(

@@ -1,0 +1,94 @@
+"""Ctrl-C, wherever it hits, and processes that cannot start: one line each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tuner.interrupts import EXIT_CODE, LINE
+
+HALF_IMPORTED = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    raise ImportError("what an interrupt becomes in the middle of an import") from None
+"""
+UNGUARDED = """
+import tuner
+
+print(tuner.run(tuner.RunOptions(trials=4, epochs=1, workers=2)).num_counted)
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments"),
+    [("typer", ["list"]), ("torch", ["run"]), ("torchvision", ["doctor"]), ("optuna", ["show"]), ("rich", ["spaces"])],
+)
+def test_an_interrupt_while_a_library_is_imported_is_one_line(
+    tmp_path: Path, library: str, arguments: list[str]
+) -> None:
+    (tmp_path / f"{library}.py").write_text(HALF_IMPORTED)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "tuner.db").touch()
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "tuner", *arguments]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout, done.returncode) == (f"{LINE}\n", "", EXIT_CODE)
+
+
+def interrupt_all_while_they_start(process: subprocess.Popen[str]) -> None:
+    """As a terminal does: every process hears it, also one that has only begun to import."""
+    parent = psutil.Process(process.pid)
+    while not (children := [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]):
+        time.sleep(0.01)
+    for child in children:
+        child.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+
+
+def interrupt_until_it_ends(process: subprocess.Popen[str]) -> None:
+    """As whoever is impatient does."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("workers", "interrupt"),
+    [("2", interrupt_all_while_they_start), ("2", interrupt_until_it_ends), ("1", interrupt_until_it_ends)],
+)
+def test_an_interrupt_of_a_search_is_one_line(
+    tmp_path: Path, workers: str, interrupt: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    command = [sys.executable, "-m", "tuner", "run", "--trials", "500", "--workers", workers]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("study digits-cnn:"):
+                break
+        interrupt(process)
+        assert process.stderr.read() == f"{LINE}\n"
+        assert process.wait() == EXIT_CODE
+
+
+def test_a_script_without_the_guard_is_told_so_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1].startswith("tuner.errors.RunnerError: the script that starts the search is")
+    assert 'if __name__ == "__main__":' in done.stderr
+    assert done.stdout == ""

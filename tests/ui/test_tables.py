@@ -1,0 +1,52 @@
+"""Tables in terminals of any width: no figure and no arithmetic is cut."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from tuner.architecture.cost import layer_cost, network_cost
+from tuner.architecture.spec import InputSpec
+from tuner.architecture.trace import trace
+from tuner.search.summary import StudySummary
+from tuner.space.sampling import candidate_from, random_params
+from tuner.space.schema import load_space
+from tuner.ui.tables import network_table, studies_table
+
+
+def shown(table: RenderableType, *, width: int) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=False).print(table)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("side", [8, 28, 224])
+def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
+    space = load_space("cnn")
+    for seed in range(20):
+        params = random_params(space, random.Random(seed))
+        candidate = candidate_from(params, space, InputSpec(3, side, side, 10), epochs=1)
+        lines = shown(network_table(candidate), width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        words = set(" ".join(lines).split())
+        layers = trace(candidate.architecture)
+        figures = {layer.arithmetic.split()[-1] for layer in layers if layer.arithmetic}
+        figures |= {f"{network_cost(layers).flops:,}", f"{network_cost(layers).num_parameters:,}"}
+        figures |= {f"{layer_cost(layer).flops:,}" for layer in layers if layer_cost(layer).flops}
+        figures |= {"x".join(map(str, layer.output_shape)) for layer in layers}
+        assert figures <= words
+
+
+def test_the_counts_and_the_file_of_a_study_are_whole_in_a_narrow_terminal() -> None:
+    checkpoint = Path("studies") / "a-study-with-a-rather-long-name" / "trial-00012.pt"
+    summary = StudySummary("a-study-with-a-rather-long-name", "fashion-mnist", "article", 123_456, {}, None, checkpoint)
+    lines = shown(studies_table([summary]), width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "123456" in lines[1]
+    starts = lines[0].index("checkpoint")
+    assert "".join(line[starts:].strip() for line in lines[1:]) == str(checkpoint)

@@ -1,0 +1,57 @@
+"""One writer a study: locks of the operating system, which are gone with the process that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tuner.errors import StudyError
+from tuner.search.sqlite import sqlite_file
+
+
+@contextmanager
+def hold(folder: Path, name: str) -> Iterator[None]:
+    """Hold the folder of a study's checkpoints for writing. Raises StudyError when another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written: {error.strerror}") from error
+    with _locked(folder / ".lock", name):
+        yield
+
+
+@contextmanager
+def hold_record(url: str, name: str) -> Iterator[None]:
+    """Hold the record of a study for writing, whatever folder its checkpoints go to.
+
+    What holds it is a file beside the SQLite database. For the URL of a database server there is no such place: the
+    folder's lock keeps out the other runs that share the folder, and for the rest the search ends as soon as a trial
+    gets a number that was not due, which another writer has taken.
+    Raises StudyError when another process holds it.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        yield
+    else:
+        with _locked(file.with_name(f".{file.name}-{name.lower()}.lock"), name):
+            yield
+
+
+@contextmanager
+def _locked(file: Path, name: str) -> Iterator[None]:
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StudyError(
+            f"study {name!r} is being run by another process; wait for it, or give --study NAME"
+        ) from error
+    except OSError as error:
+        raise StudyError(f"{file.parent}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,54 @@
+"""The file behind a SQLite URL: where it is, and how it is read where nothing can be written."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from sqlalchemy import URL, make_url
+
+from tuner.errors import StudyError
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of a database file, as Optuna takes it."""
+    url = URL.create("sqlite", database=file.as_posix()).render_as_string()
+    return url.replace("{", "{{").replace("}", "}}")  # Optuna fills braces in
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The database file of a SQLite URL, None for any other database.
+
+    Raises StudyError for one that is in memory, and sqlalchemy.exc.ArgumentError for what is no URL.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    name = parsed.database or ""
+    if name in ("", ":memory:", "file::memory:") or parsed.query.get("mode") == "memory":
+        raise StudyError(f"--storage {url}: a study in memory is gone with its process; give a file, sqlite:///FILE")
+    return Path(url2pathname(urlsplit(name).path) if name.startswith("file:") else name)
+
+
+def is_read_only(file: Path) -> bool:
+    """Whether a database cannot be written; that also takes a folder in which its log can be."""
+    return not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+
+def connect_to_read(file: Path) -> sqlite3.Connection:
+    """A connection that writes nothing, neither to the file nor beside it.
+
+    A file in write-ahead mode is not opened without its log and the log's index, which SQLite makes where they are not.
+    Only a file that is declared immutable is read without them, and then without what is in the log: so that is for
+    files whose log is empty. Source: sqlite.org/wal.html, read-only databases.
+    Raises StudyError for a log without its index.
+    """
+    log, index = (file.with_name(f"{file.name}-{ending}") for ending in ("wal", "shm"))
+    is_empty = not (log.is_file() and log.stat().st_size)
+    if not is_empty and not index.is_file():
+        raise StudyError(f"{log}: of a search that was killed; copy the folder to where it can be written")
+    mode = "immutable=1" if is_empty else "mode=ro"
+    return sqlite3.connect(f"{file.resolve().as_uri()}?{mode}", uri=True, check_same_thread=False)
