@@ -380,7 +380,6 @@ def _conclude(
     if winner is baseline:
         low = high = 0.0
         verdict = "no"
-        notes.append("the winner is the first configuration itself")
     search_accuracy = winner.trial.validation_accuracy or 0.0
     return Confirmation(
         number=winner.trial.number,

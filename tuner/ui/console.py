@@ -206,11 +206,16 @@ def verdict_lines(confirmed: Mapping[str, Any]) -> list[str]:
     }[confirmed["beats_baseline"]]
     less, more = confirmed["difference_interval"]
     seeds = len(confirmed["seeds"])
+    against = (
+        f"{words} (trial {confirmed['baseline_number']}, {confirmed['baseline_test_accuracy']:.2%}): "
+        f"difference {100 * confirmed['difference']:+.2f} points, {100 * less:+.2f} to {100 * more:+.2f}"
+    )
+    if confirmed["number"] == confirmed["baseline_number"]:
+        against = "it is the first configuration that was tried: nothing else was found to be better"
     return [
         f"{confirmed['test_accuracy']:.2%} on {confirmed['num_test_images']:,} sealed images, mean of {seeds} seed(s), "
         f"95 % interval {low:.2%} to {high:.2%}; the file's own {confirmed['delivered_test_accuracy']:.2%}",
-        f"{words} (trial {confirmed['baseline_number']}, {confirmed['baseline_test_accuracy']:.2%}): "
-        f"difference {100 * confirmed['difference']:+.2f} points, {100 * less:+.2f} to {100 * more:+.2f}",
+        against,
         f"the search's own figure was {100 * confirmed['gap']:+.2f} points from it",
         *confirmed["notes"],
     ]
