@@ -109,6 +109,11 @@ def test_a_database_that_is_locked_in_the_middle_of_a_search_ends_it_in_one_line
     assert [event.number for event in ended(events)] == [4, 5]
 
 
+def test_a_mistake_of_the_program_is_not_told_as_a_refusal_of_the_database(study: Rehearsal) -> None:
+    with pytest.raises(OverflowError):
+        open_storage(study.url).get_study_name_from_id(2**70)
+
+
 def test_a_database_that_cannot_be_written_is_told_in_one_line(study: Rehearsal) -> None:
     url = f"sqlite:///file:{study.folder / 'tuner.db'}?mode=ro&uri=true"
     with pytest.raises(StudyError, match="attempt to write a readonly database") as caught:

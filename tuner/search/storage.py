@@ -201,8 +201,10 @@ def _set_pragmas(named: str, connection: Any, _: object) -> None:
 
 def _raise_study_error(named: str, context: ExceptionContext) -> None:
     """Say in one line what the database refuses, wherever that comes up."""
-    error = context.original_exception
-    if isinstance(context.sqlalchemy_exception, IntegrityError):
+    error = context.sqlalchemy_exception
+    if not isinstance(error, DBAPIError):
+        return  # an interrupt, or a mistake of ours, in the middle of a statement
+    if isinstance(error, IntegrityError):
         return  # Optuna looks for these itself
     # SQLite has waited for SQLITE_TIMEOUT already; to begin again is for the deadlocks of servers.
     is_sqlite = context.dialect.name == "sqlite"
