@@ -114,6 +114,7 @@ class _Search:
     def run(self) -> Generator[SearchEvent]:
         self._remember()
         plan = self._plan
+        self._record.write_note(f"A search for {plan.num_trials:,} trials.")
         yield SearchStarted(
             study=self._record.name,
             num_trials=plan.num_trials,
@@ -141,6 +142,7 @@ class _Search:
             for runner, running in self._running.items():
                 self._executor.stop(runner)
                 self._record.leave(running.number)
+        self._record.write_note(self._result())
         yield SearchEnded(self._num_counted, self._why_it_ended())
 
     def _remember(self) -> None:
@@ -363,6 +365,14 @@ class _Search:
         if self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline:
             return False
         return self._num_counted + len(self._running) < self._plan.num_trials
+
+    def _result(self) -> str:
+        if self._best is None:
+            return f"{self._num_counted:,} trials, none of them complete."
+        return (
+            f"Of {self._num_counted:,} trials, trial {self._best.number} has the best validation accuracy: "
+            f"{self._best.validation_accuracy:.2%} in epoch {self._best.epoch}."
+        )
 
     def _why_it_ended(self) -> str:
         if self._num_counted >= self._plan.num_trials:

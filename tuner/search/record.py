@@ -17,7 +17,7 @@ from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
 from tuner.search.events import Outcome, counts
 from tuner.search.settings import data_source, differences
-from tuner.search.shown import Shown, checkpoint_key
+from tuner.search.shown import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.storage import Storage, quiet_optuna
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
@@ -26,6 +26,8 @@ SETTINGS, ENGINE, DATA, CONFIRMED = "tuner:settings", "tuner:engine", "tuner:dat
 """Study attributes: what a resumed search must share with the first one, how its trials are computed, where its images
 come from, and what the confirmation of its winner found."""
 OBJECTIVE = "validation accuracy"
+NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
+"""System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
 CONSTRAINTS = "constraints"
 """The system attribute of a trial in which Optuna and optuna-dashboard look for constraints."""
 
@@ -98,6 +100,23 @@ class StudyRecord:
     def save_confirmed(self, confirmed: Mapping[str, Any] | None) -> None:
         """Store what a confirmation found; None takes it back."""
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
+        self.write_note()
+
+    def write_note(self, result: str | None = None) -> None:
+        """Say in the study's note what it is and what it has come to, unless somebody has written another.
+
+        result: a sentence; None keeps the last one.
+        """
+        kept = self.storage.get_study_system_attrs(self.study_id)
+        version = kept.get("dashboard:note_ver", 0)
+        if version != kept.get(NOTE_VERSION, 0):
+            return
+        result = kept.get(NOTE_RESULT, "") if result is None else result
+        data = self.storage.get_study_user_attrs(self.study_id).get(DATA, {})
+        text = study_note(self.name, self.settings, self.engine, data=data, result=result, confirmed=self.confirmed)
+        ours = {NOTE_VERSION: version + 1, NOTE_RESULT: result}
+        for key, value in (note_attributes(text, version=version + 1) | ours).items():
+            self.storage.set_study_system_attr(self.study_id, key, value)
 
     @property
     def data_source(self) -> dict[str, Any] | None:

@@ -11,13 +11,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tuner.search.pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
+from tuner.training.engine import Engine
 from tuner.training.loop import Confusion
 
 ArtifactKind = Literal["checkpoint", "curve", "confusion"]
@@ -147,6 +148,56 @@ def trial_note(
     lines.append(cost + (f", {latency_ms:.2f} ms for one image" if latency_ms is not None else ""))
     lines.append(recipe_in_words(recipe))
     return "\n\n".join(lines)
+
+
+def study_note(
+    name: str,
+    settings: Mapping[str, Any],
+    engine: Engine,
+    *,
+    data: Mapping[str, Any],
+    result: str,
+    confirmed: Mapping[str, Any] | None,
+) -> str:
+    """A study in a few lines of Markdown: what it searches on what data, from which seed, how, and what was found."""
+    where = f", looked for in {_code(data['data_dir'])}" if data.get("data_dir") else ""
+    lines = [
+        f"## {name}",
+        f"Convolutional networks for **{_code(data.get('dataset', settings.get('dataset', '')))}**{where}, from the "
+        f"space {_code(settings.get('space_name', ''))}, {settings.get('epochs', '?')} epochs a trial, "
+        f"seed {settings.get('seed', '?')}.",
+        f"Trained on {engine.device} with {engine.num_threads} thread(s) a runner, in {engine.precision}; "
+        f"blocks: {engine.blocks}.",
+    ]
+    lines += [result] if result else []
+    if confirmed is None:
+        lines.append("Not confirmed: the best of many validation scores is an optimistic one.")
+    else:
+        lines.append(verdict_in_words(confirmed))
+    return "\n\n".join(lines)
+
+
+def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
+    """What the confirmation of a winner found, in two sentences."""
+    low, high = confirmed["interval"]
+    beats = {
+        "yes": "It beats the first configuration",
+        "no": "It does not beat the first configuration",
+        "undecided": "Whether it beats the first configuration is undecided",
+    }[confirmed["beats_baseline"]]
+    less, more = confirmed["difference_interval"]
+    return (
+        f"**Confirmed**: trial {confirmed['number']} has {confirmed['test_accuracy']:.2%} on the sealed test set "
+        f"(95 % interval {low:.2%} to {high:.2%}). {beats} (trial {confirmed['baseline_number']}, "
+        f"{confirmed['baseline_test_accuracy']:.2%}): {100 * confirmed['difference']:+.2f} points, "
+        f"{100 * less:+.2f} to {100 * more:+.2f}."
+    )
+
+
+def _code(text: object) -> str:
+    """A name that a user gave, as Markdown shows it letter for letter."""
+    letters = str(text).replace("`", "'")
+    return f"`{letters}`"
 
 
 def recipe_in_words(recipe: Recipe) -> str:

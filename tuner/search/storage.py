@@ -99,6 +99,17 @@ class Storage(RDBStorage):
         with _create_scoped_session(self.scoped_session) as session:
             session.execute(delete(table).where(table.study_id == study_id, table.key.in_(keys)))
 
+    def artifact_ids(self, study_id: int) -> list[str]:
+        """The ids of all files that a study and its trials show as artifacts."""
+        of_trials, of_study = models.TrialSystemAttributeModel, models.StudySystemAttributeModel
+        in_study = select(models.TrialModel.trial_id).where(models.TrialModel.study_id == study_id)
+        queries = [
+            select(of_trials.key).where(of_trials.trial_id.in_(in_study), of_trials.key.startswith("artifacts:")),
+            select(of_study.key).where(of_study.study_id == study_id, of_study.key.contains("artifacts:")),
+        ]
+        with _create_scoped_session(self.scoped_session) as session:
+            return [key.rpartition(":")[2] for query in queries for key in session.scalars(query)]
+
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
     ) -> models.TrialModel:

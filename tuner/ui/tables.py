@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.text import Text
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.trace import trace
 from tuner.search.coordinator import describe
+from tuner.search.disk import in_words
 from tuner.search.record import TrialRecord
 from tuner.search.shown import recipe_in_words
 from tuner.search.summary import StudySummary
@@ -70,13 +71,13 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
     return Group(heading, table)
 
 
-def studies_table(summaries: Iterable[StudySummary]) -> Table:
-    """One line a study."""
+def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Table:
+    """One line a study. `sizes`: bytes of files of each."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in ("study", "dataset", "space", "trials", "best", "checkpoint"):
-        is_number = name in ("trials", "best")
+    for name in ("study", "dataset", "space", "trials", "best", "disk", "checkpoint"):
+        is_number = name in ("trials", "best", "disk")
         table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for summary in summaries:
+    for summary, size in zip(summaries, sizes, strict=True):
         accuracy = summary.best.validation_accuracy if summary.best else None
         table.add_row(
             summary.study,
@@ -84,6 +85,7 @@ def studies_table(summaries: Iterable[StudySummary]) -> Table:
             summary.space,
             str(summary.num_counted),
             "" if accuracy is None else f"{accuracy:.2%}",
+            in_words(size),
             str(summary.checkpoint or ""),
         )
     return table
