@@ -19,8 +19,7 @@ from PIL import Image
 
 import tuner
 from tests.system.conftest import ROOT, run_tuner
-from tuner.data.sources import load_development
-from tuner.data.splits import split_development
+from tuner.data.sealed import load_test_set
 from tuner.deliver.classifier import classifier_from, load_classifier
 from tuner.deliver.evaluate import evaluate
 from tuner.deliver.export import export
@@ -62,31 +61,30 @@ def copied(workplace: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def validation(workplace: Path) -> tuple[torch.Tensor, list[str]]:
-    """The validation images, and the names of their classes."""
-    dataset = load_development(spec_of(workplace))
-    rows_N = split_development(dataset, seed=0).validation_indices_N
-    return dataset.images_NCHW[rows_N].clone(), [dataset.class_names[label] for label in dataset.labels_N[rows_N]]
+def sealed(workplace: Path) -> tuple[torch.Tensor, list[str]]:
+    """The images of the sealed test set, and the names of their classes."""
+    dataset = load_test_set(spec_of(workplace))
+    return dataset.images_NCHW.clone(), [dataset.class_names[label] for label in dataset.labels_N]
 
 
 def test_all_writes_five_forms_and_a_readme_and_says_what_each_came_to(workplace: Path, exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == FILES
     assert [path.name for path in exported.parent.iterdir()] == ["all"]
-    *lines, last = (workplace / "export.log").read_text(encoding="utf-8").splitlines()
-    best = study_of(workplace)
-    accuracy = summarise(best, studies=workplace / "studies").to_json()["best"]["validation_accuracy"]
+    lines = (workplace / "export.log").read_text(encoding="utf-8").splitlines()
+    confirmed = study_of(workplace).confirmed
+    assert confirmed is not None
+    accuracy = confirmed["delivered_test_accuracy"]
     assert [line.partition(":")[0] for line in lines] == [
         str(Path("out") / "all" / one.file_name) for one in FORMATS.values()
     ]
-    assert all(f"validation accuracy {accuracy:.2%} ({round(accuracy * 288)} of 288 images)" in line for line in lines)
-    assert "not confirmed, so the score is optimistic" in last
+    assert all(f"test accuracy {accuracy:.2%} ({round(accuracy * 360)} of 360 images)" in line for line in lines)
 
 
 def test_the_readmes_lines_name_the_same_classes_in_every_form_without_tuner(
-    exported: Path, validation: tuple[torch.Tensor, list[str]], tmp_path: Path
+    exported: Path, sealed: tuple[torch.Tensor, list[str]], tmp_path: Path
 ) -> None:
     folder = shutil.copytree(exported, tmp_path / "elsewhere")
-    images_NCHW, truth = validation
+    images_NCHW, truth = sealed
     torch.save(images_NCHW, folder / "images.pt")
     np.save(folder / "images.npy", images_NCHW.numpy())
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -108,18 +106,18 @@ def test_the_readmes_lines_name_the_same_classes_in_every_form_without_tuner(
     named = [eval(printed) for printed, _ in outputs[:5]] + [outputs[5][0].split()]
     assert all(classes == named[0] for classes in named)
     right = sum(one == other for one, other in zip(named[0], truth, strict=True))
-    assert right / len(truth) == load_checkpoint(folder / "best.pt").scores["validation_accuracy"]
+    assert right / len(truth) == load_checkpoint(folder / "best.pt").scores["test_accuracy"]
 
 
 @pytest.mark.parametrize("name", ["best.pt", "best.safetensors", "best.onnx"])
 def test_an_exported_file_scores_what_is_stored_in_it(workplace: Path, exported: Path, name: str) -> None:
     classifier = load_classifier(exported / name)
-    evaluation = evaluate(classifier, spec_of(workplace), part="validation")
-    assert evaluation.accuracy == classifier.scores["validation_accuracy"]
-    assert evaluation.loss == pytest.approx(classifier.scores["validation_loss"], rel=1e-4)
-    assert evaluation.num_images == 288
-    of_all = {part: evaluate(classifier, spec_of(workplace), part=part).num_images for part in ("train", "test")}
-    assert of_all == {"train": 1149, "test": 360}
+    evaluation = evaluate(classifier, spec_of(workplace), part="test")
+    assert evaluation.accuracy == classifier.scores["test_accuracy"]
+    assert evaluation.loss == pytest.approx(classifier.scores["test_loss"], rel=1e-4)
+    assert evaluation.num_images == 360
+    of_all = {part: evaluate(classifier, spec_of(workplace), part=part).num_images for part in ("train", "validation")}
+    assert of_all == {"train": 1149, "validation": 288}
 
 
 def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(workplace: Path, exported: Path) -> None:
@@ -136,9 +134,9 @@ def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(workplace: Path, ex
 
 
 def test_evaluate_takes_an_image_folder_and_matches_its_classes_by_name(
-    exported: Path, validation: tuple[torch.Tensor, list[str]], tmp_path: Path
+    exported: Path, sealed: tuple[torch.Tensor, list[str]], tmp_path: Path
 ) -> None:
-    images_NCHW, truth = validation
+    images_NCHW, truth = sealed
     for part in ("train", "test"):
         for row, name in enumerate(truth):
             if name in "357":
@@ -171,9 +169,9 @@ def test_evaluate_refuses_images_that_are_not_of_the_networks_kind(
 
 
 def test_predict_goes_through_folders_and_prints_json(
-    exported: Path, validation: tuple[torch.Tensor, list[str]], tmp_path: Path
+    exported: Path, sealed: tuple[torch.Tensor, list[str]], tmp_path: Path
 ) -> None:
-    images_NCHW, _ = validation
+    images_NCHW, _ = sealed
     paths = [tmp_path / "in" / "b.png", tmp_path / "in" / "deep" / "er" / "a.png", tmp_path / "one.png"]
     for row, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,8 @@ def main() -> None:
             if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
                 sys.exit(1)
             _fail(str(error))
+        if isinstance(error, MemoryError | RuntimeError):
+            _fail_out_of_memory(error)
         raise
     if interrupts.was_heard():  # Typer gives its own exit code for a KeyboardInterrupt that it has caught itself
         interrupts.end()
@@ -81,6 +83,14 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 def _fail(message: str) -> None:
     print(f"tuner: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
+
+
+def _fail_out_of_memory(error: MemoryError | RuntimeError) -> None:
+    """End the command for want of memory; give way to any other error."""
+    from tuner.search.runner import is_out_of_memory
+
+    if is_out_of_memory(error):
+        _fail("there is not enough memory for this; give smaller images, or fewer --workers")
 
 
 def _drop_output() -> None:
