@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tuner.errors import StudyError
-from tuner.search.record import StudyRecord, hold
+from tuner.search.locks import hold, hold_record
+from tuner.search.record import StudyRecord
 from tuner.search.shown import artifacts_folder
 
 LOCK = ".lock"
@@ -25,7 +26,7 @@ def disk_use(record: StudyRecord, *, studies: Path) -> int:
 def delete_study(record: StudyRecord, *, studies: Path) -> None:
     """Delete a study for good. Raises StudyError while it runs, and when its files cannot be deleted."""
     folder = studies / record.name
-    with hold(folder, record.name):
+    with hold_record(record.storage.url, record.name), hold(folder, record.name):
         artifacts = _artifacts(record, studies)
         record.storage.delete_study(record.study_id)
         try:
@@ -60,4 +61,4 @@ def _files(record: StudyRecord, studies: Path) -> list[Path]:
 
 def _artifacts(record: StudyRecord, studies: Path) -> list[Path]:
     folder = artifacts_folder(studies / record.name)
-    return [folder / identifier for identifier in record.storage.artifact_ids(record.study_id)]
+    return [folder / Path(identifier).name for identifier in record.storage.artifact_ids(record.study_id)]
