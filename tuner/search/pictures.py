@@ -18,7 +18,7 @@ def curve_picture(curve: Mapping[int, float], *, best_epoch: int) -> str:
     width, height, left, right, top, bottom = 420, 240, 52, 16, 16, 34
     low, high = min(curve.values()), max(curve.values())
     margin = (high - low) * 0.08 or 0.01
-    low, high = low - margin, high + margin
+    low, high = max(0.0, low - margin), min(1.0, high + margin)
     last = max(curve)
 
     def x(epoch: int) -> float:

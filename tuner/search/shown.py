@@ -160,10 +160,12 @@ def study_note(
     confirmed: Mapping[str, Any] | None,
 ) -> str:
     """A study in a few lines of Markdown: what it searches on what data, from which seed, how, and what was found."""
-    where = f", looked for in {_code(data['data_dir'])}" if data.get("data_dir") else ""
+    dataset = data.get("dataset", settings.get("dataset", ""))
+    is_looked_up = data.get("data_dir") and dataset != "digits" and not Path(dataset).is_absolute()
+    where = f", looked for in {_code(data['data_dir'])}" if is_looked_up else ""
     lines = [
         f"## {name}",
-        f"Convolutional networks for **{_code(data.get('dataset', settings.get('dataset', '')))}**{where}, from the "
+        f"Convolutional networks for **{_code(dataset)}**{where}, from the "
         f"space {_code(settings.get('space_name', ''))}, {settings.get('epochs', '?')} epochs a trial, "
         f"seed {settings.get('seed', '?')}.",
         f"Trained on {engine.device} with {engine.num_threads} thread(s) a runner, in {engine.precision}; "

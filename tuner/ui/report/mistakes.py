@@ -22,6 +22,7 @@ from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.deliver.predict import normalise
 from tuner.errors import CheckpointError, StudyError
+from tuner.search.checkpoints import load_trial_checkpoint
 from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
@@ -58,10 +59,15 @@ class Judged:
 
 def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judged:
     """Score the winner's checkpoint. Raises TunerError when the images or the file are not there any more."""
-    path = summary.delivered if summary.confirmed else summary.checkpoint
-    if path is None:
-        raise CheckpointError("the winner's checkpoint is not there (any more)")
-    checkpoint = load_checkpoint(path)
+    if summary.best is None:
+        raise StudyError("no trial is complete yet")
+    if summary.confirmed and summary.delivered is None:
+        raise CheckpointError("the confirmed winner's file is gone")
+    checkpoint = (
+        load_checkpoint(summary.delivered)
+        if summary.delivered
+        else load_trial_checkpoint(record, summary.best, studies=studies)
+    )
     spec = record.data_spec(studies / ".cache")
     development = load_development(spec)
     if development.digest != record.settings["dataset_digest"]:
