@@ -38,7 +38,12 @@ def measure(num_trials: int, *, say: Callable[[str], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         record = open_study(open_storage(f"sqlite:///{folder}/tuner.db"), "overhead", {}, engine=Engine())
         plan = SearchPlan(
-            load_space("cnn"), InputSpec(1, 28, 28, 10), REPORTS, num_trials, seed=0, study_folder=Path(folder)
+            load_space("cnn"),
+            InputSpec(1, 28, 28, 10),
+            REPORTS,
+            num_trials,
+            seed=0,
+            study_folder=Path(folder) / "overhead",
         )
         ends = [time.perf_counter()]
         for event in search(record, plan, InProcess(train_nothing)):

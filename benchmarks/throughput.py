@@ -29,7 +29,7 @@ from tuner.search.coordinator import SearchPlan, describe, search
 from tuner.search.events import TrialEnded
 from tuner.search.executors import Executor, LocalProcesses
 from tuner.search.record import open_study
-from tuner.search.runner import ImageTrainer
+from tuner.search.runner import ImageTrainer, TrialTask
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace, load_space
@@ -49,7 +49,7 @@ class SubsetTrainer(ImageTrainer):
 
     rows: Rows = Rows((), ())
 
-    def _split(self, dataset: ImageDataset) -> Split:
+    def _split(self, dataset: ImageDataset, task: TrialTask) -> Split:
         return Split(torch.tensor(self.rows.train), torch.tensor(self.rows.validation))
 
 
@@ -193,7 +193,9 @@ def run_ours(
     """Every configuration of the space through the real search loop, one epoch each; seconds, and how each ended."""
     folder.mkdir()
     record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), "throughput", {}, engine=Engine())
-    plan = SearchPlan(space, input_spec, epochs=1, num_trials=len(space.first), seed=seed, study_folder=folder)
+    plan = SearchPlan(
+        space, input_spec, epochs=1, num_trials=len(space.first), seed=seed, study_folder=folder / "study"
+    )
     started = time.perf_counter()
     ended = [event for event in search(record, plan, executor) if isinstance(event, TrialEnded)]
     seconds = time.perf_counter() - started

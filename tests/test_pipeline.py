@@ -54,7 +54,7 @@ def options_in(folder: Path, **changes: Any) -> RunOptions:
     folder.mkdir(exist_ok=True)
     space = folder / "tiny.toml"
     space.write_text(TINY, encoding="utf-8")
-    defaults = {"trials": 6, "epochs": 2, "workers": 1, "device": "cpu"}
+    defaults = {"trials": 6, "epochs": 2, "workers": 1, "device": "cpu", "confirm": "no"}
     return RunOptions(space=str(space), studies=folder / "studies", **{**defaults, **changes})
 
 

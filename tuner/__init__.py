@@ -14,8 +14,11 @@ _HOMES = {
     "Architecture": "architecture.spec",
     "Candidate": "training.candidate",
     "Checkpoint": "training.checkpoint",
+    "Classifier": "deliver.classifier",
     "DataSpec": "data.dataset",
     "EpochResult": "training.loop",
+    "Evaluation": "deliver.evaluate",
+    "Exported": "deliver.export",
     "Head": "architecture.spec",
     "ImageDataset": "data.dataset",
     "InputSpec": "architecture.spec",
@@ -27,8 +30,10 @@ _HOMES = {
     "StudySummary": "search.summary",
     "TunerError": "errors",
     "build_model": "architecture.factory",
-    "export_checkpoint": "deliver.export",
+    "evaluate": "deliver.evaluate",
+    "export": "deliver.export",
     "load_checkpoint": "training.checkpoint",
+    "load_classifier": "deliver.classifier",
     "load_development": "data.sources",
     "load_model": "training.checkpoint",
     "load_space": "space.schema",
@@ -57,7 +62,12 @@ if TYPE_CHECKING:
     from tuner.data.dataset import DataSpec as DataSpec
     from tuner.data.dataset import ImageDataset as ImageDataset
     from tuner.data.sources import load_development as load_development
-    from tuner.deliver.export import export_checkpoint as export_checkpoint
+    from tuner.deliver.classifier import Classifier as Classifier
+    from tuner.deliver.classifier import load_classifier as load_classifier
+    from tuner.deliver.evaluate import Evaluation as Evaluation
+    from tuner.deliver.evaluate import evaluate as evaluate
+    from tuner.deliver.export import Exported as Exported
+    from tuner.deliver.export import export as export
     from tuner.deliver.predict import Prediction as Prediction
     from tuner.deliver.predict import predict as predict
     from tuner.errors import TunerError as TunerError

@@ -1,4 +1,4 @@
-"""Search, from options to a finished study: what `run` does, as one function for the library's users."""
+"""Search and confirm, from options to a finished study: what `run` does, as one function for the library's users."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.opening import how_it_is_held, measure_statistics, memory_for_images
+from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
+from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
 from tuner.errors import StudyError
 from tuner.hardware import devices_for, memory_bytes, num_cores
 from tuner.option_rules import check_options
 from tuner.search.checkpoints import refuse_foreign_checkpoints
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
-from tuner.search.executors import end_if_unguarded, local_executor
+from tuner.search.executors import Executor, end_if_unguarded, local_executor
 from tuner.search.locks import hold, hold_record
-from tuner.search.record import find_study, load_study, open_study
+from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
 from tuner.search.runner import ImageTrainer
 from tuner.search.sqlite import sqlite_url
 from tuner.search.storage import Storage, open_storage
-from tuner.search.summary import StudySummary, summarise
+from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
 from tuner.training.measure import load_or_measure, machine_cache_dir
@@ -44,6 +48,8 @@ MEMORY_SHARE = 0.5
 class RunOptions:
     """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL.
 
+    budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
+    again and score the winner on the test set, in a third of the run's time, in full, or not at all.
     `run` and `run_events` raise OptionError for a value that an option cannot have.
     """
 
@@ -61,6 +67,7 @@ class RunOptions:
     device: str = "auto"
     workers: int | None = None
     budget_seconds: float = float("inf")
+    confirm: Literal["in time", "in full", "no"] = "in time"
 
     @property
     def data_spec(self) -> DataSpec:
@@ -84,8 +91,11 @@ class DataReady:
     notes: tuple[str, ...]
 
 
-def run_events(options: RunOptions, *, report: Report | None = None) -> Generator[DataReady | SearchEvent]:
-    """Run or top up a study, an event at a time; closing the iterator leaves it to be gone on with.
+RunEvent = DataReady | SearchEvent | ConfirmEvent
+
+
+def run_events(options: RunOptions, *, report: Report | None = None) -> Generator[RunEvent]:
+    """Run or top up a study and confirm its winner, an event at a time; a closed iterator leaves it to be gone on with.
 
     `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
     """
@@ -121,26 +131,8 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         engine = replace(measured.engine, num_threads=num_threads)
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         record.save_data_spec(options.data_spec)
-        engine = record.engine
-        choose_device(engine.device)
-        # On a CPU the runners share one copy of the images; on a GPU each has its own.
-        num_copies = 1 if device.type == "cpu" else ceil(num_runners / len(devices))
-        image_bytes = min(map(memory_for_images, devices)) // num_copies
-        held = how_it_is_held(dataset, device=device, memory_bytes=image_bytes)
-        yield _data_ready(name, dataset, split, engine, held)
-        statistics = measure_statistics(dataset, split, memory_bytes=image_bytes)
-        trainers = [
-            ImageTrainer(
-                dataset.folder,
-                study=name,
-                study_folder=folder,
-                split_seed=options.seed,
-                engine=replace(engine, device=str(one)),
-                image_bytes=image_bytes,
-                statistics=statistics,
-            )
-            for one in islice(cycle(devices), num_runners)
-        ]
+        runners = _runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
+        yield _data_ready(name, dataset, split, record.engine, runners.held)
         plan = SearchPlan(
             space=space,
             input_spec=input_spec,
@@ -149,10 +141,120 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             seed=options.seed,
             study_folder=folder,
             memory_bytes=min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners,
-            budget_seconds=options.budget_seconds,
+            budget_seconds=options.budget_seconds * (1 if options.confirm == "no" else 1 - TIME_SHARE),
+            class_names=dataset.class_names,
         )
-        with local_executor(trainers) as executor, closing(search(record, plan, executor)) as events:
-            yield from events
+        with local_executor(runners.trainers) as executor:
+            with closing(search(record, plan, executor)) as events:
+                yield from events
+            trials = record.trials()
+            if options.confirm != "no" and _wants_confirmation(record, trials):
+                in_time = (
+                    ConfirmPlan(seconds=seconds_to_confirm(record, num_runners))
+                    if options.confirm == "in time"
+                    else ConfirmPlan()
+                )
+                yield from _confirm(record, in_time, executor, runners, options.data_spec)
+
+
+def confirm_events(
+    studies: Path, name: str | None, *, plan: ConfirmPlan, storage: str | None = None, workers: int | None = None
+) -> Generator[RunEvent]:
+    """Confirm the winner of a study that was run before, an event at a time, on the device of its search.
+
+    Raises TunerError for whatever the user can mend, images that are gone or have changed among it.
+    """
+    end_if_unguarded()
+    record = load_study(existing_storage(studies, storage), name)
+    folder = studies / record.name
+    with hold_record(record.storage.url, record.name), hold(folder, record.name):
+        spec = record.data_spec(studies / ".cache")
+        dataset = load_development(spec)
+        if dataset.digest != record.settings["dataset_digest"]:
+            raise StudyError(f"the images of {spec.dataset} are not those that study {record.name!r} was run with")
+        split = split_development(dataset, seed=record.settings["seed"])
+        device = choose_device(record.engine.device)
+        devices = devices_for(device, is_auto=False)
+        measured = load_or_measure(device, input_spec_of(dataset).shape, num_threads=1, cache_dir=machine_cache_dir())
+        num_runners = workers or measured.runners.count * len(devices)
+        runners = _runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
+        yield _data_ready(record.name, dataset, split, record.engine, runners.held)
+        with local_executor(runners.trainers) as executor:
+            yield from _confirm(record, plan, executor, runners, spec)
+
+
+def seconds_to_confirm(record: StudyRecord, num_runners: int | None) -> float:
+    """What a confirmation may take so as to be a third of the whole run, at most."""
+    seconds = search_seconds(record.trials(), num_runners or num_cores())
+    return seconds * TIME_SHARE / (1 - TIME_SHARE)
+
+
+@dataclass(frozen=True)
+class _Runners:
+    """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held."""
+
+    trainers: list[ImageTrainer]
+    folder: Path
+    num_validation: int
+    device: torch.device
+    image_bytes: int
+    held: str
+
+
+def _runners_for(
+    record: StudyRecord,
+    dataset: ImageDataset,
+    split: Split,
+    folder: Path,
+    *,
+    devices: tuple[torch.device, ...],
+    num_runners: int,
+) -> _Runners:
+    engine = record.engine
+    device = choose_device(engine.device)
+    # On a CPU the runners share one copy of the images; on a GPU each has its own.
+    num_copies = 1 if device.type == "cpu" else ceil(num_runners / len(devices))
+    image_bytes = min(map(memory_for_images, devices)) // num_copies
+    statistics = measure_statistics(dataset, split, memory_bytes=image_bytes)
+    trainers = [
+        ImageTrainer(
+            dataset.folder,
+            study=record.name,
+            study_folder=folder,
+            split_seed=record.settings["seed"],
+            engine=replace(engine, device=str(one)),
+            image_bytes=image_bytes,
+            statistics=statistics,
+        )
+        for one in islice(cycle(devices), num_runners)
+    ]
+    held = how_it_is_held(dataset, device=device, memory_bytes=image_bytes)
+    return _Runners(trainers, folder, len(split.validation_indices_N), device, image_bytes, held)
+
+
+def _confirm(
+    record: StudyRecord, plan: ConfirmPlan, executor: Executor, runners: _Runners, spec: DataSpec
+) -> Generator[ConfirmEvent]:
+    events = confirm(
+        record,
+        plan,
+        executor,
+        folder=runners.folder,
+        seed=record.settings["seed"],
+        num_validation=runners.num_validation,
+        load_test_set=lambda: load_test_set(spec),
+        device=runners.device,
+        memory_bytes=runners.image_bytes,
+    )
+    with closing(events):
+        yield from events
+
+
+def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord]) -> bool:
+    """Whether there is a winner, and no confirmation yet that knew all these trials and whose file is there."""
+    if best_trial(trials) is None:
+        return False
+    return record.confirmed is None or record.confirmed["num_trials"] != sum(trial.counts for trial in trials)
 
 
 @contextmanager
@@ -167,7 +269,7 @@ def _only_writer(options: RunOptions, storage: Storage, name: str, settings: dic
 
 
 def run(options: RunOptions) -> StudySummary:
-    """Run or top up a study to its end, and say what it has come to."""
+    """Run or top up a study to its end, confirmation included, and say what it has come to."""
     for _ in run_events(options):
         pass
     return load_summary(options)

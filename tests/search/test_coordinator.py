@@ -448,7 +448,7 @@ def test_a_trial_of_a_process_that_was_killed_is_taken_up(study: Rehearsal) -> N
     study.run(4, until=lambda event: isinstance(event, TrialStarted) and event.number == 2)
     record = study.record()
     record.trials()
-    record.begin_again(2)  # as a killed process leaves it: still running
+    record.begin_again(2, runner=0)  # as a killed process leaves it: still running
     assert record.trials()[2].state is TrialState.RUNNING
     events = study.run(4)
     assert [event.number for event in ended(events)] == [2, 3]

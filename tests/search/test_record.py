@@ -167,7 +167,7 @@ def test_a_trial_is_written_whole_then_grows_then_ends(tmp_path: Path) -> None:
     assert (record.trials()[1].best_epoch, record.trials()[1].validation_accuracy) == (2, 0.8)
     record.leave(1)
     assert record.trials()[1].state is TrialState.WAITING
-    record.begin_again(1)
+    record.begin_again(1, runner=0)
     record.end(1, TrialState.COMPLETE, {"outcome": "complete", "reason": "because"}, validation_accuracy=0.8)
     done = record.trials()[1]
     assert (done.state, done.outcome, done.reason, done.counts) == (TrialState.COMPLETE, "complete", "because", True)

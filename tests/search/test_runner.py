@@ -120,7 +120,7 @@ def test_the_real_trainer_keeps_the_weights_of_its_best_epoch_and_all_that_expla
     assert checkpoint.origin["epoch"] == best.epoch
     assert (checkpoint.origin["trial"], checkpoint.origin["seed"], checkpoint.origin["study"]) == (3, 5, "study")
     assert checkpoint.class_names == tuple("0123456789")
-    data = trainer._open()
+    data = trainer._open(TASK)
     assert (checkpoint.preprocessing.mean, checkpoint.preprocessing.std) == (data.mean, data.std)
     loss, accuracy = evaluate(model_from(checkpoint), data, engine=trainer.engine)
     assert accuracy == best.validation_accuracy

@@ -8,11 +8,13 @@ import pytest
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from optuna_dashboard import get_note, save_note
 from rehearsal import SETTINGS
 
 from tests.strategies import ALL_SPACES, random_candidates
 from tuner.errors import StudyError
 from tuner.search.record import StudyRecord, open_study
+from tuner.search.shown import Artifact, Shown
 from tuner.search.storage import Storage, open_storage
 from tuner.space.sampling import distributions, random_params
 from tuner.training.engine import Engine
@@ -46,9 +48,25 @@ class OptunasOwn(RDBStorage):
         trial_id = self.create_new_trial(study_id, template)
         return trial_id, self.get_trial_number_from_id(trial_id)
 
-    def end_trial(self, trial_id: int, state: TrialState, values: list[float], attributes: dict[str, Any]) -> None:
+    def report(self, trial_id: int, step: int, value: float) -> None:
+        self.set_trial_intermediate_value(trial_id, step, value)
+
+    def end_trial(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: list[float],
+        attributes: dict[str, Any],
+        *,
+        system_attributes: dict[str, Any],
+        study_attributes: dict[str, Any],
+    ) -> None:
         for key, value in attributes.items():
             self.set_trial_user_attr(trial_id, key, value)
+        for key, value in system_attributes.items():
+            self.set_trial_system_attr(trial_id, key, value)
+        for key, value in study_attributes.items():
+            self.set_study_system_attr(1, key, value)
         self.set_trial_state_values(trial_id, state, values or None)
 
 
@@ -89,13 +107,16 @@ def test_a_trial_is_left_in_the_tables_as_optuna_itself_leaves_it(tmp_path: Path
         generator = random.Random(0)
         for candidate, (state, accuracy) in zip(candidates, endings, strict=True):
             attributes = {"num_parameters": 5, "flops": 7, "architecture": "8 k3"}
-            number = record.begin(candidate, random_params(space, generator), distributions(space), attributes)
+            params = random_params(space, generator)
+            number = record.begin(candidate, params, distributions(space), attributes, constraint=-0.5)
             record.report(number, 1, 0.25)
             record.report(number, 2, 0.125)
             if state is None:
                 record.leave(number)
             else:
-                record.end(number, state, {"outcome": "x", "reason": "y", "seconds": 1.5}, validation_accuracy=accuracy)
+                shown = Shown("a note", (Artifact("a1", "a.svg", "image/svg+xml"),), Artifact("b2", "b.pt", "x/y"))
+                attributes = {"outcome": "x", "reason": "y", "seconds": 1.5}
+                record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)
         seen.append(read(storage, record.study_id))
     assert seen[0] == seen[1]
     assert len(seen[0]) == 4
@@ -111,6 +132,21 @@ def test_a_trial_that_has_ended_is_not_changed_any_more(url: str) -> None:
         storage.end_trial(trial_id, TrialState.COMPLETE, [1.0], {"outcome": "complete", "reason": "no"})
     stored = storage.get_trial(trial_id)
     assert (stored.state, stored.values, stored.user_attrs) == (TrialState.PRUNED, None, {"outcome": "pruned"})
+
+
+def test_a_note_that_somebody_wrote_while_a_trial_ran_is_left_as_it_is(url: str) -> None:
+    storage = open_storage(url)
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "a")
+    trial_id = storage.create_new_trial(study_id)
+    study, trial = optuna.load_study(study_name="a", storage=url), optuna.trial.Trial
+    assert study._study_id == study_id
+    save_note(trial(study, trial_id), "mine")
+    attributes = Shown("theirs").study_attributes(trial_id) | {"other": 1}
+    storage.end_trial(trial_id, TrialState.PRUNED, [], {}, study_attributes=attributes)
+    assert get_note(trial(study, trial_id)) == "mine"
+    assert storage.get_study_system_attrs(study_id)["other"] == 1
+    storage.remove_study_system_attributes(study_id, ["other", "absent"])
+    assert "other" not in storage.get_study_system_attrs(study_id)
 
 
 def test_a_trial_whose_end_cannot_be_written_is_left_as_it_was(url: str) -> None:

@@ -27,7 +27,7 @@ def study(tmp_path: Path) -> Rehearsal:
     record = study.record()
     assert list(search(record, study.plan(3), InProcess(rehearse)))[-1] == SearchEnded(3, "")
     record.storage.engine.dispose()
-    assert [path.name for path in tmp_path.iterdir()] == ["tuner.db"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["tuner.db"]
     return study
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 import tuner
 from tests.system.conftest import ROOT, run_tuner
+from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.search.record import open_study
@@ -30,13 +31,18 @@ def development(workplace: Path) -> tuner.ImageDataset:
     return load_development(spec)
 
 
+def sealed(workplace: Path) -> tuner.ImageDataset:
+    spec = tuner.DataSpec("digits", workplace / "data", workplace / "studies" / ".cache")
+    return load_test_set(spec)
+
+
 def test_a_run_ends_with_the_winner_its_score_its_file_and_the_next_commands(workplace: Path) -> None:
     log = (workplace / "run.log").read_text(encoding="utf-8")
     shown = json.loads(run_tuner("show", "--json", cwd=workplace).stdout)
-    best = shown["best"]
-    assert f"winner   trial {best['number']} of 8" in log
-    assert f"{best['validation_accuracy']:.2%}" in log
-    assert best["checkpoint"] in log
+    confirmed = shown["confirmed"]
+    assert f"winner   trial {confirmed['number']} of 8" in log
+    assert f"{confirmed['test_accuracy']:.2%} on 360 sealed images" in log
+    assert str(Path("studies/digits-cnn/confirmed.pt")) in log
     assert "tuner export digits-cnn -o best.pt" in log
     assert "360 of its 1,797 images" in log
 
@@ -89,9 +95,8 @@ def test_the_readmes_dozen_lines_of_plain_torch_score_the_export_the_same_on_the
 ) -> None:
     exported = run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
     assert exported.returncode == 0, exported.stderr
-    dataset = development(workplace)
-    rows_N = split_development(dataset, seed=0).validation_indices_N
-    torch.save(dataset.images_NCHW[rows_N].clone(), tmp_path / "images.pt")
+    dataset = sealed(workplace)
+    torch.save(dataset.images_NCHW.clone(), tmp_path / "images.pt")
     script = re.search(
         r"```python\n(import torch\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
     )
@@ -100,10 +105,10 @@ def test_the_readmes_dozen_lines_of_plain_torch_score_the_export_the_same_on_the
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     named = eval(done.stdout)
-    truth = [dataset.class_names[label] for label in dataset.labels_N[rows_N].tolist()]
+    truth = [dataset.class_names[label] for label in dataset.labels_N.tolist()]
     accuracy = sum(one == other for one, other in zip(named, truth, strict=True)) / len(truth)
-    best = json.loads(run_tuner("show", "--json", cwd=workplace).stdout)["best"]
-    assert accuracy == best["validation_accuracy"]
+    confirmed = json.loads(run_tuner("show", "--json", cwd=workplace).stdout)["confirmed"]
+    assert accuracy == confirmed["delivered_test_accuracy"]
 
 
 def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_read(
@@ -225,7 +230,8 @@ def test_without_a_command_the_help_is_printed(tmp_path: Path) -> None:
 def test_a_command_that_fails_for_the_latest_study_has_one_line_on_standard_error(workplace: Path) -> None:
     refused = run_tuner("export", "-o", workplace, cwd=workplace)
     assert refused.returncode == 2
-    assert refused.stderr == f"tuner: error: -o {workplace} is a folder; give the name of a file in it\n"
+    assert refused.stderr.startswith(f"tuner: error: -o {workplace}: the folder holds other things")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_output_that_nobody_reads_ends_the_command_quietly(workplace: Path) -> None:

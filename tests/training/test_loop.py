@@ -12,7 +12,7 @@ from torch.nn import functional
 from tuner.architecture.factory import build_model, initialise
 from tuner.data.resident import ResidentData
 from tuner.training.engine import Engine, place
-from tuner.training.loop import Diverged, EpochResult, evaluate, train
+from tuner.training.loop import Diverged, EpochResult, evaluate, evaluate_by_class, train
 from tuner.training.seeds import derive_seed
 
 ENGINE = Engine("cpu")
@@ -105,6 +105,25 @@ def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(
         logits_NK = model.eval()(images_NCHW)
     assert loss == pytest.approx(functional.cross_entropy(logits_NK, labels_N).item(), rel=1e-4)
     assert accuracy == pytest.approx((logits_NK.argmax(1) == labels_N).double().mean().item())
+
+
+def test_the_confusion_matrix_counts_every_validation_image_once_by_its_class(data: ResidentData) -> None:
+    *earlier, last = train(candidate(epochs=2), data, engine=ENGINE, seed=0)
+    confusion = torch.tensor(last.confusion)
+    labels_N = data.labels_N[data.validation_indices_N]
+    assert confusion.sum(1).tolist() == torch.bincount(labels_N, minlength=10).tolist()
+    assert confusion.diagonal().sum().item() / len(labels_N) == last.validation_accuracy
+    assert [result.latency_ms for result in earlier] == [None]
+    assert last.latency_ms is not None
+    assert last.latency_ms > 0
+
+
+def test_more_classes_than_anybody_reads_have_no_confusion_matrix(
+    data: ResidentData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.training.loop.MAX_CONFUSION_CLASSES", 9)
+    model = build_model(candidate().architecture)
+    assert evaluate_by_class(model, data, engine=ENGINE)[2] is None
 
 
 def test_a_step_of_one_batch_is_the_step_torch_takes(data: ResidentData) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,15 +97,38 @@ class Dropout(nn.Dropout):
         return out
 
 
+PIECE = 2**17
+"""Values that an elementwise function of several steps takes at once: its temporaries then stay in a core's cache."""
+
+
 def tanh(x: Tensor) -> Tensor:
     """2 sigmoid(2x) - 1 in fp32: torch's sigmoid is vectorised where its tanh calls a slower library."""
-    return x.float().mul(2).sigmoid_().mul_(2).sub_(1).to(x.dtype)
+    return _piecewise(_tanh, x)
 
 
 def elu(x: Tensor) -> Tensor:
     """max(x, 2^(min(x, 0) / ln 2) - 1) in fp32: exp2 is vectorised where exp calls a slower library."""
+    return _piecewise(_elu, x)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    return x.float().mul(2).sigmoid_().mul_(2).sub_(1)
+
+
+def _elu(x: Tensor) -> Tensor:
     x32 = x.float()
-    return torch.maximum(x32, x32.clamp_max(0).mul_(1 / math.log(2)).exp2_().sub_(1)).to(x.dtype)
+    return torch.maximum(x32, x32.clamp_max(0).mul_(1 / math.log(2)).exp2_().sub_(1))
+
+
+def _piecewise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """An elementwise function of a dense tensor, a piece after another, in the dtype and layout of the tensor."""
+    if x.numel() <= PIECE:
+        return function(x).to(x.dtype)
+    out = torch.empty_like(x)
+    flat, out_flat = (one.as_strided((one.numel(),), (1,)) for one in (x, out))
+    for piece, out_piece in zip(torch.split(flat, PIECE), torch.split(out_flat, PIECE), strict=True):
+        out_piece.copy_(function(piece))
+    return out
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -10,10 +10,10 @@ from io import TextIOWrapper
 import typer
 
 from tuner import interrupts
-from tuner.cli.delivering import export, predict
+from tuner.cli.delivering import evaluate, export, predict
 from tuner.cli.options import print_notes
-from tuner.cli.searching import doctor, inspect, run, spaces
-from tuner.cli.studies import dashboard, list_, show
+from tuner.cli.searching import confirm, doctor, inspect, run, spaces
+from tuner.cli.studies import compare, dashboard, delete, list_, report, show
 from tuner.errors import TunerError
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -27,14 +27,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(run)
+app.command()(confirm)
 app.command()(spaces)
 app.command()(inspect)
 app.command()(doctor)
 app.command("list")(list_)
 app.command()(show)
+app.command()(report)
+app.command()(compare)
 app.command()(dashboard)
 app.command()(export)
+app.command()(evaluate)
 app.command()(predict)
+app.command()(delete)
 
 
 def main() -> None:

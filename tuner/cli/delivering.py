@@ -1,38 +1,103 @@
-"""Commands that hand over a network, or use one: export, predict."""
+"""Commands that hand over a network, or use one: export, evaluate, predict."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuner.cli.options import STUDIES, Storage, Studies, StudyName, open_study
+from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open_study, prepare_libraries
+
+if TYPE_CHECKING:
+    from tuner.deliver.evaluate import Evaluation
+
+CheckpointFile = Annotated[Path, typer.Argument(help="A .pt, .safetensors or .onnx file of `tuner export`.")]
 
 
 def export(
     study: StudyName = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("best.pt"),
+    format: Annotated[
+        Literal["pt", "safetensors", "onnx", "pt2", "python", "all"], typer.Option(help="In which form to write it.")
+    ] = "pt",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File, or folder; best.pt, best.onnx, ... when left out.")
+    ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
-    """Write the best network as a file that plain torch reads with weights_only=True."""
-    from tuner.deliver.export import export_checkpoint
+    """Write the winner as files of your own, each loaded again and scored before it counts."""
+    prepare_libraries()
+    from rich.console import Console
 
-    checkpoint = export_checkpoint(open_study(study, studies, storage), studies=studies, output=output)
-    accuracy = checkpoint.scores["validation_accuracy"]
-    typer.echo(f"{output}: trial {checkpoint.origin['trial']}, validation accuracy {accuracy:.2%}")
+    from tuner.deliver.export import export as export_study
+    from tuner.ui.console import progress_reporter
+
+    record = open_study(study, studies, storage)
+    with progress_reporter(Console(stderr=True), quiet=False) as report:
+        exported = export_study(record, studies=studies, output=output, format=format, report=report)
+    for path, checked in exported.files.items():
+        typer.echo(
+            f"{path}: trial {exported.checkpoint.origin['trial']}, {exported.score}; loaded again, the same "
+            f"(logits differ by at most {checked.difference:.1g})"
+        )
+    if not exported.is_confirmed:
+        typer.echo(
+            f"the winner is not confirmed, so the score is optimistic: `tuner confirm {record.name}` gives another"
+        )
+
+
+def evaluate(
+    checkpoint: CheckpointFile,
+    dataset: Annotated[str, typer.Option(help="digits, mnist, cifar10, ... or the path of an image folder.")],
+    part: Annotated[Literal["test", "validation", "train"], typer.Option(help="Which of its images.")] = "test",
+    data_dir: Annotated[Path, typer.Option(help="Where data sets are, or are downloaded to.")] = Path("data"),
+    studies: Studies = STUDIES,
+    as_json: AsJson = False,
+) -> None:
+    """Score a network on a data set: accuracy, loss, accuracy by class."""
+    prepare_libraries()
+    from rich.console import Console
+
+    from tuner.data.dataset import DataSpec
+    from tuner.deliver.classifier import load_classifier
+    from tuner.deliver.evaluate import evaluate as score
+    from tuner.ui.console import progress_reporter
+
+    classifier = load_classifier(checkpoint)
+    with progress_reporter(Console(stderr=True), quiet=as_json) as report:
+        evaluation = score(classifier, DataSpec(dataset, data_dir, studies / ".cache"), part=part, report=report)
+    typer.echo(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A file of `tuner export`.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    checkpoint: CheckpointFile,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 3,
+    as_json: AsJson = False,
 ) -> None:
     """Name the classes of images, with probabilities."""
+    from tuner.deliver.classifier import load_classifier
+    from tuner.deliver.predict import find_images
     from tuner.deliver.predict import predict as predict_images
-    from tuner.training.checkpoint import load_checkpoint
 
-    for prediction in predict_images(load_checkpoint(checkpoint), images, top=top):
+    predictions = predict_images(load_classifier(checkpoint), find_images(images), top=top)
+    if as_json:
+        typer.echo(json.dumps([prediction.to_json() for prediction in predictions], indent=2))
+        return
+    for prediction in predictions:
         named = ", ".join(f"{name} {probability:.2%}" for name, probability in prediction.probabilities)
         typer.echo(f"{prediction.image}: {named}")
+
+
+def _in_lines(evaluation: Evaluation) -> str:
+    lines = [
+        f"{evaluation.dataset}, {evaluation.part}: accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of "
+        f"{evaluation.num_images:,} images), loss {evaluation.loss:.4f}"
+    ]
+    lines += [
+        f"  {name}: {'no images' if accuracy is None else f'{accuracy:.2%}'}"
+        for name, accuracy in evaluation.class_accuracies.items()
+    ]
+    return "\n".join(lines)

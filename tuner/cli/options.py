@@ -18,6 +18,7 @@ StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A stud
 Studies = Annotated[Path, typer.Option("--studies", help="Folder of the studies and their database.")]
 Storage = Annotated[str | None, typer.Option("--storage", help="Optuna storage URL instead of the folder's SQLite.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 STUDIES = Path("studies")
 
 

@@ -1,4 +1,4 @@
-"""Commands before and during a search: run, spaces, inspect, doctor."""
+"""Commands before and during a search: run, confirm, spaces, inspect, doctor."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import typer
 
 from tuner.cli.options import (
     STUDIES,
+    Quiet,
     Storage,
     Studies,
+    StudyName,
     folder_arguments,
     open_study,
     parse_duration,
@@ -45,9 +47,17 @@ def run(
     download: Annotated[bool, typer.Option(help="Download a data set that is not there.")] = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    confirm: Annotated[
+        bool, typer.Option(help="Train the best again and score the winner on the sealed test set.")
+    ] = True,
+    confirm_full: Annotated[
+        bool, typer.Option("--confirm-full", help="With all candidates and seeds, however long it takes.")
+    ] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Search for the best network, or go on with a search, until it has the trials wanted."""
+    """Search for the best network, or go on with a search, until it has the trials wanted; then confirm the winner."""
+    if confirm_full and not confirm:
+        raise typer.BadParameter("--confirm-full and --no-confirm exclude each other")
     duration = parse_duration(budget) if budget else float("inf")
     size = parse_image_size(image_size) if image_size else None
     num_workers = parse_workers(workers)
@@ -75,12 +85,46 @@ def run(
         download=download,
         studies=studies,
         storage=storage,
+        confirm="in full" if confirm_full else "in time" if confirm else "no",
     )
     console = Console()
     with progress_reporter(console, quiet=quiet) as report, closing(run_events(options, report=report)) as events:
         watch(events, console, quiet=quiet)
     if not quiet:
         for line in winner_lines(load_summary(options), arguments=folder_arguments(studies, storage)):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def confirm(
+    study: StudyName = None,
+    candidates: Annotated[int, typer.Option(min=1, max=100, help="Of the best trials, to be trained again.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each.")] = 3,
+    full: Annotated[bool, typer.Option("--full", help="However long it takes.")] = False,
+    workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a study's best networks again, on fresh splits, and score the winner on the sealed test set."""
+    num_workers = parse_workers(workers)
+    prepare_libraries()
+    from contextlib import closing
+
+    from rich.console import Console
+
+    from tuner.deliver.confirm import ConfirmPlan
+    from tuner.pipeline import confirm_events, seconds_to_confirm
+    from tuner.search.summary import summarise
+    from tuner.ui.console import watch, winner_lines
+
+    record = open_study(study, studies, storage)
+    plan = ConfirmPlan(candidates, seeds, float("inf") if full else seconds_to_confirm(record, num_workers))
+    console = Console()
+    events = confirm_events(studies, record.name, plan=plan, storage=storage, workers=num_workers)
+    with closing(events):
+        watch(events, console, quiet=quiet)
+    if not quiet:
+        for line in winner_lines(summarise(record, studies=studies), arguments=folder_arguments(studies, storage)):
             console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -1,13 +1,16 @@
-"""Commands on the studies that are there: list, show, dashboard."""
+"""Commands on the studies that are there: list, show, compare, report, dashboard, delete."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open_study, quiet_optuna
+
+LOOPBACK = "127.0.0.1"
 
 
 def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
@@ -16,21 +19,24 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
 
     from tuner.errors import StudyError
     from tuner.pipeline import existing_storage
+    from tuner.search.disk import disk_use
     from tuner.search.record import list_studies
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
 
     quiet_optuna()
-    summaries, unreadable = [], []
+    summaries, sizes, unreadable = [], [], []
     for record in list_studies(existing_storage(studies, storage)):
         try:
             summaries.append(summarise(record, studies=studies))
+            sizes.append(disk_use(record, studies=studies))
         except StudyError as error:
             unreadable.append(error)
     if as_json:
-        typer.echo(json.dumps([summary.to_json() for summary in summaries], indent=2))
+        both = zip(summaries, sizes, strict=True)
+        typer.echo(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in both], indent=2))
     else:
-        Console().print(studies_table(summaries))
+        Console().print(studies_table(summaries, sizes))
     if unreadable:
         raise unreadable[0]
 
@@ -50,17 +56,91 @@ def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage =
         Console().print(study_table(summary, record.trials()))
 
 
+def report(
+    study: StudyName = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("report.html"),
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+) -> None:
+    """Write one HTML page on a study: what was found, how it was searched, what the winner gets wrong."""
+    from tuner.ui.report import write_report
+
+    record = open_study(study, studies, storage)
+    write_report(record, studies=studies, output=output)
+    typer.echo(f"{output}: report of {record.name}")
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A study.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another study.")],
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+) -> None:
+    """Show two studies side by side: counts, best and confirmed scores, and where settings and winners differ."""
+    from rich.console import Console
+
+    from tuner.ui.compare import comparison_table
+
+    records = [open_study(name, studies, storage) for name in (first, second)]
+    Console().print(comparison_table(records[0], records[1], studies=studies))
+
+
+def delete(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+) -> None:
+    """Delete a study for good: its trials in the database, its checkpoints and its artifacts."""
+    from tuner.errors import StudyError
+    from tuner.search.disk import delete_study, disk_use, in_words
+
+    record = open_study(study, studies, storage)
+    what = f"study {record.name}: {record.num_stored:,} trials, {in_words(disk_use(record, studies=studies))} of files"
+    try:
+        agreed = yes or typer.confirm(f"Delete {what}, for good?")
+    except typer.Abort as error:
+        raise StudyError(
+            "nothing was deleted: there was no answer; give --yes to delete without being asked"
+        ) from error
+    if not agreed:
+        typer.echo("nothing was deleted")
+        return
+    delete_study(record, studies=studies)
+    typer.echo(f"deleted {what}")
+
+
 def dashboard(
     study: StudyName = None,
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="On 127.0.0.1.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on; this machine alone when left out.")] = LOOPBACK,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse whatever changes a study.")] = False,
+    allow_anyone: Annotated[
+        bool, typer.Option("--allow-anyone-to-delete", help="Needed for --host without --read-only.")
+    ] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
     """Start optuna-dashboard on the studies; Ctrl-C ends it."""
-    from tuner.ui.dashboard import HOST, serve_dashboard
+    from tuner.search.shown import artifacts_folder
+    from tuner.ui.dashboard import address, is_loopback, serve_dashboard
 
+    if not (is_loopback(host) or read_only or allow_anyone):
+        raise typer.BadParameter(
+            f"--host {host}: the dashboard has no log-in, so whoever reaches it could delete studies; "
+            "give --read-only, or --allow-anyone-to-delete"
+        )
     record = open_study(study, studies, storage)
     path = f"/dashboard/studies/{record.study_id}"
-    typer.echo(f"optuna-dashboard of {record.name}: http://{HOST}:{port}{path} (Ctrl-C ends it)")
-    serve_dashboard(record.storage, port=port, open_browser=open_browser, path=path)
+    kind = ", read-only" if read_only else ""
+    typer.echo(f"optuna-dashboard of {record.name}{kind}: {address(host, port)}{path} (Ctrl-C ends it)")
+    serve_dashboard(
+        record.storage,
+        artifacts=artifacts_folder(studies / record.name),
+        port=port,
+        host=host,
+        read_only=read_only,
+        open_browser=open_browser,
+        path=path,
+    )

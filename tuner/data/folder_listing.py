@@ -55,6 +55,20 @@ def list_folder(root: Path) -> FolderListing:
         raise DataError(f"every file of an image folder must be readable; {error}: mend or remove it") from error
 
 
+def list_images(folder: Path) -> list[Path]:
+    """The images below a folder, at any depth, by name; hidden files and files that are no images do not count.
+
+    Raises DataError for a folder that cannot be read or holds no image.
+    """
+    try:
+        files = list(_walk(folder, "", extensions=_image_extensions(), entered=set()))
+    except OSError as error:
+        raise DataError(f"every file of an image folder must be readable; {error}: mend or remove it") from error
+    if not files:
+        raise DataError(f"a folder of images must hold some; {folder} holds none")
+    return sorted(folder / file.name.lstrip("/") for file in files)
+
+
 def _list_parts(root: Path) -> FolderListing:
     folders = _subfolders(root)
     # A folder named train that holds images itself is a class: of vehicles, say.

@@ -1,33 +1,212 @@
-"""The best trial's checkpoint as a file of the user's own, loaded again before it counts."""
+"""A study's network as files of the user's own, each loaded again and scored before it counts."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from tuner.errors import CheckpointError, StudyError
+from tuner.data.dataset import Report
+from tuner.data.sources import load_development
+from tuner.deliver.check import Checked, Reference, check, reference_of, save_images
+from tuner.deliver.classifier import classifier_from
+from tuner.deliver.evaluate import Part, load_part
+from tuner.deliver.extra import require_extra
+from tuner.deliver.formats import FORMAT_NAMES, FORMATS, FormatName
+from tuner.deliver.readme import MARK, StoredScore, readme_of
+from tuner.deliver.whole import traced_program
+from tuner.errors import CheckpointError, DataError, StudyError
 from tuner.search.checkpoints import load_trial_checkpoint
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
-from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tuner.training.checkpoint import Checkpoint, load_checkpoint
+
+README = "README.md"
 
 
-def export_checkpoint(record: StudyRecord, *, studies: Path, output: Path) -> Checkpoint:
-    """Write the checkpoint of a study's best trial to `output`, and give what was read back from there.
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the checkpoint, its score, and by file what its check came to.
 
-    Raises StudyError when the study has no best trial yet, CheckpointError when its file is gone or cannot be written.
+    is_confirmed: whether the score is the test set's; otherwise it is the search's own, and optimistic.
     """
+
+    checkpoint: Checkpoint
+    score: StoredScore
+    is_confirmed: bool
+    files: Mapping[Path, Checked]
+
+
+@dataclass(frozen=True)
+class _Target:
+    path: Path
+    is_folder: bool
+
+
+def export(
+    record: StudyRecord,
+    *,
+    studies: Path,
+    output: Path | None = None,
+    format: FormatName | Literal["all"] = "pt",
+    report: Report | None = None,
+) -> Exported:
+    """Write the network that a study delivers: the confirmed winner, or else its best trial.
+
+    `output` is a file (its name ends as the format's do), or a folder (one that is there, or a name without an ending),
+    which gets a README.md too; `python` and `all` need a folder. Every file is used in a fresh process on the images
+    that the stored score is of (the test set of a confirmed winner, else the validation part), and only when all come
+    to that score is any of them put in place.
+
+    Raises StudyError when there is no network yet, DataError when the images are gone or have changed, CheckpointError
+    when a file cannot be written or comes to something else, InstallationError when a package is missing.
+    """
+    names = FORMAT_NAMES if format == "all" else (format,)
+    for name in names:
+        require_extra(FORMATS[name].needs, what=f"--format {name}")
+    target = _target(output, format)
+    checkpoint = _load_source(record, studies=studies)
+    is_confirmed = "test_accuracy" in checkpoint.scores
+    part = _part_of_score(record, checkpoint, studies=studies, is_confirmed=is_confirmed, report=report)
+    reference = reference_of(classifier_from(checkpoint), part)
+    score = StoredScore("test" if is_confirmed else "validation", reference.num_correct, len(part.labels_N))
+    _check_stored(checkpoint, score)
+    with _workshop(target) as folder:
+        file_names = {name: FORMATS[name].file_name if target.is_folder else target.path.name for name in names}
+        checked = _write_and_check(checkpoint, part, reference, folder=folder, file_names=file_names)
+        written = [*file_names.values(), *(extra for name in names for extra in FORMATS[name].companions)]
+        if target.is_folder:
+            (folder / README).write_text(readme_of(checkpoint, score, file_names), encoding="utf-8", newline="\n")
+            written.append(README)
+        _publish(folder, written, target)
+    folder = target.path if target.is_folder else target.path.parent
+    files = {folder / file_names[name]: checked[name] for name in names}
+    return Exported(checkpoint, score, is_confirmed, files)
+
+
+def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
+    """The checkpoint that a study delivers."""
     summary = summarise(record, studies=studies)
     if summary.best is None:
         raise StudyError(f"study {record.name!r} has no complete trial yet: go on with `tuner run`")
-    if summary.checkpoint is None:
+    path = summary.delivered if summary.confirmed else summary.checkpoint
+    if path is None:
+        whose = "of the confirmed winner" if summary.confirmed else f"of trial {summary.best.number}"
         raise CheckpointError(
-            f"the checkpoint of trial {summary.best.number} of study {record.name!r} is not in "
-            f"{studies / record.name}; give the folder it was run with (--studies)"
+            f"the checkpoint {whose} of study {record.name!r} is not in {studies / record.name}; "
+            "give the folder it was run with (--studies)"
         )
-    if output.is_dir():
-        raise CheckpointError(f"-o {output} is a folder; give the name of a file in it")
+    if summary.confirmed:
+        return _load_confirmed(record, path)
+    return load_trial_checkpoint(record, summary.best, studies=studies)
+
+
+def _load_confirmed(record: StudyRecord, path: Path) -> Checkpoint:
+    """The delivered checkpoint. Raises CheckpointError when it is not what the study's confirmation tells of."""
+    checkpoint, confirmed = load_checkpoint(path), record.confirmed or {}
+    found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
+    if found != (record.name, confirmed.get("number"), confirmed.get("delivered_test_accuracy")):
+        raise CheckpointError(
+            f"{path}: not the confirmed winner of study {record.name!r}; `tuner confirm {record.name}` makes it anew"
+        )
+    return checkpoint
+
+
+def _part_of_score(
+    record: StudyRecord, checkpoint: Checkpoint, *, studies: Path, is_confirmed: bool, report: Report | None
+) -> Part:
+    """The images that the stored score is of, if they are still those that the network was trained on."""
+    spec = record.data_spec(studies / ".cache")
+    if load_development(spec, report=report).digest != checkpoint.origin.get("dataset_digest"):
+        raise DataError(
+            f"an export is checked on the images of its study, and those of {spec.dataset!r} have changed since: "
+            "put the old ones back"
+        )
+    return load_part(spec, "test" if is_confirmed else "validation", split_seed=checkpoint.origin.get("split_seed"))
+
+
+def _check_stored(checkpoint: Checkpoint, score: StoredScore) -> None:
+    """Raise CheckpointError unless the network, in this process, classifies as many images as is stored."""
+    stored = checkpoint.scores[f"{score.part}_accuracy"] * score.num_images
+    if abs(stored - score.num_correct) > 0.01:  # a whole number, but for the rounding of the quotient
+        raise CheckpointError(
+            f"the network classifies {score.num_correct:,} of {score.num_images:,} {score.part} images rightly, and "
+            f"{stored:,.2f} are stored with it; nothing was exported"
+        )
+
+
+def _write_and_check(
+    checkpoint: Checkpoint, part: Part, reference: Reference, *, folder: Path, file_names: Mapping[FormatName, str]
+) -> dict[FormatName, Checked]:
+    program = cache(lambda: traced_program(checkpoint))
+    save_images(part, folder, names={FORMATS[name].images for name in file_names})
+    for name, file_name in file_names.items():
+        FORMATS[name].write(checkpoint, folder / file_name, program)
+    return {name: check(FORMATS[name], folder / file_name, reference) for name, file_name in file_names.items()}
+
+
+def _target(output: Path | None, format: FormatName | Literal["all"]) -> _Target:
+    """Where to write. Raises CheckpointError for what does not fit the format, or would mix with other files."""
+    if format == "python" or format == "all":
+        return _folder(output or Path("best"), format)
+    output = output or Path(FORMATS[format].file_name)
+    if output.is_dir() or not output.suffix:
+        return _folder(output, format)
+    wanted, suffix = Path(FORMATS[format].file_name).suffix, output.suffix.lower()
+    others = {Path(FORMATS[name].file_name).suffix: name for name in FORMAT_NAMES}
+    if suffix != wanted and (format != "pt" or suffix in others):  # what torch saves has many endings
+        hint = f"--format {others[suffix]} or " if suffix in others else ""
+        raise CheckpointError(f"-o {output}: a file of --format {format} ends with {wanted}; give {hint}another name")
+    return _Target(output, is_folder=False)
+
+
+def _folder(output: Path, format: str) -> _Target:
+    if output.exists() and not output.is_dir():
+        raise CheckpointError(f"-o {output}: --format {format} writes a folder here, and this is a file")
+    if output.is_dir() and any(output.iterdir()) and not _is_ours(output):
+        raise CheckpointError(
+            f"-o {output}: the folder holds other things, with which an export is not mixed; give a new folder"
+            + ("" if format in ("python", "all") else ", or the name of a file")
+        )
+    return _Target(output, is_folder=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    readme = folder / README
+    return readme.is_file() and readme.read_bytes().startswith(MARK.encode())
+
+
+@contextmanager
+def _workshop(target: _Target) -> Iterator[Path]:
+    """A folder beside the target, removed in the end; what cannot be written is said in one line."""
+    parent = target.path.absolute().parent
     try:
-        save_checkpoint(load_trial_checkpoint(record, summary.best, studies=studies), output)
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.path.name}.", suffix=".tmp", dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise CheckpointError(f"-o {output}: cannot be written: {error.strerror}") from error
-    return load_checkpoint(output)
+        raise CheckpointError(f"-o {target.path}: cannot be written: {error.strerror or error}") from error
+
+
+def _publish(folder: Path, written: list[str], target: _Target) -> None:
+    """Put the files in place: a file or a new folder in one step, into a folder that is there one by one."""
+    if not target.is_folder:
+        (folder / written[0]).replace(target.path)
+        return
+    ready = folder / "ready"
+    ready.mkdir()
+    for name in written:
+        (folder / name).replace(ready / name)
+    if not target.path.exists():
+        ready.rename(target.path)
+        return
+    for name in written:
+        (ready / name).replace(target.path / name)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from tuner.data.images import Preprocessing, read_image
-from tuner.data.resident import pixel_scaling
-from tuner.training.checkpoint import Checkpoint, model_from
+from tuner.data.folder_listing import list_images
+from tuner.data.images import read_image
+from tuner.deliver.classifier import BATCH, Classifier, classifier_from, normalise
+from tuner.errors import DataError
+from tuner.training.checkpoint import Checkpoint
+
+__all__ = ["Prediction", "find_images", "normalise", "predict"]
 
 
 @dataclass(frozen=True)
@@ -21,27 +25,43 @@ class Prediction:
     image: Path
     probabilities: tuple[tuple[str, float], ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `tuner predict --json` prints for an image: classes and probabilities in the same order."""
+        classes, probabilities = zip(*self.probabilities, strict=True)
+        return {"image": str(self.image), "classes": list(classes), "probabilities": list(probabilities)}
 
-def predict(checkpoint: Checkpoint, images: Sequence[Path], *, top: int = 3) -> list[Prediction]:
+
+def predict(network: Classifier | Checkpoint, images: Sequence[Path], *, top: int = 3) -> list[Prediction]:
     """Name the classes of image files. Raises DataError that names a file which cannot be read."""
-    model = model_from(checkpoint)
-    top = min(top, len(checkpoint.class_names))
-    predictions = []
-    for path in images:
-        pixels_1CHW = read_image(path, checkpoint.preprocessing).unsqueeze(0)
-        with torch.inference_mode():
-            probabilities_K = model(normalise(pixels_1CHW, checkpoint.preprocessing)).softmax(1)[0]
-        values, indices = probabilities_K.topk(top)
-        named = (
-            (checkpoint.class_names[int(index)], float(value)) for value, index in zip(values, indices, strict=True)
+    classifier = classifier_from(network) if isinstance(network, Checkpoint) else network
+    top = min(top, len(classifier.class_names))
+    return [
+        prediction
+        for start in range(0, len(images), BATCH)
+        for prediction in _predict_batch(classifier, images[start : start + BATCH], top=top)
+    ]
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The files given, and the images in the folders given, those of folders inside them too, by name.
+
+    Raises DataError for a path that is not there, and for a folder without images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += list_images(path)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataError(f"every image must be a file or a folder; there is no {path}")
+    return found
+
+
+def _predict_batch(classifier: Classifier, images: Sequence[Path], *, top: int) -> Iterator[Prediction]:
+    pixels_BCHW = torch.stack([read_image(path, classifier.preprocessing) for path in images])
+    values_BT, labels_BT = classifier.logits(pixels_BCHW).softmax(1).topk(top)
+    for path, values, labels in zip(images, values_BT.tolist(), labels_BT.tolist(), strict=True):
+        yield Prediction(
+            path, tuple((classifier.class_names[label], value) for label, value in zip(labels, values, strict=True))
         )
-        predictions.append(Prediction(path, tuple(named)))
-    return predictions
-
-
-def normalise(pixels_NCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 pixels (N, C, H, W) as the network takes them: (pixel / 255 - mean) / std per channel, fp32."""
-    shift_C11, scale_C11 = pixel_scaling(
-        preprocessing.mean, preprocessing.std, dtype=torch.float32, device=pixels_NCHW.device
-    )
-    return (pixels_NCHW.float() - shift_C11) * scale_C11

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -29,11 +30,12 @@ from tuner.search.events import (
 from tuner.search.executors import Answer, Executor
 from tuner.search.record import StudyRecord
 from tuner.search.runner import TrialTask, checkpoint_path, training_seed
+from tuner.search.shown import MAX_NOTES, Shown, artifact_path, save_artifacts, trial_note
 from tuner.search.strategy import Strategy
 from tuner.space.sampling import Params, distributions, first_params, suggest
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
-from tuner.training.loop import EpochResult
+from tuner.training.loop import Confusion, EpochResult
 
 MAX_UNCOUNTED = 1_000
 """Rejected, repeated and failed trials in a row after which a search gives up."""
@@ -47,7 +49,10 @@ STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What a search is for. `budget_seconds` ends it; `memory_bytes` is what one trial's training step may take."""
+    """What a search is for. `budget_seconds` ends it; `memory_bytes` is what one trial's training step may take.
+
+    class_names: for pictures; without them classes are numbered.
+    """
 
     space: SearchSpace
     input_spec: InputSpec
@@ -57,6 +62,7 @@ class SearchPlan:
     study_folder: Path
     memory_bytes: float = float("inf")
     budget_seconds: float = float("inf")
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -65,6 +71,16 @@ class _Running:
     candidate: Candidate
     started: float
     curve: dict[int, float] = field(default_factory=dict)
+    confusion: Confusion | None = None
+    """Of the best epoch so far."""
+    latency_ms: float | None = None
+
+    def take(self, result: EpochResult) -> None:
+        """Remember what an epoch came to."""
+        if result.validation_accuracy > max(self.curve.values(), default=-1.0):
+            self.confusion = result.confusion
+        self.curve[result.epoch] = result.validation_accuracy
+        self.latency_ms = result.latency_ms
 
 
 def search(
@@ -98,6 +114,7 @@ class _Search:
     def run(self) -> Generator[SearchEvent]:
         self._remember()
         plan = self._plan
+        self._record.write_note(f"A search for {plan.num_trials:,} trials.")
         yield SearchStarted(
             study=self._record.name,
             num_trials=plan.num_trials,
@@ -125,6 +142,7 @@ class _Search:
             for runner, running in self._running.items():
                 self._executor.stop(runner)
                 self._record.leave(running.number)
+        self._record.write_note(self._result())
         yield SearchEnded(self._num_counted, self._why_it_ended())
 
     def _remember(self) -> None:
@@ -156,7 +174,7 @@ class _Search:
             while runner not in self._running and self._wants_more():
                 if self._unfinished:
                     running = self._unfinished.pop(0)
-                    self._record.begin_again(running.number)
+                    self._record.begin_again(running.number, runner=runner)
                     running.started = self._clock()
                     self._start(runner, running)
                 else:
@@ -174,11 +192,18 @@ class _Search:
         trial = self._strategy.propose(number, params)
         candidate = suggest(trial, plan.space, plan.input_spec, epochs=plan.epochs)
         cost = network_cost(trace(candidate.architecture))
+        needed = cost.training_bytes(candidate.recipe.batch_size)
         stored = self._record.begin(
             candidate,
             trial.params,
             self._distributions,
-            {"num_parameters": cost.num_parameters, "flops": cost.flops, "architecture": describe(candidate)},
+            {
+                "num_parameters": cost.num_parameters,
+                "flops": cost.flops,
+                "architecture": describe(candidate),
+                "runner": runner,
+            },
+            constraint=None if math.isinf(plan.memory_bytes) else (needed - plan.memory_bytes) / 2**30,
         )
         if stored != number:
             raise StudyError(
@@ -186,7 +211,6 @@ class _Search:
                 "stop that, or start another study with --study NAME"
             )
         running = _Running(number, candidate, self._clock())
-        needed = cost.training_bytes(candidate.recipe.batch_size)
         known = self._curves_by_fingerprint.get(candidate.fingerprint)
         if needed > plan.memory_bytes:
             allowed = f"{plan.memory_bytes / 2**30:.1f} allowed"
@@ -207,7 +231,7 @@ class _Search:
         """Act on what a runner says; the runner goes on before anything is written."""
         running = self._running[runner]
         if isinstance(answer, EpochResult):
-            running.curve[answer.epoch] = answer.validation_accuracy
+            running.take(answer)
             reason = self._strategy.reason_to_stop(running.number, running.curve)
             if reason:
                 self._executor.stop(runner)
@@ -254,7 +278,12 @@ class _Search:
             attributes["details"] = details
         if best_epoch is not None:
             attributes |= {"best_epoch": best_epoch, "best_validation_accuracy": accuracy}
-        self._record.end(number, state, attributes, validation_accuracy=accuracy)
+        if running.latency_ms is not None:
+            attributes["latency_ms"] = running.latency_ms
+        if state is TrialState.COMPLETE and accuracy is not None:
+            self._rank(number, running.candidate, accuracy, best_epoch or 0)
+        shown = self._shown(running, outcome, reason, accuracy=accuracy, best_epoch=best_epoch)
+        self._record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)
         if outcome == "repeated":
             _, curve, known_state = self._curves_by_fingerprint[running.candidate.fingerprint]
             self._strategy.learn(number, curve, state=known_state)
@@ -263,8 +292,6 @@ class _Search:
             if state is TrialState.FAIL:  # what failed, such as with its runner, may be tried again
                 del self._curves_by_fingerprint[running.candidate.fingerprint]
             self._strategy.learn(number, curve, state=state)
-        if state is TrialState.COMPLETE and accuracy is not None:
-            self._rank(number, running.candidate, accuracy, best_epoch or 0)
         self._clean_up(number)
         ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds, self._best)
         self._count(ended.counts)
@@ -279,11 +306,55 @@ class _Search:
         self._ranked.append(BestTrial(number, accuracy, epoch, num_parameters))
         self._ranked.sort(key=lambda trial: (-trial.validation_accuracy, trial.number))
 
+    def _shown(
+        self, running: _Running, outcome: Outcome, reason: str, *, accuracy: float | None, best_epoch: int | None
+    ) -> Shown:
+        """What optuna-dashboard is to show of a trial: a note always, files of those that keep their checkpoint."""
+        number, candidate = running.number, running.candidate
+        note = None
+        if number < MAX_NOTES:
+            cost = network_cost(trace(candidate.architecture))
+            note = trial_note(
+                outcome=outcome,
+                reason=reason,
+                network=describe(candidate),
+                recipe=candidate.recipe,
+                num_parameters=cost.num_parameters,
+                flops=cost.flops,
+                accuracy=accuracy,
+                best_epoch=best_epoch,
+                num_epochs=len(running.curve),
+                latency_ms=running.latency_ms,
+            )
+        if best_epoch is None or number not in self._kept:
+            return Shown(note)
+        folder = self._plan.study_folder
+        pictures, checkpoint = save_artifacts(
+            folder,
+            number,
+            curve=running.curve,
+            best_epoch=best_epoch,
+            confusion=running.confusion,
+            class_names=self._plan.class_names,
+            checkpoint=checkpoint_path(folder, number),
+        )
+        return Shown(note, pictures, checkpoint)
+
+    @property
+    def _kept(self) -> set[int]:
+        """The trials whose checkpoints are kept."""
+        return {trial.number for trial in self._ranked[:NUM_KEPT]}
+
     def _clean_up(self, number: int) -> None:
         """Drop the checkpoints of a trial that has ended and of those it has displaced, but for the best few."""
-        kept = {trial.number for trial in self._ranked[:NUM_KEPT]}
-        for dropped in {number, *(trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1])} - kept:
-            checkpoint_path(self._plan.study_folder, dropped).unlink(missing_ok=True)
+        folder = self._plan.study_folder
+        for displaced in {trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1]} - {number}:
+            linked = artifact_path(folder, displaced, "checkpoint")
+            self._record.take_back_checkpoint(displaced, linked.name)
+            linked.unlink(missing_ok=True)
+            checkpoint_path(folder, displaced).unlink(missing_ok=True)
+        if number not in self._kept:
+            checkpoint_path(folder, number).unlink(missing_ok=True)
 
     def _count(self, counts: bool) -> None:
         self._num_counted += counts
@@ -294,6 +365,14 @@ class _Search:
         if self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline:
             return False
         return self._num_counted + len(self._running) < self._plan.num_trials
+
+    def _result(self) -> str:
+        if self._best is None:
+            return f"{self._num_counted:,} trials, none of them complete."
+        return (
+            f"Of {self._num_counted:,} trials, trial {self._best.number} has the best validation accuracy: "
+            f"{self._best.validation_accuracy:.2%} in epoch {self._best.epoch}."
+        )
 
     def _why_it_ended(self) -> str:
         if self._num_counted >= self._plan.num_trials:

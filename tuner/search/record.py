@@ -17,6 +17,7 @@ from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
 from tuner.search.events import Outcome, counts
 from tuner.search.settings import data_source, differences
+from tuner.search.shown import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.storage import Storage, quiet_optuna
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
@@ -25,11 +26,19 @@ SETTINGS, ENGINE, DATA, CONFIRMED = "tuner:settings", "tuner:engine", "tuner:dat
 """Study attributes: what a resumed search must share with the first one, how its trials are computed, where its images
 come from, and what the confirmation of its winner found."""
 OBJECTIVE = "validation accuracy"
+NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
+"""System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
+CONSTRAINTS = "constraints"
+"""The system attribute of a trial in which Optuna and optuna-dashboard look for constraints."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as stored. `validation_accuracy` is of `best_epoch`; both are None before the first epoch."""
+    """One trial as stored. `validation_accuracy` is of `best_epoch`; both are None before the first epoch.
+
+    runner: the number of the runner that trained it. latency_ms: of one image's forward pass, of complete trials. Both
+    are None in studies that were run before they were kept.
+    """
 
     number: int
     state: TrialState
@@ -43,6 +52,8 @@ class TrialRecord:
     seconds: float
     started: datetime | None
     ended: datetime | None
+    runner: int | None = None
+    latency_ms: float | None = None
 
     @property
     def best_epoch(self) -> int | None:
@@ -89,6 +100,23 @@ class StudyRecord:
     def save_confirmed(self, confirmed: Mapping[str, Any] | None) -> None:
         """Store what a confirmation found; None takes it back."""
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
+        self.write_note()
+
+    def write_note(self, result: str | None = None) -> None:
+        """Say in the study's note what it is and what it has come to, unless somebody has written another.
+
+        result: a sentence; None keeps the last one.
+        """
+        kept = self.storage.get_study_system_attrs(self.study_id)
+        version = kept.get("dashboard:note_ver", 0)
+        if version != kept.get(NOTE_VERSION, 0):
+            return
+        result = kept.get(NOTE_RESULT, "") if result is None else result
+        data = self.storage.get_study_user_attrs(self.study_id).get(DATA, {})
+        text = study_note(self.name, self.settings, self.engine, data=data, result=result, confirmed=self.confirmed)
+        ours = {NOTE_VERSION: version + 1, NOTE_RESULT: result}
+        for key, value in (note_attributes(text, version=version + 1) | ours).items():
+            self.storage.set_study_system_attr(self.study_id, key, value)
 
     @property
     def data_source(self) -> dict[str, Any] | None:
@@ -97,8 +125,13 @@ class StudyRecord:
         return source
 
     def data_spec(self, cache_dir: Path) -> DataSpec:
-        """Where the images of the study come from, for whoever needs them again; nothing is downloaded."""
-        data = self.storage.get_study_user_attrs(self.study_id)[DATA]
+        """Where the images of the study come from, for whoever needs them again; nothing is downloaded.
+
+        Raises StudyError when the study does not say it.
+        """
+        data = self.storage.get_study_user_attrs(self.study_id).get(DATA)
+        if data is None:
+            raise StudyError(f"study {self.name!r} does not say where its images are: go on with it by `tuner run`")
         image_size = tuple(data["image_size"]) if data["image_size"] else None
         return DataSpec(data["dataset"], Path(data["data_dir"]), cache_dir, image_size=image_size, download=False)
 
@@ -144,8 +177,13 @@ class StudyRecord:
         params: Mapping[str, Any],
         distributions: Mapping[str, BaseDistribution],
         attributes: Mapping[str, Any],
+        *,
+        constraint: float | None = None,
     ) -> int:
-        """Store a new running trial whole, in one transaction, and give its number."""
+        """Store a new running trial whole, in one transaction, and give its number.
+
+        constraint: how far it is beyond what is allowed; at most 0 for a trial that keeps to it.
+        """
         template = FrozenTrial(
             number=-1,
             trial_id=-1,
@@ -156,15 +194,16 @@ class StudyRecord:
             params=dict(params),
             distributions=dict(distributions),
             user_attrs={"candidate": candidate.to_json(), "fingerprint": candidate.fingerprint, **attributes},
-            system_attrs={},
+            system_attrs={} if constraint is None else {CONSTRAINTS: [constraint]},
             intermediate_values={},
         )
         trial_id, number = self.storage.begin_trial(self.study_id, template)
         self._trial_ids[number] = trial_id
         return number
 
-    def begin_again(self, number: int) -> None:
-        """Take up an unfinished trial."""
+    def begin_again(self, number: int, *, runner: int) -> None:
+        """Take up an unfinished trial, on whichever runner is free now."""
+        self.storage.set_trial_user_attr(self._trial_ids[number], "runner", runner)
         self.storage.set_trial_state_values(self._trial_ids[number], TrialState.RUNNING)
 
     def report(self, number: int, epoch: int, validation_accuracy: float) -> None:
@@ -172,11 +211,36 @@ class StudyRecord:
         self.storage.report(self._trial_ids[number], epoch, validation_accuracy)
 
     def end(
-        self, number: int, state: TrialState, attributes: Mapping[str, Any], *, validation_accuracy: float | None
+        self,
+        number: int,
+        state: TrialState,
+        attributes: Mapping[str, Any],
+        *,
+        validation_accuracy: float | None,
+        shown: Shown | None = None,
     ) -> None:
-        """Give a trial its final state; its attributes go in before, since afterwards it cannot be changed."""
+        """Give a trial its final state; its attributes go in before, since afterwards it cannot be changed.
+
+        shown: what optuna-dashboard shows beside them.
+        """
         values = [validation_accuracy] if state is TrialState.COMPLETE and validation_accuracy is not None else []
-        self.storage.end_trial(self._trial_ids[number], state, values, attributes)
+        trial_id = self._trial_ids[number]
+        if shown is None:
+            self.storage.end_trial(trial_id, state, values, attributes)
+        else:
+            self.storage.end_trial(
+                trial_id,
+                state,
+                values,
+                attributes,
+                system_attributes=shown.trial_attributes(),
+                study_attributes=shown.study_attributes(trial_id),
+            )
+
+    def take_back_checkpoint(self, number: int, artifact: str) -> None:
+        """Take the checkpoint of a trial out of what optuna-dashboard shows, before its file goes."""
+        key = checkpoint_key(self._trial_ids[number], artifact)
+        self.storage.remove_study_system_attributes(self.study_id, [key])
 
     def leave(self, number: int) -> None:
         """Put a running trial down: it waits, and the next run of the study takes it up."""
@@ -272,4 +336,6 @@ def _trial_record(trial: FrozenTrial) -> TrialRecord:
         seconds=attributes.get("seconds", 0.0),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
+        runner=attributes.get("runner"),
+        latency_ms=attributes.get("latency_ms"),
     )

@@ -28,11 +28,19 @@ from tuner.versions import package_versions
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What a runner is asked to train."""
+    """What a runner is asked to train.
+
+    split: the study's own split into train and validation, whose best epoch is kept among the study's checkpoints; a
+    fresh one of the same sizes (of `split_seed`), of which the last epoch alone is scored; or `none`: train and
+    validation together, and no score. save_to: where the last epoch's weights are kept, if anywhere.
+    """
 
     number: int
     candidate: Candidate
     seed: int
+    split: Literal["study", "fresh", "none"] = "study"
+    split_seed: int = 0
+    save_to: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,45 +102,60 @@ class ImageTrainer:
     engine: Engine
     image_bytes: int = sys.maxsize
     statistics: Statistics | None = None
-    _opened: list[TrainingData] = field(default_factory=list, compare=False, repr=False)
+    _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         """Train a task; the data set is opened with the first one."""
-        data = self._open()
+        data = self._open(task)
+        is_search = task.split == "study"
         best = -1.0
-        for result in train(task.candidate, data, engine=self.engine, seed=task.seed):
-            if result.validation_accuracy > best:
+        for result in train(task.candidate, data, engine=self.engine, seed=task.seed, scores_all=is_search):
+            assert result.weights is not None
+            if is_search and result.validation_accuracy > best:
                 best = result.validation_accuracy
-                assert result.weights is not None
-                checkpoint = self._checkpoint(task, data, result, result.weights)
-                save_checkpoint(checkpoint, checkpoint_path(self.study_folder, task.number))
+                save_checkpoint(
+                    self._checkpoint(task, data, result, result.weights),
+                    checkpoint_path(self.study_folder, task.number),
+                )
+            elif task.save_to is not None and result.epoch == task.candidate.recipe.epochs:
+                save_checkpoint(self._checkpoint(task, data, result, result.weights), task.save_to)
             yield result
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_opened": []}
+        return {**self.__dict__, "_opened": {}}
 
-    def _open(self) -> TrainingData:
-        if not self._opened:
+    def _open(self, task: TrialTask) -> TrainingData:
+        """The images, split as the task has it; a data set in memory is one mapped file however often it is opened."""
+        key = (task.split, task.split_seed)
+        if key not in self._opened:
             prepare_process(self.engine)
             dataset = load_cached(self.dataset_folder)
-            self._opened.append(
-                open_data(
-                    dataset,
-                    self._split(dataset),
-                    device=torch.device(self.engine.device),
-                    memory_bytes=self.image_bytes,
-                    statistics=self.statistics,
-                )
+            self._opened[key] = open_data(
+                dataset,
+                self._split(dataset, task),
+                device=torch.device(self.engine.device),
+                memory_bytes=self.image_bytes,
+                statistics=self.statistics if task.split == "study" else None,
             )
-        return self._opened[0]
+        return self._opened[key]
 
-    def _split(self, dataset: ImageDataset) -> Split:
-        return split_development(dataset, seed=self.split_seed)
+    def _split(self, dataset: ImageDataset, task: TrialTask) -> Split:
+        own = split_development(dataset, seed=self.split_seed)
+        if task.split == "study":
+            return own
+        num_images, num_validation = len(dataset.labels_N), len(own.validation_indices_N)
+        if task.split == "none":
+            everything = torch.arange(num_images)
+            return Split(everything, everything[:0])
+        return split_development(dataset, seed=task.split_seed, validation_fraction=num_validation / num_images)
 
     def _checkpoint(
         self, task: TrialTask, data: TrainingData, result: EpochResult, weights: Mapping[str, Tensor]
     ) -> Checkpoint:
         input_spec = task.candidate.architecture.input
+        scores = {"validation_accuracy": result.validation_accuracy, "validation_loss": result.validation_loss}
+        if task.split == "none":
+            scores = {}
         return Checkpoint(
             candidate=task.candidate,
             weights=weights,
@@ -144,7 +167,7 @@ class ImageTrainer:
                 std=data.std,
             ),
             class_names=data.class_names,
-            scores={"validation_accuracy": result.validation_accuracy, "validation_loss": result.validation_loss},
+            scores=scores,
             origin={
                 "dataset": data.name,
                 "dataset_digest": data.digest,
@@ -152,7 +175,7 @@ class ImageTrainer:
                 "trial": task.number,
                 "epoch": result.epoch,
                 "seed": task.seed,
-                "split_seed": self.split_seed,
+                "split_seed": task.split_seed if task.split == "fresh" else self.split_seed,
             },
             versions=package_versions(),
         )

@@ -23,7 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event, insert
+from sqlalchemy import delete, event, insert, select
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -61,17 +61,54 @@ class Storage(RDBStorage):
             self.set_trial_intermediate_value(trial_id, step, value)
 
     def end_trial(
-        self, trial_id: int, state: TrialState, values: Sequence[float], attributes: Mapping[str, Any]
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float],
+        attributes: Mapping[str, Any],
+        *,
+        system_attributes: Mapping[str, Any] | None = None,
+        study_attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write new attributes, values and the final state of a trial in one transaction."""
+        """Write new attributes, values and the final state of a trial in one transaction.
+
+        study_attributes: system attributes of its study, where optuna-dashboard keeps what it shows of a trial. One
+        that is there already, such as a note that somebody has written meanwhile, is left as it is.
+        """
         with _create_scoped_session(self.scoped_session) as session:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
             self.check_trial_is_updatable(trial_id, cast(TrialState, trial.state))
-            _insert_attributes(session, trial_id, attributes)
+            _insert_attributes(session, models.TrialUserAttributeModel, {"trial_id": trial_id}, attributes)
+            if system_attributes:
+                owner = {"trial_id": trial_id}
+                _insert_attributes(session, models.TrialSystemAttributeModel, owner, system_attributes)
+            if study_attributes:
+                table = models.StudySystemAttributeModel
+                query = select(table.key).where(table.study_id == trial.study_id, table.key.in_(study_attributes))
+                known = set(session.scalars(query))
+                missing = {key: value for key, value in study_attributes.items() if key not in known}
+                _insert_attributes(session, table, {"study_id": trial.study_id}, missing)
             for objective, value in enumerate(values):
                 self._set_trial_value_without_commit(session, trial, objective, value)
             trial.state = state
             trial.datetime_complete = datetime.now()
+
+    def remove_study_system_attributes(self, study_id: int, keys: Sequence[str]) -> None:
+        """Remove system attributes of a study, those that are there."""
+        table = models.StudySystemAttributeModel
+        with _create_scoped_session(self.scoped_session) as session:
+            session.execute(delete(table).where(table.study_id == study_id, table.key.in_(keys)))
+
+    def artifact_ids(self, study_id: int) -> list[str]:
+        """The ids of all files that a study and its trials show as artifacts."""
+        of_trials, of_study = models.TrialSystemAttributeModel, models.StudySystemAttributeModel
+        in_study = select(models.TrialModel.trial_id).where(models.TrialModel.study_id == study_id)
+        queries = [
+            select(of_trials.key).where(of_trials.trial_id.in_(in_study), of_trials.key.startswith("artifacts:")),
+            select(of_study.key).where(of_study.study_id == study_id, of_study.key.contains("artifacts:")),
+        ]
+        with _create_scoped_session(self.scoped_session) as session:
+            return [key.rpartition(":")[2] for query in queries for key in session.scalars(query)]
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
@@ -97,7 +134,9 @@ class Storage(RDBStorage):
         ]
         if params:
             session.execute(insert(models.TrialParamModel.__table__), params)
-        _insert_attributes(session, trial.trial_id, template_trial.user_attrs)
+        owner = {"trial_id": trial.trial_id}
+        _insert_attributes(session, models.TrialUserAttributeModel, owner, template_trial.user_attrs)
+        _insert_attributes(session, models.TrialSystemAttributeModel, owner, template_trial.system_attrs)
         trial.number = trial.count_past_trials(session)
         return trial
 
@@ -140,10 +179,10 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _insert_attributes(session: Session, trial_id: Any, attributes: Mapping[str, Any]) -> None:
-    rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+def _insert_attributes(session: Session, table: Any, owner: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    rows = [{**owner, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
     if rows:
-        session.execute(insert(models.TrialUserAttributeModel.__table__), rows)
+        session.execute(insert(table.__table__), rows)
 
 
 @cache

@@ -19,7 +19,7 @@ class StudySummary:
 
     counts: trials by outcome. checkpoint: of the best trial of the search, None when its file is gone.
     confirmed: what the confirmation found, None before there is one. delivered: the confirmed winner's checkpoint, None
-    when there is none or its file is gone.
+    when there is none or its file is gone. winner: the confirmed one's trial, None before there is one.
     """
 
     study: str
@@ -31,6 +31,7 @@ class StudySummary:
     checkpoint: Path | None
     confirmed: dict[str, Any] | None = None
     delivered: Path | None = None
+    winner: TrialRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `tuner show --json` prints."""
@@ -65,7 +66,7 @@ def summarise(record: StudyRecord, *, studies: Path) -> StudySummary:
     best = best_trial(trials)
     path = checkpoint_path(studies / record.name, best.number) if best else None
     delivered = confirmed_path(studies / record.name)
-    settings = record.settings
+    settings, confirmed = record.settings, record.confirmed
     return StudySummary(
         study=record.name,
         dataset=settings["dataset"],
@@ -74,8 +75,9 @@ def summarise(record: StudyRecord, *, studies: Path) -> StudySummary:
         counts=dict(counts),
         best=best,
         checkpoint=path if path and path.is_file() else None,
-        confirmed=record.confirmed,
-        delivered=delivered if record.confirmed and delivered.is_file() else None,
+        confirmed=confirmed,
+        delivered=delivered if confirmed and delivered.is_file() else None,
+        winner=next((trial for trial in trials if confirmed and trial.number == confirmed["number"]), None),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,22 +41,27 @@ class Checkpoint:
     versions: Mapping[str, str]
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint whole or not at all: to a temporary file beside `path`, flushed, then renamed."""
+def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All of a checkpoint but its weights, as plain values that json.dumps takes: what each of its forms carries."""
     layers = [
         {"type": layer.kind, "arguments": dict(layer.arguments)} for layer in trace(checkpoint.candidate.architecture)
     ]
-    data = {
+    return {
         "format": FORMAT,
         **checkpoint.candidate.to_json(),
         "layers": layers,
-        "weights": {name: weight.detach().cpu().contiguous().clone() for name, weight in checkpoint.weights.items()},
         "preprocessing": checkpoint.preprocessing.to_json(),
         "class_names": list(checkpoint.class_names),
         "scores": dict(checkpoint.scores),
         "origin": dict(checkpoint.origin),
         "versions": dict(checkpoint.versions),
     }
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint whole or not at all: to a temporary file beside `path`, flushed, then renamed."""
+    weights = {name: weight.detach().cpu().contiguous().clone() for name, weight in checkpoint.weights.items()}
+    data = {**description_of(checkpoint), "weights": weights}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -80,13 +86,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
         except Exception as error:  # torch.load raises whatever the damaged bytes lead to
             message = f"{path}: not a checkpoint of tuner, or damaged ({type(error).__name__})"
             raise CheckpointError(message) from error
-    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
-        raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no format number")
-    if data["format"] != FORMAT:
-        message = f"{path}: format {data['format']}, but this tuner reads {FORMAT}; use the version that wrote it"
-        raise CheckpointError(message)
-    try:
-        contents = _Contents.model_validate(data)
+    return checkpoint_from(data, path)
+
+
+def checkpoint_from(data: object, path: Path) -> Checkpoint:
+    """The checkpoint in what was read from `path`: a description with its `weights`. Trusts nothing of it.
+
+    Raises CheckpointError in one line, which names the path.
+    """
+    contents = contents_from(data, path)
+    with _damage_named(path):
+        if contents.weights is None:
+            raise ValueError("it has no weights")
         checkpoint = Checkpoint(
             candidate=Candidate(contents.architecture, contents.recipe),
             weights=contents.weights,
@@ -96,23 +107,48 @@ def load_checkpoint(path: Path) -> Checkpoint:
             origin=contents.origin,
             versions=contents.versions,
         )
+        with torch.device("meta"):  # a network of any size costs nothing there
+            shapes = {name: weight.shape for name, weight in build_model(contents.architecture).state_dict().items()}
+        if shapes != {name: weight.shape for name, weight in contents.weights.items()}:
+            raise ValueError("its weights are not those of its network")
         model_from(checkpoint)
-        if len(checkpoint.class_names) != checkpoint.candidate.architecture.num_classes:
-            raise ValueError("class_names must be as many as the network has classes")
-    except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error
     return checkpoint
 
 
-class _Contents(BaseModel):
+def contents_from(data: object, path: Path) -> Contents:
+    """What was read from `path`, checked; the weights may be missing. Raises CheckpointError, which names the path."""
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no format number")
+    if data["format"] != FORMAT:
+        message = f"{path}: format {data['format']}, but this tuner reads {FORMAT}; use the version that wrote it"
+        raise CheckpointError(message)
+    with _damage_named(path):
+        contents = Contents.model_validate(data)
+        preprocessing = Preprocessing.from_json(contents.preprocessing)
+        if (preprocessing.channels, preprocessing.height, preprocessing.width) != contents.architecture.input_shape:
+            raise ValueError("preprocessing must give images of the network's input shape")
+        if len(contents.class_names) != contents.architecture.num_classes:
+            raise ValueError("class_names must be as many as the network has classes")
+    return contents
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error
+
+
+class Contents(BaseModel):
     """What a file must have, beside its layers, which are there for readers without tuner."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     architecture: Architecture
     recipe: Recipe
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor] | None = None
     preprocessing: dict[str, Any]
     class_names: list[str]
     scores: dict[str, float]

@@ -15,12 +15,20 @@ from tuner.architecture.factory import build_model, initialise
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine, build_optimizer, exact_arithmetic, input_dtype, place, prepare_step
+from tuner.training.latency import measure_latency
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
 
 EVALUATION_BATCH = 64
 """Images scored at once on a CPU: as many as keep the feature maps in its caches."""
 EVALUATION_BATCH_GPU = 2_048
+NOT_SCORED = math.nan
+"""Validation loss and accuracy of an epoch that was not scored."""
+
+Confusion = tuple[tuple[int, ...], ...]
+"""Images by class: row t, column p counts those of class t that were taken for p."""
+MAX_CONFUSION_CLASSES = 200
+"""With more classes nobody reads the matrix, and it is not small any more."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class EpochResult:
     """What one epoch came to. Losses are mean cross-entropies in nats; accuracies lie in 0..1; `seconds` is wall time.
 
     `weights` is the live state dict, to be copied before the next epoch is asked for; None once sent elsewhere.
+    `confusion` is of the validation part, None above MAX_CONFUSION_CLASSES. `latency_ms` is of one image, and comes
+    with the last epoch alone.
     """
 
     epoch: int
@@ -36,17 +46,24 @@ class EpochResult:
     validation_accuracy: float
     seconds: float
     weights: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
+    confusion: Confusion | None = field(default=None, repr=False, compare=False)
+    latency_ms: float | None = field(default=None, compare=False)
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome that whoever drives the loop expects, not a mistake
     """The loss of an epoch was not finite."""
 
 
-def train(candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int) -> Iterator[EpochResult]:
+def train(
+    candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int, scores_all: bool = True
+) -> Iterator[EpochResult]:
     """Train a resolved candidate from fresh weights and yield a result after each of its epochs.
 
     Stop asking, and the training stops. Every epoch draws from a seed of its own, so that epoch n depends on the
     weights before it and on nothing else that was drawn. Raises Diverged when an epoch's loss is not finite.
+
+    Every epoch is scored on the validation part, or with `scores_all` off the last one alone; without validation rows
+    none is. The others have NOT_SCORED.
     """
     recipe = candidate.recipe
     device = torch.device(engine.device)
@@ -71,25 +88,60 @@ def train(candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int
             loss_sum += step(images_NCHW, labels_N, recipe.learning_rate * factor) * len(labels_N)
             num_done += 1
         train_loss = loss_sum.item() / len(data.train_indices_N)
-        validation_loss, validation_accuracy = evaluate(model, data, engine=engine)
-        if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
+        is_scored = len(data.validation_indices_N) > 0 and (scores_all or epoch == recipe.epochs)
+        validation_loss = validation_accuracy = NOT_SCORED
+        confusion = None
+        if is_scored:
+            validation_loss, validation_accuracy, confusion = evaluate_by_class(model, data, engine=engine)
+        if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
             what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
             raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
         seconds = time.perf_counter() - started
-        yield EpochResult(epoch, train_loss, validation_loss, validation_accuracy, seconds, model.state_dict())
+        latency_ms = None
+        if epoch == recipe.epochs:
+            latency_ms = measure_latency(model, candidate.architecture.input_shape, engine=engine)
+        yield EpochResult(
+            epoch,
+            train_loss,
+            validation_loss,
+            validation_accuracy,
+            seconds,
+            weights=model.state_dict(),
+            confusion=confusion,
+            latency_ms=latency_ms,
+        )
 
 
 def evaluate(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training."""
+    loss, accuracy, _ = evaluate_by_class(model, data, engine=engine)
+    return loss, accuracy
+
+
+def evaluate_by_class(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[float, float, Confusion | None]:
+    """What `evaluate` gives, and the confusion matrix unless there are more than MAX_CONFUSION_CLASSES.
+
+    Predictions stay on the device and are counted once, at the end.
+    """
     model.eval()
     device = torch.device(engine.device)
     loss_sum = torch.zeros((), device=device)
-    num_correct = torch.zeros((), device=device, dtype=torch.int64)
+    labels: list[Tensor] = []
+    predictions: list[Tensor] = []
     with torch.inference_mode(), exact_arithmetic():
-        batches = data.validation_batches(EVALUATION_BATCH, dtype=torch.float32, channels_last=engine.channels_last)
+        batch_size = EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH_GPU
+        batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)
         for images_NCHW, labels_N in batches:
             logits_NK = model(images_NCHW)
             loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
-            num_correct += (logits_NK.argmax(1) == labels_N).sum()
+            labels.append(labels_N)
+            predictions.append(logits_NK.argmax(1))
+        labels_N, predictions_N = torch.cat(labels), torch.cat(predictions)
+        num_correct = (predictions_N == labels_N).sum()
+        num_classes = len(data.class_names)
+        confusion = None
+        if num_classes <= MAX_CONFUSION_CLASSES:
+            cells = torch.bincount(labels_N * num_classes + predictions_N, minlength=num_classes**2)
+            confusion = tuple(map(tuple, cells.view(num_classes, num_classes).tolist()))
     num_images = len(data.validation_indices_N)
-    return loss_sum.item() / num_images, num_correct.item() / num_images
+    return loss_sum.item() / num_images, num_correct.item() / num_images, confusion

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -16,13 +17,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tuner.data.dataset import Report
-from tuner.pipeline import DataReady
+from tuner.deliver.confirm import ConfirmProgress, ConfirmStarted
+from tuner.pipeline import DataReady, RunEvent
 from tuner.search.coordinator import describe
 from tuner.search.events import (
     BestTrial,
     EpochFinished,
     SearchEnded,
-    SearchEvent,
     SearchStarted,
     TrialEnded,
     TrialStarted,
@@ -34,6 +35,8 @@ CURVE_WIDTH = 20
 WIDE = 80
 """Columns of a terminal from which on curves are shown."""
 REFRESH_PER_SECOND = 4
+ALWAYS_TOLD = DataReady | SearchStarted | SearchEnded | ConfirmStarted | ConfirmProgress
+"""Events that leave a line above the live view."""
 
 
 @dataclass
@@ -56,7 +59,7 @@ class SearchView:
     num_before: int = 0
     begun: float = field(default_factory=time.monotonic)
 
-    def take(self, event: DataReady | SearchEvent) -> None:
+    def take(self, event: RunEvent) -> None:
         """Bring the view up to date."""
         match event:
             case SearchStarted():
@@ -114,7 +117,7 @@ class SearchView:
         yield Text(describe_outcomes(self.outcomes), style="dim")
 
 
-def watch(events: Iterable[DataReady | SearchEvent], console: Console, *, quiet: bool = False) -> SearchView:
+def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) -> SearchView:
     """Show a search while it runs, and give what was seen: live in a terminal, else a line for each trial."""
     view = SearchView()
     if quiet:
@@ -130,7 +133,7 @@ def watch(events: Iterable[DataReady | SearchEvent], console: Console, *, quiet:
         with Live(view, console=console, refresh_per_second=REFRESH_PER_SECOND) as live:
             for event in events:
                 view.take(event)
-                if isinstance(event, DataReady | SearchStarted | SearchEnded) and line_of(event, view):
+                if isinstance(event, ALWAYS_TOLD) and line_of(event, view):
                     live.console.print(line_of(event, view), highlight=False)
                 elif isinstance(event, TrialEnded) and event.outcome == "failed":
                     live.console.print(line_of(event, view), style="red", highlight=False)
@@ -169,24 +172,56 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
     best = summary.best
     if best is None:
         return [f"study {summary.study}: no complete trial yet, so no winner"]
+    name = f"{summary.study}{arguments}"
+    confirmed = summary.confirmed
+    winner = best if summary.winner is None else summary.winner
     lines = [
         "",
-        f"winner   trial {best.number} of {summary.num_counted}: {describe(best.candidate)}",
-        f"score    {best.validation_accuracy:.2%} validation accuracy at epoch {best.best_epoch}, "
-        f"{best.num_parameters:,} parameters",
+        f"winner   trial {winner.number} of {summary.num_counted}: {describe(winner.candidate)}",
+        f"score    {winner.validation_accuracy:.2%} validation accuracy at epoch {winner.best_epoch}, "
+        f"{winner.num_parameters:,} parameters",
     ]
-    name = f"{summary.study}{arguments}"
-    if summary.checkpoint is not None:
-        lines.append(f"file     {summary.checkpoint}")
+    if confirmed is None:
+        lines.append(f"         not confirmed: the best of many scores is optimistic; `tuner confirm {name}` tells")
+    else:
+        lines += [f"test     {sentence}" for sentence in verdict_lines(confirmed)]
+    path = summary.checkpoint if confirmed is None else summary.delivered
+    if path is not None:
+        lines.append(f"file     {path}")
         following = [f"tuner export {name} -o best.pt", "tuner predict best.pt IMAGE..."]
     else:
         lines.append("file     gone: it is not in the folder of this study; give the --studies that it was run with")
         following = []
-    following += [f"tuner inspect {name} --trial {best.number}", f"tuner dashboard {name}"]
+    following += [f"tuner inspect {name} --trial {winner.number}", f"tuner dashboard {name}"]
     return [*lines, "next", *(f"  {command}" for command in following)]
 
 
-def line_of(event: DataReady | SearchEvent, view: SearchView) -> str:
+def verdict_lines(confirmed: Mapping[str, Any]) -> list[str]:
+    """What a confirmation found, in words: the test accuracy, whether the winner beats the first configuration."""
+    low, high = confirmed["interval"]
+    words = {
+        "yes": "it beats the first configuration",
+        "no": "it does not beat the first configuration",
+        "undecided": "whether it beats the first configuration is undecided",
+    }[confirmed["beats_baseline"]]
+    less, more = confirmed["difference_interval"]
+    seeds = len(confirmed["seeds"])
+    against = (
+        f"{words} (trial {confirmed['baseline_number']}, {confirmed['baseline_test_accuracy']:.2%}): "
+        f"difference {100 * confirmed['difference']:+.2f} points, {100 * less:+.2f} to {100 * more:+.2f}"
+    )
+    if confirmed["number"] == confirmed["baseline_number"]:
+        against = "it is the first configuration that was tried: nothing else was found to be better"
+    return [
+        f"{confirmed['test_accuracy']:.2%} on {confirmed['num_test_images']:,} sealed images, mean of {seeds} seed(s), "
+        f"95 % interval {low:.2%} to {high:.2%}; the file's own {confirmed['delivered_test_accuracy']:.2%}",
+        against,
+        f"the search's own figure was {100 * confirmed['gap']:+.2f} points from it",
+        *confirmed["notes"],
+    ]
+
+
+def line_of(event: RunEvent, view: SearchView) -> str:
     """An event as a line of a log; empty for what a log need not have."""
     match event:
         case DataReady():
@@ -210,6 +245,12 @@ def line_of(event: DataReady | SearchEvent, view: SearchView) -> str:
             return f"{progress} trial {event.number}  {event.outcome}{accuracy}{at}  {event.seconds:.1f} s{reason}"
         case SearchEnded() if event.reason:
             return f"the search ends with {event.num_counted} of {view.num_trials} trials: {event.reason}"
+        case ConfirmStarted():
+            numbers = ", ".join(map(str, event.numbers))
+            notes = "".join(f"\n{note}" for note in event.notes)
+            return f"confirming: trials {numbers} again, on fresh splits, with {event.num_seeds} seed(s) each{notes}"
+        case ConfirmProgress():
+            return f"confirming [{event.done}/{event.total}] {event.what}"
     return ""
 
 

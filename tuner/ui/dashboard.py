@@ -1,17 +1,53 @@
-"""optuna-dashboard on the study's storage, on this machine's loopback address."""
+"""optuna-dashboard on the study's storage and artifacts: on this machine's loopback address, unless asked for more."""
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 import webbrowser
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, BinaryIO
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from bottle import HTTPResponse
 from optuna.storages import BaseStorage
 from optuna_dashboard import wsgi
 
 from tuner.errors import StudyError
 
 HOST = "127.0.0.1"
+READING = ("GET", "HEAD", "OPTIONS")
+REFUSAL = "this dashboard is read-only: it was started with --read-only, and changes nothing"
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+"""A WSGI application (PEP 3333)."""
+
+
+class ArtifactFolder:
+    """Optuna's artifact store on a folder. What is gone is not found, and can be removed again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """Open an artifact to read; whoever asks the dashboard for one that is gone is answered with 404."""
+        try:
+            return (self._folder / Path(artifact_id).name).open("rb")
+        except OSError as error:
+            raise HTTPResponse("this file is gone", status=404) from error
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Keep an artifact that somebody uploads."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / Path(artifact_id).name).open("wb") as file:
+            shutil.copyfileobj(content_body, file)
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove an artifact, if it is there."""
+        (self._folder / Path(artifact_id).name).unlink(missing_ok=True)
 
 
 class _Quiet(WSGIRequestHandler):
@@ -19,12 +55,70 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing of single requests."""
 
 
-def serve_dashboard(storage: BaseStorage, *, port: int, open_browser: bool = False, path: str = "") -> None:
-    """Serve the dashboard until interrupted. Raises StudyError when the port is taken."""
-    with socket.socket() as probe:
-        if probe.connect_ex((HOST, port)) == 0:
+class _ServerOnSix(WSGIServer):
+    address_family = socket.AF_INET6
+
+
+def serve_dashboard(
+    storage: BaseStorage,
+    *,
+    artifacts: Path,
+    port: int,
+    host: str = HOST,
+    read_only: bool = False,
+    open_browser: bool = False,
+    path: str = "",
+) -> None:
+    """Serve the dashboard until interrupted. Raises StudyError when the port is taken or the address is not ours."""
+    app = dashboard_app(storage, artifacts=artifacts, read_only=read_only)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if not _is_everywhere(host) and probe.connect_ex((host, port)) == 0:
             raise StudyError(f"--port {port} is in use; give another one")
-    with make_server(HOST, port, wsgi(storage), handler_class=_Quiet) as server:
+    server_class = _ServerOnSix if ":" in host else WSGIServer
+    try:
+        server = make_server(host, port, app, server_class=server_class, handler_class=_Quiet)
+    except OSError as error:
+        raise StudyError(f"--host {host} --port {port}: cannot be served: {error.strerror or error}") from error
+    with server:
         if open_browser:
-            webbrowser.open(f"http://{HOST}:{port}{path}")
+            webbrowser.open(address(host, port) + path)
         server.serve_forever()
+
+
+def dashboard_app(storage: BaseStorage, *, artifacts: Path, read_only: bool) -> App:
+    """The dashboard as a WSGI application."""
+    app: App = wsgi(storage, artifact_store=ArtifactFolder(artifacts))
+    return refuse_changes(app) if read_only else app
+
+
+def refuse_changes(app: App) -> App:
+    """Answer every request that could change anything with 403 and a sentence; the rest goes through."""
+
+    def reading_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in READING:
+            return app(environ, start_response)
+        body = json.dumps({"reason": REFUSAL}).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start_response("403 Forbidden", headers)
+        return [body]
+
+    return reading_only
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def address(host: str, port: int) -> str:
+    """The URL to type on this machine."""
+    if _is_everywhere(host):
+        host = HOST
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_everywhere(host: str) -> bool:
+    return host in ("0.0.0.0", "::", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,7 +11,9 @@ from rich.text import Text
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.trace import trace
 from tuner.search.coordinator import describe
+from tuner.search.disk import in_words
 from tuner.search.record import TrialRecord
+from tuner.search.shown import recipe_in_words
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
@@ -43,15 +45,7 @@ def network_table(candidate: Candidate) -> RenderableType:
     total = network_cost(layers)
     table.add_section()
     table.add_row("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")
-    recipe = candidate.recipe
-    words = [
-        f"{recipe.optimizer}, learning rate {recipe.learning_rate:.3g}, {recipe.schedule} schedule",
-        f"batches of {recipe.batch_size}",
-        f"weight decay {recipe.weight_decay:.3g}",
-    ]
-    words += [f"momentum {recipe.momentum:.3g}"] if recipe.optimizer == "sgd" else []
-    words += [f"label smoothing {recipe.label_smoothing:.3g}"] if recipe.label_smoothing else []
-    return Group(table, Text(f"recipe   {', '.join(words)}"))
+    return Group(table, Text(f"recipe   {recipe_in_words(candidate.recipe)}"))
 
 
 def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_shown: int = 10) -> RenderableType:
@@ -77,13 +71,13 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
     return Group(heading, table)
 
 
-def studies_table(summaries: Iterable[StudySummary]) -> Table:
-    """One line a study."""
+def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Table:
+    """One line a study. `sizes`: bytes of files of each."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in ("study", "dataset", "space", "trials", "best", "checkpoint"):
-        is_number = name in ("trials", "best")
+    for name in ("study", "dataset", "space", "trials", "best", "disk", "checkpoint"):
+        is_number = name in ("trials", "best", "disk")
         table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for summary in summaries:
+    for summary, size in zip(summaries, sizes, strict=True):
         accuracy = summary.best.validation_accuracy if summary.best else None
         table.add_row(
             summary.study,
@@ -91,6 +85,7 @@ def studies_table(summaries: Iterable[StudySummary]) -> Table:
             summary.space,
             str(summary.num_counted),
             "" if accuracy is None else f"{accuracy:.2%}",
+            in_words(size),
             str(summary.checkpoint or ""),
         )
     return table

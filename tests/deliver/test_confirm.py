@@ -1,0 +1,299 @@
+"""Races are held with curves that are a plain function of the candidate; whole confirmations with real digits."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.search.rehearsal import EPOCHS, Rehearsal, ends_with, rehearse
+from tuner.data.dataset import ImageDataset
+from tuner.data.sealed import load_test_set
+from tuner.data.sources import load_development
+from tuner.deliver.confirm import Confirmed, ConfirmEvent, ConfirmPlan, ConfirmProgress, ConfirmStarted, confirm
+from tuner.deliver.predict import normalise
+from tuner.errors import StudyError
+from tuner.pipeline import RunOptions, confirm_events, existing_storage, load_summary, run, run_events
+from tuner.search.events import SearchEnded
+from tuner.search.executors import InProcess
+from tuner.search.record import load_study
+from tuner.search.runner import TrialTask
+from tuner.training.checkpoint import load_checkpoint, model_from
+from tuner.training.loop import EpochResult
+
+TEST_SET_OPENED = "the test set was opened"
+
+
+class Opened(Exception):  # noqa: N818 - a signal, not a mistake
+    """The test set is about to be opened."""
+
+
+def sealed() -> ImageDataset:
+    raise Opened(TEST_SET_OPENED)
+
+
+class Recorder:
+    """A trainer of fresh splits: the accuracy of a candidate is its own in the search, but for `worse` ones."""
+
+    def __init__(self, *, worse: tuple[int, ...] = (), failing: tuple[int, ...] = ()) -> None:
+        self.worse, self.failing = worse, failing
+        self.tasks: list[TrialTask] = []
+
+    def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
+        self.tasks.append(task)
+        if task.number in self.failing:
+            raise RuntimeError("no luck")
+        for result in rehearse(task):
+            accuracy = 0.2 if task.number in self.worse else result.validation_accuracy
+            yield replace(result, validation_accuracy=accuracy)
+
+
+def race(
+    rehearsal: Rehearsal, trainer: Recorder, *, plan: ConfirmPlan = ConfirmPlan(), num_validation: int = 1_000
+) -> list[ConfirmEvent]:
+    """Every event until the first training on all images has begun."""
+    events: list[ConfirmEvent] = []
+    confirming = confirm(
+        rehearsal.record(),
+        plan,
+        InProcess(trainer),
+        folder=rehearsal.study_folder,
+        seed=0,
+        num_validation=num_validation,
+        load_test_set=sealed,
+        device=torch.device("cpu"),
+        memory_bytes=sys.maxsize,
+    )
+    with closing(confirming):
+        for event in confirming:
+            if isinstance(event, ConfirmProgress) and "together" in event.what:
+                break
+            events.append(event)
+    return events
+
+
+def numbers(tasks: list[TrialTask], split: str) -> list[int]:
+    return [task.number for task in tasks if task.split == split]
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """A study of twelve trials whose best is not the first configuration."""
+    rehearsal = Rehearsal(tmp_path_factory.mktemp("rehearsal"))
+    rehearsal.run(12)
+    return rehearsal
+
+
+def best_three(rehearsal: Rehearsal) -> list[int]:
+    complete = [trial for trial in rehearsal.record().trials() if trial.outcome == "complete"]
+    ranked = sorted(complete, key=lambda trial: (-(trial.validation_accuracy or 0), trial.number))
+    return [trial.number for trial in ranked[:3]]
+
+
+def test_the_best_and_the_first_configuration_are_trained_with_every_seed_on_the_same_fresh_splits(
+    rehearsal: Rehearsal,
+) -> None:
+    trainer = Recorder()
+    events = race(rehearsal, trainer, num_validation=1)
+    expected = list(dict.fromkeys([*best_three(rehearsal), 0]))
+    assert events[0] == ConfirmStarted(tuple(expected), 3, ())
+    assert numbers(trainer.tasks, "fresh") == expected * 3
+    splits = {task.number: [] for task in trainer.tasks}
+    for task in trainer.tasks:
+        if task.split == "fresh":
+            splits[task.number].append((task.split_seed, task.seed))
+    assert len(set(splits[0])) == 3
+    assert all(seeds == splits[0] for seeds in splits.values())
+
+
+def test_a_candidate_trains_for_the_epochs_that_were_best_in_the_search(rehearsal: Rehearsal) -> None:
+    trainer = Recorder()
+    race(rehearsal, trainer)
+    best_epochs = {trial.number: trial.best_epoch for trial in rehearsal.record().trials()}
+    assert {task.candidate.recipe.epochs for task in trainer.tasks} == {EPOCHS - 1}
+    assert all(task.candidate.recipe.epochs == best_epochs[task.number] for task in trainer.tasks)
+
+
+def test_the_best_mean_wins_though_the_search_saw_another_in_front(rehearsal: Rehearsal) -> None:
+    lucky, *_ = best_three(rehearsal)
+    trainer = Recorder(worse=(lucky,))
+    race(rehearsal, trainer)
+    finalists = numbers(trainer.tasks, "none")
+    assert lucky not in finalists
+    assert finalists[0] in best_three(rehearsal)
+
+
+def test_a_candidate_clearly_behind_is_dropped_after_its_first_seed_and_one_just_behind_is_not(
+    rehearsal: Rehearsal,
+) -> None:
+    second = best_three(rehearsal)[1]
+    trainer = Recorder(worse=(second,))
+    race(rehearsal, trainer)
+    assert numbers(trainer.tasks, "fresh").count(second) == 1
+    trainer = Recorder(worse=(second,))
+    race(rehearsal, trainer, num_validation=1)
+    assert numbers(trainer.tasks, "fresh").count(second) == 3
+
+
+def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(rehearsal: Rehearsal) -> None:
+    best = best_three(rehearsal)[0]
+    trainer = Recorder(failing=(best,))
+    events = race(rehearsal, trainer)
+    assert any(isinstance(event, ConfirmProgress) and "no luck" in event.what for event in events)
+    assert best not in numbers(trainer.tasks, "none")
+
+
+def test_the_test_set_is_opened_only_after_the_last_choice(rehearsal: Rehearsal) -> None:
+    trainer = Recorder()
+    confirming = confirm(
+        rehearsal.record(),
+        ConfirmPlan(),
+        InProcess(trainer),
+        folder=rehearsal.study_folder,
+        seed=0,
+        num_validation=1_000,
+        load_test_set=sealed,
+        device=torch.device("cpu"),
+        memory_bytes=sys.maxsize,
+    )
+    with pytest.raises(Opened, match=TEST_SET_OPENED):
+        list(confirming)
+    assert len(numbers(trainer.tasks, "none")) == 6
+
+
+def test_with_little_time_there_are_fewer_candidates_or_seeds_and_it_is_said(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path)
+    ticks = iter(range(10_000))
+    rehearsal.run(12, clock=lambda: float(next(ticks)))
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    each = max(trials[number].seconds for number in best_three(rehearsal))
+    amounts = []
+    for seconds in (1e9, 12 * each, 6 * each, 0.0):
+        trainer = Recorder()
+        events = race(rehearsal, trainer, plan=ConfirmPlan(seconds=seconds), num_validation=1)
+        assert isinstance(events[0], ConfirmStarted)
+        amounts.append(len(numbers(trainer.tasks, "fresh")))
+        assert bool(events[0].notes) == (seconds != 1e9)
+    assert amounts == sorted(amounts, reverse=True)
+    assert amounts[0] > amounts[1] > amounts[-1] >= 1
+    assert "--full" in events[0].notes[0]
+
+
+def test_a_study_without_a_complete_trial_has_nothing_to_confirm(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path)
+    rehearsal.run(1, trainer=ends_with(RuntimeError("no"), after=0), until=lambda event: True)
+    with pytest.raises(StudyError, match="no complete trial"):
+        race(rehearsal, Recorder())
+
+
+TINY = """
+[network]
+num_blocks = { low = 1, high = 2 }
+[block]
+out_channels = { low = 4, high = 16, step = 4 }
+normalization = "batch"
+[recipe]
+learning_rate = { low = 1e-3, high = 1e-2, log = true }
+"""
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunOptions, list[object]]:
+    """A study of real digits, confirmed in full, with all its events."""
+    folder = tmp_path_factory.mktemp("confirmed")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    options = RunOptions(
+        space=str(folder / "tiny.toml"),
+        studies=folder / "studies",
+        trials=4,
+        epochs=2,
+        workers=1,
+        device="cpu",
+        confirm="in full",
+    )
+    return options, list(run_events(options))
+
+
+def test_a_run_ends_with_the_confirmation_of_its_winner(confirmed: tuple[RunOptions, list[object]]) -> None:
+    options, events = confirmed
+    assert isinstance(events[-1], Confirmed)
+    kinds = [type(event) for event in events]
+    assert kinds.index(SearchEnded) < kinds.index(ConfirmStarted)
+    shown = json.loads(json.dumps(load_summary(options).to_json()))["confirmed"]
+    assert shown == json.loads(json.dumps(events[-1].confirmation.to_json()))
+    low, high = shown["interval"]
+    assert low <= shown["test_accuracy"] <= high
+    assert shown["beats_baseline"] in ("yes", "no", "undecided")
+    assert len(shown["seeds"]) == 3
+    assert shown["gap"] == pytest.approx(shown["search_accuracy"] - shown["test_accuracy"])
+
+
+def test_the_delivered_checkpoint_scores_what_it_says_on_the_sealed_test_set(
+    confirmed: tuple[RunOptions, list[object]],
+) -> None:
+    options, events = confirmed
+    summary = load_summary(options)
+    assert summary.delivered is not None
+    assert summary.winner is not None
+    checkpoint = load_checkpoint(summary.delivered)
+    assert checkpoint.origin["trial"] == summary.winner.number
+    test_set = load_test_set(options.data_spec)
+    with torch.inference_mode():
+        logits_NK = model_from(checkpoint)(normalise(test_set.images_NCHW, checkpoint.preprocessing))
+    accuracy = float((logits_NK.argmax(1) == test_set.labels_N).double().mean())
+    assert isinstance(events[-1], Confirmed)
+    assert checkpoint.scores["test_accuracy"] == pytest.approx(accuracy)
+    assert events[-1].confirmation.delivered_test_accuracy == checkpoint.scores["test_accuracy"]
+    assert "validation_accuracy" not in checkpoint.scores
+    assert not (summary.delivered.parent / ".confirm").exists()
+
+
+def test_the_delivered_network_has_learned_from_train_and_validation_together(
+    confirmed: tuple[RunOptions, list[object]],
+) -> None:
+    options, _ = confirmed
+    delivered = load_summary(options).delivered
+    assert delivered is not None
+    development = load_development(options.data_spec)
+    mean = float((development.images_NCHW.double() / 255).mean())
+    assert load_checkpoint(delivered).preprocessing.mean == pytest.approx((mean,))
+
+
+def test_a_complete_and_confirmed_study_is_not_confirmed_again_and_one_with_more_trials_is(
+    confirmed: tuple[RunOptions, list[object]],
+) -> None:
+    options, _ = confirmed
+    assert not any(isinstance(event, ConfirmStarted) for event in run_events(options))
+    more = replace(options, trials=5, confirm="in time")
+    assert isinstance(list(run_events(more))[-1], Confirmed)
+    assert load_summary(options).to_json()["confirmed"]["num_trials"] == 5
+
+
+def test_a_study_can_be_confirmed_later_with_the_same_result_as_at_once(
+    confirmed: tuple[RunOptions, list[object]], tmp_path: Path
+) -> None:
+    options = replace(confirmed[0], studies=tmp_path / "studies", trials=4, confirm="no")
+    summary = run(options)
+    assert summary.confirmed is None
+    first, second = (
+        list(confirm_events(options.studies, summary.study, plan=ConfirmPlan(), workers=1))[-1] for _ in range(2)
+    )
+    assert isinstance(first, Confirmed)
+    assert isinstance(second, Confirmed)
+    assert replace(first.confirmation, seconds=0.0) == replace(second.confirmation, seconds=0.0)
+    at_once = confirmed[1][-1]
+    assert isinstance(at_once, Confirmed)
+    assert replace(first.confirmation, seconds=0.0) == replace(at_once.confirmation, seconds=0.0)
+
+
+def test_images_that_have_changed_since_are_refused(confirmed: tuple[RunOptions, list[object]], tmp_path: Path) -> None:
+    options = replace(confirmed[0], studies=tmp_path / "studies", trials=1, confirm="no")
+    summary = run(options)
+    record = load_study(existing_storage(options.studies), summary.study)
+    record.save_data_spec(replace(options.data_spec, image_size=(6, 6)))
+    with pytest.raises(StudyError, match="are not those"):
+        list(confirm_events(options.studies, summary.study, plan=ConfirmPlan(), workers=1))

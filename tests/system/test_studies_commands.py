@@ -1,0 +1,114 @@
+"""`list`, `compare` and `delete`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import run_tuner
+from tuner.search.disk import disk_use, in_words
+from tuner.search.locks import hold
+from tuner.search.record import load_study
+from tuner.search.shown import artifacts_folder
+from tuner.search.storage import open_storage
+
+
+@pytest.fixture
+def copy(workplace: Path, tmp_path: Path) -> Path:
+    """A folder with a copy of the finished study, and a second, smaller one."""
+    shutil.copytree(workplace / "studies", tmp_path / "studies")
+    options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm")
+    done = run_tuner("run", "--study", "other", "--space", "article", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.pt")}
+
+
+def test_list_has_a_column_of_disk_use_in_which_a_linked_file_counts_once(workplace: Path) -> None:
+    listed = json.loads(run_tuner("list", "--json", cwd=workplace).stdout)[0]
+    studies = workplace / "studies"
+    record = load_study(open_storage(f"sqlite:///{studies / 'tuner.db'}"))
+    own = {path for path in (studies / "digits-cnn").rglob("*") if path.is_file()}
+    shown = {artifacts_folder(studies / "digits-cnn") / name for name in record.storage.artifact_ids(record.study_id)}
+    linked = {path for path in shown if any(path.samefile(one) for one in own)}
+    assert linked
+    expected = sum(path.stat().st_size for path in own | shown - linked)
+    assert listed["disk_bytes"] == expected == disk_use(record, studies=studies)
+    assert in_words(expected) in run_tuner("list", cwd=workplace).stdout
+
+
+def test_compare_shows_two_studies_side_by_side_and_where_they_differ(copy: Path) -> None:
+    compared = run_tuner("compare", "digits-cnn", "other", cwd=copy)
+    assert compared.returncode == 0, compared.stderr
+    shown = json.loads(run_tuner("show", "digits-cnn", "--json", cwd=copy).stdout)
+    text = " ".join(compared.stdout.split())
+    assert re.search(r"data set digits digits", text)
+    assert re.search(r"trials 8 1", text)
+    assert f"trial {shown['best']['number']}: {shown['best']['validation_accuracy']:.2%}" in text
+    assert f"{shown['confirmed']['test_accuracy']:.2%} test" in text
+    assert "not confirmed" in text
+    assert re.search(r"space_name cnn article", text)
+    assert re.search(r"epochs 8 1", text)
+    assert "winner, where it differs" in text
+
+
+def test_a_study_compared_with_itself_differs_nowhere(workplace: Path) -> None:
+    compared = run_tuner("compare", "digits-cnn", "digits-cnn", cwd=workplace)
+    assert compared.returncode == 0
+    assert "differ" not in compared.stdout.replace("difference", "")
+
+
+def test_delete_names_what_goes_asks_and_removes_one_study_whole(copy: Path) -> None:
+    before = files_in(copy / "studies")
+    command = [sys.executable, "-m", "tuner", "delete", "digits-cnn"]
+    for answer in ("n\n", ""):
+        kept = subprocess.run(command, cwd=copy, input=answer, capture_output=True, text=True, check=False)
+        assert re.search(r"Delete study digits-cnn: 8 trials, [\d.]+ MB of files, for good\?", kept.stdout)
+        assert kept.returncode == (0 if answer else 2)
+        assert "nothing was deleted" in kept.stdout + kept.stderr
+        assert "Traceback" not in kept.stderr
+        assert files_in(copy / "studies") == before
+    gone = subprocess.run(command, cwd=copy, input="y\n", capture_output=True, text=True, check=False)
+    assert gone.returncode == 0, gone.stderr
+    left = json.loads(run_tuner("list", "--json", cwd=copy).stdout)
+    assert [study["study"] for study in left] == ["other"]
+    assert not (copy / "studies" / "digits-cnn").exists()
+    record = load_study(open_storage(f"sqlite:///{copy / 'studies' / 'tuner.db'}"))
+    artifacts = {path.name for path in artifacts_folder(copy / "studies" / "other").iterdir()}
+    assert artifacts == set(record.storage.artifact_ids(record.study_id))
+    assert set(files_in(copy / "studies")) == {name for name in before if name.startswith("other")}
+
+
+def test_a_deleted_study_can_be_started_anew(copy: Path) -> None:
+    assert run_tuner("delete", "other", "--yes", cwd=copy).returncode == 0
+    options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm")
+    again = run_tuner("run", "--study", "other", *options, cwd=copy)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_study_that_runs_is_not_deleted(copy: Path) -> None:
+    before = files_in(copy / "studies")
+    with hold(copy / "studies" / "other", "other"):
+        refused = run_tuner("delete", "other", "--yes", cwd=copy)
+    assert refused.returncode == 2
+    assert "is being run by another process" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert files_in(copy / "studies") == before
+    assert json.loads(run_tuner("show", "other", "--json", cwd=copy).stdout)["trials"]["counted"] == 1
+
+
+@pytest.mark.parametrize("arguments", [["delete", "nothing", "--yes"], ["compare", "digits-cnn", "nothing"]])
+def test_a_study_that_does_not_exist_is_named_in_one_line(workplace: Path, arguments: list[str]) -> None:
+    refused = run_tuner(*arguments, cwd=workplace)
+    assert refused.returncode == 2
+    assert "no study 'nothing'" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1

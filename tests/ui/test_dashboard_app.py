@@ -1,0 +1,133 @@
+"""The dashboard as a WSGI application, asked without a network."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import optuna
+import pytest
+
+from tuner.search.storage import open_storage
+from tuner.ui.dashboard import ArtifactFolder, address, dashboard_app, is_loopback
+
+
+def ask(app: Any, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+    """Status and body of an answer."""
+    content = json.dumps(body).encode()
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_ACCEPT_ENCODING": ""}
+    environ |= {
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(content)),
+        "wsgi.input": io.BytesIO(content),
+    }
+    setup_testing_defaults(environ)
+    statuses: list[str] = []
+
+    def start_response(status: str, headers: Iterable[tuple[str, str]], *_: object) -> None:
+        statuses.append(status)
+
+    answer = b"".join(app(environ, start_response))
+    return int(statuses[0].split()[0]), answer
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    storage = open_storage(f"sqlite:///{tmp_path / 'tuner.db'}")
+    study = optuna.create_study(study_name="a", storage=storage)
+    study.enqueue_trial({"x": 0.5})
+    study.ask()
+    return study
+
+
+CHANGES = [
+    ("POST", "/api/studies", {"study_name": "b", "directions": ["minimize"]}),
+    ("POST", "/api/studies/1/rename", {"study_name": "b"}),
+    ("DELETE", "/api/studies/1", {}),
+    ("PUT", "/api/studies/1/note", {"version": 1, "body": "x"}),
+    ("PUT", "/api/studies/1/1/note", {"version": 1, "body": "x"}),
+    ("POST", "/api/trials/1/tell", {"state": "Complete", "values": [1.0]}),
+    ("POST", "/api/trials/1/user-attrs", {"user_attrs": {"a": 1}}),
+    ("POST", "/api/artifacts/1", {"file": "data:text/plain;base64,eA==", "filename": "x.txt"}),
+    ("POST", "/api/artifacts/1/1", {"file": "data:text/plain;base64,eA==", "filename": "x.txt"}),
+    ("DELETE", "/api/artifacts/1/1/aa", {}),
+    ("PATCH", "/api/studies/1", {}),
+    ("delete", "/api/studies/1", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+def test_a_read_only_dashboard_refuses_every_change_in_a_sentence_and_changes_nothing(
+    study: optuna.Study, tmp_path: Path, method: str, path: str, body: object
+) -> None:
+    storage = study._storage
+    before = (storage.get_all_studies(), storage.get_all_trials(1), storage.get_study_system_attrs(1))
+    app = dashboard_app(storage, artifacts=tmp_path / "artifacts", read_only=True)
+    status, answer = ask(app, method, path, body)
+    assert status == 403
+    assert "read-only" in json.loads(answer)["reason"]
+    assert (storage.get_all_studies(), storage.get_all_trials(1), storage.get_study_system_attrs(1)) == before
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_read_only_dashboard_shows_studies_and_trials(study: optuna.Study, tmp_path: Path) -> None:
+    app = dashboard_app(study._storage, artifacts=tmp_path, read_only=True)
+    status, answer = ask(app, "GET", "/api/studies")
+    assert (status, json.loads(answer)["study_summaries"][0]["study_name"]) == (200, "a")
+    status, answer = ask(app, "GET", "/api/studies/1")
+    assert (status, len(json.loads(answer)["trials"])) == (200, 1)
+
+
+def test_without_read_only_it_changes_what_it_is_asked_to(study: optuna.Study, tmp_path: Path) -> None:
+    app = dashboard_app(study._storage, artifacts=tmp_path / "artifacts", read_only=False)
+    assert ask(app, "PUT", "/api/studies/1/note", {"version": 1, "body": "x"})[0] == 204
+    status, answer = ask(
+        app, "POST", "/api/artifacts/1/1", {"file": "data:text/plain;base64,eA==", "filename": "x.txt"}
+    )
+    assert status == 201
+    identifier = json.loads(answer)["artifact_id"]
+    assert ask(app, "GET", f"/artifacts/1/1/{identifier}") == (200, b"x")
+    (tmp_path / "artifacts" / identifier).unlink()
+    status, answer = ask(app, "GET", f"/artifacts/1/1/{identifier}")
+    assert (status, answer) == (404, b"this file is gone")
+    assert ask(app, "DELETE", "/api/studies/1", {})[0] == 204
+    assert study._storage.get_all_studies() == []
+
+
+def test_an_artifact_is_never_looked_for_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    store = ArtifactFolder(folder)
+    store.remove("../secret")
+    store.write("../other", io.BytesIO(b"x"))
+    assert (tmp_path / "secret").exists()
+    assert [path.name for path in folder.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.7", False),
+        ("example.org", False),
+        ("", False),
+    ],
+)
+def test_what_counts_as_this_machine_alone(host: str, expected: bool) -> None:
+    assert is_loopback(host) == expected
+
+
+def test_the_address_to_type_is_one_that_a_browser_takes() -> None:
+    assert address("0.0.0.0", 80) == "http://127.0.0.1:80"
+    assert address("::1", 81) == "http://[::1]:81"
+    assert address("192.168.0.7", 82) == "http://192.168.0.7:82"

@@ -1,0 +1,115 @@
+"""An exported file, loaded in a process of its own by the lines that a README shows for it, and scored."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.deliver.classifier import Classifier
+from tuner.deliver.evaluate import Part
+from tuner.deliver.formats import Format
+from tuner.errors import CheckpointError
+
+TOLERANCE = 1e-4
+"""How far a logit may lie from the reference, as a share of the largest logit of all, which counts as 1 if it is less.
+
+All forms compute in fp32, but add in another order and fold layers together: networks of the bundled spaces come out
+within 1e-5. A form that computes something else (half precision, another epsilon, other pixels) is beyond 1e-4.
+"""
+_BEFORE = """\
+import sys
+
+sys.modules["tuner"] = None  # from here on it cannot be imported
+"""
+_AFTER = {
+    "images.pt": '\ntorch.save(logits_NK, "logits.pt")\n',
+    "images.npy": '\nnp.save("logits.npy", logits_NK)\n',
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What every form must come to: the network's own logits on some images, and how many are classified rightly."""
+
+    logits_NK: Tensor
+    labels_N: Tensor
+    num_correct: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a form came to. `difference`: the largest of any logit from the reference."""
+
+    num_correct: int
+    difference: float
+
+
+def reference_of(classifier: Classifier, part: Part) -> Reference:
+    """The logits that the network itself gives in this process."""
+    logits_NK = torch.cat([classifier.logits(images_BCHW) for images_BCHW, _ in part.batches()])
+    return Reference(logits_NK, part.labels_N, _num_correct(logits_NK, part.labels_N))
+
+
+def save_images(part: Part, folder: Path, *, names: set[str]) -> None:
+    """Write the images of a part as the files that the usage lines read: plain arrays, nothing to unpickle."""
+    path = folder / "images.npy"
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(part.labels_N), *part.images_NCHW.shape[1:])}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for images_BCHW, _ in part.batches():
+            file.write(images_BCHW.numpy().data)
+    if "images.pt" in names:
+        torch.save(torch.from_numpy(np.load(path, mmap_mode="c")), folder / "images.pt")
+
+
+def check(one: Format, path: Path, reference: Reference) -> Checked:
+    """Use a file just written, in its folder and in a fresh process without tuner, and compare what it comes to.
+
+    `save_images` has put the images there. Raises CheckpointError with both numbers where they are not the same.
+    """
+    folder = path.parent
+    script = folder / "check.py"
+    script.write_text(_BEFORE + one.usage(path.name) + _AFTER[one.images], encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONSAFEPATH", None)  # model.py is imported from the script's folder
+    command = [sys.executable, script.name]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise CheckpointError(f"{path.name} was written, but cannot be used ({''.join(last)}); nothing was exported")
+    if one.images == "images.npy":
+        logits_NK = torch.from_numpy(np.load(folder / "logits.npy"))
+    else:
+        logits_NK = torch.load(folder / "logits.pt", weights_only=True)
+    return _compare(path.name, logits_NK, reference)
+
+
+def _compare(name: str, logits_NK: Tensor, reference: Reference) -> Checked:
+    if logits_NK.shape != reference.logits_NK.shape:
+        shapes = f"{tuple(logits_NK.shape)}, not {tuple(reference.logits_NK.shape)}"
+        raise CheckpointError(f"{name}: loaded again, it gives logits of shape {shapes}; nothing was exported")
+    num_correct, num_images = _num_correct(logits_NK, reference.labels_N), len(reference.labels_N)
+    if num_correct != reference.num_correct:
+        raise CheckpointError(
+            f"{name}: loaded again, it classifies {num_correct:,} of {num_images:,} images rightly, and the network "
+            f"{reference.num_correct:,}; nothing was exported"
+        )
+    difference = (logits_NK - reference.logits_NK).abs().max().item()
+    limit = TOLERANCE * max(1.0, reference.logits_NK.abs().max().item())
+    if not difference <= limit:  # not a number is beyond every limit
+        raise CheckpointError(
+            f"{name}: loaded again, its logits lie up to {difference:.3g} from the network's, and at most {limit:.3g} "
+            "is rounding; nothing was exported"
+        )
+    return Checked(num_correct, difference)
+
+
+def _num_correct(logits_NK: Tensor, labels_N: Tensor) -> int:
+    return int((logits_NK.argmax(1) == labels_N).sum())

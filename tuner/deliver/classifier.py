@@ -1,0 +1,82 @@
+"""A checkpoint of any form, ready to classify: pt, safetensors, ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tuner.data.images import Preprocessing
+from tuner.data.resident import normalise as scale_pixels
+from tuner.deliver.onnx_file import load_onnx
+from tuner.deliver.safetensors_file import load_safetensors
+from tuner.deliver.whole import scaling_of
+from tuner.errors import CheckpointError
+from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
+
+BATCH = 64
+"""Images classified at once: as many as keep the feature maps in a CPU's caches."""
+REFUSED = {
+    ".pt2": "torch.export.load unpickles, and so can run code that is in the file",
+    ".py": "loading it runs the code that is in it",
+}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What can name the class of an image. `logits`: uint8 images (N, C, H, W) to fp32 logits (N, K), on the CPU."""
+
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    scores: Mapping[str, float]
+    origin: Mapping[str, str | int]
+    logits: Callable[[Tensor], Tensor]
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Load a checkpoint by the ending of its name: .safetensors, .onnx, and tuner's own for any other.
+
+    Raises CheckpointError for what is none, and for .pt2 and .py, which are not loaded: that could run code.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in REFUSED:
+        raise CheckpointError(
+            f"{path}: not loaded, since {REFUSED[suffix]}; give the .pt, .safetensors or .onnx file of the same network"
+        )
+    if suffix == ".onnx":
+        contents, logits = load_onnx(path)
+        return Classifier(
+            preprocessing=Preprocessing.from_json(contents.preprocessing),
+            class_names=tuple(contents.class_names),
+            scores=contents.scores,
+            origin=contents.origin,
+            logits=logits,
+        )
+    return classifier_from(load_safetensors(path) if suffix == ".safetensors" else load_checkpoint(path))
+
+
+def classifier_from(checkpoint: Checkpoint) -> Classifier:
+    """The checkpoint's own network, by torch: the reference for every other form of it."""
+    model = model_from(checkpoint)
+
+    def logits(images_NCHW: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits_NK: Tensor = model(normalise(images_NCHW, checkpoint.preprocessing))
+        return logits_NK
+
+    return Classifier(
+        preprocessing=checkpoint.preprocessing,
+        class_names=checkpoint.class_names,
+        scores=checkpoint.scores,
+        origin=checkpoint.origin,
+        logits=logits,
+    )
+
+
+def normalise(pixels_NCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 pixels (N, C, H, W) as the network takes them: (pixel / 255 - mean) / std per channel, fp32."""
+    return scale_pixels(pixels_NCHW, scaling_of(preprocessing), dtype=torch.float32, channels_last=False)

@@ -1,0 +1,136 @@
+"""A checkpoint and a data set -> accuracy, loss, accuracy by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.sealed import load_test_set
+from tuner.data.sources import load_development
+from tuner.data.splits import split_development
+from tuner.deliver.classifier import BATCH, Classifier
+from tuner.errors import CheckpointError, DataError
+
+PartName = Literal["test", "validation", "train"]
+PART_NAMES: tuple[PartName, ...] = get_args(PartName)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names."""
+
+    images_NCHW: Tensor
+    rows_N: Tensor
+    labels_N: Tensor
+    class_names: tuple[str, ...]
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images_BCHW, labels_B), the images uint8 and copied from the disk."""
+        for rows_B, labels_B in zip(torch.split(self.rows_N, BATCH), torch.split(self.labels_N, BATCH), strict=True):
+            yield self.images_NCHW.index_select(0, rows_B), labels_B
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a network does on a part of a data set. Accuracies lie in 0..1, losses are in nats.
+
+    class_accuracies: by class name, None for a class without images.
+    """
+
+    dataset: str
+    part: str
+    num_images: int
+    num_correct: int
+    loss: float
+    class_accuracies: dict[str, float | None]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images classified rightly."""
+        return self.num_correct / self.num_images
+
+    def to_json(self) -> dict[str, Any]:
+        """What `tuner evaluate --json` prints."""
+        return {
+            "dataset": self.dataset,
+            "part": self.part,
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "num_images": self.num_images,
+            "num_correct": self.num_correct,
+            "class_accuracies": self.class_accuracies,
+        }
+
+
+def evaluate(
+    classifier: Classifier, spec: DataSpec, *, part: PartName = "test", report: Report | None = None
+) -> Evaluation:
+    """Score a network on a part of a data set, read at the size that the network takes.
+
+    Train and validation are split as the checkpoint says that its own were. Raises DataError for a data set that cannot
+    be read, or whose classes or colours are not the network's.
+    """
+    size = (classifier.preprocessing.height, classifier.preprocessing.width)
+    opened = load_part(
+        replace(spec, image_size=size), part, split_seed=classifier.origin.get("split_seed"), report=report
+    )
+    labels_of = _labels_by_name(opened.class_names, classifier.class_names)
+    channels = classifier.preprocessing.channels
+    if opened.images_NCHW.shape[1] > channels:
+        raise DataError(f"the network takes grey images, and those of {spec.dataset!r} are in colour: make them grey")
+    num_classes = len(classifier.class_names)
+    loss_sum = 0.0
+    counts_K, correct_K = torch.zeros(num_classes, dtype=torch.int64), torch.zeros(num_classes, dtype=torch.int64)
+    for images_BCHW, labels_B in opened.batches():
+        truth_B = labels_of[labels_B]
+        logits_BK = classifier.logits(images_BCHW.expand(-1, channels, -1, -1))
+        loss_sum += functional.cross_entropy(logits_BK.double(), truth_B, reduction="sum").item()
+        counts_K += truth_B.bincount(minlength=num_classes)
+        correct_K += truth_B[logits_BK.argmax(1) == truth_B].bincount(minlength=num_classes)
+    by_class = zip(classifier.class_names, correct_K.tolist(), counts_K.tolist(), strict=True)
+    return Evaluation(
+        dataset=spec.dataset,
+        part=part,
+        num_images=len(opened.labels_N),
+        num_correct=int(correct_K.sum()),
+        loss=loss_sum / len(opened.labels_N),
+        class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
+    )
+
+
+def load_part(spec: DataSpec, part: PartName, *, split_seed: str | int | None, report: Report | None = None) -> Part:
+    """Open one part of a data set. Raises DataError, and CheckpointError where a split was asked for without a seed."""
+    if part == "test":
+        dataset = load_test_set(spec, report=report)
+        return _rows(dataset, torch.arange(len(dataset.labels_N)))
+    if not isinstance(split_seed, int):
+        raise CheckpointError(f"the checkpoint does not say how its data were split, so there is no {part} part of it")
+    dataset = load_development(spec, report=report)
+    split = split_development(dataset, seed=split_seed)
+    return _rows(dataset, split.validation_indices_N if part == "validation" else split.train_indices_N)
+
+
+def _rows(dataset: ImageDataset, rows_N: Tensor) -> Part:
+    return Part(dataset.images_NCHW, rows_N, dataset.labels_N[rows_N], dataset.class_names)
+
+
+def _labels_by_name(of_dataset: Sequence[str], of_network: Sequence[str]) -> Tensor:
+    """For each class of a data set the network's label of the same name. Raises DataError where it has none."""
+    unknown = [name for name in of_dataset if name not in of_network]
+    if unknown:
+        raise DataError(
+            f"every class of the data set must be one of the network's; it does not know {_shortly(unknown)}: "
+            f"its classes are {_shortly(of_network)}"
+        )
+    return torch.tensor([of_network.index(name) for name in of_dataset])
+
+
+def _shortly(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:5]))
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"

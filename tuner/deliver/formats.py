@@ -1,0 +1,180 @@
+"""The forms in which a network is delivered: how each is written, and the lines that use it.
+
+The lines are what a README shows, and what the check of an export runs: they read images.pt or images.npy, and leave
+the logits of all images in `logits_NK`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch.export import ExportedProgram
+
+from tuner.deliver import onnx_file, safetensors_file
+from tuner.deliver.source import literal, named_weights, source_of
+from tuner.training.checkpoint import Checkpoint, description_of, save_checkpoint
+
+FormatName = Literal["pt", "safetensors", "onnx", "pt2", "python"]
+FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+WEIGHTS = "weights.pt"
+"""What model.py loads, beside it."""
+
+Program = Callable[[], ExportedProgram]
+"""Gives the traced network; a function, since tracing takes seconds and not every format needs it."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One form of a network.
+
+    file_name: what its file is called where the user has not said so. about: what it is, for a README.
+    write: to a path; python writes its weights beside it. snippet: the lines that use it; they name the file `FILE`.
+    images: the file of images that the lines read. needs: packages of the extra `export`.
+    """
+
+    file_name: str
+    about: str
+    write: Callable[[Checkpoint, Path, Program], None]
+    snippet: str
+    images: Literal["images.pt", "images.npy"] = "images.pt"
+    needs: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+
+    def usage(self, file_name: str) -> str:
+        """The lines that use a file of this name."""
+        return self.snippet.replace("FILE", literal(file_name))
+
+
+def _write_pt(checkpoint: Checkpoint, path: Path, _: Program) -> None:
+    save_checkpoint(checkpoint, path)
+
+
+def _write_safetensors(checkpoint: Checkpoint, path: Path, _: Program) -> None:
+    safetensors_file.save_safetensors(checkpoint, path)
+
+
+def _write_onnx(checkpoint: Checkpoint, path: Path, program: Program) -> None:
+    onnx_file.save_onnx(checkpoint, program(), path)
+
+
+def _write_pt2(checkpoint: Checkpoint, path: Path, program: Program) -> None:
+    extra_files = {"checkpoint.json": json.dumps(description_of(checkpoint))}
+    with path.open("wb") as file:
+        torch.export.save(program(), file, extra_files=extra_files)
+
+
+def _write_python(checkpoint: Checkpoint, path: Path, _: Program) -> None:
+    path.write_text(source_of(checkpoint), encoding="utf-8", newline="\n")
+    torch.save(named_weights(checkpoint), path.with_name(WEIGHTS))
+
+
+_REBUILD = """\
+layers = [getattr(nn, layer["type"])(**layer["arguments"]) for layer in checkpoint["layers"]]
+model = nn.Sequential(*layers)
+model.load_state_dict({weights})
+model.eval()
+
+images_NCHW = torch.load("images.pt", weights_only=True)
+mean, std = (torch.tensor(checkpoint["preprocessing"][key]).view(-1, 1, 1) for key in ("mean", "std"))
+with torch.inference_mode():
+    logits_NK = torch.cat([model((batch_NCHW / 255 - mean) / std) for batch_NCHW in images_NCHW.split(64)])
+print([checkpoint["class_names"][index] for index in logits_NK.argmax(1)])
+"""
+
+FORMATS: dict[FormatName, Format] = {
+    "pt": Format(
+        file_name="best.pt",
+        about="weights, layers, preprocessing, classes, scores and origin; plain torch loads it and runs no code in it",
+        write=_write_pt,
+        snippet="""\
+import torch
+from torch import nn
+
+checkpoint = torch.load(FILE, weights_only=True)
+"""
+        + _REBUILD.format(weights='checkpoint["weights"]'),
+    ),
+    "safetensors": Format(
+        file_name="best.safetensors",
+        about="the same as safetensors; all but the weights is JSON in its metadata",
+        write=_write_safetensors,
+        needs=safetensors_file.NEEDS,
+        snippet="""\
+import json
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+with safe_open(FILE, framework="pt") as file:
+    checkpoint = {name: json.loads(value) for name, value in file.metadata().items()}
+    weights = {name: file.get_tensor(name) for name in file.keys()}
+"""
+        + _REBUILD.format(weights="weights"),
+    ),
+    "onnx": Format(
+        file_name="best.onnx",
+        about="uint8 images in, logits out, any number of images; the preprocessing is inside, the rest is JSON in its "
+        "metadata; onnxruntime runs it",
+        write=_write_onnx,
+        needs=onnx_file.NEEDS_TO_WRITE,
+        images="images.npy",
+        snippet="""\
+import json
+
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])
+class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+
+images_NCHW = np.load("images.npy")
+batches = np.split(images_NCHW, range(64, len(images_NCHW), 64))
+logits_NK = np.concatenate([session.run(None, {"images_NCHW": batch_NCHW})[0] for batch_NCHW in batches])
+print([class_names[index] for index in logits_NK.argmax(1)])
+""",
+    ),
+    "pt2": Format(
+        file_name="best.pt2",
+        about="torch.export's program: uint8 images in, logits out, any number of images, the preprocessing inside. "
+        "Loading it unpickles, so load only a file that you trust",
+        write=_write_pt2,
+        snippet="""\
+import json
+
+import torch
+
+files = {"checkpoint.json": ""}
+model = torch.export.load(FILE, extra_files=files).module()
+class_names = json.loads(files["checkpoint.json"])["class_names"]
+
+images_NCHW = torch.load("images.pt", weights_only=True)
+with torch.inference_mode():
+    logits_NK = torch.cat([model(batch_NCHW) for batch_NCHW in images_NCHW.split(64)])
+print([class_names[index] for index in logits_NK.argmax(1)])
+""",
+    ),
+    "python": Format(
+        file_name="model.py",
+        about=f"the network as source to read and change, which imports torch alone, with its weights in {WEIGHTS}; "
+        "`python model.py` names the classes of the images in images.pt",
+        write=_write_python,
+        companions=(WEIGHTS,),
+        snippet="""\
+import torch
+from model import CLASS_NAMES, load
+
+network = load("weights.pt")
+images_NCHW = torch.load("images.pt", weights_only=True)
+with torch.inference_mode():
+    logits_NK = torch.cat([network(batch_NCHW) for batch_NCHW in images_NCHW.split(64)])
+print([CLASS_NAMES[index] for index in logits_NK.argmax(1)])
+""",
+    ),
+}
+"""By name, in the order in which `all` writes them."""

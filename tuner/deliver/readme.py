@@ -1,0 +1,58 @@
+"""The README.md beside an export: what the files are, how well they do, and lines that were run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tuner
+from tuner.architecture.cost import network_cost
+from tuner.architecture.trace import trace
+from tuner.deliver.formats import FORMATS, FormatName
+from tuner.training.checkpoint import Checkpoint
+
+MARK = "<!-- written by tuner export -->"
+"""By the first line a later export knows that the folder is one of its own."""
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """How well the network did when it was chosen. part: of the data set, test or validation."""
+
+    part: str
+    num_correct: int
+    num_images: int
+
+    def __str__(self) -> str:
+        accuracy = f"{self.part} accuracy {self.num_correct / self.num_images:.2%}"
+        return f"{accuracy} ({self.num_correct:,} of {self.num_images:,} images)"
+
+
+def readme_of(checkpoint: Checkpoint, score: StoredScore, files: Mapping[FormatName, str]) -> str:
+    """The text of README.md for these files, by format; their lines are those that the check has run."""
+    architecture, origin = checkpoint.candidate.architecture, checkpoint.origin
+    channels, height, width = architecture.input_shape
+    num_parameters = network_cost(trace(architecture)).num_parameters
+    dataset = " ".join(str(origin.get("dataset", "images")).replace("`", "'").split())
+    images = f"(N, {channels}, {height}, {width}), {'grey' if channels == 1 else 'red, green, blue'}"
+    optimistic = "" if score.part == "test" else " The score is that of the search, and so optimistic."
+    parts = [
+        f"""{MARK}
+# A network for {dataset}
+
+Trial {origin["trial"]} of study {origin["study"]}, written by tuner {tuner.__version__}: \
+{architecture.num_classes:,} classes, {num_parameters:,} parameters, {score}.{optimistic}
+
+Every file was loaded again in a process of its own by the lines below, and run on all of these images: it classified
+as many of them rightly as the network itself.
+
+The lines read `images.pt`, a uint8 tensor of shape {images}, or `images.npy`, the same as an array.
+An image of another size is scaled to cover {height}x{width} pixels (height x width) and centre-cropped.
+"""
+    ]
+    for name, file_name in files.items():
+        one = FORMATS[name]
+        parts.append(
+            f"## {file_name}\n\n{one.about[0].upper()}{one.about[1:]}.\n\n```python\n{one.usage(file_name)}```\n"
+        )
+    return "\n".join(parts)

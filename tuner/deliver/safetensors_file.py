@@ -1,0 +1,52 @@
+"""A checkpoint as a safetensors file: the weights, and all else as JSON in its metadata. Loading it runs no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tuner.deliver.extra import require_extra
+from tuner.errors import CheckpointError
+from tuner.training.checkpoint import Checkpoint, checkpoint_from, description_of
+
+NEEDS = ("safetensors",)
+
+
+def save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint; each entry of its description is one entry of the metadata, as JSON.
+
+    Raises InstallationError without the package safetensors.
+    """
+    require_extra(NEEDS, what=f"{path.name}")
+    from safetensors.torch import save_file
+
+    metadata = {name: json.dumps(value) for name, value in description_of(checkpoint).items()}
+    weights = {name: weight.detach().cpu().contiguous().clone() for name, weight in checkpoint.weights.items()}
+    save_file(weights, path, metadata=metadata)
+
+
+def load_safetensors(path: Path) -> Checkpoint:
+    """Read a checkpoint, as strictly as `load_checkpoint` does.
+
+    Raises CheckpointError in one line for anything that is not one, InstallationError without the package safetensors.
+    """
+    require_extra(NEEDS, what=f"{path.name}")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a checkpoint of tuner, or damaged ({error})") from error
+    return checkpoint_from({**described(metadata, path), "weights": weights}, path)
+
+
+def described(metadata: dict[str, str], path: Path) -> dict[str, object]:
+    """The entries of a file's metadata, which are JSON each. Raises CheckpointError where they are not."""
+    try:
+        return {name: json.loads(value) for name, value in metadata.items()}
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of tuner: its metadata are not JSON ({error})") from error

@@ -1,0 +1,54 @@
+"""A checkpoint scored on images: which are right, and the loss."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tuner.data.dataset import ImageDataset
+from tuner.data.opening import open_data
+from tuner.data.splits import Split
+from tuner.training.checkpoint import Checkpoint, model_from
+from tuner.training.engine import exact_arithmetic
+from tuner.training.loop import EVALUATION_BATCH, EVALUATION_BATCH_GPU
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """correct_N: bool, in the order of the images. loss: mean cross-entropy in nats."""
+
+    correct_N: Tensor
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are right, in 0..1."""
+        return int(self.correct_N.sum()) / len(self.correct_N)
+
+
+def score_checkpoint(
+    checkpoint: Checkpoint, dataset: ImageDataset, *, device: torch.device, memory_bytes: int = sys.maxsize
+) -> Score:
+    """Score every image of a set in fp32; images of more than `memory_bytes` are streamed."""
+    everything = torch.arange(len(dataset.labels_N))
+    preprocessing = checkpoint.preprocessing
+    data = open_data(
+        dataset,
+        Split(everything[:0], everything),
+        device=device,
+        memory_bytes=memory_bytes,
+        statistics=(preprocessing.mean, preprocessing.std),
+    )
+    model = model_from(checkpoint).to(device)
+    batch_size = EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH_GPU
+    correct, loss_sum = [], torch.zeros((), device=device)
+    with torch.inference_mode(), exact_arithmetic():
+        for images_BCHW, labels_B in data.validation_batches(batch_size, dtype=torch.float32, channels_last=False):
+            logits_BK = model(images_BCHW)
+            correct.append(logits_BK.argmax(1) == labels_B)
+            loss_sum += functional.cross_entropy(logits_BK, labels_B, reduction="sum")
+    return Score(torch.cat(correct).cpu(), float(loss_sum) / len(everything))

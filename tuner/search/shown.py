@@ -1,0 +1,223 @@
+"""What optuna-dashboard shows beside a trial's numbers: a note, and files as artifacts, where it looks for them.
+
+Notes lie in the study's system attributes, artifacts in the trial's. A checkpoint is dropped when others are better,
+and a trial cannot be changed once it has ended: so a checkpoint's entry lies with the study too, in a key of the
+dashboard's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tuner.search.pictures import confusion_picture, curve_picture
+from tuner.training.candidate import Recipe
+from tuner.training.engine import Engine
+from tuner.training.loop import Confusion
+
+ArtifactKind = Literal["checkpoint", "curve", "confusion"]
+NOTE_LENGTH = 2_000
+"""Characters; the dashboard cuts what is longer into several attributes."""
+MAX_NOTES = 2_000
+"""Trials of a study with a note. The dashboard's time to open a study grows with the square of their number; what a
+note says is in the trial's attributes as well."""
+NAMESPACE = uuid.UUID("8a6f0b5e-3d0f-5e0a-9d57-6f6f1c6b7c11")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of a trial, by the id under which it lies in the folder of artifacts."""
+
+    id: str
+    filename: str
+    mimetype: str
+
+    def to_json(self) -> str:
+        """What Optuna keeps of an artifact."""
+        data = {"artifact_id": self.id, "filename": self.filename, "mimetype": self.mimetype, "encoding": None}
+        return json.dumps(data)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A note, the pictures of a trial, and its checkpoint."""
+
+    note: str | None = None
+    pictures: tuple[Artifact, ...] = ()
+    checkpoint: Artifact | None = None
+
+    def trial_attributes(self) -> dict[str, Any]:
+        """System attributes of the trial, as `optuna.artifacts.upload_artifact` writes them."""
+        return {f"artifacts:{artifact.id}": artifact.to_json() for artifact in self.pictures}
+
+    def study_attributes(self, trial_id: int) -> dict[str, Any]:
+        """System attributes of the study, as optuna-dashboard writes them."""
+        attributes: dict[str, Any] = {}
+        if self.note is not None:
+            attributes = note_attributes(self.note, version=1, prefix=f"dashboard:{trial_id}")
+        if self.checkpoint is not None:
+            attributes[checkpoint_key(trial_id, self.checkpoint.id)] = self.checkpoint.to_json()
+        return attributes
+
+
+def note_attributes(text: str, *, version: int, prefix: str = "dashboard") -> dict[str, Any]:
+    """A note as optuna-dashboard keeps it; the prefix is `dashboard` for a study's own."""
+    text = text if len(text) <= NOTE_LENGTH else f"{text[: NOTE_LENGTH - 1]}…"
+    return {f"{prefix}:note_ver": version, f"{prefix}:note_str:0": text}
+
+
+def checkpoint_key(trial_id: int, artifact: str) -> str:
+    """The study attribute in which the dashboard looks for an artifact of a trial that may be taken back."""
+    return f"dashboard:artifacts:{trial_id}:{artifact}"
+
+
+def artifact_id(study: str, number: int, kind: ArtifactKind) -> str:
+    """The same for the same file, so that one that was left by a killed process is written over."""
+    return str(uuid.uuid5(NAMESPACE, f"{study}/{number}/{kind}"))
+
+
+def artifacts_folder(study_folder: Path) -> Path:
+    """Where the artifacts of all studies beside a study lie: what `optuna-dashboard --artifact-dir` takes."""
+    return study_folder.parent / ".artifacts"
+
+
+def artifact_path(study_folder: Path, number: int, kind: ArtifactKind) -> Path:
+    """Where a file of a trial lies, if there is one."""
+    return artifacts_folder(study_folder) / artifact_id(study_folder.name, number, kind)
+
+
+def save_artifacts(
+    study_folder: Path,
+    number: int,
+    *,
+    curve: dict[int, float],
+    best_epoch: int,
+    confusion: Confusion | None,
+    class_names: Sequence[str],
+    checkpoint: Path,
+) -> tuple[tuple[Artifact, ...], Artifact | None]:
+    """Write a trial's pictures, link its checkpoint, and give both; the checkpoint is None where there is no file."""
+    folder, study = artifacts_folder(study_folder), study_folder.name
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"curve": curve_picture(curve, best_epoch=best_epoch)}
+    if confusion is not None:
+        names = class_names or [str(index) for index in range(len(confusion))]
+        texts["confusion"] = confusion_picture(confusion, names)
+    names_of: dict[str, tuple[ArtifactKind, str]] = {
+        "curve": ("curve", "learning-curve.svg"),
+        "confusion": ("confusion", "confusion-matrix.svg"),
+    }
+    pictures = []
+    for name, text in texts.items():
+        kind, filename = names_of[name]
+        picture = Artifact(artifact_id(study, number, kind), filename, "image/svg+xml")
+        (folder / picture.id).write_text(text, encoding="utf-8")
+        pictures.append(picture)
+    if not checkpoint.is_file():
+        return tuple(pictures), None
+    linked = Artifact(artifact_id(study, number, "checkpoint"), checkpoint.name, "application/octet-stream")
+    _link(checkpoint, folder / linked.id)
+    return tuple(pictures), linked
+
+
+def trial_note(
+    *,
+    outcome: str,
+    reason: str,
+    network: str,
+    recipe: Recipe,
+    num_parameters: int,
+    flops: int,
+    accuracy: float | None,
+    best_epoch: int | None,
+    num_epochs: int,
+    latency_ms: float | None,
+) -> str:
+    """A trial in a few lines of Markdown: how it ended and why, its score, its network."""
+    lines = [f"**{outcome}**" + (f": {reason}" if reason else "")]
+    if accuracy is not None:
+        lines.append(f"validation accuracy {accuracy:.2%}, in epoch {best_epoch} of the {num_epochs} it trained")
+    lines.append(f"`{network}`")
+    cost = f"{num_parameters:,} parameters, {flops:,} FLOPs"
+    lines.append(cost + (f", {latency_ms:.2f} ms for one image" if latency_ms is not None else ""))
+    lines.append(recipe_in_words(recipe))
+    return "\n\n".join(lines)
+
+
+def study_note(
+    name: str,
+    settings: Mapping[str, Any],
+    engine: Engine,
+    *,
+    data: Mapping[str, Any],
+    result: str,
+    confirmed: Mapping[str, Any] | None,
+) -> str:
+    """A study in a few lines of Markdown: what it searches on what data, from which seed, how, and what was found."""
+    dataset = data.get("dataset", settings.get("dataset", ""))
+    is_looked_up = data.get("data_dir") and dataset != "digits" and not Path(dataset).is_absolute()
+    where = f", looked for in {_code(data['data_dir'])}" if is_looked_up else ""
+    lines = [
+        f"## {name}",
+        f"Convolutional networks for **{_code(dataset)}**{where}, from the "
+        f"space {_code(settings.get('space_name', ''))}, {settings.get('epochs', '?')} epochs a trial, "
+        f"seed {settings.get('seed', '?')}.",
+        f"Trained on {engine.device} with {engine.num_threads} thread(s) a runner, in {engine.precision}; "
+        f"blocks: {engine.blocks}.",
+    ]
+    lines += [result] if result else []
+    if confirmed is None:
+        lines.append("Not confirmed: the best of many validation scores is an optimistic one.")
+    else:
+        lines.append(verdict_in_words(confirmed))
+    return "\n\n".join(lines)
+
+
+def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
+    """What the confirmation of a winner found, in two sentences."""
+    low, high = confirmed["interval"]
+    beats = {
+        "yes": "It beats the first configuration",
+        "no": "It does not beat the first configuration",
+        "undecided": "Whether it beats the first configuration is undecided",
+    }[confirmed["beats_baseline"]]
+    less, more = confirmed["difference_interval"]
+    return (
+        f"**Confirmed**: trial {confirmed['number']} has {confirmed['test_accuracy']:.2%} on the sealed test set "
+        f"(95 % interval {low:.2%} to {high:.2%}). {beats} (trial {confirmed['baseline_number']}, "
+        f"{confirmed['baseline_test_accuracy']:.2%}): {100 * confirmed['difference']:+.2f} points, "
+        f"{100 * less:+.2f} to {100 * more:+.2f}."
+    )
+
+
+def _code(text: object) -> str:
+    """A name that a user gave, as Markdown shows it letter for letter."""
+    letters = str(text).replace("`", "'")
+    return f"`{letters}`"
+
+
+def recipe_in_words(recipe: Recipe) -> str:
+    """`adamw, learning rate 0.003, one_cycle schedule, batches of 64, weight decay 0.01`."""
+    words = [
+        f"{recipe.optimizer}, learning rate {recipe.learning_rate:.3g}, {recipe.schedule} schedule",
+        f"batches of {recipe.batch_size}",
+        f"weight decay {recipe.weight_decay:.3g}",
+    ]
+    words += [f"momentum {recipe.momentum:.3g}"] if recipe.optimizer == "sgd" else []
+    words += [f"label smoothing {recipe.label_smoothing:.3g}"] if recipe.label_smoothing else []
+    return ", ".join(words)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make one file of two names where the file system can, so that it takes no more of the disk; else copy it."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

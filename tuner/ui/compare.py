@@ -1,0 +1,130 @@
+"""Two studies side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tuner.search.coordinator import describe
+from tuner.search.disk import disk_use, in_words
+from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.summary import StudySummary, summarise
+
+Row = tuple[str, str, str]
+
+
+def comparison_table(first: StudyRecord, second: StudyRecord, *, studies: Path) -> RenderableType:
+    """What two studies came to, and where their settings and their winners differ.
+
+    The confirmed scores are of sealed images, so they can be compared if both studies are of one data set; the best
+    scores of a search are each the luckiest of many.
+    """
+    summaries = summarise(first, studies=studies), summarise(second, studies=studies)
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for name in ("", first.name, second.name):
+        table.add_column(name, overflow="fold", style="dim" if not name else None)
+    sizes = [disk_use(record, studies=studies) for record in (first, second)]
+    for row in (*_rows(*summaries), ("disk", *map(in_words, sizes))):
+        table.add_row(*row)
+    _add_differences(table, "settings", _flat(first.settings), _flat(second.settings))
+    _add_differences(table, "engine", _flat(first.engine.to_json()), _flat(second.engine.to_json()))
+    winners = [_winner(summary) for summary in summaries]
+    if winners[0] is not None and winners[1] is not None:
+        _add_differences(table, "winner", _winner_values(winners[0]), _winner_values(winners[1]))
+    return Group(table, *map(Text, _warnings(*summaries, first, second)))
+
+
+def _rows(*summaries: StudySummary) -> Iterator[Row]:
+    yield _row("data set", [summary.dataset for summary in summaries])
+    yield _row("space", [summary.space for summary in summaries])
+    yield _row("trials", [str(summary.num_counted) for summary in summaries])
+    for outcome in summaries[0].counts:
+        numbers = [summary.counts[outcome] for summary in summaries]
+        if any(numbers):
+            yield _row(f"  {outcome}", [str(number) for number in numbers])
+    yield _row("best of the search", [_best(summary) for summary in summaries])
+    found = [summary.confirmed for summary in summaries]
+    if any(found):
+        for name, words in CONFIRMED.items():
+            yield _row(name, ["not confirmed" if one is None else words(one) for one in found])
+    winners = [_winner(summary) for summary in summaries]
+    for name, of in WINNER.items():
+        yield _row(name, ["" if winner is None else of(winner) for winner in winners])
+
+
+def _row(name: str, values: list[str]) -> Row:
+    return name, values[0], values[1]
+
+
+def _best(summary: StudySummary) -> str:
+    best = summary.best
+    return "none complete" if best is None else f"trial {best.number}: {best.validation_accuracy:.2%} validation"
+
+
+def _between(accuracy: float, interval: list[float]) -> str:
+    return f"{accuracy:.2%} test ({interval[0]:.2%} to {interval[1]:.2%})"
+
+
+def _points(difference: float, interval: list[float]) -> str:
+    low, high = interval
+    return f"{100 * difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def _winner(summary: StudySummary) -> TrialRecord | None:
+    return summary.winner or summary.best
+
+
+def _winner_values(trial: TrialRecord) -> dict[str, str]:
+    return _flat(trial.candidate.to_json()["recipe"]) | _flat(trial.candidate.to_json()["architecture"])
+
+
+CONFIRMED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "confirmed": lambda found: f"trial {found['number']}: {_between(found['test_accuracy'], found['interval'])}",
+    "  beats first": lambda found: str(found["beats_baseline"]),
+    "  difference": lambda found: _points(found["difference"], found["difference_interval"]),
+    "  of the file": lambda found: f"{found['delivered_test_accuracy']:.2%}",
+}
+WINNER: dict[str, Callable[[TrialRecord], str]] = {
+    "winner": lambda trial: describe(trial.candidate),
+    "  parameters": lambda trial: f"{trial.num_parameters:,}",
+    "  FLOPs": lambda trial: f"{trial.flops:,}",
+    "  latency": lambda trial: "" if trial.latency_ms is None else f"{trial.latency_ms:.2f} ms",
+}
+"""Rows of the table, by their names: what they say of a confirmation, and of a winner."""
+
+
+def _add_differences(table: Table, heading: str, first: Mapping[str, str], second: Mapping[str, str]) -> None:
+    """Rows for the values that differ; none when all are the same."""
+    differing = [key for key in dict.fromkeys((*first, *second)) if first.get(key) != second.get(key)]
+    if not differing:
+        return
+    table.add_section()
+    table.add_row(Text(f"{heading} that differ" if heading == "settings" else f"{heading}, where it differs", "bold"))
+    for key in differing:
+        table.add_row(f"  {key}", first.get(key, ""), second.get(key, ""))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested values by dotted keys, lists with their positions from 1."""
+    if isinstance(value, Mapping):
+        items = [(str(key), one) for key, one in value.items()]
+    elif isinstance(value, list) and any(isinstance(one, Mapping | list) for one in value):
+        items = [(str(index), one) for index, one in enumerate(value, start=1)]
+    else:
+        return {prefix: str(value)}
+    found: dict[str, str] = {}
+    for key, one in items:
+        found |= _flat(one, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def _warnings(one: StudySummary, other: StudySummary, first: StudyRecord, second: StudyRecord) -> Iterator[str]:
+    if first.settings.get("dataset_digest") != second.settings.get("dataset_digest"):
+        yield " The images are not the same, so the scores cannot be compared."
+    elif one.confirmed is None or other.confirmed is None:
+        yield " The best of a search is the luckiest of its trials; compare confirmed scores (`tuner confirm STUDY`)."

@@ -1,0 +1,133 @@
+"""What all figures of a report are made of: plain Plotly JSON, in which colours are names that the page fills in.
+
+Plotly reads a small HTML in texts, so whatever a user can name goes through `plain` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from math import ceil, floor, log10
+from typing import Any
+
+from tuner.search.record import TrialRecord
+
+ERRORS = [step * 10.0**decade for decade in range(0, -6, -1) for step in (1, 0.5, 0.2)]
+"""Marks of an axis of accuracies: 0, 50, 80, 90, 95, 98, 99 %, ..."""
+MANY = 300
+"""Points; from so many on they are small and faint."""
+Trace = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: Plotly's traces and layout. `absent` says why there is none, and then there are no traces."""
+
+    id: str
+    title: str
+    caption: str = ""
+    data: list[Trace] = field(default_factory=list)
+    layout: dict[str, Any] = field(default_factory=dict)
+    absent: str = ""
+
+
+def plain(text: object) -> str:
+    """A text in which Plotly finds no markup."""
+    return escape(str(text), quote=False)
+
+
+def scored(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The trials that the figures show: those with a score, repeated ones left out."""
+    return [trial for trial in trials if trial.validation_accuracy is not None and trial.outcome != "repeated"]
+
+
+def parted(trials: Iterable[TrialRecord]) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """The trials that were stopped, or are not at their end, and the complete ones."""
+    parts: tuple[list[TrialRecord], list[TrialRecord]] = ([], [])
+    for trial in trials:
+        parts[trial.outcome == "complete"].append(trial)
+    return parts
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Accuracies drawn by their errors on a logarithmic axis, so that 98 % and 99 % are told apart beside 10 %.
+
+    `floor` stands for an error of 0, which has no logarithm.
+    """
+
+    floor: float
+
+    def y(self, accuracy: float | None) -> float:
+        """Where an accuracy is drawn."""
+        return max(1.0 - (accuracy or 0.0), self.floor)
+
+    def axis(self) -> dict[str, Any]:
+        """The axis, marked with accuracies."""
+        marks = [error for error in ERRORS if error >= self.floor]
+        return {
+            "type": "log",
+            "autorange": "reversed",
+            "tickvals": marks,
+            "ticktext": [f"{100 * (1 - error):.6g}%" for error in marks],
+            "title": {"text": "validation accuracy"},
+        }
+
+
+def scale_of(trials: Iterable[TrialRecord]) -> Scale:
+    """The scale for these trials: no error is half as small as the smallest that is not 0."""
+    errors = {1.0 - accuracy for trial in trials for accuracy in trial.curve.values() if accuracy < 1.0}
+    return Scale(min(errors, default=0.01) / 2)
+
+
+def log_ticks(
+    values: Sequence[float], words: Callable[[float], str], *, steps: tuple[int, ...] = (1, 2, 5)
+) -> dict[str, Any]:
+    """A logarithmic axis with few marks: these steps of every decade, or of many decades their beginnings alone."""
+    low, high = min(values), max(values)
+    decades = range(floor(log10(low)) - 1, ceil(log10(high)) + 1)
+    steps = steps if high / low < 300 else (1,)
+    marks = [step * 10.0**decade for decade in decades for step in steps]
+    marks = [mark for mark in marks if low / 1.6 <= mark <= high * 1.6]
+    return {"type": "log", "tickvals": marks, "ticktext": [words(mark) for mark in marks]}
+
+
+def points(
+    name: str, trials: Sequence[TrialRecord], x: Callable[[TrialRecord], Any], color: str, scale: Scale
+) -> Trace:
+    """A point a trial; number and accuracy are its `customdata`."""
+    many = len(trials) > MANY
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [x(trial) for trial in trials],
+        "y": [scale.y(trial.validation_accuracy) for trial in trials],
+        "customdata": [[trial.number, trial.validation_accuracy] for trial in trials],
+        "marker": {"color": color, "size": 4 if many else 7, "opacity": 0.5 if many else 0.8},
+        "hovertemplate": "trial %{customdata[0]}<br>%{customdata[1]:.2%}<extra>%{fullData.name}</extra>",
+    }
+
+
+def lines(name: str, trials: Sequence[TrialRecord], scale: Scale, *, opacity: float, **line: Any) -> Trace:
+    """The curves of many trials as one trace, with a gap after each."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    known: list[tuple[int, float] | None] = []
+    for trial in trials:
+        x += [*trial.curve, None]
+        y += [*map(scale.y, trial.curve.values()), None]
+        known += [*((trial.number, accuracy) for accuracy in trial.curve.values()), None]
+    return {
+        "type": "scatter",
+        "mode": "lines" if any(len(trial.curve) > 1 for trial in trials) else "markers",
+        "name": name,
+        "x": x,
+        "y": y,
+        "customdata": known,
+        "line": line,
+        "marker": {"color": line["color"]},
+        "opacity": opacity,
+        "hovertemplate": "trial %{customdata[0]}, epoch %{x}<br>%{customdata[1]:.2%}<extra>%{fullData.name}</extra>",
+    }

@@ -1,0 +1,128 @@
+"""What the winner gets wrong: its confusion matrix, and the images on which it is surest of a wrong answer.
+
+On the sealed test set once the study is confirmed; before that on the validation images, since the test set is not to
+be opened for a study that may still go on.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tuner.data.dataset import ImageDataset
+from tuner.data.sealed import load_test_set
+from tuner.data.sources import load_development
+from tuner.data.splits import split_development
+from tuner.deliver.predict import normalise
+from tuner.errors import CheckpointError, StudyError
+from tuner.search.checkpoints import load_trial_checkpoint
+from tuner.search.record import StudyRecord
+from tuner.search.summary import StudySummary
+from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
+from tuner.training.loop import EVALUATION_BATCH, MAX_CONFUSION_CLASSES, Confusion
+
+NUM_WORST = 24
+THUMBNAIL = 160
+"""Pixels; a larger side is scaled down."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image as a data URI, what the network said and how surely, and what is true; probabilities lie in 0..1."""
+
+    row: int
+    image: str
+    said: str
+    said_probability: float
+    truth: str
+    truth_probability: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A network on images: `where` they are from in words. `worst` has the images of the largest loss first."""
+
+    where: str
+    class_names: tuple[str, ...]
+    num_images: int
+    num_wrong: int
+    confusion: Confusion | None
+    worst: tuple[Mistake, ...]
+
+
+def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judged:
+    """Score the winner's checkpoint. Raises TunerError when the images or the file are not there any more."""
+    if summary.best is None:
+        raise StudyError("no trial is complete yet")
+    if summary.confirmed and summary.delivered is None:
+        raise CheckpointError("the confirmed winner's file is gone")
+    checkpoint = (
+        load_checkpoint(summary.delivered)
+        if summary.delivered
+        else load_trial_checkpoint(record, summary.best, studies=studies)
+    )
+    spec = record.data_spec(studies / ".cache")
+    development = load_development(spec)
+    if development.digest != record.settings["dataset_digest"]:
+        raise StudyError("the images are not those that the study was run with")
+    if summary.confirmed:
+        test = load_test_set(spec)
+        return _judge(checkpoint, test, torch.arange(len(test.labels_N)), where="the sealed test set")
+    rows_N = split_development(development, seed=record.settings["seed"]).validation_indices_N
+    return _judge(checkpoint, development, rows_N, where="the validation images, which chose its best epoch")
+
+
+def _judge(checkpoint: Checkpoint, dataset: ImageDataset, rows_N: Tensor, *, where: str) -> Judged:
+    labels_N = dataset.labels_N[rows_N]
+    logits_NK = torch.cat(list(_logits(checkpoint, dataset, rows_N)))
+    said_N = logits_NK.argmax(1)
+    losses_N = functional.cross_entropy(logits_NK, labels_N, reduction="none")
+    wrong_N = (said_N != labels_N).nonzero().flatten()
+    worst_N = wrong_N[losses_N[wrong_N].argsort(descending=True, stable=True)][:NUM_WORST]
+    names = dataset.class_names
+    num_classes = len(names)
+    confusion = None
+    if num_classes <= MAX_CONFUSION_CLASSES:
+        cells = torch.bincount(labels_N * num_classes + said_N, minlength=num_classes**2)
+        confusion = tuple(map(tuple, cells.view(num_classes, num_classes).tolist()))
+    mistakes = []
+    for index in worst_N.tolist():
+        probabilities_K = logits_NK[index].softmax(0)
+        said, truth, row = int(said_N[index]), int(labels_N[index]), int(rows_N[index])
+        mistakes.append(
+            Mistake(
+                row=row,
+                image=data_uri(dataset.images_NCHW[row]),
+                said=names[said],
+                said_probability=float(probabilities_K[said]),
+                truth=names[truth],
+                truth_probability=float(probabilities_K[truth]),
+            )
+        )
+    return Judged(where, names, len(rows_N), len(wrong_N), confusion, tuple(mistakes))
+
+
+def _logits(checkpoint: Checkpoint, dataset: ImageDataset, rows_N: Tensor) -> Iterator[Tensor]:
+    model = model_from(checkpoint)
+    with torch.inference_mode():
+        for rows_B in torch.split(rows_N, EVALUATION_BATCH):
+            yield model(normalise(dataset.images_NCHW[rows_B], checkpoint.preprocessing))
+
+
+def data_uri(pixels_CHW: Tensor) -> str:
+    """A uint8 image (C, H, W) of 1 or 3 channels as a PNG within a URI."""
+    from PIL import Image
+
+    array = pixels_CHW[0].numpy() if len(pixels_CHW) == 1 else pixels_CHW.permute(1, 2, 0).contiguous().numpy()
+    image = Image.fromarray(array)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,225 @@
+"""The page: everything that it needs is in it, and a content security policy lets it fetch nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from html import escape
+from pathlib import Path
+
+from optuna.distributions import BaseDistribution
+
+from tuner import __version__
+from tuner.architecture.cost import layer_cost, network_cost
+from tuner.architecture.trace import trace
+from tuner.errors import StudyError, TunerError
+from tuner.search.coordinator import describe
+from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.shown import recipe_in_words
+from tuner.search.summary import summarise
+from tuner.ui.report import figures, parameters
+from tuner.ui.report.drawing import network_drawing
+from tuner.ui.report.marks import Figure, scored
+from tuner.ui.report.mistakes import Judged, Mistake, judge
+from tuner.ui.report.verdict import facts, verdict
+from tuner.ui.tables import shape_in_words
+
+HERE = Path(__file__).parent
+DEFAULT_HEIGHT = 380
+
+
+def write_report(record: StudyRecord, *, studies: Path, output: Path) -> None:
+    """Write a study's page to a file. Raises StudyError when it cannot be written."""
+    if output.is_dir():
+        raise StudyError(f"-o {output} is a folder; give the name of a file in it")
+    page = report_page(record, studies=studies)
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"-o {output}: cannot be written: {error.strerror}") from error
+
+
+def report_page(record: StudyRecord, *, studies: Path) -> str:
+    """The HTML of a study's page. What is gone, such as the images, is said in its place."""
+    from plotly.offline import get_plotlyjs
+
+    trials = record.trials()
+    summary = summarise(record, studies=studies)
+    winner = summary.winner or summary.best
+    judged: Judged | str
+    try:
+        judged = judge(record, summary, studies=studies)
+    except TunerError as error:
+        judged = str(error)
+    scripts = [get_plotlyjs(), (HERE / "page.js").read_text(encoding="utf-8")]
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(map(_hash_of, scripts))}",
+            "style-src 'unsafe-inline'",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    body = "\n".join(
+        [
+            verdict(record, summary, trials),
+            *_search_sections(record, trials, winner),
+            *([_winner_section(winner)] if winner else []),
+            _mistakes_section(judged),
+            f"<footer>tuner {escape(__version__)}. This page holds all that it shows and fetches nothing.</footer>",
+        ]
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
+<title>{escape(record.name)} · tuner report</title>
+<style>{(HERE / "page.css").read_text(encoding="utf-8")}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+<script>{scripts[0]}</script>
+<script>{scripts[1]}</script>
+</body>
+</html>
+"""
+
+
+def _search_sections(record: StudyRecord, trials: list[TrialRecord], winner: TrialRecord | None) -> Iterator[str]:
+    number = winner.number if winner else None
+    found = parameters.importances(record)
+    spaces = _distributions(record)
+    names = [name for name in (list(found) or list(spaces)) if name in spaces][: parameters.NUM_SLICES]
+    yield _section(
+        "The search",
+        facts(record, trials),
+        _figure(figures.history(trials)),
+        _figure(figures.curves(trials, number)),
+    )
+    cards = "".join(_figure(figure, level=4) for figure in parameters.slices(trials, names, spaces))
+    yield _section(
+        "The parameters",
+        _figure(parameters.importance_bars(found)),
+        f'<h3>One by one</h3><p class="caption">Accuracy against {"the most important" if found else "the first"} '
+        f'parameters.</p><div class="grid">{cards}</div>'
+        if scored(trials)
+        else "",
+        _figure(parameters.parallel(trials, names, spaces)),
+    )
+    pair = _figure(figures.against_parameters(trials, number)) + _figure(figures.against_latency(trials, number))
+    yield _section("The cost", f'<div class="pair">{pair}</div>', _figure(figures.timeline(trials)))
+
+
+def _winner_section(winner: TrialRecord) -> str:
+    layers = trace(winner.candidate.architecture)
+    total = network_cost(layers)
+    rows, part = [], ""
+    for layer in layers:
+        cost = layer_cost(layer)
+        cells = [
+            layer.part if layer.part != part else "",
+            layer.source.removeprefix("nn."),
+            shape_in_words(layer.output_shape),
+            layer.arithmetic,
+            f"{cost.num_parameters:,}" if cost.num_parameters else "",
+            f"{cost.flops:,}" if cost.flops else "",
+        ]
+        part = layer.part
+        rows.append(_row("td", cells))
+    head = _row("th", ["part", "layer", "output", "arithmetic", "parameters", "FLOPs"])
+    end = _row("td", ["total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}"])
+    first = _row("td", ["input", "", shape_in_words(winner.candidate.architecture.input_shape), "", "", ""])
+    table = (
+        f"<table class='layers'><thead>{head}</thead><tbody>{first}{''.join(rows)}</tbody><tfoot>{end}</tfoot></table>"
+    )
+    return _section(
+        f"The winner: trial {winner.number}",
+        f'<p class="caption"><code>{escape(describe(winner.candidate))}</code></p>',
+        f'<p class="caption">Trained with {escape(recipe_in_words(winner.candidate.recipe))}.</p>',
+        f'<div class="scroll card" tabindex="0">{network_drawing(layers)}</div>',
+        f'<div class="scroll card" tabindex="0">{table}</div>',
+    )
+
+
+def _mistakes_section(judged: Judged | str) -> str:
+    title = "What it gets wrong"
+    if isinstance(judged, str):
+        why = f"There is no confusion matrix and there are no images here: {judged}."
+        return _section(title, f'<p class="absent" id="confusion-absent">{escape(why)}</p>')
+    right = judged.num_images - judged.num_wrong
+    words = (
+        f"On {judged.where}: {right:,} of {judged.num_images:,} right ({right / judged.num_images:.2%}), "
+        f"{judged.num_wrong:,} wrong."
+    )
+    gallery = "".join(map(_mistake, judged.worst))
+    images = (
+        f"<h3>The worst of them</h3><p class='caption'>The images on which it gave the least to what is true.</p>"
+        f"<div class='gallery'>{gallery}</div>"
+        if gallery
+        else ""
+    )
+    return _section(
+        title,
+        f"<p id='judged'>{escape(words)}</p>",
+        _figure(figures.confusion_matrix(judged.confusion, judged.class_names)),
+        images,
+    )
+
+
+def _mistake(mistake: Mistake) -> str:
+    said, truth = escape(mistake.said), escape(mistake.truth)
+    return (
+        f'<figure class="mistake"><img src="{mistake.image}" alt="an image of {truth}">'
+        f'<figcaption><span class="said">says {said} <small>{mistake.said_probability:.0%}</small></span>'
+        f'<span class="truth">is {truth} <small>{mistake.truth_probability:.1%}</small></span></figcaption></figure>'
+    )
+
+
+def _figure(figure: Figure, *, level: int = 3) -> str:
+    """A figure with its numbers beside it, as JSON in which no tag can end."""
+    heading = f"<h{level}>{escape(figure.title)}</h{level}>" if figure.title else ""
+    if figure.absent:
+        why = f'<p class="absent" id="{figure.id}-absent">{escape(figure.absent)}</p>'
+        return f'<section class="card">{heading}{why}</section>'
+    layout = {"height": DEFAULT_HEIGHT, **figure.layout}
+    numbers = json.dumps({"data": figure.data, "layout": layout}, separators=(",", ":"), allow_nan=False)
+    numbers = numbers.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    caption = f'<p class="caption">{escape(figure.caption)}</p>' if figure.caption else ""
+    return (
+        f'<section class="card">{heading}{caption}'
+        f'<div class="plot" id="{figure.id}" style="height:{layout["height"]}px"></div>'
+        f'<script type="application/json" data-figure="{figure.id}">{numbers}</script></section>'
+    )
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def _row(cell: str, texts: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{cell}>{escape(text)}</{cell}>' for text in texts)}</tr>"
+
+
+def _distributions(record: StudyRecord) -> dict[str, BaseDistribution]:
+    """Of every parameter that had a choice."""
+    found: dict[str, BaseDistribution] = {}
+    for trial in record.storage.get_all_trials(record.study_id, deepcopy=False):
+        found |= trial.distributions
+    return {name: distribution for name, distribution in found.items() if not distribution.single()}
+
+
+def _hash_of(script: str) -> str:
+    """A script as a content security policy names it."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,0 +1,166 @@
+"""The head of a report: what was found, in words first, and how sure it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.summary import StudySummary
+
+WORDS = {
+    "yes": "It beats the first configuration tried.",
+    "no": "It does not beat the first configuration tried.",
+    "undecided": "Whether it beats the first configuration tried is undecided.",
+}
+
+
+def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRecord]) -> str:
+    """The header of the page."""
+    of = f"{escape(summary.dataset)}, space {escape(summary.space)}"
+    head = f'<p class="name">{escape(record.name)} <span>{of}</span></p>'
+    unfinished = sum(not trial.state.is_finished() for trial in trials)
+    going = (
+        f'<p class="note">The search is not over: {_counted(unfinished, "trial")} still to end.</p>'
+        if unfinished
+        else ""
+    )
+    if summary.confirmed is not None:
+        return f'<header id="verdict" class="confirmed">{head}{_confirmed(summary.confirmed, summary)}{going}</header>'
+    best = summary.best
+    if best is None:
+        words = "<h1>No trial is complete yet, so there is no winner.</h1>"
+        return f'<header id="verdict" class="open">{head}{words}{going}</header>'
+    counted = f"{summary.num_counted:,}"
+    words = (
+        f"<h1>Trial {best.number} has the best validation accuracy of {counted} trials: "
+        f"<strong>{best.validation_accuracy:.2%}</strong>.</h1>"
+        f'<p class="lead">This score is optimistic: it is the luckiest of {counted}, on the very images that chose it. '
+        f"What the network scores on images that nobody has seen is not known yet; "
+        f"<code>tuner confirm {escape(record.name)}</code> tells.</p>"
+    )
+    tiles = _tiles(
+        {
+            "validation accuracy": (f"{best.validation_accuracy:.2%}", f"epoch {best.best_epoch}, not confirmed"),
+            "parameters": (f"{best.num_parameters:,}", f"{best.flops:,} FLOPs"),
+            "trials": (counted, f"{summary.counts['complete']} complete, {summary.counts['pruned']} pruned"),
+        }
+    )
+    return f'<header id="verdict" class="open">{head}{words}{tiles}{going}</header>'
+
+
+def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
+    """How it was searched, in a sentence or two."""
+    settings, engine = record.settings, record.engine
+    outcomes: dict[str, int] = {}
+    for trial in trials:
+        outcome = trial.outcome or trial.state.name.lower()
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    counts = ", ".join(
+        f"{number:,} {outcome}" for outcome, number in sorted(outcomes.items(), key=lambda item: -item[1])
+    )
+    seconds = sum(trial.seconds for trial in trials)
+    words = (
+        f"{len(trials):,} candidates ({counts or 'none yet'}), at most {settings.get('epochs', '?')} epochs each, "
+        f"seed {settings.get('seed', '?')}; {_duration(seconds)} of training on {engine.device}, in {engine.precision}."
+    )
+    return f'<p class="caption">{escape(words)}</p>'
+
+
+def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
+    low, high = found["interval"]
+    less, more = found["difference_interval"]
+    seeds = len(found["seeds"]) if isinstance(found["seeds"], list) else found["seeds"]
+    winner = summary.winner
+    tiles = {
+        "test accuracy": (
+            f"{found['test_accuracy']:.2%}",
+            f"95 % interval {low:.2%} to {high:.2%}, {_counted(seeds, 'seed')}",
+        ),
+        "over the first configuration": (
+            f"{_points(found['difference'])} points",
+            f"{_points(less)} to {_points(more)}; trial {found['baseline_number']} has "
+            f"{found['baseline_test_accuracy']:.2%}",
+        ),
+        "the search had promised": (
+            f"{found['search_accuracy']:.2%}",
+            f"{_points(found['gap'])} points from the test; {found['validation_mean']:.2%} on fresh splits",
+        ),
+        "of the delivered file": (
+            f"{found['delivered_test_accuracy']:.2%}",
+            f"{winner.num_parameters:,} parameters" if winner else "the first seed",
+        ),
+    }
+    notes = "".join(f"<li>{_with_code(str(note))}</li>" for note in found["notes"])
+    return (
+        f"<h1>Trial {found['number']} scores <strong>{found['test_accuracy']:.2%}</strong> on images that no part of "
+        f"the search has seen.</h1>"
+        f'<p class="lead {escape(found["beats_baseline"])}">{WORDS[found["beats_baseline"]]}</p>'
+        f"{_tiles(tiles)}{_interval(found['difference'], less, more)}{_candidates(found)}"
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+    )
+
+
+def _tiles(values: Mapping[str, tuple[str, str]]) -> str:
+    tiles = "".join(
+        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(words)}</small></dd></div>'
+        for name, (value, words) in values.items()
+    )
+    return f'<dl class="tiles">{tiles}</dl>'
+
+
+def _interval(difference: float, less: float, more: float) -> str:
+    """The difference from the first configuration with its interval, about the line of no difference."""
+    reach = max(abs(less), abs(more), abs(difference), 1e-4) * 1.15
+
+    def x(value: float) -> float:
+        return 50 + 50 * value / reach
+
+    return (
+        '<figure class="interval"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        '<path class="zero" d="M50 0V8"/>'
+        f'<path class="range" d="M{x(less):.2f} 4H{x(more):.2f}"/></svg>'
+        f'<span class="dot" style="left:{x(difference):.2f}%"></span>'
+        "<figcaption><span>first configuration better</span><span>difference with its 95 % interval</span>"
+        "<span>winner better</span></figcaption></figure>"
+    )
+
+
+def _candidates(found: Mapping[str, Any]) -> str:
+    rows = []
+    for one in found["candidates"]:
+        scores = ", ".join(f"{accuracy:.2%}" for accuracy in one["validation_accuracies"]) or "none"
+        roles = [
+            word
+            for word, number in (("winner", "number"), ("first", "baseline_number"))
+            if found[number] == one["number"]
+        ]
+        cells = [f"trial {one['number']}", ", ".join(roles), scores, str(one["dropped"] or "")]
+        rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    return (
+        f"<details><summary>How it was confirmed: {_counted(len(rows), 'candidate')} trained again in "
+        f"{escape(_duration(found['seconds']))}</summary><div class='scroll'><table><thead><tr><th>candidate</th>"
+        f"<th></th><th>accuracy on fresh splits, seed by seed</th><th>dropped</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div></details>"
+    )
+
+
+def _with_code(text: str) -> str:
+    """What stands between backticks is to be typed."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.2f}".replace("-", "−")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
