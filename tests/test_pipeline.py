@@ -247,6 +247,7 @@ def test_a_run_that_is_refused_leaves_no_folder(finished: RunOptions, tmp_path: 
         ("image_size", 8),
         ("image_size", (8,)),
         ("image_size", (8.0, 8.0)),
+        ("confirm", True),
     ],
 )
 def test_a_value_that_an_option_cannot_have_is_refused_in_one_line(tmp_path: Path, option: str, value: Any) -> None:

@@ -35,6 +35,7 @@ SIZE: Rule = (
     "(height, width) in whole pixels",
     lambda value: isinstance(value, tuple) and len(value) == 2 and all(map(_is_whole, value)),
 )
+CONFIRM = ("in time", "in full", "no")
 RULES: dict[str, Rule] = {
     "dataset": TEXT,
     "data_dir": FOLDER,
@@ -49,6 +50,7 @@ RULES: dict[str, Rule] = {
     "device": TEXT,
     "workers": _or_none(_whole(1, 1024)),
     "budget_seconds": SECONDS,
+    "confirm": (f"one of {', '.join(map(repr, CONFIRM))}", lambda value: value in CONFIRM),
 }
 
 

@@ -45,7 +45,7 @@ def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
 def test_the_counts_and_the_file_of_a_study_are_whole_in_a_narrow_terminal() -> None:
     checkpoint = Path("studies") / "a-study-with-a-rather-long-name" / "trial-00012.pt"
     summary = StudySummary("a-study-with-a-rather-long-name", "fashion-mnist", "article", 123_456, {}, None, checkpoint)
-    lines = shown(studies_table([summary]), width=80).splitlines()
+    lines = shown(studies_table([summary], [1_500_000]), width=80).splitlines()
     assert max(map(len, lines)) <= 80
     assert "123456" in lines[1]
     starts = lines[0].index("checkpoint")

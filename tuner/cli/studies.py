@@ -25,18 +25,16 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
     from tuner.ui.tables import studies_table
 
     quiet_optuna()
-    summaries, sizes, unreadable = [], [], []
+    listed, unreadable = [], []
     for record in list_studies(existing_storage(studies, storage)):
         try:
-            summaries.append(summarise(record, studies=studies))
-            sizes.append(disk_use(record, studies=studies))
+            listed.append((summarise(record, studies=studies), disk_use(record, studies=studies)))
         except StudyError as error:
             unreadable.append(error)
     if as_json:
-        both = zip(summaries, sizes, strict=True)
-        typer.echo(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in both], indent=2))
+        typer.echo(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in listed], indent=2))
     else:
-        Console().print(studies_table(summaries, sizes))
+        Console().print(studies_table([summary for summary, _ in listed], [size for _, size in listed]))
     if unreadable:
         raise unreadable[0]
 

@@ -190,7 +190,10 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
         lines.append(f"file     {path}")
         following = [f"tuner export {name} -o best.pt", "tuner predict best.pt IMAGE..."]
     else:
-        lines.append("file     gone: it is not in the folder of this study; give the --studies that it was run with")
+        anew = "" if confirmed is None else f", or make it anew with `tuner confirm {name}`"
+        lines.append(
+            f"file     gone: it is not in the folder of this study; give the --studies that it was run with{anew}"
+        )
         following = []
     following += [f"tuner inspect {name} --trial {winner.number}", f"tuner dashboard {name}"]
     return [*lines, "next", *(f"  {command}" for command in following)]
