@@ -27,7 +27,7 @@ def figures_of(page: str) -> dict[str, Any]:
 def check_figures(page: str, study: optuna.Study, *, winner: int) -> None:
     """Compare every figure of a page with the study."""
     figures = figures_of(page)
-    trials = {trial.number: trial for trial in study.trials if accuracy_of(trial) is not None}
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if accuracy_of(trial) is not None}
     trials = {number: trial for number, trial in trials.items() if trial.user_attrs.get("outcome") != "repeated"}
     assert set(figures) >= set(ALWAYS)
     _check_history(figures["history"], trials)

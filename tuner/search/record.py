@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,13 +139,18 @@ class StudyRecord:
         """Remember where the images come from, by absolute paths."""
         self.storage.set_study_user_attr(self.study_id, DATA, data_source(spec))
 
-    def trials(self) -> list[TrialRecord]:
+    def stored_trials(self) -> list[FrozenTrial]:
+        """Every trial as Optuna gives it. Raises StudyError when they cannot be read."""
+        with self._readable("its trials"):
+            return self.storage.get_all_trials(self.study_id, deepcopy=False)
+
+    def trials(self, stored: Sequence[FrozenTrial] | None = None) -> list[TrialRecord]:
         """Every trial, in the order of their numbers. Trials that other programs put into the study are left out.
 
-        Raises StudyError that names one which cannot be read.
+        stored: what `stored_trials` has given, for whoever needs both. Raises StudyError that names a trial which
+        cannot be read.
         """
-        with self._readable("its trials"):
-            trials = self.storage.get_all_trials(self.study_id, deepcopy=False)
+        trials = self.stored_trials() if stored is None else stored
         self._trial_ids |= {trial.number: trial._trial_id for trial in trials}
         records = []
         for trial in trials:

@@ -24,9 +24,9 @@ from tuner.training.loop import Confusion
 ArtifactKind = Literal["checkpoint", "curve", "confusion"]
 NOTE_LENGTH = 2_000
 """Characters; the dashboard cuts what is longer into several attributes."""
-MAX_NOTES = 2_000
-"""Trials of a study with a note. The dashboard's time to open a study grows with the square of their number; what a
-note says is in the trial's attributes as well."""
+MAX_NOTES = 1_000
+"""Trials of a study with a note: to open a study, the dashboard searches all notes for every trial. What a note says is
+in the trial's attributes as well."""
 NAMESPACE = uuid.UUID("8a6f0b5e-3d0f-5e0a-9d57-6f6f1c6b7c11")
 
 

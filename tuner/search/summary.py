@@ -56,9 +56,9 @@ class StudySummary:
         }
 
 
-def summarise(record: StudyRecord, *, studies: Path) -> StudySummary:
-    """Count a study's trials and find its best."""
-    trials = record.trials()
+def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] | None = None) -> StudySummary:
+    """Count a study's trials and find its best. `trials`: all of them, from whoever has just read them."""
+    trials = record.trials() if trials is None else trials
     counts = Counter(dict.fromkeys(("complete", "pruned", "failed", "rejected", "repeated", "running", "waiting"), 0))
     for trial in trials:
         outcome = "pruned" if trial.outcome == "diverged" else trial.outcome

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuner.search.record import TrialRecord
 from tuner.training.loop import Confusion
-from tuner.ui.report.marks import Figure, lines, log_ticks, parted, plain, points, scale_of, scored
+from tuner.ui.report.marks import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
 
 MAX_COUNTED_CLASSES = 20
 """Classes of a confusion matrix whose counts are written into it."""
@@ -52,11 +52,11 @@ def curves(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
     if not shown:
         return Figure("curves", "Learning curves", absent="No trial has finished an epoch yet.")
     scale = scale_of(shown)
-    opacity = max(0.12, min(0.8, 25 / len(shown)))
+    opacity = 0.7 if len(shown) < MANY else 0.3
     pruned, complete = parted(shown)
     chosen = [trial for trial in shown if trial.number == winner]
     data = [
-        lines("pruned", pruned, scale, opacity=max(opacity, 0.3), color="$pruned", width=1, dash="dot"),
+        lines("pruned", pruned, scale, opacity=opacity, color="$pruned", width=1, dash="dot"),
         lines("complete", complete, scale, opacity=opacity, color="$accent", width=1.2),
         lines("winner", chosen, scale, opacity=1.0, color="$ink", width=2.5),
     ]
@@ -147,7 +147,7 @@ def timeline(trials: Sequence[TrialRecord]) -> Figure:
                 "base": [trial.started.isoformat(timespec="milliseconds") for trial in own if trial.started],
                 "x": [_milliseconds(trial) for trial in own],
                 "customdata": [trial.number for trial in own],
-                "marker": {"color": color, "line": {"color": "$surface", "width": 0.5}},
+                "marker": {"color": color, "line": {"color": "$surface", "width": 0.5 if len(shown) < MANY else 0}},
                 "hovertemplate": "trial %{customdata}<extra>%{fullData.name}</extra>",
             }
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
-from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from tuner import __version__
 from tuner.architecture.cost import layer_cost, network_cost
@@ -45,8 +45,9 @@ def report_page(record: StudyRecord, *, studies: Path) -> str:
     """The HTML of a study's page. What is gone, such as the images, is said in its place."""
     from plotly.offline import get_plotlyjs
 
-    trials = record.trials()
-    summary = summarise(record, studies=studies)
+    stored = record.stored_trials()
+    trials = record.trials(stored)
+    summary = summarise(record, studies=studies, trials=trials)
     winner = summary.winner or summary.best
     judged: Judged | str
     try:
@@ -67,7 +68,7 @@ def report_page(record: StudyRecord, *, studies: Path) -> str:
     body = "\n".join(
         [
             verdict(record, summary, trials),
-            *_search_sections(record, trials, winner),
+            *_search_sections(record, trials, stored, winner),
             *([_winner_section(winner)] if winner else []),
             _mistakes_section(judged),
             f"<footer>tuner {escape(__version__)}. This page holds all that it shows and fetches nothing.</footer>",
@@ -96,10 +97,12 @@ def report_page(record: StudyRecord, *, studies: Path) -> str:
 """
 
 
-def _search_sections(record: StudyRecord, trials: list[TrialRecord], winner: TrialRecord | None) -> Iterator[str]:
+def _search_sections(
+    record: StudyRecord, trials: list[TrialRecord], stored: list[FrozenTrial], winner: TrialRecord | None
+) -> Iterator[str]:
     number = winner.number if winner else None
-    found = parameters.importances(record)
-    spaces = _distributions(record)
+    found = parameters.importances(stored)
+    spaces = parameters.distributions_of(stored)
     names = [name for name in (list(found) or list(spaces)) if name in spaces][: parameters.NUM_SLICES]
     yield _section(
         "The search",
@@ -209,14 +212,6 @@ def _section(title: str, *parts: str) -> str:
 
 def _row(cell: str, texts: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{cell}>{escape(text)}</{cell}>' for text in texts)}</tr>"
-
-
-def _distributions(record: StudyRecord) -> dict[str, BaseDistribution]:
-    """Of every parameter that had a choice."""
-    found: dict[str, BaseDistribution] = {}
-    for trial in record.storage.get_all_trials(record.study_id, deepcopy=False):
-        found |= trial.distributions
-    return {name: distribution for name, distribution in found.items() if not distribution.single()}
 
 
 def _hash_of(script: str) -> str:

@@ -10,25 +10,38 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import get_param_importances
+from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import TrialRecord
+from tuner.search.storage import quiet_optuna
 from tuner.ui.report.marks import Figure, log_ticks, parted, plain, points, scale_of, scored
 
 NUM_IMPORTANCES, NUM_SLICES = 12, 6
+MAX_BEST = 40
+"""Lines that stand out in parallel coordinates; more would be a band."""
 MIN_FOR_IMPORTANCES = 10
 """Complete trials; below it the best tenth is a single trial."""
 
 
-def importances(record: StudyRecord) -> dict[str, float]:
+def importances(stored: Sequence[FrozenTrial]) -> dict[str, float]:
     """Optuna's importances (PED-ANOVA: how the best tenth differs), the largest first; empty where it has none."""
-    study = optuna.load_study(study_name=record.name, storage=record.storage)
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state is optuna.trial.TrialState.COMPLETE]
+    complete = [trial for trial in stored if trial.state is TrialState.COMPLETE]
     if len(complete) < MIN_FOR_IMPORTANCES or len({trial.value for trial in complete}) < 2:
         return {}
-    with warnings.catch_warnings():
+    with quiet_optuna(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that they are equal, which is then seen
+        study = optuna.create_study(direction="maximize")  # in memory: no need to read them again
+        study.add_trials(complete)
         found = get_param_importances(study)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def distributions_of(stored: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Of every parameter that had a choice."""
+    found: dict[str, BaseDistribution] = {}
+    for trial in stored:
+        found |= trial.distributions
+    return {name: distribution for name, distribution in found.items() if not distribution.single()}
 
 
 def importance_bars(found: Mapping[str, float]) -> Figure:
@@ -87,7 +100,7 @@ def slices(
 def parallel(
     trials: Sequence[TrialRecord], names: Sequence[str], distributions: Mapping[str, BaseDistribution]
 ) -> Figure:
-    """A line a trial through the same parameters and its accuracy; the best tenth stands out.
+    """A line a trial through the same parameters and its accuracy; the best stand out.
 
     Drawn as lines over axes from 0 to 1, since Plotly's own parallel coordinates need WebGL.
     """
@@ -96,8 +109,9 @@ def parallel(
     if len(shown) < 2 or not names:
         return Figure("parallel", title, absent="Parallel coordinates need two trials with a score.")
     ranked = sorted(shown, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.number))
-    num_best = max(1, len(ranked) // 10)
-    groups = [("others", ranked[num_best:], "$muted", 1.0), ("best tenth", ranked[:num_best], "$accent", 1.6)]
+    num_best = max(1, min(MAX_BEST, len(ranked) // 10))
+    best = f"best {num_best}" if num_best > 1 else "the best"
+    groups = [("others", ranked[num_best:], "$muted", 1.0), (best, ranked[:num_best], "$accent", 1.5)]
     low, high = ranked[-1].validation_accuracy or 0.0, ranked[0].validation_accuracy or 0.0
     columns = [*names, "accuracy"]
     data = []
@@ -113,7 +127,7 @@ def parallel(
             values = [f"{plain(name)} {plain(_short(trial.params[name]))}" for name in names]
             texts += [*(f"trial {trial.number}<br>{text}" for text in (*values, f"accuracy {accuracy:.2%}")), None]
         line = {"color": color, "width": width}
-        opacity = 0.9 if group == "best tenth" else max(0.08, min(0.5, 40 / max(1, len(members))))
+        opacity = 0.3 if group == "others" else 0.8
         data.append(
             {
                 "type": "scatter",

@@ -45,7 +45,7 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
         {
             "validation accuracy": (f"{best.validation_accuracy:.2%}", f"epoch {best.best_epoch}, not confirmed"),
             "parameters": (f"{best.num_parameters:,}", f"{best.flops:,} FLOPs"),
-            "trials": (counted, f"{summary.counts['complete']} complete, {summary.counts['pruned']} pruned"),
+            "trials": (counted, f"{summary.counts['complete']:,} complete, {summary.counts['pruned']:,} pruned"),
         }
     )
     return f'<header id="verdict" class="open">{head}{words}{tiles}{going}</header>'
