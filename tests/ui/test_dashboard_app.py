@@ -31,7 +31,12 @@ def ask(app: Any, method: str, path: str, body: object = None) -> tuple[int, byt
     def start_response(status: str, headers: Iterable[tuple[str, str]], *_: object) -> None:
         statuses.append(status)
 
-    answer = b"".join(app(environ, start_response))
+    parts = app(environ, start_response)
+    try:
+        answer = b"".join(parts)
+    finally:
+        if hasattr(parts, "close"):  # as a server does, by PEP 3333
+            parts.close()
     return int(statuses[0].split()[0]), answer
 
 
