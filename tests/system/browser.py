@@ -8,6 +8,7 @@ import json
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,13 +111,23 @@ class Page:
                 self.complaints.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
 
 
+START = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3])
+os.dup2(read, 3)
+os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Become the browser with the pipes as 3 and 4, where it looks for them; a shell knows only numbers of one digit."""
+
+
 @contextmanager
 def browser(chromium: str, profile: Path) -> Iterator[Page]:
     """A page of a browser of its own, which ends with the block."""
     commands_read, commands_write = os.pipe()
     answers_read, answers_write = os.pipe()
-    shell = f'exec "$0" "$@" 3<&{commands_read} 4>&{answers_write}'
-    command = ["sh", "-c", shell, chromium, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"]
+    start = [sys.executable, "-c", START, str(commands_read), str(answers_write)]
+    command = [*start, chromium, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, pass_fds=(commands_read, answers_write), stderr=subprocess.DEVNULL)
     os.close(commands_read)
     os.close(answers_write)
