@@ -96,6 +96,7 @@ def test_the_dashboard_shows_a_finished_study_with_its_notes_and_artifacts_and_r
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(urllib.request.Request(f"{url}/api/studies/1", method="DELETE"))
         assert refused.value.code == 403
+        refused.value.close()
     assert json.loads(run_tuner("show", "--json", cwd=workplace).stdout) == shown
 
 
