@@ -17,6 +17,7 @@ import pytest
 
 from tests.system.browser import browser
 from tests.system.conftest import run_tuner
+from tuner.search.shown import artifact_path
 
 
 @contextmanager
@@ -117,7 +118,9 @@ def test_the_dashboard_shows_a_study_that_is_running(chromium: str, tmp_path: Pa
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with process("run", "--trials", "500", "--epochs", "9", "--workers", "1", cwd=tmp_path):
-        while not (tmp_path / "studies" / "digits-cnn" / "trial-00001.pt").exists():
+        deadline = time.monotonic() + 120
+        while not artifact_path(tmp_path / "studies" / "digits-cnn", 0, "curve").exists():
+            assert time.monotonic() < deadline, "trial 0 never ended"
             time.sleep(0.2)
         with (
             process("dashboard", "--port", str(port), cwd=tmp_path),
