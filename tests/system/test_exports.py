@@ -295,7 +295,9 @@ def confirm(folder: Path) -> int:
     test = evaluate(classifier_from(checkpoint), spec_of(folder))
     scored = replace(checkpoint, scores={"test_accuracy": test.accuracy})
     save_checkpoint(scored, confirmed_path(folder / "studies" / record.name))
-    record.save_confirmed({"number": checkpoint.origin["trial"], "delivered_test_accuracy": test.accuracy})
+    assert record.confirmed is not None
+    changes = {"number": checkpoint.origin["trial"], "delivered_test_accuracy": test.accuracy}
+    record.save_confirmed({**record.confirmed, **changes})
     return test.num_correct
 
 
