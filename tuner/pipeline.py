@@ -251,7 +251,7 @@ def _confirm(
 
 
 def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord]) -> bool:
-    """Whether there is a winner, and no confirmation yet that knew all these trials and whose file is there."""
+    """Whether there is a winner, and no confirmation yet that knew all these trials."""
     if best_trial(trials) is None:
         return False
     return record.confirmed is None or record.confirmed["num_trials"] != sum(trial.counts for trial in trials)

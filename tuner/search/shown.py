@@ -179,14 +179,18 @@ def study_note(
     return "\n\n".join(lines)
 
 
+BEATS_BASELINE = {
+    "yes": "it beats the first configuration",
+    "no": "it does not beat the first configuration",
+    "undecided": "whether it beats the first configuration is undecided",
+}
+"""The verdict of a confirmation in words, for every place that shows it."""
+
+
 def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
     """What the confirmation of a winner found, in two sentences."""
     low, high = confirmed["interval"]
-    beats = {
-        "yes": "It beats the first configuration",
-        "no": "It does not beat the first configuration",
-        "undecided": "Whether it beats the first configuration is undecided",
-    }[confirmed["beats_baseline"]]
+    beats = BEATS_BASELINE[confirmed["beats_baseline"]].capitalize()
     less, more = confirmed["difference_interval"]
     return (
         f"**Confirmed**: trial {confirmed['number']} has {confirmed['test_accuracy']:.2%} on the sealed test set "

@@ -28,6 +28,7 @@ from tuner.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from tuner.search.shown import BEATS_BASELINE
 from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -202,11 +203,7 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
 def verdict_lines(confirmed: Mapping[str, Any]) -> list[str]:
     """What a confirmation found, in words: the test accuracy, whether the winner beats the first configuration."""
     low, high = confirmed["interval"]
-    words = {
-        "yes": "it beats the first configuration",
-        "no": "it does not beat the first configuration",
-        "undecided": "whether it beats the first configuration is undecided",
-    }[confirmed["beats_baseline"]]
+    words = BEATS_BASELINE[confirmed["beats_baseline"]]
     less, more = confirmed["difference_interval"]
     seeds = len(confirmed["seeds"])
     against = (

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.architecture.cost import layer_cost, network_cost
+from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.coordinator import describe
 from tuner.search.disk import in_words
@@ -21,7 +22,6 @@ from tuner.training.candidate import Candidate
 
 def network_table(candidate: Candidate) -> RenderableType:
     """Every layer with its output shape, its arithmetic, parameters and FLOPs, and the recipe below."""
-    layers = trace(candidate.architecture)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")  # in a narrow terminal the layer alone is folded
     table.add_column("part", no_wrap=True)
     table.add_column("layer", overflow="fold", min_width=12)
@@ -29,23 +29,34 @@ def network_table(candidate: Candidate) -> RenderableType:
     table.add_column("arithmetic", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("FLOPs", justify="right", no_wrap=True)
-    table.add_row("input", "", shape_in_words(candidate.architecture.input_shape), "", "", "")
+    *rows, total = layer_rows(candidate.architecture)
+    for row in rows:
+        table.add_row(*row)
+    table.add_section()
+    table.add_row(*total)
+    return Group(table, Text(f"recipe   {recipe_in_words(candidate.recipe)}"))
+
+
+def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
+    """Part, layer, output, arithmetic, parameters and FLOPs: of the input, of every layer, and in all."""
+    layers = trace(architecture)
+    rows = [("input", "", shape_in_words(architecture.input_shape), "", "", "")]
     part = ""
     for layer in layers:
         cost = layer_cost(layer)
-        table.add_row(
-            layer.part if layer.part != part else "",
-            layer.source.removeprefix("nn."),
-            shape_in_words(layer.output_shape),
-            layer.arithmetic,
-            f"{cost.num_parameters:,}" if cost.num_parameters else "",
-            f"{cost.flops:,}" if cost.flops else "",
+        rows.append(
+            (
+                layer.part if layer.part != part else "",
+                layer.source.removeprefix("nn."),
+                shape_in_words(layer.output_shape),
+                layer.arithmetic,
+                f"{cost.num_parameters:,}" if cost.num_parameters else "",
+                f"{cost.flops:,}" if cost.flops else "",
+            )
         )
         part = layer.part
     total = network_cost(layers)
-    table.add_section()
-    table.add_row("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")
-    return Group(table, Text(f"recipe   {recipe_in_words(candidate.recipe)}"))
+    return [*rows, ("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")]
 
 
 def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_shown: int = 10) -> RenderableType:

@@ -12,7 +12,6 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from tuner import __version__
-from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError
 from tuner.search.coordinator import describe
@@ -24,7 +23,7 @@ from tuner.ui.report.drawing import network_drawing
 from tuner.ui.report.marks import Figure, scored
 from tuner.ui.report.mistakes import Judged, Mistake, judge
 from tuner.ui.report.verdict import facts, verdict
-from tuner.ui.tables import shape_in_words
+from tuner.ui.tables import layer_rows
 
 HERE = Path(__file__).parent
 DEFAULT_HEIGHT = 380
@@ -125,32 +124,14 @@ def _search_sections(
 
 
 def _winner_section(winner: TrialRecord) -> str:
-    layers = trace(winner.candidate.architecture)
-    total = network_cost(layers)
-    rows, part = [], ""
-    for layer in layers:
-        cost = layer_cost(layer)
-        cells = [
-            layer.part if layer.part != part else "",
-            layer.source.removeprefix("nn."),
-            shape_in_words(layer.output_shape),
-            layer.arithmetic,
-            f"{cost.num_parameters:,}" if cost.num_parameters else "",
-            f"{cost.flops:,}" if cost.flops else "",
-        ]
-        part = layer.part
-        rows.append(_row("td", cells))
+    *rows, total = (_row("td", row) for row in layer_rows(winner.candidate.architecture))
     head = _row("th", ["part", "layer", "output", "arithmetic", "parameters", "FLOPs"])
-    end = _row("td", ["total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}"])
-    first = _row("td", ["input", "", shape_in_words(winner.candidate.architecture.input_shape), "", "", ""])
-    table = (
-        f"<table class='layers'><thead>{head}</thead><tbody>{first}{''.join(rows)}</tbody><tfoot>{end}</tfoot></table>"
-    )
+    table = f"<table class='layers'><thead>{head}</thead><tbody>{''.join(rows)}</tbody><tfoot>{total}</tfoot></table>"
     return _section(
         f"The winner: trial {winner.number}",
         f'<p class="caption"><code>{escape(describe(winner.candidate))}</code></p>',
         f'<p class="caption">Trained with {escape(recipe_in_words(winner.candidate.recipe))}.</p>',
-        f'<div class="scroll card" tabindex="0">{network_drawing(layers)}</div>',
+        f'<div class="scroll card" tabindex="0">{network_drawing(trace(winner.candidate.architecture))}</div>',
         f'<div class="scroll card" tabindex="0">{table}</div>',
     )
 

@@ -8,13 +8,8 @@ from html import escape
 from typing import Any
 
 from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.shown import BEATS_BASELINE
 from tuner.search.summary import StudySummary
-
-WORDS = {
-    "yes": "It beats the first configuration tried.",
-    "no": "It does not beat the first configuration tried.",
-    "undecided": "Whether it beats the first configuration tried is undecided.",
-}
 
 
 def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRecord]) -> str:
@@ -72,7 +67,8 @@ def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
 def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
     low, high = found["interval"]
     less, more = found["difference_interval"]
-    seeds = len(found["seeds"]) if isinstance(found["seeds"], list) else found["seeds"]
+    seeds = len(found["seeds"])
+    beats = BEATS_BASELINE[found["beats_baseline"]].capitalize()
     winner = summary.winner
     tiles = {
         "test accuracy": (
@@ -97,7 +93,7 @@ def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
     return (
         f"<h1>Trial {found['number']} scores <strong>{found['test_accuracy']:.2%}</strong> on images that no part of "
         f"the search has seen.</h1>"
-        f'<p class="lead {escape(found["beats_baseline"])}">{WORDS[found["beats_baseline"]]}</p>'
+        f'<p class="lead {escape(found["beats_baseline"])}">{beats}.</p>'
         f"{_tiles(tiles)}{_interval(found['difference'], less, more)}{_candidates(found)}"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
