@@ -14,8 +14,9 @@ from tests.search.rehearsal import EPOCHS, Rehearsal, ends_with, rehearse
 from tuner.data.dataset import ImageDataset
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
-from tuner.deliver.confirm import Confirmed, ConfirmEvent, ConfirmPlan, ConfirmProgress, ConfirmStarted, confirm
+from tuner.deliver.confirm import Confirmed, ConfirmEvent, ConfirmPlan, ConfirmStarted, confirm
 from tuner.deliver.predict import normalise
+from tuner.deliver.race import ConfirmProgress
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, confirm_events, existing_storage, load_summary, run, run_events
 from tuner.search.events import SearchEnded

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import isfinite, sqrt
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -21,25 +20,28 @@ import torch
 
 from tuner.data.dataset import ImageDataset
 from tuner.deliver.intervals import Interval, accuracy_interval, difference_interval
+from tuner.deliver.race import (
+    ConfirmProgress,
+    Contender,
+    contender_from,
+    race,
+    train_finalists,
+    training_seed,
+    weights_path,
+)
 from tuner.deliver.scoring import Score, score_checkpoint
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import TrainingEnded, TrialTask, confirmed_path
-from tuner.training.candidate import Candidate
+from tuner.search.runner import confirmed_path
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
-from tuner.training.loop import EpochResult
-from tuner.training.seeds import derive_seed
 
 NUM_CANDIDATES = NUM_SEEDS = 3
 TIME_SHARE = 1 / 3
 """Of the whole run's time that a confirmation takes at most, unless it is asked for in full."""
 MORE_IMAGES = 1.25
 """Images of train and validation together, over those of train alone, in the default split."""
-CLEARLY = 2.0
-"""A candidate is clearly behind when its mean lacks so many standard errors of the difference from the best mean's."""
 FOLDER = ".confirm"
-WAIT_SECONDS = 0.5
 
 Verdict = Literal["yes", "no", "undecided"]
 
@@ -88,15 +90,6 @@ class ConfirmStarted:
 
 
 @dataclass(frozen=True)
-class ConfirmProgress:
-    """`done` of `total` trainings are over; `what` is the one that has just ended."""
-
-    what: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
 class Confirmed:
     """The confirmation is in the study, and the winner's checkpoint in its place."""
 
@@ -114,25 +107,6 @@ class ConfirmPlan:
     num_candidates: int = NUM_CANDIDATES
     num_seeds: int = NUM_SEEDS
     seconds: float = float("inf")
-
-
-@dataclass
-class _Contender:
-    """A trial that is trained again. `accuracies`: by seed, of the fresh splits."""
-
-    trial: TrialRecord
-    candidate: Candidate
-    accuracies: dict[int, float] = field(default_factory=dict)
-    dropped: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """That one training of it took in the search, for its epochs here."""
-        return self.trial.seconds / max(1, len(self.trial.curve)) * self.candidate.recipe.epochs
-
-    @property
-    def mean(self) -> float:
-        return mean(self.accuracies.values()) if self.accuracies else -1.0
 
 
 def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
@@ -164,9 +138,9 @@ def confirm(
         raise StudyError(
             f"study {record.name!r} has no complete trial, so no winner to confirm: go on with `tuner run`"
         )
-    baseline = _contender(_first(trials))
+    baseline = contender_from(_first(trials))
     num_candidates, num_seeds, notes = _affordable(ranked, baseline, plan, num_runners=executor.num_runners)
-    contenders = [_contender(trial) for trial in ranked[:num_candidates]]
+    contenders = [contender_from(trial) for trial in ranked[:num_candidates]]
     if all(one.trial.number != baseline.trial.number for one in contenders):
         contenders.append(baseline)
     baseline = next(one for one in contenders if one.trial.number == baseline.trial.number)
@@ -175,7 +149,7 @@ def confirm(
     temporary = folder / FOLDER
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        yield from _race(contenders, executor, num_seeds=num_seeds, seed=seed, num_validation=num_validation)
+        yield from race(contenders, executor, num_seeds=num_seeds, seed=seed, num_validation=num_validation)
         winner = max(contenders, key=lambda one: (one.mean, -one.trial.number))
         if winner.mean < 0:
             raise StudyError(f"study {record.name!r}: no candidate could be trained again, so there is no winner")
@@ -183,13 +157,16 @@ def confirm(
         num_final = _seeds_left(finalists, plan, num_seeds, spent=clock() - started, num_runners=executor.num_runners)
         if num_final < num_seeds:
             notes.append(f"{num_final} of {num_seeds} seeds were scored on the test set, for want of time")
-        yield from _train_finalists(finalists, executor, temporary, num_seeds=num_final, seed=seed)
+        yield from train_finalists(finalists, executor, temporary, num_seeds=num_final, seed=seed)
 
         test_set = load_test_set()
         scores = {
             one.trial.number: [
                 score_checkpoint(
-                    load_checkpoint(_path(temporary, one, number)), test_set, device=device, memory_bytes=memory_bytes
+                    load_checkpoint(weights_path(temporary, one, number)),
+                    test_set,
+                    device=device,
+                    memory_bytes=memory_bytes,
                 )
                 for number in range(num_final)
             ]
@@ -200,13 +177,13 @@ def confirm(
             baseline,
             contenders,
             scores,
-            seeds=[_training_seed(seed, number) for number in range(num_final)],
+            seeds=[training_seed(seed, number) for number in range(num_final)],
             num_trials=sum(trial.counts for trial in trials),
             seconds=clock() - started,
             notes=notes,
         )
         delivered = scores[winner.trial.number][0]
-        checkpoint = load_checkpoint(_path(temporary, winner, 0))
+        checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
         own = {"test_accuracy": delivered.accuracy, "test_loss": delivered.loss}
         save_checkpoint(replace(checkpoint, scores=own), confirmed_path(folder))
         record.save_confirmed(confirmation.to_json())
@@ -225,14 +202,8 @@ def _first(trials: Sequence[TrialRecord]) -> TrialRecord:
     return next(trial for trial in trials if trial.counts and trial.outcome in ("complete", "pruned"))
 
 
-def _contender(trial: TrialRecord) -> _Contender:
-    """The trial with as many epochs as were best in the search, which its schedule then spans."""
-    recipe = replace(trial.candidate.recipe, epochs=trial.best_epoch or 1)
-    return _Contender(trial, replace(trial.candidate, recipe=recipe))
-
-
 def _affordable(
-    ranked: Sequence[TrialRecord], baseline: _Contender, plan: ConfirmPlan, *, num_runners: int
+    ranked: Sequence[TrialRecord], baseline: Contender, plan: ConfirmPlan, *, num_runners: int
 ) -> tuple[int, int, list[str]]:
     """The most candidates and seeds whose trainings fit into the time, at the pace of the search; never none.
 
@@ -242,12 +213,12 @@ def _affordable(
     forms = [(candidates, seeds) for seeds in range(plan.num_seeds, 0, -1) for candidates in range(most, 0, -1)]
     forms.sort(key=lambda form: (min(form[1], 2), form[0] * form[1], form[1]), reverse=True)
     for num_candidates, num_seeds in forms:
-        contenders = {trial.number: _contender(trial) for trial in ranked[:num_candidates]}
+        contenders = {trial.number: contender_from(trial) for trial in ranked[:num_candidates]}
         longest = max(one.seconds for one in contenders.values())
         contenders.setdefault(baseline.trial.number, baseline)
-        race = sum(one.seconds for one in contenders.values())
+        again = sum(one.seconds for one in contenders.values())
         final = MORE_IMAGES * (longest + baseline.seconds)
-        if num_seeds * (race + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
+        if num_seeds * (again + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
             break
     if (num_candidates, num_seeds) == (most, plan.num_seeds):
         return num_candidates, num_seeds, []
@@ -259,111 +230,17 @@ def _affordable(
 
 
 def _seeds_left(
-    finalists: Sequence[_Contender], plan: ConfirmPlan, num_seeds: int, *, spent: float, num_runners: int
+    finalists: Sequence[Contender], plan: ConfirmPlan, num_seeds: int, *, spent: float, num_runners: int
 ) -> int:
     """How many seeds the time that is left allows in part (b); at least one."""
     each = MORE_IMAGES * sum(one.seconds for one in finalists) / num_runners
     return next((n for n in range(num_seeds, 1, -1) if spent + n * each <= plan.seconds), 1)
 
 
-def _race(
-    contenders: Sequence[_Contender], executor: Executor, *, num_seeds: int, seed: int, num_validation: int
-) -> Iterator[ConfirmProgress]:
-    """Part (a): a seed after another for all contenders; who is clearly behind is dropped."""
-    total, done = num_seeds * len(contenders), 0
-    for number in range(num_seeds):
-        racing = {one.trial.number: one for one in contenders if not one.dropped}
-        if number and len(racing) == 1:
-            break
-        tasks = [
-            TrialTask(
-                one.trial.number,
-                one.candidate,
-                _training_seed(seed, number),
-                split="fresh",
-                split_seed=derive_seed(seed, "confirm split", number),
-            )
-            for one in racing.values()
-        ]
-        for task, end in _train_all(tasks, executor):
-            one, done = racing[task.number], done + 1
-            if isinstance(end, EpochResult) and isfinite(end.validation_accuracy):
-                one.accuracies[number] = end.validation_accuracy
-                yield ConfirmProgress(
-                    f"trial {task.number}, seed {number + 1}: {end.validation_accuracy:.2%}", done, total
-                )
-            else:
-                one.dropped = f"seed {number + 1}: {end.reason if isinstance(end, TrainingEnded) else 'no score'}"
-                one.accuracies.clear()
-                yield ConfirmProgress(f"trial {task.number}, {one.dropped}", done, total)
-        if number + 1 < num_seeds:
-            _drop_the_clearly_behind(racing.values(), num_validation=num_validation)
-
-
-def _drop_the_clearly_behind(racing: Iterator[_Contender] | Any, *, num_validation: int) -> None:
-    trained = [one for one in racing if not one.dropped]
-    if not trained:
-        return
-    best = max(one.mean for one in trained)
-    for one in trained:
-        num_images = num_validation * len(one.accuracies)
-        error = sqrt((best * (1 - best) + one.mean * (1 - one.mean)) / num_images)
-        if best - one.mean > CLEARLY * error:
-            one.dropped = f"clearly behind after {len(one.accuracies)} of the seeds"
-
-
-def _train_finalists(
-    finalists: Sequence[_Contender], executor: Executor, folder: Path, *, num_seeds: int, seed: int
-) -> Iterator[ConfirmProgress]:
-    """Part (b): on train and validation together; the weights are left in the folder. Raises StudyError."""
-    tasks = [
-        TrialTask(
-            one.trial.number,
-            one.candidate,
-            _training_seed(seed, number),
-            split="none",
-            save_to=_path(folder, one, number),
-        )
-        for number in range(num_seeds)
-        for one in finalists
-    ]
-    for done, (task, end) in enumerate(_train_all(tasks, executor), start=1):
-        if isinstance(end, TrainingEnded):
-            raise StudyError(f"trial {task.number} could not be trained on all images: {end.kind} {end.reason}")
-        yield ConfirmProgress(f"trial {task.number} on train and validation together", done, len(tasks))
-
-
-def _train_all(
-    tasks: Sequence[TrialTask], executor: Executor
-) -> Iterator[tuple[TrialTask, EpochResult | TrainingEnded]]:
-    """Every task on some runner; each with its last epoch, or with what went wrong."""
-    waiting = list(tasks)
-    running: dict[int, tuple[TrialTask, EpochResult | None]] = {}
-    try:
-        while waiting or running:
-            for runner in range(executor.num_runners):
-                if waiting and runner not in running:
-                    running[runner] = (waiting.pop(0), None)
-                    executor.start(runner, running[runner][0])
-            for runner, answer in executor.answers(WAIT_SECONDS):
-                if runner not in running:
-                    continue
-                task, last = running[runner]
-                if isinstance(answer, EpochResult):
-                    running[runner] = (task, answer)
-                    executor.next_epoch(runner)
-                    continue
-                del running[runner]
-                yield task, last if answer.kind == "finished" and last is not None else answer
-    finally:
-        for runner in running:
-            executor.stop(runner)
-
-
 def _conclude(
-    winner: _Contender,
-    baseline: _Contender,
-    contenders: Sequence[_Contender],
+    winner: Contender,
+    baseline: Contender,
+    contenders: Sequence[Contender],
     scores: Mapping[int, Sequence[Score]],
     *,
     seeds: list[int],
@@ -409,11 +286,3 @@ def _conclude(
         seconds=seconds,
         notes=notes,
     )
-
-
-def _training_seed(seed: int, number: int) -> int:
-    return derive_seed(seed, "confirm training", number)
-
-
-def _path(folder: Path, one: _Contender, number: int) -> Path:
-    return folder / f"trial-{one.trial.number:05}-seed-{number}.pt"

@@ -17,7 +17,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tuner.data.dataset import Report
-from tuner.deliver.confirm import ConfirmProgress, ConfirmStarted
+from tuner.deliver.confirm import ConfirmStarted
+from tuner.deliver.race import ConfirmProgress
 from tuner.pipeline import DataReady, RunEvent
 from tuner.search.coordinator import describe
 from tuner.search.events import (
