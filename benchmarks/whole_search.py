@@ -37,6 +37,7 @@ def measure(data_dir: Path, *, num_trials: int, epochs: int, patience: float, sa
             studies=Path(folder),
             trials=num_trials,
             epochs=epochs,
+            confirm="no",
         )
         seconds_ours, best_ours, first_ours = run_ours(options, say)
         seconds_textbook, best_textbook, first_textbook, finished = run_textbook(
