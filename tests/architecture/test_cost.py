@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.strategies import architectures
 from tuner.architecture import shapes
-from tuner.architecture.cost import Cost, layer_cost, network_cost
+from tuner.architecture.cost import FLOPS_OF_AN_ACTIVATION, Cost, layer_cost, network_cost
 from tuner.architecture.factory import build_model
 from tuner.architecture.shapes import Layer
 from tuner.architecture.spec import Architecture
@@ -73,3 +73,7 @@ def test_the_cost_of_one_layer_by_hand(layer: Layer, cost: Cost) -> None:
 def test_the_memory_of_a_training_step_by_hand() -> None:
     # Four numbers a parameter, three an activation and image, four bytes each.
     assert Cost(100, 7, 0, 50).training_bytes(2) == 4 * (4 * 100 + 3 * 2 * 50)
+
+
+def test_work_grows_with_what_a_network_multiplies_and_with_what_it_writes() -> None:
+    assert Cost(1, 1, 1_000, 10).work == 1_000 + 10 * FLOPS_OF_AN_ACTIVATION

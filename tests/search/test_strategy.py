@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
 from tuner.architecture.spec import InputSpec
-from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, NUM_RANDOM, Strategy, rungs
+from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, NUM_RANDOM, NUM_THRIFTY, Strategy, rungs
 from tuner.space.sampling import Params, distributions, first_params, suggest
 
 DIGITS = InputSpec(1, 8, 8, 10)
@@ -140,6 +140,37 @@ def test_the_sampler_learns_to_propose_what_scores_well() -> None:
         rates.append(trial.params["head_dropout"])
         strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
     assert sum(rates[-20:]) / 20 < 0.5 * sum(rates[:NUM_RANDOM]) / NUM_RANDOM
+
+
+def dearness(params: Mapping[str, Any]) -> float:
+    """A cost that has nothing to do with the score."""
+    return float(params["block1_out_channels"] * params["num_blocks"])
+
+
+@pytest.mark.parametrize("numbers", [range(NUM_RANDOM), range(NUM_RANDOM, NUM_THRIFTY)], ids=["random draws", "TPE"])
+def test_what_is_cheap_is_proposed_before_what_is_dear(numbers: range) -> None:
+    costs = {}
+    for cost in (None, dearness):
+        strategy = Strategy(distributions(CNN), seed=0, epochs=5, cost=cost)
+        costs[cost] = []
+        for number in range(numbers.stop):
+            trial = strategy.propose(number)
+            suggest(trial, CNN, DIGITS, epochs=5)
+            costs[cost].append(dearness(trial.params))
+            strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
+    mean_cost = {cost: sum(found[number] for number in numbers) / len(numbers) for cost, found in costs.items()}
+    assert mean_cost[dearness] < 0.7 * mean_cost[None]
+
+
+def test_the_sampler_learns_to_propose_what_scores_well_though_it_is_dear() -> None:
+    strategy = Strategy(distributions(CNN), seed=0, epochs=5, cost=lambda params: 1 - params["head_dropout"])
+    rates = []
+    for number in range(60):
+        trial = strategy.propose(number)
+        suggest(trial, CNN, DIGITS, epochs=5)
+        rates.append(trial.params["head_dropout"])
+        strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
+    assert sum(rates[-20:]) / 20 < 0.7 * sum(rates[:NUM_RANDOM]) / NUM_RANDOM
 
 
 def after(*curves: Mapping[int, float], epochs: int = 20) -> Strategy:

@@ -9,6 +9,11 @@ from math import prod
 from tuner.architecture.shapes import Layer
 
 FLOAT_BYTES = 4
+FLOPS_OF_AN_ACTIVATION = 300
+"""What it costs to write, normalize, activate and drop one number and to go back over it, in FLOPs of the forward pass.
+
+A rule of thumb, for comparing networks before either is trained; the faster a machine multiplies, the more it is.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,11 @@ class Cost:
             self.flops + other.flops,
             self.activations + other.activations,
         )
+
+    @property
+    def work(self) -> int:
+        """What training takes for one image, in FLOPs of the forward pass; small networks wait for memory as well."""
+        return self.flops + FLOPS_OF_AN_ACTIVATION * self.activations
 
     def training_bytes(self, batch_size: int) -> int:
         """Upper estimate of a training step's memory in bytes, fp32.

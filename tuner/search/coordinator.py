@@ -32,7 +32,7 @@ from tuner.search.record import StudyRecord
 from tuner.search.runner import TrialTask, checkpoint_path, training_seed
 from tuner.search.shown import MAX_NOTES, Shown, artifact_path, save_artifacts, trial_note
 from tuner.search.strategy import Strategy
-from tuner.space.sampling import Params, distributions, first_params, suggest
+from tuner.space.sampling import Params, candidate_from, distributions, first_params, suggest
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
 from tuner.training.loop import Confusion, EpochResult
@@ -99,7 +99,7 @@ class _Search:
     def __init__(self, record: StudyRecord, plan: SearchPlan, executor: Executor, clock: Callable[[], float]) -> None:
         self._record, self._plan, self._executor, self._clock = record, plan, executor, clock
         self._distributions: dict[str, BaseDistribution] = distributions(plan.space)
-        self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs)
+        self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs, cost=self._work)
         self._first: list[Params] = first_params(plan.space)
         self._running: dict[int, _Running] = {}
         self._unfinished: list[_Running] = []
@@ -221,6 +221,11 @@ class _Search:
         else:
             self._curves_by_fingerprint[candidate.fingerprint] = (number, running.curve, TrialState.RUNNING)
             self._start(runner, running)
+
+    def _work(self, params: Params) -> float:
+        plan = self._plan
+        candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
+        return network_cost(trace(candidate.architecture)).work
 
     def _start(self, runner: int, running: _Running) -> None:
         seed = training_seed(self._plan.seed, running.candidate)
@@ -386,7 +391,10 @@ class _Search:
 
 
 def describe(candidate: Candidate) -> str:
-    """A resolved network in one line: `32 k3 bn relu max2 d0.05 | 64 ... | flatten 128 relu d0.2 10`."""
+    """A resolved network in one line: `32 k3 bn relu max3s2 d0.05 | 64 ... | flatten 128 relu d0.2 10`.
+
+    A stride is shown where it is not the usual one: of a convolution, 1; of a pooling, its window.
+    """
     parts = []
     for block in candidate.architecture.blocks:
         words = [str(block.out_channels), f"k{block.kernel_size}"]
@@ -394,7 +402,9 @@ def describe(candidate: Candidate) -> str:
         words += ["valid"] if block.padding == "valid" else []
         words += ["bn"] if block.normalization == "batch" else []
         words.append(block.activation)
-        words += [f"{block.pooling}{block.pool_size}"] if block.pooling != "none" else []
+        if block.pooling != "none":
+            stride = f"s{block.pool_stride}" if block.pool_stride != block.pool_size else ""
+            words.append(f"{block.pooling}{block.pool_size}{stride}")
         words += [f"d{block.dropout:.2g}"] if block.dropout else []
         parts.append(" ".join(words))
     head = candidate.architecture.head

@@ -31,7 +31,12 @@ def suggest(trial: BaseTrial, space: SearchSpace, input_spec: InputSpec, *, epoc
 
 def random_params(space: SearchSpace, generator: random.Random) -> Params:
     """Parameters drawn uniformly (log-uniformly where the range says so), without a study."""
-    return {name: _draw(dist, generator) for name, dist in distributions(space).items()}
+    return draw(distributions(space), generator)
+
+
+def draw(ranges: Mapping[str, BaseDistribution], generator: random.Random) -> Params:
+    """A value of every distribution, drawn as `random_params` draws them."""
+    return {name: _draw(one, generator) for name, one in ranges.items()}
 
 
 def first_params(space: SearchSpace, *, origin: str = "") -> list[Params]:
