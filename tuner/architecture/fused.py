@@ -59,6 +59,11 @@ class _Plan:
     pools_early: bool
     byte_dropout: bool
 
+    @property
+    def averages_pairs(self) -> bool:
+        """Whether it averages 2x2 windows that touch, for which there is a faster way."""
+        return self.pool is nn.AvgPool2d and (self.pool_size, self.pool_stride) == (2, 2)
+
 
 class FusedBlock:
     """A block's modules, which keep the weights, as one autograd node for training in channels_last."""
@@ -97,16 +102,12 @@ class FusedBlock:
 
 
 def can_fuse(modules: Sequence[nn.Module]) -> bool:
-    """Whether a block's modules are of the kind that FusedBlock computes: any plain block, averaged 2x2 if at all."""
+    """Whether a block's modules are of the kind that FusedBlock computes: any plain block."""
     if not isinstance(modules[0], nn.Conv2d) or isinstance(modules[0].padding, str):
         return False
-    known = (nn.BatchNorm2d, nn.Dropout, nn.MaxPool2d, *ACTIVATIONS)
-    for module in modules[1:]:
-        if isinstance(module, nn.AvgPool2d):
-            if (module.kernel_size, module.stride) != (2, 2):
-                return False
-        elif not isinstance(module, known):
-            return False
+    known = (nn.BatchNorm2d, nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, *ACTIVATIONS)
+    if not all(isinstance(module, known) for module in modules[1:]):
+        return False
     dropouts = [module.p for module in modules if isinstance(module, nn.Dropout)]
     return all(1 / 256 <= rate <= 255 / 256 for rate in dropouts)
 
@@ -135,8 +136,10 @@ class _Block(torch.autograd.Function):
         scale = 1.0
         if plan.pool is nn.MaxPool2d and not plan.pools_early:
             out_NChw = _max_pool(ctx, out_NChw)
-        elif plan.pool is nn.AvgPool2d:
+        elif plan.averages_pairs:
             out_NChw, scale = sum_pool(nhwc(out_NChw)).permute(0, 3, 1, 2), 0.25
+        elif plan.pool is nn.AvgPool2d:
+            out_NChw = aten.avg_pool2d(out_NChw, [plan.pool_size] * 2, [plan.pool_stride] * 2)
         ctx.mask, ctx.scale = None, scale
         if plan.dropout:
             ctx.mask = _dropout_mask(plan, out_NChw, scale=scale)
@@ -154,8 +157,12 @@ class _Block(torch.autograd.Function):
             grad = grad * ctx.mask
         elif ctx.scale != 1:
             grad = grad * ctx.scale
-        if plan.pool is nn.AvgPool2d:
+        if plan.averages_pairs:
             grad = sum_pool_backward(nhwc(grad), nhwc(ctx.after).shape).permute(0, 3, 1, 2)
+        elif plan.pool is nn.AvgPool2d:
+            size, stride = [plan.pool_size] * 2, [plan.pool_stride] * 2
+            grad = aten.avg_pool2d_backward(grad, ctx.after, size, stride, [0, 0], False, True, None)
+            grad = grad.contiguous(memory_format=torch.channels_last)
         elif plan.pool is nn.MaxPool2d and not plan.pools_early:
             grad = _max_pool_backward(ctx, grad)
         grad = ACTIVATIONS[plan.activation][1](grad, ctx.before, ctx.after)
