@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,12 +20,12 @@ from torch.nn import functional
 
 from tuner.architecture.layers import (
     dropout_mask,
-    elu,
+    elu_,
     keep_of_256_from,
     nhwc,
     sum_pool,
     sum_pool_backward,
-    tanh,
+    tanh_,
 )
 
 aten = torch.ops.aten
@@ -32,15 +33,18 @@ Values = Callable[[Tensor], Tensor]
 Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 ACTIVATIONS: dict[type[nn.Module], tuple[Values, Gradient]] = {
-    nn.ReLU: (torch.relu, lambda grad, x, y: aten.threshold_backward(grad, y, 0)),
-    nn.LeakyReLU: (functional.leaky_relu, lambda grad, x, y: aten.leaky_relu_backward(grad, y, 0.01, True)),
-    nn.ELU: (elu, lambda grad, x, y: aten.elu_backward(grad, 1.0, 1.0, 1.0, True, y)),
-    nn.GELU: (functional.gelu, lambda grad, x, y: aten.gelu_backward(grad, x)),
-    nn.SiLU: (functional.silu, lambda grad, x, y: aten.silu_backward(grad, x)),
-    nn.Tanh: (tanh, lambda grad, x, y: aten.tanh_backward(grad, y)),
-    nn.Sigmoid: (torch.sigmoid, lambda grad, x, y: aten.sigmoid_backward(grad, y)),
+    nn.ReLU: (torch.relu_, lambda grad, x, y: aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)),
+    nn.LeakyReLU: (
+        partial(functional.leaky_relu_, negative_slope=0.01),
+        lambda grad, x, y: aten.leaky_relu_backward.grad_input(grad, y, 0.01, True, grad_input=grad),
+    ),
+    nn.ELU: (elu_, lambda grad, x, y: aten.elu_backward.grad_input(grad, 1.0, 1.0, 1.0, True, y, grad_input=grad)),
+    nn.GELU: (functional.gelu, lambda grad, x, y: aten.gelu_backward.grad_input(grad, x, grad_input=grad)),
+    nn.SiLU: (functional.silu, lambda grad, x, y: aten.silu_backward.grad_input(grad, x, grad_input=grad)),
+    nn.Tanh: (tanh_, lambda grad, x, y: aten.tanh_backward.grad_input(grad, y, grad_input=grad)),
+    nn.Sigmoid: (torch.sigmoid_, lambda grad, x, y: aten.sigmoid_backward.grad_input(grad, y, grad_input=grad)),
 }
-"""For each activation: its values from x, and its gradient from (gradient of y, x, y)."""
+"""For each activation: its values from x, in x's place unless it dips; its gradient from that of y, in its place."""
 DIPPING = (nn.GELU, nn.SiLU)
 """Activations that fall before they rise: they do not commute with the maximum."""
 
@@ -132,7 +136,7 @@ class _Block(torch.autograd.Function):
             z_NCHW = _max_pool(ctx, z_NCHW)
         ctx.before = z_NCHW
         out_NChw: Tensor
-        ctx.after = out_NChw = ACTIVATIONS[plan.activation][0](z_NCHW)
+        ctx.after = kept = out_NChw = ACTIVATIONS[plan.activation][0](z_NCHW)
         scale = 1.0
         if plan.pool is nn.MaxPool2d and not plan.pools_early:
             out_NChw = _max_pool(ctx, out_NChw)
@@ -143,9 +147,9 @@ class _Block(torch.autograd.Function):
         ctx.mask, ctx.scale = None, scale
         if plan.dropout:
             ctx.mask = _dropout_mask(plan, out_NChw, scale=scale)
-            out_NChw = out_NChw * ctx.mask
+            out_NChw = out_NChw * ctx.mask if kept is out_NChw else out_NChw.mul_(ctx.mask)
         elif scale != 1:
-            out_NChw = out_NChw * scale
+            out_NChw = out_NChw.mul_(scale)
         return out_NChw
 
     @staticmethod
@@ -154,9 +158,9 @@ class _Block(torch.autograd.Function):
         plan: _Plan = ctx.plan
         grad = grad.contiguous(memory_format=torch.channels_last)
         if ctx.mask is not None:
-            grad = grad * ctx.mask
+            grad = grad.mul_(ctx.mask)
         elif ctx.scale != 1:
-            grad = grad * ctx.scale
+            grad = grad.mul_(ctx.scale)
         if plan.averages_pairs:
             grad = sum_pool_backward(nhwc(grad), nhwc(ctx.after).shape).permute(0, 3, 1, 2)
         elif plan.pool is nn.AvgPool2d:

@@ -101,14 +101,14 @@ PIECE = 2**17
 """Values that an elementwise function of several steps takes at once: its temporaries then stay in a core's cache."""
 
 
-def tanh(x: Tensor) -> Tensor:
-    """2 sigmoid(2x) - 1 in fp32: torch's sigmoid is vectorised where its tanh calls a slower library."""
-    return _piecewise(_tanh, x)
+def tanh_(x: Tensor) -> Tensor:
+    """2 sigmoid(2x) - 1 in fp32, in place: torch's sigmoid is vectorised where its tanh calls a slower library."""
+    return _piecewise_(_tanh, x)
 
 
-def elu(x: Tensor) -> Tensor:
-    """max(x, 2^(min(x, 0) / ln 2) - 1) in fp32: exp2 is vectorised where exp calls a slower library."""
-    return _piecewise(_elu, x)
+def elu_(x: Tensor) -> Tensor:
+    """max(x, 2^(min(x, 0) / ln 2) - 1) in fp32, in place: exp2 is vectorised where exp calls a slower library."""
+    return _piecewise_(_elu, x)
 
 
 def _tanh(x: Tensor) -> Tensor:
@@ -120,15 +120,11 @@ def _elu(x: Tensor) -> Tensor:
     return torch.maximum(x32, x32.clamp_max(0).mul_(1 / math.log(2)).exp2_().sub_(1))
 
 
-def _piecewise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """An elementwise function of a dense tensor, a piece after another, in the dtype and layout of the tensor."""
-    if x.numel() <= PIECE:
-        return function(x).to(x.dtype)
-    out = torch.empty_like(x)
-    flat, out_flat = (one.as_strided((one.numel(),), (1,)) for one in (x, out))
-    for piece, out_piece in zip(torch.split(flat, PIECE), torch.split(out_flat, PIECE), strict=True):
-        out_piece.copy_(function(piece))
-    return out
+def _piecewise_(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """An elementwise function over a dense tensor, a piece after another, in its dtype and layout."""
+    for piece in torch.split(x.as_strided((x.numel(),), (1,)), PIECE):
+        piece.copy_(function(piece))
+    return x
 
 
 class BatchNorm2d(nn.BatchNorm2d):
