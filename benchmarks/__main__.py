@@ -1,4 +1,4 @@
-"""`python -m benchmarks throughput|search|overhead`."""
+"""`python -m benchmarks throughput|search|overhead|start`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,18 @@ def overhead(
     from benchmarks.overhead import measure
 
     result = measure(trials, say=lambda line: say(line, as_json))
+    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
+
+
+@app.command()
+def start(
+    runs: Annotated[int, typer.Option(help="Of each kind; their median counts.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds from `tuner run` on digits to its first epoch, with and without the measurement of the engine."""
+    from benchmarks.start import measure
+
+    result = measure(runs, say=lambda line: say(line, as_json))
     typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
 
 

@@ -17,7 +17,7 @@ from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.hardware import device_name, num_cores
 from tuner.pipeline import RunOptions, input_spec_of, run_events
-from tuner.search.events import EpochFinished, SearchEnded, TrialEnded
+from tuner.search.events import EpochFinished, SearchEnded, SearchStarted, TrialEnded
 from tuner.space.sampling import suggest
 from tuner.space.schema import load_space
 
@@ -39,7 +39,7 @@ def measure(data_dir: Path, *, num_trials: int, epochs: int, patience: float, sa
             epochs=epochs,
             confirm="no",
         )
-        seconds_ours, best_ours, first_ours = run_ours(options, say)
+        seconds_ours, best_ours, first_ours, coordinator_share = run_ours(options, say)
         seconds_textbook, best_textbook, first_textbook, finished = run_textbook(
             options, limit=patience * seconds_ours, say=say
         )
@@ -51,17 +51,24 @@ def measure(data_dir: Path, *, num_trials: int, epochs: int, patience: float, sa
         "textbook_finished": finished,
         "best_textbook": best_textbook,
         "first_textbook": first_textbook,
+        "coordinator_share": coordinator_share,
         "ratio_seconds": seconds_textbook / seconds_ours,
         "ratio_first": first_textbook / first_ours if first_textbook and first_ours else None,
     }
 
 
-def run_ours(options: RunOptions, say: Say) -> tuple[float, float, float | None]:
-    """Seconds, best accuracy of a complete trial, and seconds until any trial reached the goal."""
+def run_ours(options: RunOptions, say: Say) -> tuple[float, float, float | None, float]:
+    """Seconds, best accuracy of a complete trial, and seconds until any trial reached the goal.
+
+    Last, what this process takes while its runners train, as a share of a core.
+    """
     started, best, first, seconds = time.perf_counter(), 0.0, None, 0.0
+    began = (0.0, 0.0)
     with closing(run_events(options)) as events:
         for event in events:
             elapsed = time.perf_counter() - started
+            if isinstance(event, SearchStarted):
+                began = (time.perf_counter(), time.process_time())
             if isinstance(event, EpochFinished) and event.result.validation_accuracy >= GOAL and first is None:
                 first = elapsed
             if isinstance(event, TrialEnded):
@@ -70,7 +77,8 @@ def run_ours(options: RunOptions, say: Say) -> tuple[float, float, float | None]
                 say(f"ours {elapsed:6.0f} s  trial {event.number} {event.outcome} {accuracy:.2%}")
             if isinstance(event, SearchEnded):
                 seconds = elapsed
-    return seconds, best, first
+    share = (time.process_time() - began[1]) / (time.perf_counter() - began[0])
+    return seconds, best, first, share
 
 
 def run_textbook(options: RunOptions, *, limit: float, say: Say) -> tuple[float, float, float | None, bool]:

@@ -240,7 +240,7 @@ def typical_architecture(shape: Shape) -> Architecture:
     """The network that is timed: two blocks that between them have what most candidates have."""
     channels, height, width = _measured_shape(shape)
     blocks = (
-        PlainBlock(out_channels=32, normalization="batch", pooling="max", dropout=0.2),
+        PlainBlock(out_channels=32, normalization="batch", activation="elu", pooling="max", dropout=0.2),
         PlainBlock(out_channels=32, activation="gelu", pooling="average", dropout=0.2),
     )
     input_spec = InputSpec(channels, height, width, num_classes=10)

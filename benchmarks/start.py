@@ -1,0 +1,53 @@
+"""From pressing return to the first epoch in the record: `run` on digits, nothing measured or decoded before."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+POLL_SECONDS = 0.02
+
+
+def measure(num_runs: int, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Median seconds of `num_runs` first starts, with the engine still to be measured, and of as many second ones."""
+    seconds: dict[str, list[float]] = {"first": [], "second": []}
+    for number in range(num_runs):
+        with tempfile.TemporaryDirectory() as folder:
+            for which, taken in seconds.items():
+                taken.append(seconds_to_first_epoch(Path(folder), studies=Path(folder) / which))
+                say(f"run {number + 1}, {which} start: {taken[-1]:.1f} s")
+    return {f"seconds_{which}_start": median(taken) for which, taken in seconds.items()}
+
+
+def seconds_to_first_epoch(cache_dir: Path, *, studies: Path) -> float:
+    """Of the real command in a process of its own, which is ended then. Raises RuntimeError if it ends before."""
+    command = [sys.executable, "-m", "tuner", "run", "--quiet", "--no-confirm", "--studies", str(studies)]
+    started = time.perf_counter()
+    with subprocess.Popen(command, env={**os.environ, "TUNER_CACHE_DIR": str(cache_dir)}) as process:
+        while not has_epoch(studies / "tuner.db"):
+            if process.poll() is not None:
+                raise RuntimeError(f"the run ended with {process.returncode} before its first epoch")
+            time.sleep(POLL_SECONDS)
+        seconds = time.perf_counter() - started
+        process.terminate()
+    return seconds
+
+
+def has_epoch(path: Path) -> bool:
+    """Whether the record holds an epoch of any trial."""
+    if not path.is_file():
+        return False
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            return connection.execute("SELECT 1 FROM trial_intermediate_values LIMIT 1").fetchone() is not None
+        except sqlite3.OperationalError:  # its tables are being made
+            return False
