@@ -25,7 +25,7 @@ from tuner.data.sources import load_development
 from tuner.data.splits import Split
 from tuner.hardware import device_name, num_cores
 from tuner.pipeline import input_spec_of
-from tuner.search.coordinator import SearchPlan, describe, search
+from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded
 from tuner.search.executors import Executor, LocalProcesses
 from tuner.search.record import open_study
@@ -120,7 +120,7 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, sa
         "mean_accuracy_ours": mean(accuracies_c),
         "networks": [
             {
-                "network": describe(candidate),
+                "network": str(candidate.architecture),
                 "batch_size": candidate.recipe.batch_size,
                 "training_mflop": training_flops(candidate) / 1e6,
                 "seconds_textbook": results_a[number][0],

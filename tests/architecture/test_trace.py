@@ -269,3 +269,14 @@ def test_two_hundred_samples_train_on_batches_of_two_and_of_one() -> None:
         data = noise(candidate.architecture.input, num_images=4)
         (result,) = train(replace(candidate, recipe=recipe), data, engine=Engine("cpu"), seed=0)
         assert result.epoch == 1, candidate
+
+
+def test_a_network_in_one_line_names_what_is_not_usual() -> None:
+    usual = PlainBlock(8, pooling="max", pool_size=2, pool_stride=2)
+    unusual = PlainBlock(
+        32, 5, 2, "valid", "batch", "leaky_relu", pooling="average", pool_size=3, pool_stride=2, dropout=0.125
+    )
+    head = Head("average", hidden_features=64, activation="tanh", dropout=0.5)
+    assert str(Architecture(InputSpec(1, 28, 28, 10), (usual, unusual), head)) == (
+        "8 k3 relu max2 | 32 k5 s2 valid bn leaky_relu average3s2 d0.12 | average 64 tanh d0.5 10"
+    )

@@ -39,6 +39,11 @@ class Head:
     activation: Activation = "relu"
     dropout: DropoutRate = 0.0
 
+    def __str__(self) -> str:
+        """Like `flatten 128 relu d0.2`."""
+        words = [self.pooling] + ([f"{self.hidden_features} {self.activation}"] if self.hidden_features else [])
+        return " ".join(words + ([f"d{self.dropout:.2g}"] if self.dropout else []))
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -57,6 +62,10 @@ class Architecture:
     def num_classes(self) -> int:
         """Number of logits."""
         return self.input.num_classes
+
+    def __str__(self) -> str:
+        """In one line: `32 k3 bn relu max2 d0.05 | 64 k3 relu | flatten 128 relu d0.2 10`."""
+        return " | ".join(map(str, [*self.blocks, self.head])) + f" {self.num_classes}"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back to an equal value."""

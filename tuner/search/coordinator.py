@@ -200,7 +200,7 @@ class _Search:
             {
                 "num_parameters": cost.num_parameters,
                 "flops": cost.flops,
-                "architecture": describe(candidate),
+                "architecture": str(candidate.architecture),
                 "runner": runner,
             },
             constraint=None if math.isinf(plan.memory_bytes) else (needed - plan.memory_bytes) / 2**30,
@@ -322,7 +322,7 @@ class _Search:
             note = trial_note(
                 outcome=outcome,
                 reason=reason,
-                network=describe(candidate),
+                network=str(candidate.architecture),
                 recipe=candidate.recipe,
                 num_parameters=cost.num_parameters,
                 flops=cost.flops,
@@ -388,26 +388,3 @@ class _Search:
                 "the space has too few candidates that can be trained here"
             )
         return "the time budget is used up"
-
-
-def describe(candidate: Candidate) -> str:
-    """A resolved network in one line: `32 k3 bn relu max3s2 d0.05 | 64 ... | flatten 128 relu d0.2 10`.
-
-    A stride is shown where it is not the usual one: of a convolution, 1; of a pooling, its window.
-    """
-    parts = []
-    for block in candidate.architecture.blocks:
-        words = [str(block.out_channels), f"k{block.kernel_size}"]
-        words += [f"s{block.stride}"] if block.stride > 1 else []
-        words += ["valid"] if block.padding == "valid" else []
-        words += ["bn"] if block.normalization == "batch" else []
-        words.append(block.activation)
-        if block.pooling != "none":
-            stride = f"s{block.pool_stride}" if block.pool_stride != block.pool_size else ""
-            words.append(f"{block.pooling}{block.pool_size}{stride}")
-        words += [f"d{block.dropout:.2g}"] if block.dropout else []
-        parts.append(" ".join(words))
-    head = candidate.architecture.head
-    words = [head.pooling] + ([f"{head.hidden_features} {head.activation}"] if head.hidden_features else [])
-    words += [f"d{head.dropout:.2g}"] if head.dropout else []
-    return " | ".join([*parts, " ".join([*words, str(candidate.architecture.num_classes)])])

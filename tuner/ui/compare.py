@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tuner.search.coordinator import describe
 from tuner.search.disk import disk_use, in_words
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.summary import StudySummary, summarise
@@ -90,7 +89,7 @@ CONFIRMED: dict[str, Callable[[dict[str, Any]], str]] = {
     "  of the file": lambda found: f"{found['delivered_test_accuracy']:.2%}",
 }
 WINNER: dict[str, Callable[[TrialRecord], str]] = {
-    "winner": lambda trial: describe(trial.candidate),
+    "winner": lambda trial: str(trial.candidate.architecture),
     "  parameters": lambda trial: f"{trial.num_parameters:,}",
     "  FLOPs": lambda trial: f"{trial.flops:,}",
     "  latency": lambda trial: "" if trial.latency_ms is None else f"{trial.latency_ms:.2f} ms",

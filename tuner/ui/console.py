@@ -20,7 +20,6 @@ from tuner.data.dataset import Report
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.race import ConfirmProgress
 from tuner.pipeline import DataReady, RunEvent
-from tuner.search.coordinator import describe
 from tuner.search.events import (
     BestTrial,
     EpochFinished,
@@ -107,7 +106,7 @@ class SearchView:
             table.add_column("", width=CURVE_WIDTH, no_wrap=True)
         for number, trial in sorted(self.running.items()):
             accuracy = f"{trial.curve[-1]:.2%}" if trial.curve else ""
-            network = Text(describe(trial.started.candidate), no_wrap=True, overflow="ellipsis")
+            network = Text(str(trial.started.candidate.architecture), no_wrap=True, overflow="ellipsis")
             curve = [sparkline(trial.curve)] if is_wide else []
             table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, *curve)
         best = Text("best   none yet", style="dim")
@@ -179,7 +178,7 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
     winner = best if summary.winner is None else summary.winner
     lines = [
         "",
-        f"winner   trial {winner.number} of {summary.num_counted}: {describe(winner.candidate)}",
+        f"winner   trial {winner.number} of {summary.num_counted}: {winner.candidate.architecture}",
         f"score    {winner.validation_accuracy:.2%} validation accuracy at epoch {winner.best_epoch}, "
         f"{winner.num_parameters:,} parameters",
     ]

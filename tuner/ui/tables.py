@@ -11,7 +11,6 @@ from rich.text import Text
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
-from tuner.search.coordinator import describe
 from tuner.search.disk import in_words
 from tuner.search.record import TrialRecord
 from tuner.search.shown import recipe_in_words
@@ -73,7 +72,7 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
             "" if trial.validation_accuracy is None else f"{trial.validation_accuracy:.2%}",
             "" if trial.best_epoch is None else str(trial.best_epoch),
             f"{trial.num_parameters:,}",
-            describe(trial.candidate),
+            str(trial.candidate.architecture),
         )
     counts = ", ".join(f"{number} {name}" for name, number in summary.counts.items() if number)
     heading = Text.assemble(

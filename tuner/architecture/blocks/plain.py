@@ -46,6 +46,19 @@ class PlainBlock:
     pool_stride: Window = 2
     dropout: DropoutRate = 0.0
 
+    def __str__(self) -> str:
+        """Like `32 k3 bn relu max3s2 d0.05`; a stride is named unless it is 1, or that of a pooling its window."""
+        words = [str(self.out_channels), f"k{self.kernel_size}"]
+        words += [f"s{self.stride}"] if self.stride > 1 else []
+        words += ["valid"] if self.padding == "valid" else []
+        words += ["bn"] if self.normalization == "batch" else []
+        words.append(self.activation)
+        if self.pooling != "none":
+            stride = f"s{self.pool_stride}" if self.pool_stride != self.pool_size else ""
+            words.append(f"{self.pooling}{self.pool_size}{stride}")
+        words += [f"d{self.dropout:.2g}"] if self.dropout else []
+        return " ".join(words)
+
     def resolve(self, shape: Shape) -> PlainBlock:
         """The block as it fits a feature map of `shape` (C, H, W).
 

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial
 from tuner import __version__
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError
-from tuner.search.coordinator import describe
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.shown import recipe_in_words
 from tuner.search.summary import summarise
@@ -129,7 +128,7 @@ def _winner_section(winner: TrialRecord) -> str:
     table = f"<table class='layers'><thead>{head}</thead><tbody>{''.join(rows)}</tbody><tfoot>{total}</tfoot></table>"
     return _section(
         f"The winner: trial {winner.number}",
-        f'<p class="caption"><code>{escape(describe(winner.candidate))}</code></p>',
+        f'<p class="caption"><code>{escape(str(winner.candidate.architecture))}</code></p>',
         f'<p class="caption">Trained with {escape(recipe_in_words(winner.candidate.recipe))}.</p>',
         f'<div class="scroll card" tabindex="0">{network_drawing(trace(winner.candidate.architecture))}</div>',
         f'<div class="scroll card" tabindex="0">{table}</div>',
