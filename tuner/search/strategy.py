@@ -27,7 +27,7 @@ NUM_RANDOM = 10
 """Trials sampled at random before TPE has enough to learn from; Optuna's own default."""
 MAX_SEEN, KEPT_BEST, KEPT_LATEST = 250, 50, 100
 """Trials that the sampler learns from at most; which it keeps when there are so many."""
-NUM_THRIFTY, NUM_COMPARED = 10, 4
+NUM_THRIFTY, NUM_COMPARED = 20, 4
 """So many trials are chosen with an eye on their cost, each the cheapest to train of so many that were drawn."""
 ETA = 3
 """One in so many goes on at a rung, and rungs lie this factor of epochs apart."""
