@@ -28,6 +28,7 @@ _HOMES = {
     "RunOptions": "pipeline",
     "SearchSpace": "space.schema",
     "StudySummary": "search.summary",
+    "Trained": "deliver.longer",
     "TunerError": "errors",
     "build_model": "architecture.factory",
     "evaluate": "deliver.evaluate",
@@ -48,6 +49,8 @@ _HOMES = {
     "summarise": "search.summary",
     "trace": "architecture.trace",
     "train": "training.loop",
+    "train_trial": "deliver.longer",
+    "train_trial_events": "deliver.longer",
 }
 
 if TYPE_CHECKING:
@@ -68,6 +71,9 @@ if TYPE_CHECKING:
     from tuner.deliver.evaluate import evaluate as evaluate
     from tuner.deliver.export import Exported as Exported
     from tuner.deliver.export import export as export
+    from tuner.deliver.longer import Trained as Trained
+    from tuner.deliver.longer import train_trial as train_trial
+    from tuner.deliver.longer import train_trial_events as train_trial_events
     from tuner.deliver.predict import Prediction as Prediction
     from tuner.deliver.predict import predict as predict
     from tuner.errors import TunerError as TunerError

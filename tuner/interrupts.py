@@ -9,8 +9,10 @@ from types import FrameType
 
 EXIT_CODE = 130
 LINE = "interrupted; the same command goes on from here"
+LINE_ANEW = "interrupted; nothing was kept, and the same command starts anew"
 
 _heard: list[int] = []
+_lines = [LINE]
 
 
 def leave_at_once() -> None:
@@ -28,6 +30,11 @@ def leave_in_order() -> None:
         signal.signal(signal.SIGINT, _raise)
 
 
+def say_anew() -> None:
+    """From now on an interrupted command says that the same one starts anew."""
+    _lines[:] = [LINE_ANEW]
+
+
 def was_heard() -> bool:
     """Whether Ctrl-C has been pressed; what is raised afterwards comes of it."""
     return bool(_heard)
@@ -36,12 +43,12 @@ def was_heard() -> bool:
 def end() -> None:
     """Say that the command was interrupted, and end it; Ctrl-C is not heard any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(LINE, file=sys.stderr)  # noqa: T201
+    print(_lines[0], file=sys.stderr)  # noqa: T201
     sys.exit(EXIT_CODE)
 
 
 def _leave(number: int, _: FrameType | None) -> None:
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{LINE}\n".encode())
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{_lines[0]}\n".encode())
     os._exit(EXIT_CODE)
 
 

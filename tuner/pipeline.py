@@ -23,6 +23,7 @@ from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm
 from tuner.errors import StudyError
 from tuner.hardware import devices_for, memory_bytes, num_cores
 from tuner.option_rules import check_options
+from tuner.search.again import device_of, load_study_images
 from tuner.search.checkpoints import refuse_foreign_checkpoints
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
@@ -168,12 +169,9 @@ def confirm_events(
     record = load_study(existing_storage(studies, storage), name)
     folder = studies / record.name
     with hold_record(record.storage.url, record.name), hold(folder, record.name):
-        spec = record.data_spec(studies / ".cache")
-        dataset = load_development(spec)
-        if dataset.digest != record.settings["dataset_digest"]:
-            raise StudyError(f"the images of {spec.dataset} are not those that study {record.name!r} was run with")
+        spec, dataset = load_study_images(record, studies=studies)
         split = split_development(dataset, seed=record.settings["seed"])
-        device = choose_device(record.engine.device)
+        device = device_of(record)
         devices = devices_for(device, is_auto=False)
         measured = load_or_measure(device, input_spec_of(dataset).shape, num_threads=1, cache_dir=machine_cache_dir())
         num_runners = workers or measured.runners.count * len(devices)

@@ -19,6 +19,7 @@ from PIL import Image
 
 import tuner
 from tests.system.conftest import ROOT, run_tuner
+from tuner.cli import main
 from tuner.data.sealed import load_test_set
 from tuner.deliver.classifier import classifier_from, load_classifier
 from tuner.deliver.evaluate import evaluate
@@ -120,7 +121,9 @@ def test_an_exported_file_scores_what_is_stored_in_it(workplace: Path, exported:
     assert of_all == {"train": 1149, "validation": 288}
 
 
-def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(workplace: Path, exported: Path) -> None:
+def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(
+    workplace: Path, exported: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("evaluate", exported / "best.onnx", "--dataset", "digits")
     done = run_tuner(*arguments, "--json", cwd=workplace)
     assert done.returncode == 0, done.stderr
@@ -128,9 +131,14 @@ def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(workplace: Path, ex
     assert (given["dataset"], given["part"], given["num_images"]) == ("digits", "test", 360)
     assert given["accuracy"] == given["num_correct"] / 360
     assert list(given["class_accuracies"]) == [str(digit) for digit in range(10)]
-    words = run_tuner(*arguments, cwd=workplace)
-    assert words.stdout.startswith(f"digits, test: accuracy {given['accuracy']:.2%} ({given['num_correct']} of 360 ")
-    assert f"  7: {given['class_accuracies']['7']:.2%}\n" in words.stdout
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", ["tuner", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    words = capfd.readouterr().out
+    assert words.startswith(f"digits, test: accuracy {given['accuracy']:.2%} ({given['num_correct']} of 360 ")
+    assert f"  7: {given['class_accuracies']['7']:.2%}\n" in words
 
 
 def test_evaluate_takes_an_image_folder_and_matches_its_classes_by_name(
@@ -204,14 +212,23 @@ def test_predict_goes_through_folders_and_prints_json(
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(
-    exported: Path, tmp_path: Path, arguments: list[str], said: str
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
 ) -> None:
     (tmp_path / "empty").mkdir()
-    refused = run_tuner(*(argument.format(out=exported) for argument in arguments), cwd=tmp_path)
-    assert refused.returncode == 2
-    assert said in refused.stderr
-    assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
-    assert not refused.stdout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tuner", *(argument.format(out=exported) for argument in arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    printed = capfd.readouterr()
+    assert caught.value.code == 2
+    assert said in printed.err
+    assert len(printed.err.strip().splitlines()) == 1, printed.err
+    assert not printed.out
 
 
 def with_other_weights(one: Format, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Format:

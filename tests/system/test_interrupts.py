@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tuner.interrupts import EXIT_CODE, LINE
+from tuner.interrupts import EXIT_CODE, LINE, LINE_ANEW
 
 HALF_IMPORTED = """
 import signal
@@ -80,6 +80,21 @@ def test_an_interrupt_of_a_search_is_one_line(
         interrupt(process)
         assert process.stderr.read() == f"{LINE}\n"
         assert process.wait() == EXIT_CODE
+
+
+def test_an_interrupt_of_a_training_says_that_nothing_was_kept_and_nothing_is(workplace: Path, tmp_path: Path) -> None:
+    arguments = ["--trial", "0", "--epochs", "100000", "--studies", str(workplace / "studies"), "-o", "mine.pt"]
+    command = [sys.executable, "-m", "tuner", "train", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("[1/100000]"):
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == f"{LINE_ANEW}\n"
+        assert process.wait() == EXIT_CODE
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_script_without_the_guard_is_told_so_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 import typer
 
 from tuner import interrupts
-from tuner.cli.delivering import evaluate, export, predict
+from tuner.cli.delivering import evaluate, export, predict, train
 from tuner.cli.options import print_notes
 from tuner.cli.searching import confirm, doctor, inspect, run, spaces
 from tuner.cli.studies import compare, dashboard, delete, list_, report, show
@@ -36,6 +36,7 @@ app.command()(show)
 app.command()(report)
 app.command()(compare)
 app.command()(dashboard)
+app.command()(train)
 app.command()(export)
 app.command()(evaluate)
 app.command()(predict)
@@ -50,7 +51,8 @@ def main() -> None:
     try:
         _refuse_empty(arguments)
         code = app(args=arguments, standalone_mode=False)
-        print_notes()
+        if not interrupts.was_heard():
+            print_notes()
         if sys.stdout is not None:
             sys.stdout.flush()
     except BaseException as error:

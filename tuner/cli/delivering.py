@@ -1,4 +1,4 @@
-"""Commands that hand over a network, or use one: export, evaluate, predict."""
+"""Commands that hand over a network, or use one: train, export, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -8,12 +8,49 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open_study, prepare_libraries
+from tuner.cli.options import STUDIES, AsJson, Quiet, Storage, Studies, StudyName, open_study, prepare_libraries
+from tuner.interrupts import say_anew
 
 if TYPE_CHECKING:
     from tuner.deliver.evaluate import Evaluation
 
-CheckpointFile = Annotated[Path, typer.Argument(help="A .pt, .safetensors or .onnx file of `tuner export`.")]
+CheckpointFile = Annotated[
+    Path, typer.Argument(help="A .pt, .safetensors or .onnx file of `tuner export` or `tuner train`.")
+]
+
+
+def train(
+    trial: Annotated[int, typer.Option("--trial", min=0, help="Number of the trial; a stopped one will do.")],
+    epochs: Annotated[int, typer.Option("--epochs", min=1, max=100_000, help="Epochs, which its schedule spans.")],
+    study: StudyName = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A new file; trained-NNNNN.pt in the study's folder when left out."),
+    ] = None,
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a stored trial again for more epochs, on the study's own split, and keep its best epoch as a checkpoint."""
+    prepare_libraries()
+    from contextlib import closing
+
+    from rich.console import Console
+
+    from tuner.deliver.longer import train_trial_events
+    from tuner.ui.console import progress_reporter
+    from tuner.ui.training import trained_lines, watch_training
+
+    record = open_study(study, studies, storage)
+    say_anew()
+    console = Console()
+    with progress_reporter(console, quiet=quiet) as report:
+        events = train_trial_events(record, trial, epochs=epochs, studies=studies, output=output, report=report)
+        with closing(events):
+            trained = watch_training(events, console, quiet=quiet)
+    if not quiet and trained is not None:
+        for line in trained_lines(trained):
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def export(

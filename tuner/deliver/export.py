@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,8 @@ from tuner.search.summary import summarise
 from tuner.training.checkpoint import Checkpoint, load_checkpoint
 
 README = "README.md"
+CHECKS_AT_ONCE = 2
+"""Processes, while the next file is written: most of what a check takes is the start, and each holds all its images."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,12 @@ def _write_and_check(
 ) -> dict[FormatName, Checked]:
     program = cache(lambda: traced_program(checkpoint))
     save_images(part, folder, names={FORMATS[name].images for name in file_names})
-    for name, file_name in file_names.items():
-        FORMATS[name].write(checkpoint, folder / file_name, program)
-    return {name: check(FORMATS[name], folder / file_name, reference) for name, file_name in file_names.items()}
+    checks = {}
+    with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+        for name, file_name in file_names.items():
+            FORMATS[name].write(checkpoint, folder / file_name, program)
+            checks[name] = pool.submit(check, FORMATS[name], folder / file_name, reference)
+    return {name: checked.result() for name, checked in checks.items()}
 
 
 def _target(output: Path | None, format: FormatName | Literal["all"]) -> _Target:

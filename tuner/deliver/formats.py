@@ -89,7 +89,7 @@ print([checkpoint["class_names"][index] for index in logits_NK.argmax(1)])
 FORMATS: dict[FormatName, Format] = {
     "pt": Format(
         file_name="best.pt",
-        about="weights, layers, preprocessing, classes, scores and origin; plain torch loads it and runs no code in it",
+        about="Weights, layers, preprocessing, classes, scores and origin; plain torch loads it and runs no code in it",
         write=_write_pt,
         snippet="""\
 import torch
@@ -101,7 +101,7 @@ checkpoint = torch.load(FILE, weights_only=True)
     ),
     "safetensors": Format(
         file_name="best.safetensors",
-        about="the same as safetensors; all but the weights is JSON in its metadata",
+        about="The same as safetensors; all but the weights is JSON in its metadata",
         write=_write_safetensors,
         needs=safetensors_file.NEEDS,
         snippet="""\
@@ -119,8 +119,8 @@ with safe_open(FILE, framework="pt") as file:
     ),
     "onnx": Format(
         file_name="best.onnx",
-        about="uint8 images in, logits out, any number of images; the preprocessing is inside, the rest is JSON in its "
-        "metadata; onnxruntime runs it",
+        about="From any number of uint8 images to logits, by onnxruntime; the preprocessing is inside, the rest "
+        "is JSON in its metadata",
         write=_write_onnx,
         needs=onnx_file.NEEDS_TO_WRITE,
         images="images.npy",
@@ -141,7 +141,7 @@ print([class_names[index] for index in logits_NK.argmax(1)])
     ),
     "pt2": Format(
         file_name="best.pt2",
-        about="torch.export's program: uint8 images in, logits out, any number of images, the preprocessing inside. "
+        about="From any number of uint8 images to logits, as a program of torch.export; the preprocessing is inside. "
         "Loading it unpickles, so load only a file that you trust",
         write=_write_pt2,
         snippet="""\
@@ -161,7 +161,7 @@ print([class_names[index] for index in logits_NK.argmax(1)])
     ),
     "python": Format(
         file_name="model.py",
-        about=f"the network as source to read and change, which imports torch alone, with its weights in {WEIGHTS}; "
+        about=f"The network as source to read and change, which imports torch alone, with its weights in {WEIGHTS}; "
         "`python model.py` names the classes of the images in images.pt",
         write=_write_python,
         companions=(WEIGHTS,),

@@ -52,7 +52,5 @@ An image of another size is scaled to cover {height}x{width} pixels (height x wi
     ]
     for name, file_name in files.items():
         one = FORMATS[name]
-        parts.append(
-            f"## {file_name}\n\n{one.about[0].upper()}{one.about[1:]}.\n\n```python\n{one.usage(file_name)}```\n"
-        )
+        parts.append(f"## {file_name}\n\n{one.about}.\n\n```python\n{one.usage(file_name)}```\n")
     return "\n".join(parts)

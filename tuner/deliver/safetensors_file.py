@@ -18,11 +18,11 @@ def save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
     Raises InstallationError without the package safetensors.
     """
     require_extra(NEEDS, what=f"{path.name}")
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata = {name: json.dumps(value) for name, value in description_of(checkpoint).items()}
     weights = {name: weight.detach().cpu().contiguous().clone() for name, weight in checkpoint.weights.items()}
-    save_file(weights, path, metadata=metadata)
+    path.write_bytes(save(weights, metadata=metadata))  # `save_file` makes files that none but their owner may read
 
 
 def load_safetensors(path: Path) -> Checkpoint:

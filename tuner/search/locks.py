@@ -11,15 +11,20 @@ from filelock import FileLock, Timeout
 from tuner.errors import StudyError
 from tuner.search.sqlite import sqlite_file
 
+OTHERWISE = "give --study NAME"
+
 
 @contextmanager
-def hold(folder: Path, name: str) -> Iterator[None]:
-    """Hold the folder of a study's checkpoints for writing. Raises StudyError when another process holds it."""
+def hold(folder: Path, name: str, *, otherwise: str = OTHERWISE) -> Iterator[None]:
+    """Hold the folder of a study's checkpoints for writing.
+
+    Raises StudyError when another process holds it; `otherwise` is what the user can do but wait.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"{folder}: cannot be written: {error.strerror}") from error
-    with _locked(folder / ".lock", name):
+    with _locked(folder / ".lock", name, otherwise=otherwise):
         yield
 
 
@@ -41,14 +46,12 @@ def hold_record(url: str, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(file: Path, name: str) -> Iterator[None]:
+def _locked(file: Path, name: str, *, otherwise: str = OTHERWISE) -> Iterator[None]:
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise StudyError(
-            f"study {name!r} is being run by another process; wait for it, or give --study NAME"
-        ) from error
+        raise StudyError(f"study {name!r} is being run by another process; wait for it, or {otherwise}") from error
     except OSError as error:
         raise StudyError(f"{file.parent}: cannot be written: {error.strerror}") from error
     try:

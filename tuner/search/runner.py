@@ -30,9 +30,10 @@ from tuner.versions import package_versions
 class TrialTask:
     """What a runner is asked to train.
 
-    split: the study's own split into train and validation, whose best epoch is kept among the study's checkpoints; a
-    fresh one of the same sizes (of `split_seed`), of which the last epoch alone is scored; or `none`: train and
-    validation together, and no score. save_to: where the last epoch's weights are kept, if anywhere.
+    split: the study's own split into train and validation, whose best epoch is kept; a fresh one of the same sizes (of
+    `split_seed`), of which the last epoch alone is scored; or `none`: train and validation together, and no score.
+    save_to: where weights are kept. Without it those of the study's own split go among the study's checkpoints, and
+    those of other splits, of the last epoch, are not kept.
     """
 
     number: int
@@ -108,17 +109,17 @@ class ImageTrainer:
         """Train a task; the data set is opened with the first one."""
         data = self._open(task)
         is_search = task.split == "study"
+        path = task.save_to
+        if is_search and path is None:
+            path = checkpoint_path(self.study_folder, task.number)
         best = -1.0
         for result in train(task.candidate, data, engine=self.engine, seed=task.seed, scores_all=is_search):
             assert result.weights is not None
-            if is_search and result.validation_accuracy > best:
+            is_kept = result.validation_accuracy > best if is_search else result.epoch == task.candidate.recipe.epochs
+            if is_kept:
                 best = result.validation_accuracy
-                save_checkpoint(
-                    self._checkpoint(task, data, result, result.weights),
-                    checkpoint_path(self.study_folder, task.number),
-                )
-            elif task.save_to is not None and result.epoch == task.candidate.recipe.epochs:
-                save_checkpoint(self._checkpoint(task, data, result, result.weights), task.save_to)
+            if is_kept and path is not None:
+                save_checkpoint(self._checkpoint(task, data, result, result.weights), path)
             yield result
 
     def __getstate__(self) -> dict[str, object]:

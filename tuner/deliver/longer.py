@@ -1,0 +1,186 @@
+"""A stored trial trained again for as many epochs as are asked for, on the study's own split; the best one is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuner.data.dataset import Report
+from tuner.data.opening import measure_statistics, memory_for_images
+from tuner.data.splits import split_development
+from tuner.deliver.classifier import REFUSED
+from tuner.errors import CheckpointError, OptionError, StudyError
+from tuner.search.again import device_of, load_study_images
+from tuner.search.events import EpochFinished
+from tuner.search.locks import hold
+from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.runner import ImageTrainer, TrialTask, is_out_of_memory, training_seed
+from tuner.training.candidate import Candidate
+from tuner.training.loop import Diverged, EpochResult
+
+MAX_EPOCHS = 100_000
+
+
+@dataclass(frozen=True)
+class TrainingStarted:
+    """The images are there, and the training begins. `device` as torch names it."""
+
+    study: str
+    number: int
+    candidate: Candidate
+    dataset: str
+    num_train: int
+    num_validation: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The checkpoint is in its place. Accuracies lie in 0..1 and are of validation images.
+
+    epoch: the first one of the best validation accuracy, which the checkpoint is of. search_accuracy: what the search
+    had seen of the trial, None where it was never trained.
+    """
+
+    study: str
+    number: int
+    checkpoint: Path
+    epochs: int
+    epoch: int
+    validation_accuracy: float
+    search_accuracy: float | None
+
+
+TrainingEvent = TrainingStarted | EpochFinished | Trained
+
+
+def train_trial(record: StudyRecord, number: int, *, epochs: int, studies: Path, output: Path | None = None) -> Trained:
+    """Train a stored trial for `epochs` epochs, and give what it came to; see `train_trial_events`."""
+    *_, last = train_trial_events(record, number, epochs=epochs, studies=studies, output=output)
+    assert isinstance(last, Trained)
+    return last
+
+
+def train_trial_events(
+    record: StudyRecord,
+    number: int,
+    *,
+    epochs: int,
+    studies: Path,
+    output: Path | None = None,
+    report: Report | None = None,
+) -> Generator[TrainingEvent]:
+    """Train a stored trial of a study for `epochs` epochs, an event at a time, and keep the best one's weights.
+
+    Any trial will do that has a candidate, a stopped one too. Its schedule spans the new number of epochs. Engine,
+    device and split are the study's; the seed follows from the study's and from what is trained, as in the search, so
+    that as many epochs as a trial had there give that trial again. The score is validation accuracy: the test set stays
+    sealed.
+
+    output: a new file; when left out `trained-NNNNN.pt` in the study's folder, which replaces the trial's earlier one.
+    It is written at the end, so that a training that is interrupted or fails leaves everything as it was.
+
+    Raises StudyError for a trial that is not there, images that have changed, a loss that is not finite, and want of
+    memory; OptionError, DataError, DeviceError, and CheckpointError for a file that is there or cannot be written.
+    """
+    if type(epochs) is not int or not 1 <= epochs <= MAX_EPOCHS:
+        raise OptionError(f"epochs must be a whole number from 1 to {MAX_EPOCHS:,}, got {epochs!r}")
+    trial = _find(record, number)
+    device = device_of(record)
+    folder = studies / record.name
+    target = trained_path(folder, number) if output is None else output
+    if output is not None:
+        _refuse(output)
+    # A search may write to its folder, and so may somebody who deletes it; a file elsewhere is nobody else's.
+    held = hold(folder, record.name, otherwise="give -o FILE") if output is None else nullcontext()
+    with held:
+        spec, dataset = load_study_images(record, studies=studies, report=report)
+        split = split_development(dataset, seed=record.settings["seed"])
+        candidate = replace(trial.candidate, recipe=replace(trial.candidate.recipe, epochs=epochs))
+        image_bytes = memory_for_images(device)
+        trainer = ImageTrainer(
+            dataset.folder,
+            study=record.name,
+            study_folder=folder,
+            split_seed=record.settings["seed"],
+            engine=record.engine,
+            image_bytes=image_bytes,
+            statistics=measure_statistics(dataset, split, memory_bytes=image_bytes),
+        )
+        seed = training_seed(record.settings["seed"], candidate)
+        best: EpochResult | None = None
+        with _beside(target) as unfinished:
+            sizes = len(split.train_indices_N), len(split.validation_indices_N)
+            yield TrainingStarted(record.name, number, candidate, spec.dataset, *sizes, str(device))
+            with _told(number, epochs):
+                for result in trainer(TrialTask(number, candidate, seed, save_to=unfinished)):
+                    result = replace(result, weights=None)
+                    if best is None or result.validation_accuracy > best.validation_accuracy:
+                        best = result
+                    yield EpochFinished(number, result)
+            assert best is not None
+            if output is not None:
+                _refuse(output)  # what has come there meanwhile is not ours either
+            unfinished.replace(target)
+    yield Trained(
+        study=record.name,
+        number=number,
+        checkpoint=target,
+        epochs=epochs,
+        epoch=best.epoch,
+        validation_accuracy=best.validation_accuracy,
+        search_accuracy=trial.validation_accuracy,
+    )
+
+
+def trained_path(study_folder: Path, number: int) -> Path:
+    """Where the weights of a trial that was trained longer lie, unless another file is asked for."""
+    return study_folder / f"trained-{number:05}.pt"
+
+
+def _find(record: StudyRecord, number: int) -> TrialRecord:
+    stored = {trial.number: trial for trial in record.trials()}
+    if number not in stored:
+        last = f"its last is trial {max(stored)}" if stored else "it has none yet"
+        raise StudyError(f"study {record.name!r} has no trial {number}: {last}")
+    return stored[number]
+
+
+def _refuse(output: Path) -> None:
+    """Raise CheckpointError for a file that is there, and for a name of which another form would be expected."""
+    if output.suffix.lower() in {*REFUSED, ".onnx", ".safetensors"}:
+        raise CheckpointError(f"-o {output}: a checkpoint is written here, whose name ends with .pt; give another name")
+    if output.exists():
+        raise CheckpointError(f"-o {output}: is there already, and is not replaced; give another name, or remove it")
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A file beside the target to write to until all is done; removed in the end unless it was moved."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield unfinished
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(number: int, epochs: int) -> Iterator[None]:
+    """Raise StudyError for a training that cannot go on, whatever its trial did in the search."""
+    failed = f"trial {number} cannot be trained for {epochs} epochs"
+    try:
+        yield
+    except Diverged as error:
+        raise StudyError(f"{failed}: {error}; nothing was written") from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise StudyError(f"{failed}: there is not enough memory for it on this device; nothing was written") from error

@@ -1,0 +1,40 @@
+"""What the trials of a study are trained on again: its images and its device as they were, or a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.sources import load_development
+from tuner.errors import DeviceError, StudyError
+from tuner.search.record import StudyRecord
+from tuner.training.engine import choose_device
+
+
+def load_study_images(
+    record: StudyRecord, *, studies: Path, report: Report | None = None
+) -> tuple[DataSpec, ImageDataset]:
+    """Where the images of a study come from, and its development part.
+
+    Raises StudyError when they are not those that it was run with, DataError when they are gone.
+    """
+    spec = record.data_spec(studies / ".cache")
+    dataset = load_development(spec, report=report)
+    if dataset.digest != record.settings["dataset_digest"]:
+        raise StudyError(
+            f"the images of {spec.dataset} are not those that study {record.name!r} was run with: put the old ones back"
+        )
+    return spec, dataset
+
+
+def device_of(record: StudyRecord) -> torch.device:
+    """The device that a study's trials are trained on. Raises DeviceError when it is not here."""
+    try:
+        return choose_device(record.engine.device)
+    except DeviceError as error:
+        raise DeviceError(
+            f"study {record.name!r} trains on {record.engine.device}, as its search did, "
+            "and torch finds no such device here"
+        ) from error

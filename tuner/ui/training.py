@@ -1,0 +1,100 @@
+"""A trial that is trained longer, as a person sees it: one live line in a terminal, else a line for each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+
+from tuner.deliver.longer import Trained, TrainingEvent, TrainingStarted
+from tuner.search.coordinator import describe
+from tuner.search.events import EpochFinished
+from tuner.ui.console import CURVE_WIDTH, REFRESH_PER_SECOND, WIDE, format_seconds, sparkline
+
+
+@dataclass
+class TrainingView:
+    """What the live line shows, gathered from the events seen so far."""
+
+    number: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    curve: list[float] = field(default_factory=list)
+    trained: Trained | None = None
+
+    def take(self, event: TrainingEvent) -> None:
+        """Bring the view up to date."""
+        match event:
+            case TrainingStarted():
+                self.number, self.epochs = event.number, event.candidate.recipe.epochs
+            case EpochFinished():
+                self.curve.append(event.result.validation_accuracy)
+                self.seconds += event.result.seconds
+            case Trained():
+                self.trained = event
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Numbers come first; a terminal that is too narrow has neither bar nor curve."""
+        if not self.epochs:
+            return
+        done = len(self.curve)
+        cells: list[RenderableType] = [f"trial {self.number}", f"{done}/{self.epochs} epochs"]
+        if done:
+            left = format_seconds(self.seconds / done * (self.epochs - done))
+            cells += [f"{self.curve[-1]:.2%}, best {max(self.curve):.2%}", f"about {left} left"]
+        if options.max_width >= WIDE:
+            cells.insert(1, ProgressBar(total=self.epochs, completed=done, width=20))
+        if options.max_width >= WIDE + CURVE_WIDTH:
+            cells.append(sparkline(self.curve))
+        line = Table.grid(*(Column(no_wrap=True) for _ in cells), padding=(0, 2, 0, 0))
+        line.add_row(*cells)
+        yield line
+
+
+def watch_training(events: Iterable[TrainingEvent], console: Console, *, quiet: bool = False) -> Trained | None:
+    """Show a training while it goes on, and give what it came to; None when the events end before."""
+    view = TrainingView()
+    if quiet or not console.is_terminal:
+        for event in events:
+            view.take(event)
+            if not quiet and not isinstance(event, Trained):
+                console.print(line_of(event, epochs=view.epochs), highlight=False, soft_wrap=True)
+    else:
+        with Live(view, console=console, refresh_per_second=REFRESH_PER_SECOND) as live:
+            for event in events:
+                view.take(event)
+                if isinstance(event, TrainingStarted):
+                    live.console.print(line_of(event, epochs=view.epochs), highlight=False)
+    return view.trained
+
+
+def line_of(event: TrainingStarted | EpochFinished, *, epochs: int) -> str:
+    """An event as a line of a log."""
+    if isinstance(event, TrainingStarted):
+        return (
+            f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate; "
+            f"device {event.device}\n"
+            f"study {event.study}: trial {event.number} for {epochs} epochs: {describe(event.candidate)}"
+        )
+    result = event.result
+    return (
+        f"[{result.epoch}/{epochs}] {result.validation_accuracy:.2%} validation accuracy, losses "
+        f"{result.train_loss:.4f} (train) and {result.validation_loss:.4f} (validation), {result.seconds:.1f} s"
+    )
+
+
+def trained_lines(trained: Trained) -> list[str]:
+    """What a training came to, where it lies, and that the test set has not been looked at."""
+    before = trained.search_accuracy
+    compared = "it had none in the search" if before is None else f"{before:.2%} in the search"
+    return [
+        "",
+        f"score    {trained.validation_accuracy:.2%} validation accuracy at epoch {trained.epoch}, the best of "
+        f"{trained.epochs}, and so optimistic; {compared}",
+        "test     not scored: the test set stays sealed",
+        f"file     {trained.checkpoint}",
+    ]
