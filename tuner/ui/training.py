@@ -11,7 +11,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
 from tuner.deliver.longer import Trained, TrainingEvent, TrainingStarted
-from tuner.search.coordinator import describe
 from tuner.search.events import EpochFinished
 from tuner.ui.console import CURVE_WIDTH, REFRESH_PER_SECOND, WIDE, format_seconds, sparkline
 
@@ -78,7 +77,7 @@ def line_of(event: TrainingStarted | EpochFinished, *, epochs: int) -> str:
         return (
             f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate; "
             f"device {event.device}\n"
-            f"study {event.study}: trial {event.number} for {epochs} epochs: {describe(event.candidate)}"
+            f"study {event.study}: trial {event.number} for {epochs} epochs: {event.candidate.architecture}"
         )
     result = event.result
     return (
