@@ -277,6 +277,7 @@ def test_a_diverged_trial_is_pruned_with_the_reason_and_counts_with_an_epoch(
     assert (trial.state, trial.reason) == (TrialState.PRUNED, str(error))
 
 
+@pytest.mark.usefixtures("_nobody_stops")
 @pytest.mark.parametrize("error", [MemoryError("no more"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_a_trial_that_runs_out_of_memory_is_rejected(study: Rehearsal, error: Exception) -> None:
     def once(task: TrialTask) -> Iterator[EpochResult]:

@@ -47,7 +47,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     study = Rehearsal(tmp_path_factory.mktemp("shown"))
     for num_trials in (9, 20):
         events = study.run(
-            num_trials, trainer=train_with_all(study.study_folder), class_names=NAMES, memory_bytes=6_000_000
+            num_trials, trainer=train_with_all(study.study_folder), class_names=NAMES, memory_bytes=1_500_000
         )
         assert ended(events)
     return study
