@@ -22,6 +22,7 @@ from tuner.deliver.confirm import (
     _affordable,
     _conclude,
     confirm,
+    search_seconds,
 )
 from tuner.deliver.intervals import accuracy_interval, difference_interval
 from tuner.deliver.predict import normalise
@@ -204,6 +205,15 @@ def test_seeds_are_kept_before_candidates_but_for_a_second_one(rehearsal: Rehear
     assert list(dict.fromkeys(tried)) == [(3, 3), (2, 3), (3, 2), (2, 2), (1, 2), (3, 1), (2, 1), (1, 1)]
 
 
+def test_the_wall_time_of_a_search_is_that_of_its_busiest_runner_whatever_runs_it_had(rehearsal: Rehearsal) -> None:
+    trial = rehearsal.record().trials()[0]
+    two_runners = [replace(trial, runner=runner, seconds=10.0) for runner in (0, 1, 0, 1)]
+    then_one = [replace(trial, runner=0, seconds=5.0)]
+    assert search_seconds(two_runners + then_one, 8) == 25.0
+    assert search_seconds([replace(trial, runner=None, seconds=8.0)] * 2 + then_one, 2) == 13.0
+    assert search_seconds([], 2) == 0.0
+
+
 def test_the_spread_of_seeds_is_estimated_from_all_that_was_trained_again(rehearsal: Rehearsal) -> None:
     trials = {trial.number: trial for trial in rehearsal.record().trials()}
     contenders = [contender_from(trials[number]) for number in {*best_three(rehearsal), 0}]
@@ -323,6 +333,10 @@ def test_a_study_can_be_confirmed_later_with_the_same_result_as_at_once(
     assert isinstance(first, Confirmed)
     assert isinstance(second, Confirmed)
     assert replace(first.confirmation, seconds=0.0) == replace(second.confirmation, seconds=0.0)
+    in_time = list(confirm_events(options.studies, summary.study, plan=ConfirmPlan(), in_time=True, workers=1))
+    assert any(
+        "at most a third" in note for event in in_time if isinstance(event, ConfirmStarted) for note in event.notes
+    )
     at_once = confirmed[1][-1]
     assert isinstance(at_once, Confirmed)
     assert replace(first.confirmation, seconds=0.0) == replace(at_once.confirmation, seconds=0.0)

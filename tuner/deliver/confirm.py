@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -110,8 +111,15 @@ class ConfirmPlan:
 
 
 def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
-    """Wall time of the search that led to these trials, all its runs together."""
-    return sum(trial.seconds for trial in trials) / num_runners
+    """Wall time of the search that led to these trials, all its runs together: that of its busiest runner.
+
+    num_runners: among which trials are shared that do not say their runner.
+    """
+    seconds: defaultdict[int | None, float] = defaultdict(float)
+    for trial in trials:
+        seconds[trial.runner] += trial.seconds
+    unsaid = seconds.pop(None, 0.0)
+    return max(seconds.values(), default=0.0) + unsaid / num_runners
 
 
 def confirm(
