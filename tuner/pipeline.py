@@ -159,9 +159,18 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
 
 
 def confirm_events(
-    studies: Path, name: str | None, *, plan: ConfirmPlan, storage: str | None = None, workers: int | None = None
+    studies: Path,
+    name: str | None,
+    *,
+    plan: ConfirmPlan,
+    in_time: bool = False,
+    storage: str | None = None,
+    workers: int | None = None,
 ) -> Generator[RunEvent]:
     """Confirm the winner of a study that was run before, an event at a time, on the device of its search.
+
+    in_time: it takes at most a third of the whole run's time, as at the end of `run`, whatever the plan's own seconds.
+    Nothing of it is kept until it has come to its end: one that is interrupted starts anew.
 
     Raises TunerError for whatever the user can mend, images that are gone or have changed among it.
     """
@@ -177,13 +186,15 @@ def confirm_events(
         num_runners = workers or measured.runners.count * len(devices)
         runners = _runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
         yield _data_ready(record.name, dataset, split, record.engine, runners.held)
+        if in_time:
+            plan = replace(plan, seconds=seconds_to_confirm(record, num_runners))
         with local_executor(runners.trainers) as executor:
             yield from _confirm(record, plan, executor, runners, spec)
 
 
-def seconds_to_confirm(record: StudyRecord, num_runners: int | None) -> float:
-    """What a confirmation may take so as to be a third of the whole run, at most."""
-    seconds = search_seconds(record.trials(), num_runners or num_cores())
+def seconds_to_confirm(record: StudyRecord, num_runners: int) -> float:
+    """What a confirmation on so many runners may take so as to be a third of the whole run, at most."""
+    seconds = search_seconds(record.trials(), num_runners)
     return seconds * TIME_SHARE / (1 - TIME_SHARE)
 
 

@@ -14,9 +14,20 @@ from tests.search.rehearsal import EPOCHS, Rehearsal, ends_with, rehearse
 from tuner.data.dataset import ImageDataset
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
-from tuner.deliver.confirm import Confirmed, ConfirmEvent, ConfirmPlan, ConfirmStarted, confirm
+from tuner.deliver.confirm import (
+    Confirmed,
+    ConfirmEvent,
+    ConfirmPlan,
+    ConfirmStarted,
+    _affordable,
+    _conclude,
+    confirm,
+    search_seconds,
+)
+from tuner.deliver.intervals import accuracy_interval, difference_interval
 from tuner.deliver.predict import normalise
-from tuner.deliver.race import ConfirmProgress
+from tuner.deliver.race import ConfirmProgress, contender_from
+from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, confirm_events, existing_storage, load_summary, run, run_events
 from tuner.search.events import SearchEnded
@@ -184,6 +195,42 @@ def test_with_little_time_there_are_fewer_candidates_or_seeds_and_it_is_said(tmp
     assert "--full" in events[0].notes[0]
 
 
+def test_seeds_are_kept_before_candidates_but_for_a_second_one(rehearsal: Rehearsal) -> None:
+    trials = {trial.number: replace(trial, seconds=1.0) for trial in rehearsal.record().trials()}
+    ranked, baseline = [trials[number] for number in best_three(rehearsal)], contender_from(trials[0])
+    tried = [
+        _affordable(ranked, baseline, ConfirmPlan(seconds=seconds / 10), num_runners=1)[:2]
+        for seconds in range(300, -1, -1)
+    ]
+    assert list(dict.fromkeys(tried)) == [(3, 3), (2, 3), (3, 2), (2, 2), (1, 2), (3, 1), (2, 1), (1, 1)]
+
+
+def test_the_wall_time_of_a_search_is_that_of_its_busiest_runner_whatever_runs_it_had(rehearsal: Rehearsal) -> None:
+    trial = rehearsal.record().trials()[0]
+    two_runners = [replace(trial, runner=runner, seconds=10.0) for runner in (0, 1, 0, 1)]
+    then_one = [replace(trial, runner=0, seconds=5.0)]
+    assert search_seconds(two_runners + then_one, 8) == 25.0
+    assert search_seconds([replace(trial, runner=None, seconds=8.0)] * 2 + then_one, 2) == 13.0
+    assert search_seconds([], 2) == 0.0
+
+
+def test_the_spread_of_seeds_is_estimated_from_all_that_was_trained_again(rehearsal: Rehearsal) -> None:
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    contenders = [contender_from(trials[number]) for number in {*best_three(rehearsal), 0}]
+    generator = torch.Generator().manual_seed(0)
+    for one in contenders:
+        one.accuracies = dict(enumerate((0.9 + 0.01 * torch.randn(2, generator=generator)).tolist()))
+    winner, baseline = contenders[0], contenders[-1]
+    right = {one.trial.number: torch.rand(2, 10_000, generator=generator) < 0.95 for one in (winner, baseline)}
+    scores = {number: [Score(correct_N, 0.1) for correct_N in correct_SN] for number, correct_SN in right.items()}
+    found = _conclude(winner, baseline, contenders, scores, seeds=[1, 2], num_trials=12, seconds=1.0, notes=())
+    own, other = (right[one.trial.number].double().mean(1).tolist() for one in (winner, baseline))
+    race = [list(one.accuracies.values()) for one in contenders]
+    assert found.interval == accuracy_interval(own, 10_000, other=other, on_splits=race)
+    assert found.difference_interval == difference_interval(*right.values(), on_splits=race)
+    assert found.interval != accuracy_interval(own, 10_000)
+
+
 def test_a_study_without_a_complete_trial_has_nothing_to_confirm(tmp_path: Path) -> None:
     rehearsal = Rehearsal(tmp_path)
     rehearsal.run(1, trainer=ends_with(RuntimeError("no"), after=0), until=lambda event: True)
@@ -286,6 +333,10 @@ def test_a_study_can_be_confirmed_later_with_the_same_result_as_at_once(
     assert isinstance(first, Confirmed)
     assert isinstance(second, Confirmed)
     assert replace(first.confirmation, seconds=0.0) == replace(second.confirmation, seconds=0.0)
+    in_time = list(confirm_events(options.studies, summary.study, plan=ConfirmPlan(), in_time=True, workers=1))
+    assert any(
+        "at most a third" in note for event in in_time if isinstance(event, ConfirmStarted) for note in event.notes
+    )
     at_once = confirmed[1][-1]
     assert isinstance(at_once, Confirmed)
     assert replace(first.confirmation, seconds=0.0) == replace(at_once.confirmation, seconds=0.0)

@@ -21,7 +21,7 @@ from tuner.cli.options import (
     parse_workers,
     prepare_libraries,
 )
-from tuner.interrupts import leave_in_order
+from tuner.interrupts import leave_in_order, say_anew
 
 
 def run(
@@ -113,14 +113,15 @@ def confirm(
     from rich.console import Console
 
     from tuner.deliver.confirm import ConfirmPlan
-    from tuner.pipeline import confirm_events, seconds_to_confirm
+    from tuner.pipeline import confirm_events
     from tuner.search.summary import summarise
     from tuner.ui.console import watch, winner_lines
 
     record = open_study(study, studies, storage)
-    plan = ConfirmPlan(candidates, seeds, float("inf") if full else seconds_to_confirm(record, num_workers))
+    say_anew()
+    plan = ConfirmPlan(candidates, seeds)
     console = Console()
-    events = confirm_events(studies, record.name, plan=plan, storage=storage, workers=num_workers)
+    events = confirm_events(studies, record.name, plan=plan, in_time=not full, storage=storage, workers=num_workers)
     with closing(events):
         watch(events, console, quiet=quiet)
     if not quiet:

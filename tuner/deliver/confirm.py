@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -110,8 +111,15 @@ class ConfirmPlan:
 
 
 def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
-    """Wall time of the search that led to these trials, all its runs together."""
-    return sum(trial.seconds for trial in trials) / num_runners
+    """Wall time of the search that led to these trials, all its runs together: that of its busiest runner.
+
+    num_runners: among which trials are shared that do not say their runner.
+    """
+    seconds: defaultdict[int | None, float] = defaultdict(float)
+    for trial in trials:
+        seconds[trial.runner] += trial.seconds
+    unsaid = seconds.pop(None, 0.0)
+    return max(seconds.values(), default=0.0) + unsaid / num_runners
 
 
 def confirm(
@@ -207,11 +215,12 @@ def _affordable(
 ) -> tuple[int, int, list[str]]:
     """The most candidates and seeds whose trainings fit into the time, at the pace of the search; never none.
 
-    Seeds are kept before candidates: without two of them the chance of a seed is not seen.
+    Two seeds are kept first, without which the chance of a seed is not seen; then two candidates, without which nothing
+    is chosen; then seeds before candidates: a mean is the surer, and the spread of the seeds the better known.
     """
     most = min(plan.num_candidates, len(ranked))
     forms = [(candidates, seeds) for seeds in range(plan.num_seeds, 0, -1) for candidates in range(most, 0, -1)]
-    forms.sort(key=lambda form: (min(form[1], 2), form[0] * form[1], form[1]), reverse=True)
+    forms.sort(key=lambda form: (min(form[1], 2), min(form[0], 2), form[1], form[0]), reverse=True)
     for num_candidates, num_seeds in forms:
         contenders = {trial.number: contender_from(trial) for trial in ranked[:num_candidates]}
         longest = max(one.seconds for one in contenders.values())
@@ -252,7 +261,9 @@ def _conclude(
     accuracies = own.double().mean(1).tolist()
     num_images = own.shape[1]
     notes = [*notes, "one seed: its interval is that of the test images alone"] if len(seeds) == 1 else list(notes)
-    low, high = difference_interval(own, others)
+    on_splits = [list(one.accuracies.values()) for one in contenders]
+    other = [] if winner is baseline else others.double().mean(1).tolist()
+    low, high = difference_interval(own, others, on_splits=on_splits)
     verdict: Verdict = "yes" if low > 0 else "no" if high < 0 else "undecided"
     if winner is baseline:
         low = high = 0.0
@@ -263,7 +274,7 @@ def _conclude(
         epochs=winner.candidate.recipe.epochs,
         seeds=seeds,
         test_accuracy=mean(accuracies),
-        interval=accuracy_interval(accuracies, num_images),
+        interval=accuracy_interval(accuracies, num_images, other=other, on_splits=on_splits),
         validation_mean=winner.mean,
         search_accuracy=search_accuracy,
         gap=search_accuracy - mean(accuracies),
