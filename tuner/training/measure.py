@@ -231,10 +231,12 @@ def time_in_turn(plain: Engine, fast: Engine, shape: Shape) -> tuple[float, floa
     if first[1] > HOPELESS * runs[0].seconds() and runs[1].seconds() > HOPELESS * first[0]:
         return first[0], first[1]
     times: tuple[list[float], list[float]] = ([], [])
-    while len(times[0]) < MIN_ROUNDS or (len(times[0]) < MAX_ROUNDS and sum(times[0] + times[1]) < TIMED_SECONDS):
+    timed = 0.0
+    while len(times[0]) < MIN_ROUNDS or (len(times[0]) < MAX_ROUNDS and timed < TIMED_SECONDS):
         for run, seconds in zip(runs, times, strict=True):
             run.seconds()  # the first step after the other's finds foreign caches
             seconds.append(run.seconds())
+            timed += run.num_seeds * seconds[-1]
     return median(times[0]), median(times[1])
 
 
@@ -261,8 +263,8 @@ class _Run:
     def __init__(self, engine: Engine, architecture: Architecture, recipe: Recipe) -> None:
         self._engine = engine
         prepare_process(engine)
-        self._num_seeds = SEEDS_TOGETHER if engine.seeds_together else 1
-        self._batch = prepare_batch(engine, architecture, recipe, seeds=range(self._num_seeds))
+        self.num_seeds = SEEDS_TOGETHER if engine.seeds_together else 1
+        self._batch = prepare_batch(engine, architecture, recipe, seeds=range(self.num_seeds))
 
     def seconds(self) -> float:
         """Seconds of one step, until the device has done it; of seeds that train together, the share of one."""
@@ -271,7 +273,7 @@ class _Run:
         started = time.perf_counter()
         self._batch.step(self._batch.images_NCHW, self._batch.labels_N, 1e-3)
         _synchronise(self._engine)
-        return (time.perf_counter() - started) / self._num_seeds
+        return (time.perf_counter() - started) / self.num_seeds
 
 
 def _synchronise(engine: Engine) -> None:
