@@ -15,7 +15,7 @@ import torch
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.opening import how_it_is_held, measure_statistics, memory_for_images
+from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
@@ -141,7 +141,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             num_trials=options.trials,
             seed=options.seed,
             study_folder=folder,
-            memory_bytes=min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners,
+            memory_bytes=runners.step_bytes,
             budget_seconds=options.budget_seconds * (1 if options.confirm == "no" else 1 - TIME_SHARE),
             class_names=dataset.class_names,
         )
@@ -200,13 +200,19 @@ def seconds_to_confirm(record: StudyRecord, num_runners: int) -> float:
 
 @dataclass(frozen=True)
 class _Runners:
-    """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held."""
+    """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held.
+
+    step_bytes: what the training step of a runner may take. together_bytes: that of seeds that train together, 0 where
+    the engine has them apart, or where each would stream images of its own.
+    """
 
     trainers: list[ImageTrainer]
     folder: Path
     num_validation: int
     device: torch.device
     image_bytes: int
+    step_bytes: float
+    together_bytes: float
     held: str
 
 
@@ -238,7 +244,18 @@ def _runners_for(
         for one in islice(cycle(devices), num_runners)
     ]
     held = how_it_is_held(dataset, device=device, memory_bytes=image_bytes)
-    return _Runners(trainers, folder, len(split.validation_indices_N), device, image_bytes, held)
+    step_bytes = min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners
+    is_together = engine.seeds_together and fits_in_memory(dataset, image_bytes)
+    return _Runners(
+        trainers,
+        folder,
+        num_validation=len(split.validation_indices_N),
+        device=device,
+        image_bytes=image_bytes,
+        step_bytes=step_bytes,
+        together_bytes=step_bytes if is_together else 0.0,
+        held=held,
+    )
 
 
 def _confirm(
@@ -254,6 +271,7 @@ def _confirm(
         load_test_set=lambda: load_test_set(spec),
         device=runners.device,
         memory_bytes=runners.image_bytes,
+        together_bytes=runners.together_bytes,
     )
     with closing(events):
         yield from events

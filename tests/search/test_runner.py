@@ -1,12 +1,14 @@
 import math
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
 
+from tuner.data.resident import ResidentData
 from tuner.data.sources import DataSpec, load_development
 from tuner.search.runner import ImageTrainer, TrainingEnded, TrialRunner, TrialTask, checkpoint_path, is_out_of_memory
 from tuner.space.sampling import candidate_from, first_params
@@ -133,3 +135,43 @@ def test_the_real_trainer_travels_small_and_trains_the_same_elsewhere(trainer: I
     assert len(sent) < 2_000
     again = next(pickle.loads(sent)(TASK))
     assert (again.train_loss, again.validation_accuracy) == (first.train_loss, first.validation_accuracy)
+
+
+def test_the_real_trainer_keeps_the_weights_of_seeds_together_each_in_its_own_file_as_it_would_alone(
+    trainer: ImageTrainer,
+) -> None:
+    recipe = replace(CANDIDATE.recipe, epochs=2)
+    tasks = [
+        TrialTask(
+            3,
+            replace(CANDIDATE, recipe=recipe),
+            seed,
+            split="fresh",
+            split_seed=seed,
+            save_to=trainer.study_folder / f"{seed}.pt",
+        )
+        for seed in (7, 8)
+    ]
+    results = list(trainer(replace(tasks[0], others=(tasks[1],))))
+    assert [(result.epoch, result.seed_index) for result in results] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    for task, result in zip(tasks, results[2:], strict=True):
+        assert task.save_to is not None
+        together = load_checkpoint(task.save_to)
+        assert together.scores["validation_accuracy"] == result.validation_accuracy
+        *_, alone = trainer(task)
+        again = load_checkpoint(task.save_to)
+        assert (together.candidate, together.origin, together.preprocessing) == (
+            again.candidate,
+            again.origin,
+            again.preprocessing,
+        )
+        assert result.validation_accuracy == pytest.approx(alone.validation_accuracy, abs=0.01)
+        for name, weight in together.weights.items():
+            torch.testing.assert_close(weight, again.weights[name], atol=1e-3, rtol=1e-2)
+
+
+def test_images_are_held_once_however_many_splits_are_trained_on(trainer: ImageTrainer) -> None:
+    tasks = [TASK, replace(TASK, split="none"), replace(TASK, split="fresh", split_seed=1)]
+    held = [trainer._open(task) for task in tasks]
+    assert len({data.images_NCHW.data_ptr() for data in held if isinstance(data, ResidentData)}) == 1
+    assert len({data.mean for data in held}) == 3

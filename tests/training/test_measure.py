@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,48 @@ def test_between_them_the_checked_networks_have_everything_that_a_block_may_have
     }  # fmt: skip
     assert {block.pooling for block in blocks} == {"none", "max", "average"}
     assert {block.normalization for block in blocks} == {"none", "batch"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("base", [Engine(), FUSED], ids=["plain", "fused"])
+def test_seeds_that_train_together_agree_with_the_plain_step_of_each(base: Engine, precision: Any) -> None:
+    assert check_engine(replace(base, precision=precision, seeds_together=True)).problem == ""
+
+
+def to_the_neighbour(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Each seed sees the images of another."""
+    return lambda images, **layout: function([images[-1], *images[:-1]], **layout)
+
+
+def over_all_seeds(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The right losses, but gradients too small by the number of seeds."""
+
+    def wrong(*arguments: Tensor, **options: float) -> Tensor:
+        loss = function(*arguments, **options)
+        return loss if loss.dim() == 0 else loss / len(loss) + (loss - loss / len(loss)).detach()
+
+    return wrong
+
+
+def leaking(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Nothing times the sum over all seeds: right unless one of them is no number."""
+    return lambda layer, x: function(layer, x) + 0 * x.sum()
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        ("tuner.training.check.stack_images", to_the_neighbour),
+        ("tuner.training.engine._mean_loss", over_all_seeds),
+        ("tuner.architecture.stacked.LinearEach.forward", leaking),
+    ],
+)
+def test_a_wrong_step_of_seeds_together_is_found(
+    place: str, wrong: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, wrong(pkgutil.resolve_name(place)))
+    assert check_engine(Engine()).problem == ""
+    assert "differ" in check_engine(Engine(seeds_together=True)).problem
 
 
 def wrong_gradient(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -61,7 +61,7 @@ def _in_any_precision(module: nn.Module, form: FastForm) -> Forward:
     """A layer that follows the dtype of its input, with fp32 parameters."""
     if isinstance(module, nn.Conv2d):
         return lambda x: functional.conv2d(
-            x, module.weight.to(x.dtype), _cast(module.bias, x), module.stride, module.padding
+            x, module.weight.to(x.dtype), _cast(module.bias, x), module.stride, module.padding, groups=module.groups
         )
     if isinstance(module, nn.Linear):
         return lambda x: functional.linear(x, module.weight.to(x.dtype), _cast(module.bias, x))

@@ -55,6 +55,7 @@ class _Plan:
 
     stride: int
     padding: int
+    groups: int
     activation: type[nn.Module]
     pool: type[nn.Module] | None
     dropout: float
@@ -84,6 +85,7 @@ class FusedBlock:
         self._plan = _Plan(
             stride=convolution.stride[0],
             padding=convolution.padding[0],
+            groups=convolution.groups,
             activation=activation,
             pool=type(pool) if pool else None,
             dropout=next((module.p for module in modules if isinstance(module, nn.Dropout)), 0.0),
@@ -126,7 +128,7 @@ class _Block(torch.autograd.Function):
         ctx.plan, ctx.x, ctx.weight, ctx.has_bias = plan, x_NCHW, weight.to(dtype), bias is not None
         ctx.norm, ctx.gamma_C = norm, gamma_C
         bias_C = None if bias is None else bias.to(dtype)
-        z_NCHW = torch.conv2d(x_NCHW, ctx.weight, bias_C, stride=plan.stride, padding=plan.padding)
+        z_NCHW = torch.conv2d(x_NCHW, ctx.weight, bias_C, stride=plan.stride, padding=plan.padding, groups=plan.groups)
         ctx.convolved = z_NCHW
         if norm is not None:
             z_NCHW, ctx.mean_C, ctx.invstd_C = aten.native_batch_norm(
@@ -187,7 +189,7 @@ class _Block(torch.autograd.Function):
             dilation=[1, 1],
             transposed=False,
             output_padding=[0, 0],
-            groups=1,
+            groups=plan.groups,
             output_mask=[ctx.needs_input_grad[0], True, ctx.has_bias],
         )
         grad_bias = grad_bias.float() if ctx.has_bias else None

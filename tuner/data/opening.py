@@ -79,7 +79,7 @@ def open_data(
     between the two, so whoever wants the same results must allow the same memory. Raises DataError when the file is
     gone.
     """
-    if _fits(dataset, memory_bytes):
+    if fits_in_memory(dataset, memory_bytes):
         return load_resident(dataset, split, device=device, statistics=statistics)
     stream_bytes = min(stream_bytes, memory_bytes)
     return load_streamed(dataset, split, device=device, memory_bytes=stream_bytes, statistics=statistics)
@@ -87,7 +87,7 @@ def open_data(
 
 def measure_statistics(dataset: ImageDataset, split: Split, *, memory_bytes: int) -> Statistics:
     """Mean and std of the train images, read as open_data would, to be handed to it: once for all runners."""
-    if _fits(dataset, memory_bytes):
+    if fits_in_memory(dataset, memory_bytes):
         return channel_statistics(dataset.images_NCHW, split.train_indices_N)
     return streamed_statistics(find_images(dataset), split.train_indices_N)
 
@@ -97,7 +97,7 @@ def how_it_is_held(
 ) -> str:
     """What open_data does with the same arguments, in words for the user."""
     size = _in_words(dataset.images_NCHW.numel())
-    if _fits(dataset, memory_bytes):
+    if fits_in_memory(dataset, memory_bytes):
         return f"{size} of images: held in memory" if device.type == "cpu" else f"{size} of images: held on {device}"
     return (
         f"{size} of images, more than the {_in_words(memory_bytes)} allowed: streamed from disk with at most "
@@ -119,7 +119,8 @@ def memory_for_images(device: torch.device) -> int:
     return int(IMAGES_SHARE * available)
 
 
-def _fits(dataset: ImageDataset, memory_bytes: int) -> bool:
+def fits_in_memory(dataset: ImageDataset, memory_bytes: int) -> bool:
+    """Whether open_data holds the images in `memory_bytes`, and does not stream them."""
     return dataset.images_NCHW.numel() <= memory_bytes
 
 

@@ -133,11 +133,13 @@ def confirm(
     load_test_set: Callable[[], ImageDataset],
     device: torch.device,
     memory_bytes: int,
+    together_bytes: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[ConfirmEvent]:
     """Confirm a study's winner, an event at a time. Raises StudyError when there is nothing to confirm.
 
     num_validation: images that validate in each split. load_test_set is called once all choices are made.
+    memory_bytes: for images. together_bytes: for a training step of seeds that train together; 0 if none shall.
     """
     started = clock()
     trials = record.trials()
@@ -157,7 +159,14 @@ def confirm(
     temporary = folder / FOLDER
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        yield from race(contenders, executor, num_seeds=num_seeds, seed=seed, num_validation=num_validation)
+        yield from race(
+            contenders,
+            executor,
+            num_seeds=num_seeds,
+            seed=seed,
+            num_validation=num_validation,
+            together_bytes=together_bytes,
+        )
         winner = max(contenders, key=lambda one: (one.mean, -one.trial.number))
         if winner.mean < 0:
             raise StudyError(f"study {record.name!r}: no candidate could be trained again, so there is no winner")
@@ -165,7 +174,9 @@ def confirm(
         num_final = _seeds_left(finalists, plan, num_seeds, spent=clock() - started, num_runners=executor.num_runners)
         if num_final < num_seeds:
             notes.append(f"{num_final} of {num_seeds} seeds were scored on the test set, for want of time")
-        yield from train_finalists(finalists, executor, temporary, num_seeds=num_final, seed=seed)
+        yield from train_finalists(
+            finalists, executor, temporary, num_seeds=num_final, seed=seed, together_bytes=together_bytes
+        )
 
         test_set = load_test_set()
         scores = {
@@ -288,7 +299,7 @@ def _conclude(
         candidates=[
             {
                 "number": one.trial.number,
-                "validation_accuracies": list(one.accuracies.values()),
+                "validation_accuracies": [one.accuracies[number] for number in sorted(one.accuracies)],
                 "dropped": one.dropped,
             }
             for one in contenders

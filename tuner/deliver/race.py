@@ -1,13 +1,18 @@
-"""Trials trained again on a search's runners: a race over fresh splits, and the finalists on all images."""
+"""Trials trained again on a search's runners: a race over fresh splits, and the finalists on all images.
+
+Where the engine measured that to be faster, seeds of one trial train together, in one task.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite, sqrt
+from math import ceil, isfinite, sqrt
 from pathlib import Path
 from statistics import mean
 
+from tuner.architecture.cost import network_cost
+from tuner.architecture.trace import trace
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
 from tuner.search.record import TrialRecord
@@ -57,13 +62,24 @@ def contender_from(trial: TrialRecord) -> Contender:
 
 
 def race(
-    contenders: Sequence[Contender], executor: Executor, *, num_seeds: int, seed: int, num_validation: int
+    contenders: Sequence[Contender],
+    executor: Executor,
+    *,
+    num_seeds: int,
+    seed: int,
+    num_validation: int,
+    together_bytes: float = 0.0,
 ) -> Iterator[ConfirmProgress]:
-    """Part (a): a seed after another for all contenders; who is clearly behind is dropped."""
+    """Part (a): a seed after another for all contenders; who is clearly behind is dropped.
+
+    Where seeds may train together, those after the first do; `together_bytes` is what their step may take.
+    """
     total, done = num_seeds * len(contenders), 0
-    for number in range(num_seeds):
+    numbers = {training_seed(seed, number): number for number in range(num_seeds)}
+    rounds = [[0], [*range(1, num_seeds)]] if together_bytes else [[number] for number in range(num_seeds)]
+    for seeds in filter(None, rounds):
         racing = {one.trial.number: one for one in contenders if not one.dropped}
-        if number and len(racing) == 1:
+        if 0 not in seeds and len(racing) == 1:
             break
         tasks = [
             TrialTask(
@@ -73,11 +89,17 @@ def race(
                 split="fresh",
                 split_seed=derive_seed(seed, "confirm split", number),
             )
+            for number in seeds
             for one in racing.values()
         ]
-        for task, end in _train_all(tasks, executor):
-            one, done = racing[task.number], done + 1
-            if isinstance(end, EpochResult) and isfinite(end.validation_accuracy):
+        for task, end in _train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+            if task.others:
+                yield ConfirmProgress(_why_apart(task, end), done, total)
+                continue
+            one, number, done = racing[task.number], numbers[task.seed], done + 1
+            if one.dropped:
+                yield ConfirmProgress(f"trial {task.number}, seed {number + 1}: no longer needed", done, total)
+            elif isinstance(end, EpochResult) and isfinite(end.validation_accuracy):
                 one.accuracies[number] = end.validation_accuracy
                 yield ConfirmProgress(
                     f"trial {task.number}, seed {number + 1}: {end.validation_accuracy:.2%}", done, total
@@ -86,7 +108,7 @@ def race(
                 one.dropped = f"seed {number + 1}: {end.reason if isinstance(end, TrainingEnded) else 'no score'}"
                 one.accuracies.clear()
                 yield ConfirmProgress(f"trial {task.number}, {one.dropped}", done, total)
-        if number + 1 < num_seeds:
+        if num_seeds - 1 not in seeds:
             _drop_the_clearly_behind(racing.values(), num_validation=num_validation)
 
 
@@ -103,7 +125,13 @@ def _drop_the_clearly_behind(racing: Iterable[Contender], *, num_validation: int
 
 
 def train_finalists(
-    finalists: Sequence[Contender], executor: Executor, folder: Path, *, num_seeds: int, seed: int
+    finalists: Sequence[Contender],
+    executor: Executor,
+    folder: Path,
+    *,
+    num_seeds: int,
+    seed: int,
+    together_bytes: float = 0.0,
 ) -> Iterator[ConfirmProgress]:
     """Part (b): on train and validation together; the weights are left in the folder. Raises StudyError."""
     tasks = [
@@ -117,37 +145,94 @@ def train_finalists(
         for number in range(num_seeds)
         for one in finalists
     ]
-    for done, (task, end) in enumerate(_train_all(tasks, executor), start=1):
+    done = 0
+    for task, end in _train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+        if task.others:
+            yield ConfirmProgress(_why_apart(task, end), done, len(tasks))
+            continue
         if isinstance(end, TrainingEnded):
             raise StudyError(f"trial {task.number} could not be trained on all images: {end.kind} {end.reason}")
+        done += 1
         yield ConfirmProgress(f"trial {task.number} on train and validation together", done, len(tasks))
+
+
+def group_seeds(tasks: Sequence[TrialTask], num_runners: int, together_bytes: float) -> list[TrialTask]:
+    """Tasks that differ in their seeds alone as one, as many as a step of `together_bytes` bears; 0 leaves all apart.
+
+    No runner is left without work for it: seeds side by side on two runners are done sooner than together on one.
+    """
+    by_number: dict[int, list[TrialTask]] = {}
+    for task in tasks:
+        by_number.setdefault(task.number, []).append(task)
+    num_groups = ceil(num_runners / max(1, len(by_number)))  # of each trial
+    sizes = {}
+    for number, (first, *others) in by_number.items():
+        cost = network_cost(trace(first.candidate.architecture))
+        by_memory = int(together_bytes / cost.training_bytes(first.candidate.recipe.batch_size))
+        sizes[number] = min(ceil((1 + len(others)) / num_groups), by_memory)
+    if max(sizes.values(), default=0) < 2:
+        return list(tasks)
+    groups = []
+    for number, alike in by_number.items():
+        size = max(1, sizes[number])
+        for start in range(0, len(alike), size):
+            first, *others = alike[start : start + size]
+            groups.append(replace(first, others=tuple(others)))
+    return groups
+
+
+def _why_apart(task: TrialTask, end: EpochResult | TrainingEnded) -> str:
+    reason = f"{end.kind}: {end.reason}" if isinstance(end, TrainingEnded) else "no score"
+    return f"trial {task.number}: seeds train one after another, as together they ended with {reason}"
 
 
 def _train_all(
     tasks: Sequence[TrialTask], executor: Executor
 ) -> Iterator[tuple[TrialTask, EpochResult | TrainingEnded]]:
-    """Every task on some runner; each with its last epoch, or with what went wrong."""
+    """Every task on some runner; each with its last epoch, or with what went wrong.
+
+    Seeds that train together each come as a task of its own. If something goes wrong with all of them, the task of all
+    comes with that, and then each of them, trained alone.
+    """
     waiting = list(tasks)
-    running: dict[int, tuple[TrialTask, EpochResult | None]] = {}
+    running: dict[int, tuple[TrialTask, dict[int, EpochResult]]] = {}
     try:
         while waiting or running:
             for runner in range(executor.num_runners):
                 if waiting and runner not in running:
-                    running[runner] = (waiting.pop(0), None)
+                    running[runner] = (waiting.pop(0), {})
                     executor.start(runner, running[runner][0])
             for runner, answer in executor.answers(WAIT_SECONDS):
                 if runner not in running:
                     continue
                 task, last = running[runner]
                 if isinstance(answer, EpochResult):
-                    running[runner] = (task, answer)
+                    last[answer.seed_index] = answer
                     executor.next_epoch(runner)
                     continue
                 del running[runner]
-                yield task, last if answer.kind == "finished" and last is not None else answer
+                if not task.others:
+                    yield task, last.get(0, answer) if answer.kind == "finished" else answer
+                elif answer.kind == "finished":
+                    yield from _ends_of_seeds(task, last)
+                else:
+                    waiting += [replace(task, others=()), *task.others]
+                    yield task, answer
     finally:
         for runner in running:
             executor.stop(runner)
+
+
+def _ends_of_seeds(
+    task: TrialTask, last: Mapping[int, EpochResult]
+) -> Iterator[tuple[TrialTask, EpochResult | TrainingEnded]]:
+    """Each seed with its last epoch; one that has none went no further since its loss was not finite."""
+    for index, one in enumerate([replace(task, others=()), *task.others]):
+        num_epochs = last[index].epoch if index in last else 0
+        if num_epochs == task.candidate.recipe.epochs:
+            yield one, last[index]
+        else:
+            yield one, TrainingEnded("diverged", f"the loss of epoch {num_epochs + 1} is not finite")
 
 
 def training_seed(seed: int, number: int) -> int:

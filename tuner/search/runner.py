@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tuner.data.dataset import ImageDataset
 from tuner.data.images import Preprocessing
-from tuner.data.opening import TrainingData, open_data
-from tuner.data.resident import Statistics
+from tuner.data.opening import TrainingData, measure_statistics, open_data
+from tuner.data.resident import ResidentData, Statistics
 from tuner.data.sources import load_cached
 from tuner.data.splits import Split, split_development
 from tuner.training.candidate import Candidate
@@ -23,6 +23,7 @@ from tuner.training.checkpoint import Checkpoint, save_checkpoint
 from tuner.training.engine import Engine, prepare_process
 from tuner.training.loop import Diverged, EpochResult, train
 from tuner.training.seeds import derive_seed
+from tuner.training.stacked import train_together
 from tuner.versions import package_versions
 
 
@@ -42,6 +43,7 @@ class TrialTask:
     split: Literal["study", "fresh", "none"] = "study"
     split_seed: int = 0
     save_to: Path | None = None
+    others: tuple[TrialTask, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ class ImageTrainer:
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         """Train a task; the data set is opened with the first one."""
+        if task.others:
+            yield from self._train_together([task, *task.others])
+            return
         data = self._open(task)
         is_search = task.split == "study"
         path = task.save_to
@@ -122,6 +127,18 @@ class ImageTrainer:
                 save_checkpoint(self._checkpoint(task, data, result, result.weights), path)
             yield result
 
+    def _train_together(self, tasks: Sequence[TrialTask]) -> Iterator[EpochResult]:
+        """Tasks of one candidate in the same steps; only the last epoch is scored, as the search's own split is not."""
+        candidate = tasks[0].candidate
+        datas, seeds = [self._open(task) for task in tasks], [task.seed for task in tasks]
+        for results in train_together(candidate, datas, engine=self.engine, seeds=seeds, scores_all=False):
+            for result in results:
+                assert result.weights is not None
+                task, data = tasks[result.seed_index], datas[result.seed_index]
+                if task.save_to is not None and result.epoch == candidate.recipe.epochs:
+                    save_checkpoint(self._checkpoint(task, data, result, result.weights), task.save_to)
+                yield result
+
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": {}}
 
@@ -131,12 +148,18 @@ class ImageTrainer:
         if key not in self._opened:
             prepare_process(self.engine)
             dataset = load_cached(self.dataset_folder)
+            split = self._split(dataset, task)
+            known = self.statistics if task.split == "study" else None
+            statistics = known or measure_statistics(dataset, split, memory_bytes=self.image_bytes)
+            for data in self._opened.values():
+                if isinstance(data, ResidentData):  # its images are on the device already
+                    dataset = replace(dataset, images_NCHW=data.images_NCHW)
             self._opened[key] = open_data(
                 dataset,
-                self._split(dataset, task),
+                split,
                 device=torch.device(self.engine.device),
                 memory_bytes=self.image_bytes,
-                statistics=self.statistics if task.split == "study" else None,
+                statistics=statistics,
             )
         return self._opened[key]
 

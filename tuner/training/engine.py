@@ -20,7 +20,10 @@ from tuner.training.candidate import Recipe
 from tuner.training.graph import graphed
 
 Step = Callable[[Tensor, Tensor, float], Tensor]
-"""(images_NCHW, labels_N, learning rate) -> the batch's loss, a scalar that is still on the device; it has learned."""
+"""(images_NCHW, labels_N, learning rate) -> the batch's loss, a scalar that is still on the device; it has learned.
+
+Of models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> their losses_M.
+"""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt, from malloc.h, and below what they are when nobody sets them."""
@@ -41,6 +44,7 @@ class Engine:
     optimizer: torch.optim's implementation.
     keep_freed_memory: tell glibc not to give freed memory back to the system after every step.
     graph: replay the whole step as one CUDA graph. tf32: let CUDA multiply fp32 matrices in TF32.
+    seeds_together: where a candidate trains with several seeds, their models learn in the same steps, as one network.
     """
 
     device: str = "cpu"
@@ -55,6 +59,7 @@ class Engine:
     keep_freed_memory: bool = False
     tf32: bool = False
     graph: bool = False
+    seeds_together: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `Engine.from_json` reads it back."""
@@ -146,7 +151,7 @@ def prepare_step(
     engine: Engine,
     optimizer: torch.optim.Optimizer,
 ) -> Step:
-    """The training step of a placed model, as the engine has it."""
+    """The training step of a placed model, or of several that `build_stacked` made one, as the engine has it."""
     form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
     forward = fast_form(model, architecture, form) if engine.blocks == "fused" else model
     autocast = torch.autocast(
@@ -159,9 +164,9 @@ def prepare_step(
     def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
         with autocast:
             logits_NK = forward(images_NCHW)
-        loss = functional.cross_entropy(logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing)
+        loss = _mean_loss(logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(torch.ones_like(loss))  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()
 
@@ -172,6 +177,16 @@ def prepare_step(
         return learn_fast(images_NCHW, labels_N)
 
     return step
+
+
+def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
+    """Cross-entropy in nats: (N, K) and (N,) to its mean; (M, N, K) and (M, N) to the mean of each of M models."""
+    if labels.dim() == 1:
+        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.view_as(labels).mean(1)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.spec import Architecture
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine, build_optimizer, exact_arithmetic, input_dtype, place, prepare_step
@@ -37,7 +38,7 @@ class EpochResult:
 
     `weights` is the live state dict, to be copied before the next epoch is asked for; None once sent elsewhere.
     `confusion` is of the validation part, None above MAX_CONFUSION_CLASSES. `latency_ms` is of one image, and comes
-    with the last epoch alone.
+    with the last epoch alone. `seed_index` says which of the seeds that train together it is of, from 0.
     """
 
     epoch: int
@@ -48,6 +49,7 @@ class EpochResult:
     weights: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
     confusion: Confusion | None = field(default=None, repr=False, compare=False)
     latency_ms: float | None = field(default=None, compare=False)
+    seed_index: int = 0
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome that whoever drives the loop expects, not a mistake
@@ -67,9 +69,7 @@ def train(
     """
     recipe = candidate.recipe
     device = torch.device(engine.device)
-    model = build_model(candidate.architecture)
-    initialise(model, seed=derive_seed(seed, "weights"))
-    place(model, engine)
+    model = fresh_model(candidate.architecture, seed, engine=engine)
     optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
     step = prepare_step(model, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
     num_steps = recipe.epochs * math.ceil(len(data.train_indices_N) / recipe.batch_size)
@@ -88,28 +88,62 @@ def train(
             loss_sum += step(images_NCHW, labels_N, recipe.learning_rate * factor) * len(labels_N)
             num_done += 1
         train_loss = loss_sum.item() / len(data.train_indices_N)
-        is_scored = len(data.validation_indices_N) > 0 and (scores_all or epoch == recipe.epochs)
-        validation_loss = validation_accuracy = NOT_SCORED
-        confusion = None
-        if is_scored:
-            validation_loss, validation_accuracy, confusion = evaluate_by_class(model, data, engine=engine)
-        if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
-            what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
-            raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
-        seconds = time.perf_counter() - started
-        latency_ms = None
-        if epoch == recipe.epochs:
-            latency_ms = measure_latency(model, candidate.architecture.input_shape, engine=engine)
-        yield EpochResult(
-            epoch,
-            train_loss,
-            validation_loss,
-            validation_accuracy,
-            seconds,
-            weights=model.state_dict(),
-            confusion=confusion,
-            latency_ms=latency_ms,
+        yield epoch_result(
+            model,
+            candidate,
+            data,
+            engine=engine,
+            epoch=epoch,
+            train_loss=train_loss,
+            training_seconds=time.perf_counter() - started,
+            scores_all=scores_all,
         )
+
+
+def fresh_model(architecture: Architecture, seed: int, *, engine: Engine) -> nn.Sequential:
+    """A placed model with the weights that training begins with, for a seed."""
+    model = build_model(architecture)
+    initialise(model, seed=derive_seed(seed, "weights"))
+    place(model, engine)
+    return model
+
+
+def epoch_result(
+    model: nn.Module,
+    candidate: Candidate,
+    data: TrainingData,
+    *,
+    engine: Engine,
+    epoch: int,
+    train_loss: float,
+    training_seconds: float,
+    scores_all: bool,
+) -> EpochResult:
+    """Score a model that has trained an epoch, where that is asked for. Raises Diverged for a loss that is not finite.
+
+    `training_seconds` are those of the epoch before it is scored.
+    """
+    started = time.perf_counter()
+    is_last = epoch == candidate.recipe.epochs
+    is_scored = len(data.validation_indices_N) > 0 and (scores_all or is_last)
+    validation_loss = validation_accuracy = NOT_SCORED
+    confusion = None
+    if is_scored:
+        validation_loss, validation_accuracy, confusion = evaluate_by_class(model, data, engine=engine)
+    if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
+        what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
+        raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
+    seconds = training_seconds + time.perf_counter() - started
+    return EpochResult(
+        epoch,
+        train_loss,
+        validation_loss,
+        validation_accuracy,
+        seconds,
+        weights=model.state_dict(),
+        confusion=confusion,
+        latency_ms=measure_latency(model, candidate.architecture.input_shape, engine=engine) if is_last else None,
+    )
 
 
 def evaluate(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from tuner.architecture.trace import resolve
 from tuner.errors import DeviceError
 from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_name, num_cores
 from tuner.training.candidate import Recipe
-from tuner.training.check import CHECK_STEPS, check_engine, prepare_batch
+from tuner.training.check import CHECK_STEPS, SEEDS_TOGETHER, check_engine, prepare_batch
 from tuner.training.engine import (
     Engine,
     prepare_process,
@@ -67,6 +67,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
         Choice("byte_dropout", False, True, {"blocks": "fused"}),
         Choice("precision", "fp32", "bf16", {}),
         Choice("optimizer", "foreach", "fused", {}),
+        Choice("seeds_together", False, True, {}),
     ),
     "cuda": (
         Choice("channels_last", False, True, {}),
@@ -74,6 +75,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
         Choice("precision", "fp32", "bf16", {}),
         Choice("optimizer", "foreach", "fused", {}),
         Choice("graph", False, True, {"optimizer": "fused"}),
+        Choice("seeds_together", False, True, {}),
     ),
     "mps": (),
 }
@@ -82,7 +84,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured of a choice: seconds of a step, plain and fast, and whether the fast way is taken."""
+    """What was measured of a choice: seconds of a seed's step, plain and fast, and whether the fast way is taken."""
 
     name: str
     plain: Any
@@ -229,10 +231,12 @@ def time_in_turn(plain: Engine, fast: Engine, shape: Shape) -> tuple[float, floa
     if first[1] > HOPELESS * runs[0].seconds() and runs[1].seconds() > HOPELESS * first[0]:
         return first[0], first[1]
     times: tuple[list[float], list[float]] = ([], [])
-    while len(times[0]) < MIN_ROUNDS or (len(times[0]) < MAX_ROUNDS and sum(times[0] + times[1]) < TIMED_SECONDS):
+    timed = 0.0
+    while len(times[0]) < MIN_ROUNDS or (len(times[0]) < MAX_ROUNDS and timed < TIMED_SECONDS):
         for run, seconds in zip(runs, times, strict=True):
             run.seconds()  # the first step after the other's finds foreign caches
             seconds.append(run.seconds())
+            timed += run.num_seeds * seconds[-1]
     return median(times[0]), median(times[1])
 
 
@@ -259,16 +263,17 @@ class _Run:
     def __init__(self, engine: Engine, architecture: Architecture, recipe: Recipe) -> None:
         self._engine = engine
         prepare_process(engine)
-        self._step, self._images_NCHW, self._labels_N, _ = prepare_batch(engine, architecture, recipe)
+        self.num_seeds = SEEDS_TOGETHER if engine.seeds_together else 1
+        self._batch = prepare_batch(engine, architecture, recipe, seeds=range(self.num_seeds))
 
     def seconds(self) -> float:
-        """Seconds of one step, until the device has done it."""
+        """Seconds of one step, until the device has done it; of seeds that train together, the share of one."""
         prepare_process(self._engine)
         _synchronise(self._engine)
         started = time.perf_counter()
-        self._step(self._images_NCHW, self._labels_N, 1e-3)
+        self._batch.step(self._batch.images_NCHW, self._batch.labels_N, 1e-3)
         _synchronise(self._engine)
-        return time.perf_counter() - started
+        return (time.perf_counter() - started) / self.num_seeds
 
 
 def _synchronise(engine: Engine) -> None:

@@ -1,0 +1,206 @@
+"""Confirmations whose seeds train together: the same trainings as apart, none lost and none twice; then real digits."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.search.rehearsal import Rehearsal, rehearse
+from tuner.architecture.cost import network_cost
+from tuner.architecture.trace import trace
+from tuner.data.dataset import ImageDataset
+from tuner.deliver.confirm import Confirmed, ConfirmEvent, ConfirmPlan, confirm
+from tuner.deliver.race import ConfirmProgress, group_seeds
+from tuner.errors import StudyError
+from tuner.pipeline import RunOptions, run_events
+from tuner.search.executors import InProcess
+from tuner.search.runner import TrialTask
+from tuner.training.loop import EpochResult
+from tuner.training.measure import load_or_measure
+
+
+class Opened(Exception):  # noqa: N818 - a signal, not a mistake
+    """The test set is about to be opened."""
+
+
+def sealed() -> ImageDataset:
+    raise Opened
+
+
+class Recorder:
+    """A trainer that trains seeds together; some diverge, and some trials can only be trained apart."""
+
+    def __init__(self, *, diverging: int | None = None, only_apart: tuple[int, ...] = ()) -> None:
+        self.diverging, self.only_apart = diverging, only_apart
+        self.tasks: list[TrialTask] = []
+
+    def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
+        self.tasks.append(task)
+        if task.others and task.number in self.only_apart:
+            raise MemoryError("too much at once")
+        for result in rehearse(task):
+            for index, one in enumerate([task, *task.others]):
+                if one.seed != self.diverging:
+                    yield replace(result, seed_index=index)
+
+    def trained(self, split: str) -> Counter[tuple[int, int]]:
+        """How often each trial was trained with each seed, in whatever company."""
+        wanted = [task for task in self.tasks if task.split == split]
+        wanted = [task for task in wanted if not (task.others and task.number in self.only_apart)]
+        return Counter((one.number, one.seed) for task in wanted for one in [task, *task.others])
+
+
+def trained_together(rehearsal: Rehearsal, trainer: Recorder, *, together_bytes: float = 1e12) -> list[ConfirmEvent]:
+    """A confirmation of three seeds that ends where the test set would be opened."""
+    events: list[ConfirmEvent] = []
+    confirming = confirm(
+        rehearsal.record(),
+        ConfirmPlan(),
+        InProcess(trainer),
+        folder=rehearsal.study_folder,
+        seed=0,
+        num_validation=1,
+        load_test_set=sealed,
+        device=torch.device("cpu"),
+        memory_bytes=sys.maxsize,
+        together_bytes=together_bytes,
+    )
+    with pytest.raises(Opened):
+        events.extend(confirming)
+    return events
+
+
+def whats(events: list[ConfirmEvent]) -> list[str]:
+    return [event.what for event in events if isinstance(event, ConfirmProgress)]
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    rehearsal = Rehearsal(tmp_path_factory.mktemp("rehearsal"))
+    rehearsal.run(12)
+    return rehearsal
+
+
+def test_the_same_trainings_are_done_together_as_apart_and_each_counts_once(rehearsal: Rehearsal) -> None:
+    apart, together = Recorder(), Recorder()
+    events_apart = trained_together(rehearsal, apart, together_bytes=0)
+    events_together = trained_together(rehearsal, together)
+    for split in ("fresh", "none"):
+        assert together.trained(split) == apart.trained(split)
+        assert set(together.trained(split).values()) == {1}
+    assert sorted(whats(events_together)) == sorted(whats(events_apart))
+    assert events_together[-1] == replace(events_apart[-1], what=events_together[-1].what)  # type: ignore[arg-type]
+    assert not any(task.others for task in apart.tasks)
+    assert [1 + len(task.others) for task in together.tasks if task.split == "fresh"] == [1] * 4 + [2] * 4
+    assert [1 + len(task.others) for task in together.tasks if task.split == "none"] == [3, 3]
+
+
+def test_seeds_that_cannot_train_together_are_trained_apart_and_it_is_said(rehearsal: Rehearsal) -> None:
+    recorder = Recorder(only_apart=(0,))
+    events = trained_together(rehearsal, recorder)
+    assert recorder.trained("fresh") == Counter(dict.fromkeys(recorder.trained("fresh"), 1))
+    assert {seed for number, seed in recorder.trained("fresh") if number == 0} == {
+        seed for _, seed in recorder.trained("fresh")
+    }
+    (said,) = {what for what in whats(events) if "one after another" in what}
+    assert said.startswith("trial 0: ")
+    assert "too much at once" in said
+
+
+def test_one_diverging_seed_puts_its_trial_out_of_the_race_for_that_reason(rehearsal: Rehearsal) -> None:
+    first = Recorder()
+    trained_together(rehearsal, first)
+    last_seed = next(task.others[-1].seed for task in first.tasks if task.others)
+    with pytest.raises(StudyError, match="no candidate could be trained again"):
+        list(
+            confirm(
+                rehearsal.record(),
+                ConfirmPlan(),
+                InProcess(Recorder(diverging=last_seed)),
+                folder=rehearsal.study_folder,
+                seed=0,
+                num_validation=1,
+                load_test_set=sealed,
+                device=torch.device("cpu"),
+                memory_bytes=sys.maxsize,
+                together_bytes=1e12,
+            )
+        )
+
+
+def tasks_of(rehearsal: Rehearsal, *, num_trials: int, num_seeds: int) -> list[TrialTask]:
+    trials = rehearsal.record().trials()[:num_trials]
+    return [TrialTask(trial.number, trial.candidate, seed) for seed in range(num_seeds) for trial in trials]
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "num_runners", "sizes"),
+    [(2, 1, [3, 3]), (2, 2, [3, 3]), (1, 2, [2, 1]), (2, 3, [2, 1, 2, 1]), (2, 8, [1] * 6), (1, 1, [3])],
+)
+def test_seeds_share_a_task_as_far_as_no_runner_is_left_without_one(
+    rehearsal: Rehearsal, num_trials: int, num_runners: int, sizes: list[int]
+) -> None:
+    groups = group_seeds(tasks_of(rehearsal, num_trials=num_trials, num_seeds=3), num_runners, 1e12)
+    assert [1 + len(group.others) for group in groups] == sizes
+
+
+def test_seeds_share_a_task_as_far_as_memory_goes(rehearsal: Rehearsal) -> None:
+    tasks = tasks_of(rehearsal, num_trials=1, num_seeds=3)
+    candidate = tasks[0].candidate
+    each = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
+    sizes = {
+        share: [1 + len(group.others) for group in group_seeds(tasks, 1, share * each)] for share in (0, 1.9, 2, 2.9, 3)
+    }
+    assert sizes == {0: [1, 1, 1], 1.9: [1, 1, 1], 2: [2, 1], 2.9: [2, 1], 3: [3]}
+    assert group_seeds(tasks, 1, 0) == tasks
+
+
+TINY = """
+[network]
+num_blocks = 1
+[block]
+out_channels = { low = 4, high = 16, step = 4 }
+normalization = "batch"
+[recipe]
+learning_rate = { low = 1e-3, high = 1e-2, log = true }
+"""
+
+
+def test_real_digits_are_confirmed_together_as_they_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dropout the seeds learn the same either way, but for rounding."""
+    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
+    found = []
+    for is_together in (False, True):
+
+        def forced(*arguments: object, is_together: bool = is_together, **options: object) -> object:
+            measured = load_or_measure(*arguments, **options)  # type: ignore[arg-type]
+            engine = replace(measured.engine, precision="fp32", seeds_together=is_together)
+            return replace(measured, engine=engine)
+
+        monkeypatch.setattr("tuner.pipeline.load_or_measure", forced)
+        options = RunOptions(
+            space=str(tmp_path / "tiny.toml"),
+            studies=tmp_path / str(is_together),
+            trials=3,
+            epochs=2,
+            workers=1,
+            device="cpu",
+            confirm="in full",
+        )
+        *_, last = run_events(options)
+        assert isinstance(last, Confirmed)
+        found.append(last.confirmation)
+    apart, together = found
+    assert (together.number, together.seeds) == (apart.number, apart.seeds)
+    assert together.test_accuracy == pytest.approx(apart.test_accuracy, abs=0.01)
+    assert together.validation_mean == pytest.approx(apart.validation_mean, abs=0.01)
+    for one, other in zip(together.candidates, apart.candidates, strict=True):
+        known = other["validation_accuracies"]  # fewer, where one was dropped between two seeds
+        assert one["number"] == other["number"]
+        assert one["validation_accuracies"][: len(known)] == pytest.approx(known, abs=0.02)

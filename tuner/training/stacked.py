@@ -1,0 +1,112 @@
+"""train_together(candidate, datas, ...): seeds of one candidate learn in the same steps, as one wider network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tuner.architecture.spec import Architecture
+from tuner.architecture.stacked import build_stacked, stack_images, stack_states, unstack_states
+from tuner.data.opening import TrainingData
+from tuner.training.candidate import Candidate
+from tuner.training.engine import Engine, build_optimizer, input_dtype, place, prepare_step
+from tuner.training.loop import Diverged, EpochResult, epoch_result, fresh_model
+from tuner.training.schedule import learning_rate_factor
+from tuner.training.seeds import derive_seed
+
+# Shape suffixes: M models, one for each seed; N images, C channels, H height, W width.
+
+
+def train_together(
+    candidate: Candidate,
+    datas: Sequence[TrainingData],
+    *,
+    engine: Engine,
+    seeds: Sequence[int],
+    scores_all: bool = True,
+) -> Iterator[list[EpochResult]]:
+    """Train a resolved candidate with several seeds at once, each on its own data; an epoch's results, seed by seed.
+
+    As `train` does for each: the same first weights, batches, rates and scores, so that without dropout the results
+    are the same but for rounding. With dropout the masks are others, drawn for all from the seeds together. Each seed
+    is given its share of the seconds.
+
+    A seed whose loss is not finite has no result in that epoch, nor in a later one; the others go on without it, and
+    when none is left the training ends. Raises ValueError unless all train on equally many images.
+    """
+    recipe = candidate.recipe
+    num_images = len(datas[0].train_indices_N)
+    if any(len(data.train_indices_N) != num_images for data in datas):
+        raise ValueError("seeds that train together must have equally many images, for their steps to be as many")
+    models = [fresh_model(candidate.architecture, seed, engine=engine) for seed in seeds]
+    stacked = stack_models(models, candidate.architecture, engine=engine)
+    optimizer = build_optimizer(stacked.parameters(), recipe, engine=engine)
+    step = prepare_step(stacked, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
+    num_steps = recipe.epochs * math.ceil(num_images / recipe.batch_size)
+    num_done = 0
+    going_on = list(range(len(seeds)))
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        torch.manual_seed(derive_seed(*seeds, "dropout", epoch))
+        loss_sums_M = torch.zeros(len(seeds), device=torch.device(engine.device))
+        batches = _batches_together(datas, recipe.batch_size, engine=engine, seeds=seeds, epoch=epoch)
+        for images_NCHW, labels_MN in batches:
+            factor = learning_rate_factor(recipe.schedule, num_done, num_steps=num_steps)
+            loss_sums_M += step(images_NCHW, labels_MN, recipe.learning_rate * factor) * labels_MN.shape[1]
+            num_done += 1
+        loss_sums = loss_sums_M.tolist()
+        seconds = (time.perf_counter() - started) / len(going_on)
+        states = unstack_states(stacked.state_dict(), len(seeds))
+        results = []
+        for number in going_on:
+            model = models[number]
+            model.load_state_dict(states[number])
+            try:
+                result = epoch_result(
+                    model,
+                    candidate,
+                    datas[number],
+                    engine=engine,
+                    epoch=epoch,
+                    train_loss=loss_sums[number] / num_images,
+                    training_seconds=seconds,
+                    scores_all=scores_all,
+                )
+            except Diverged:
+                continue
+            results.append(replace(result, seed_index=number))
+        going_on = [result.seed_index for result in results]
+        yield results
+        if not going_on:
+            return
+
+
+def stack_models(models: Sequence[nn.Module], architecture: Architecture, *, engine: Engine) -> nn.Sequential:
+    """The stacked network of models of this architecture, with copies of their weights, in training mode."""
+    stacked = build_stacked(architecture, len(models))
+    stacked.load_state_dict(stack_states([model.state_dict() for model in models]))
+    place(stacked, engine)
+    return stacked.train()
+
+
+def _batches_together(
+    datas: Sequence[TrainingData], batch_size: int, *, engine: Engine, seeds: Sequence[int], epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of an epoch of every seed, each in its own order: (images (N, M * C, H, W), labels_MN)."""
+    passes = [
+        data.train_batches(
+            batch_size,
+            generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)),
+            dtype=input_dtype(engine),
+            channels_last=engine.channels_last,
+        )
+        for data, seed in zip(datas, seeds, strict=True)
+    ]
+    for batches in zip(*passes, strict=True):
+        images, labels = zip(*batches, strict=True)
+        yield stack_images(images, channels_last=engine.channels_last), torch.stack(labels)
