@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
@@ -27,8 +28,9 @@ from tuner.search.again import device_of, load_study_images
 from tuner.search.checkpoints import refuse_foreign_checkpoints
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
-from tuner.search.executors import Executor, end_if_unguarded, local_executor
+from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold, hold_record
+from tuner.search.processes import end_if_unguarded, import_ahead, run_aside
 from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
 from tuner.search.runner import ImageTrainer
 from tuner.search.sqlite import sqlite_url
@@ -36,7 +38,7 @@ from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
-from tuner.training.measure import load_or_measure, machine_cache_dir
+from tuner.training.measure import Measurement, call, load_or_measure, machine_cache_dir
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
@@ -102,6 +104,8 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     """
     end_if_unguarded()
     check_options(options)
+    if options.workers != 1:
+        import_ahead()
     space = load_space(options.space)
     _make_folder(options.studies)
     url = storage_url(options.studies, options.storage)
@@ -125,7 +129,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     with _only_writer(options, storage, name, settings):
         for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink()
-        measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=machine_cache_dir())
+        measured = _measure(device, input_spec.shape, workers=options.workers)
         devices = devices_for(device, is_auto=options.device == "auto")
         num_runners = options.workers or measured.runners.count * len(devices)
         num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
@@ -182,7 +186,7 @@ def confirm_events(
         split = split_development(dataset, seed=record.settings["seed"])
         device = device_of(record)
         devices = devices_for(device, is_auto=False)
-        measured = load_or_measure(device, input_spec_of(dataset).shape, num_threads=1, cache_dir=machine_cache_dir())
+        measured = _measure(device, input_spec_of(dataset).shape, workers=workers)
         num_runners = workers or measured.runners.count * len(devices)
         runners = _runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
         yield _data_ready(record.name, dataset, split, record.engine, runners.held)
@@ -196,6 +200,12 @@ def seconds_to_confirm(record: StudyRecord, num_runners: int) -> float:
     """What a confirmation on so many runners may take so as to be a third of the whole run, at most."""
     seconds = search_seconds(record.trials(), num_runners)
     return seconds * TIME_SHARE / (1 - TIME_SHARE)
+
+
+def _measure(device: torch.device, shape: Shape, *, workers: int | None) -> Measurement:
+    """The engine for this machine; measured, if it must be, where the processes that will train come from."""
+    run = call if workers == 1 else run_aside
+    return load_or_measure(device, shape, num_threads=1, cache_dir=machine_cache_dir(), run=run)
 
 
 @dataclass(frozen=True)

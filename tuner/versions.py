@@ -20,7 +20,10 @@ def package_versions() -> dict[str, str]:
 
 
 def check_installation() -> None:
-    """Raise InstallationError with the mend when torch and torchvision were not built for each other."""
+    """Raise InstallationError with the mend when torch and torchvision were not built for each other.
+
+    For what needs torchvision, which is slow to import; what does not need it works without.
+    """
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -48,8 +49,8 @@ class CannotBeOpened:
 
 
 def children() -> list[psutil.Process]:
-    """The processes of runners, oldest first; not the helper that multiprocessing keeps."""
-    found = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    """The processes of runners, oldest first."""
+    found = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
     return sorted(found, key=lambda child: child.create_time())
 
 

@@ -301,11 +301,14 @@ def test_help_does_not_import_torch(tmp_path: Path) -> None:
     assert "run" in done.stdout
 
 
-def test_a_mismatch_of_torch_and_torchvision_is_said_in_one_line_with_the_mend(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["run", "--dataset", "mnist", "--data-dir", "."], ["doctor"]])
+def test_a_mismatch_of_torch_and_torchvision_is_said_in_one_line_with_the_mend(
+    tmp_path: Path, arguments: list[str]
+) -> None:
     broken = tmp_path / "torchvision"
     broken.mkdir()
     (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
-    code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nsys.argv = ['tuner', 'run']\n"
+    code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nsys.argv = {['tuner', *arguments]!r}\n"
     code += "from tuner.__main__ import main\nmain()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuner.cli.options import STUDIES, AsJson, Quiet, Storage, Studies, StudyName, open_study, prepare_libraries
+from tuner.cli.options import STUDIES, AsJson, Quiet, Storage, Studies, StudyName, open_study, quiet_optuna
 from tuner.interrupts import say_anew
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a stored trial again for more epochs, on the study's own split, and keep its best epoch as a checkpoint."""
-    prepare_libraries()
+    quiet_optuna()
     from contextlib import closing
 
     from rich.console import Console
@@ -65,7 +65,7 @@ def export(
     storage: Storage = None,
 ) -> None:
     """Write the winner as files of your own, each loaded again and scored before it counts."""
-    prepare_libraries()
+    quiet_optuna()
     from rich.console import Console
 
     from tuner.deliver.export import export as export_study
@@ -94,7 +94,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a network on a data set: accuracy, loss, accuracy by class."""
-    prepare_libraries()
+    quiet_optuna()
     from rich.console import Console
 
     from tuner.data.dataset import DataSpec

@@ -86,14 +86,6 @@ def print_notes() -> None:
         typer.echo(note, err=True)
 
 
-def prepare_libraries() -> None:
-    """Make sure that torch and torchvision fit together, and keep Optuna's log off the screen."""
-    from tuner.versions import check_installation
-
-    check_installation()
-    quiet_optuna()
-
-
 def quiet_optuna() -> None:
     """Keep Optuna's log off the screen."""
     import optuna

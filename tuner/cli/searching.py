@@ -19,9 +19,10 @@ from tuner.cli.options import (
     parse_image_size,
     parse_shape,
     parse_workers,
-    prepare_libraries,
+    quiet_optuna,
 )
 from tuner.interrupts import leave_in_order, say_anew
+from tuner.search.processes import import_ahead
 
 
 def run(
@@ -61,7 +62,9 @@ def run(
     duration = parse_duration(budget) if budget else float("inf")
     size = parse_image_size(image_size) if image_size else None
     num_workers = parse_workers(workers)
-    prepare_libraries()
+    if num_workers != 1:
+        import_ahead()
+    quiet_optuna()
     from contextlib import closing
 
     from rich.console import Console
@@ -107,7 +110,7 @@ def confirm(
 ) -> None:
     """Train a study's best networks again, on fresh splits, and score the winner on the sealed test set."""
     num_workers = parse_workers(workers)
-    prepare_libraries()
+    quiet_optuna()
     from contextlib import closing
 
     from rich.console import Console
@@ -188,11 +191,14 @@ def doctor(
 ) -> None:
     """Measure this machine: which ways of training are the fastest here, and whether they compute what they should."""
     shape = parse_shape(image_shape)
-    prepare_libraries()
+    quiet_optuna()
     from rich.console import Console
 
     from tuner.training.engine import choose_device
     from tuner.training.measure import measure_engine
     from tuner.ui.doctor import doctor_report
+    from tuner.versions import check_installation
+
+    check_installation()
 
     Console().print(doctor_report(measure_engine(choose_device(device), shape, num_threads=1)))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tuner.data.dataset import Report
+from tuner.versions import check_installation
 
 _TIMEOUT = 30.0  # seconds without an answer, after which a network counts as absent
 
@@ -34,6 +35,7 @@ def report_downloads(report: Report | None) -> Iterator[None]:
 
     Torchvision takes neither a progress function nor a timeout, so both are set around the call and restored.
     """
+    check_installation()
     from torchvision.datasets import utils
 
     def make_bar(*_: object, total: int | None = None, **__: Any) -> _Bar:

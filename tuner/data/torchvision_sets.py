@@ -11,6 +11,7 @@ from tuner.data.arrays import ArrayPart, source_from_arrays
 from tuner.data.dataset import DataSpec, DecodableSource, ListedSource, Report
 from tuner.data.downloads import report_downloads
 from tuner.errors import DataError
+from tuner.versions import check_installation
 
 _TRAIN, _TEST = {"train": True}, {"train": False}
 _TRAIN_SPLIT, _TEST_SPLIT = {"split": "train"}, {"split": "test"}
@@ -136,6 +137,7 @@ def _download(described: TorchvisionSet, spec: DataSpec, *, report: Report | Non
 
 
 def _open(described: TorchvisionSet, data_dir: Path, arguments: Mapping[str, Any], *, download: bool) -> Any:
+    check_installation()
     from torchvision import datasets
 
     return getattr(datasets, described.class_name)(root=data_dir, download=download, **arguments)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess, SpawnProcess
 from typing import Protocol, cast
 
 from tuner.errors import RunnerError
+from tuner.search.processes import context, deaf_to_interrupts, import_ahead, why_not_started
 from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
 from tuner.training.loop import EpochResult
 
@@ -20,8 +19,6 @@ Answer = EpochResult | TrainingEnded
 GOODBYE_SECONDS = 5.0
 READY = "ready"
 """What a process says first."""
-UNGUARDED = 78
-"""Exit code of a process that would begin the search again, for want of a guard in the script that it imports."""
 
 
 class Executor(Protocol):
@@ -71,7 +68,7 @@ class InProcess:
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
+    process: SpawnProcess | ForkServerProcess
     connection: Connection
     is_ready: bool = False
     is_busy: bool = False
@@ -88,6 +85,7 @@ class LocalProcesses:
         self.num_runners = len(trainers)
         self._trainers = trainers
         self._workers: dict[int, _Worker] = {}
+        import_ahead()
 
     def start(self, runner: int, task: TrialTask) -> None:  # noqa: D102
         if runner not in self._workers:
@@ -124,13 +122,12 @@ class LocalProcesses:
                 worker.process.join()
 
     def _spawn(self, number: int) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
+        ours, theirs = context().Pipe()
+        process = context().Process(
             target=_serve, args=(theirs, self._trainers[number]), name=f"runner {number}", daemon=True
         )
         try:
-            with _deaf_to_interrupts():
+            with deaf_to_interrupts():
                 process.start()
         except OSError as error:
             ours.close()
@@ -156,7 +153,7 @@ class LocalProcesses:
             worker.connection.close()
             worker.process.join()
             if not worker.is_ready:
-                raise RunnerError(_why_not_started(worker.process.exitcode)) from None
+                raise RunnerError(why_not_started(worker.process.exitcode)) from None
             self._workers[runner] = self._spawn(runner)
             return TrainingEnded("failed", f"the process of runner {runner} died (exit code {worker.process.exitcode})")
         if isinstance(message, str):
@@ -164,45 +161,6 @@ class LocalProcesses:
             return None
         worker.is_busy = False
         return message
-
-
-def _why_not_started(exit_code: int | None) -> str:
-    if exit_code == UNGUARDED:
-        return (
-            "the script that starts the search is imported by every process that trains, and would start it again "
-            'there: put what it does under `if __name__ == "__main__":`'
-        )
-    return (
-        f"a process that trains could not start (exit code {exit_code}): mend what it says above, or train in this "
-        "process alone, with --workers 1"
-    )
-
-
-def end_if_unguarded() -> None:
-    """End this process if it is one of a runner's that is still importing the user's script.
-
-    That is when a script without the guard would start the search again; the first process says so.
-    """
-    # What multiprocessing itself looks at, to refuse such a process of its own, with a traceback in each of them.
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SystemExit(UNGUARDED)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let a process that is started here not hear Ctrl-C while it imports; afterwards it ignores it by itself.
-
-    Where there are no signal masks (Windows), it hears it.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # which would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
