@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -102,6 +103,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
 
     `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
     """
+    started = time.monotonic()
     end_if_unguarded()
     check_options(options)
     if options.workers != 1:
@@ -146,7 +148,8 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             seed=options.seed,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
-            budget_seconds=options.budget_seconds * (1 if options.confirm == "no" else 1 - TIME_SHARE),
+            budget_seconds=max(0.0, started + options.budget_seconds - time.monotonic())
+            * (1 if options.confirm == "no" else 1 - TIME_SHARE),
             class_names=dataset.class_names,
         )
         with local_executor(runners.trainers) as executor:

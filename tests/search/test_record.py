@@ -40,7 +40,16 @@ def test_a_study_is_opened_again_with_its_settings_and_its_own_engine(url: str) 
         ({"dataset_digest": "e"}, "the images have changed since"),
         ({"space_name": "cnn", "space": {"block": 1}}, 'space was "tiny", not "cnn"'),
         ({"epochs": 7, "seed": 2}, "seed was 0, not 2; epochs was 6, not 7"),
-        ({"space": {"block": 1}}, "the space has changed since"),
+        ({"space": {"block": 1}}, "block was left out, not 1"),
+        (
+            {
+                "space": {
+                    "block": {"kernel_size": {"choices": [3, 5], "log": False, "shared": True}, "stride": {"low": 1}}
+                }
+            },
+            'block.kernel_size was left out, not {"choices": [3, 5], "shared": true}; '
+            'block.stride was left out, not {"low": 1}',
+        ),
     ],
 )
 def test_a_study_of_other_settings_is_refused_with_what_differs(url: str, changes: dict[str, Any], said: str) -> None:
@@ -105,8 +114,11 @@ def test_a_change_deep_in_a_large_setting_is_told_in_one_short_line(url: str) ->
     large = {"space": {f"key{number}": number for number in range(100)}}
     open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
     large["space"]["key99"] = 0
-    with pytest.raises(StudyError, match="space has changed since") as caught:
+    with pytest.raises(StudyError, match="key99 was 99, not 0") as caught:
         open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(StudyError, match="key2 was 2, not left out; and 97 more") as caught:
+        open_study(open_storage(url), "a", SETTINGS | {"space": {}}, engine=ENGINE)
     assert len(str(caught.value)) < 300
 
 

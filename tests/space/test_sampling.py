@@ -1,3 +1,4 @@
+import random
 from random import Random
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.strategies import ALL_SPACES, EPOCHS, candidates_of, make_space, para
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import SpaceError
-from tuner.space.sampling import Params, candidate_from, distributions, first_params, random_params, suggest
+from tuner.space.sampling import Params, candidate_from, distributions, draw, first_params, random_params, suggest
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate, Recipe
 
@@ -240,3 +241,12 @@ def test_a_candidate_survives_json_with_its_fingerprint(candidate: Candidate) ->
     again = Candidate.from_json(candidate.to_json())
     assert again == candidate
     assert again.fingerprint == candidate.fingerprint
+
+
+def test_a_drawn_number_stays_within_the_widest_logarithmic_range() -> None:
+    ranges = {"tiny": FloatDistribution(1e-320, 1e-2, log=True), "whole": IntDistribution(1, 4096, log=True)}
+    generator = random.Random(0)
+    drawn = [draw(ranges, generator) for _ in range(1_000)]
+    for name, one in ranges.items():
+        assert all(one._contains(params[name]) for params in drawn)
+    assert 0.3 < sum(params["whole"] <= 64 for params in drawn) / 1_000 < 0.7

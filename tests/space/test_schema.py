@@ -161,6 +161,18 @@ def refusal(tmp_path: Path, text: str) -> str:
             REST + "[[first]]\nblock = [{}, {}]\nhead = { width = 1 }",
             r"first\.0: head\.width: not a parameter of this space",
         ),
+        (
+            "[block]\nout_channels = { choices = [8, 9], shared = true }"
+            + RECIPE
+            + RATE
+            + "[[first]]\nblock = [{ out_channels = 8 }, { out_channels = 9 }]",
+            r"first\.0: block\.out_channels: is shared, so one for all blocks, got 8 and 9",
+        ),
+        (
+            "[block]\nout_channels = { low = 1, high = 3, log = 'yes' }" + RECIPE + RATE,
+            r"block\.out_channels\.log: .*'yes'",
+        ),
+        ("[block]\nout_channels = { choices = [3], shared = 1 }" + RECIPE + RATE, r"block\.out_channels\.shared: .*1"),
         # Not TOML at all
         ("[block\n", r"not a TOML file: .*line 1"),
         ("a = 1\na = 2\n", r"not a TOML file: "),
@@ -221,8 +233,8 @@ def test_a_bundled_space_loads_by_its_name_and_by_its_path_to_the_same(name: str
 def test_the_default_space_has_one_to_five_blocks_and_every_part_of_one() -> None:
     parameters = BUNDLED["cnn"].parameters
     assert BUNDLED["cnn"].network.num_blocks.values == [1, 2, 3, 4, 5]
-    for part in ("out_channels", "kernel_size", "padding", "normalization", "activation", "pooling", "dropout"):
-        assert not parameters[f"block5_{part}"].is_fixed, part
+    for part in type(BUNDLED["cnn"].block).model_fields:
+        assert not parameters[f"block5_{part}" if part != "pool_stride" else "block_pool_stride"].is_fixed, part
 
 
 @pytest.mark.parametrize("space", ALL_SPACES.values(), ids=ALL_SPACES)

@@ -154,6 +154,20 @@ def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path) -> Non
     stored = run_tuner("inspect", "digits-cnn", "--trial", "0", cwd=workplace)
     assert stored.returncode == 0
     assert "1x8x8" in stored.stdout
+    for option in (["--seed", "1"], ["--input", "1x8x8"], ["--classes", "3"]):
+        refused = run_tuner("inspect", "digits-cnn", "--trial", "0", *option, cwd=workplace)
+        assert refused.returncode == 2
+        assert "--trial shows a network as it is" in refused.stderr
+
+
+def test_brackets_and_colons_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm", "--study", "one")
+    done = run_tuner("run", *options, "--studies", "my [old] :runs: [/b]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.startswith("\n")
+    assert f"file     {Path('my [old] :runs: [/b]', 'one', 'trial-00000.pt')}" in done.stdout
+    listed = run_tuner("list", "--studies", "my [old] :runs: [/b]", cwd=tmp_path)
+    assert str(Path("my [old] :runs: [/b]", "one")) in listed.stdout
 
 
 def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:

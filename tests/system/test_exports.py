@@ -119,6 +119,11 @@ def test_an_exported_file_scores_what_is_stored_in_it(workplace: Path, exported:
     assert evaluation.num_images == 360
     of_all = {part: evaluate(classifier, spec_of(workplace), part=part).num_images for part in ("train", "validation")}
     assert of_all == {"train": 1149, "validation": 288}
+    of_training = {
+        part: evaluate(classifier, spec_of(workplace), part=part).is_of_training
+        for part in ("train", "validation", "test")
+    }
+    assert of_training == {"train": True, "validation": True, "test": False}  # a confirmed winner saw both
 
 
 def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(

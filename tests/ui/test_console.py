@@ -11,6 +11,8 @@ from rich.console import Console
 
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.deliver.confirm import ConfirmStarted
+from tuner.deliver.race import ConfirmProgress
 from tuner.pipeline import DataReady
 from tuner.search.events import (
     BestTrial,
@@ -135,6 +137,27 @@ def test_elsewhere_there_is_a_line_for_each_trial_and_the_reason_of_an_early_end
     assert view.outcomes == {"complete": 1, "pruned": 1, "failed": 1}
 
 
+def test_a_search_that_gives_up_does_not_fill_the_log_first() -> None:
+    stream = io.StringIO()
+    turned_away: list[SearchEvent] = [
+        TrialEnded(number, "rejected", "too large", None, None, 0, 0.0, BEST) for number in range(2, 1_002)
+    ]
+    watch([*EVENTS, *turned_away, SearchEnded(1, "gave up")], Console(file=stream, width=200))
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if "rejected" in line]) == 10
+    assert lines[-1] == "the search ends with 1 of 3 trials: gave up"
+
+
+def test_the_view_says_what_is_done_before_and_after_the_search() -> None:
+    view = SearchView()
+    assert "measuring this machine" in shown(view)
+    for event in EVENTS:
+        view.take(event)
+    view.take(ConfirmStarted((0, 1), 3, ()))
+    view.take(ConfirmProgress("trial 0, seed 1: 99.00%", 1, 6))
+    assert "digits-cnn  confirming [1/6] trial 0, seed 1: 99.00%" in shown(view)
+
+
 def test_quiet_prints_nothing() -> None:
     stream = io.StringIO()
     watch([*EVENTS, *REST], Console(file=stream), quiet=True)
@@ -171,5 +194,6 @@ def test_progress_of_downloads_ends_cleanly_and_is_none_when_quiet() -> None:
         for done in (0, 50, 100):
             report("decoding", done, 100)
     assert "decoding" in stream.getvalue()
-    with progress_reporter(console, quiet=True) as silent:
-        assert silent is None
+    for without in (console, Console(file=io.StringIO(), force_terminal=False)):
+        with progress_reporter(without, quiet=without is console) as silent:
+            assert silent is None

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tuner.cli.options import STUDIES, AsJson, Quiet, Storage, Studies, StudyName, open_study, quiet_optuna
+from tuner.cli.options import (
+    STUDIES,
+    AsJson,
+    Quiet,
+    Storage,
+    Studies,
+    StudyName,
+    folder_arguments,
+    open_study,
+    plain_console,
+    quiet_optuna,
+)
 from tuner.interrupts import say_anew
 
 if TYPE_CHECKING:
@@ -35,15 +46,13 @@ def train(
     quiet_optuna()
     from contextlib import closing
 
-    from rich.console import Console
-
     from tuner.deliver.longer import train_trial_events
     from tuner.ui.console import progress_reporter
     from tuner.ui.training import trained_lines, watch_training
 
     record = open_study(study, studies, storage)
     say_anew()
-    console = Console()
+    console = plain_console()
     with progress_reporter(console, quiet=quiet) as report:
         events = train_trial_events(record, trial, epochs=epochs, studies=studies, output=output, report=report)
         with closing(events):
@@ -66,13 +75,11 @@ def export(
 ) -> None:
     """Write the winner as files of your own, each loaded again and scored before it counts."""
     quiet_optuna()
-    from rich.console import Console
-
     from tuner.deliver.export import export as export_study
     from tuner.ui.console import progress_reporter
 
     record = open_study(study, studies, storage)
-    with progress_reporter(Console(stderr=True), quiet=False) as report:
+    with progress_reporter(plain_console(stderr=True), quiet=False) as report:
         exported = export_study(record, studies=studies, output=output, format=format, report=report)
     for path, checked in exported.files.items():
         typer.echo(
@@ -81,7 +88,8 @@ def export(
         )
     if not exported.is_confirmed:
         typer.echo(
-            f"the winner is not confirmed, so the score is optimistic: `tuner confirm {record.name}` gives another"
+            "the winner is not confirmed, so the score is optimistic: "
+            f"`tuner confirm {record.name}{folder_arguments(studies, storage)}` gives another"
         )
 
 
@@ -95,15 +103,13 @@ def evaluate(
 ) -> None:
     """Score a network on a data set: accuracy, loss, accuracy by class."""
     quiet_optuna()
-    from rich.console import Console
-
     from tuner.data.dataset import DataSpec
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.evaluate import evaluate as score
     from tuner.ui.console import progress_reporter
 
     classifier = load_classifier(checkpoint)
-    with progress_reporter(Console(stderr=True), quiet=as_json) as report:
+    with progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
         evaluation = score(classifier, DataSpec(dataset, data_dir, studies / ".cache"), part=part, report=report)
     typer.echo(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
@@ -132,6 +138,7 @@ def _in_lines(evaluation: Evaluation) -> str:
     lines = [
         f"{evaluation.dataset}, {evaluation.part}: accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of "
         f"{evaluation.num_images:,} images), loss {evaluation.loss:.4f}"
+        + ("; the network was trained on these images" if evaluation.is_of_training else "")
     ]
     lines += [
         f"  {name}: {'no images' if accuracy is None else f'{accuracy:.2%}'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 from tuner.interrupts import leave_in_order
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tuner.search.record import StudyRecord
 
 StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name; the latest when left out.")]
@@ -56,7 +59,7 @@ def parse_workers(text: str) -> int | None:
     """A number of runners, None for `auto`. Raises typer.BadParameter."""
     if text == "auto":
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 1024:
         raise typer.BadParameter(f"--workers must be auto or a number from 1 to 1024, got {text!r}")
     return int(text)
 
@@ -84,6 +87,20 @@ def print_notes() -> None:
     """Print what the commands had to note, on standard error; a command that fails has one line there alone."""
     for note in _notes:
         typer.echo(note, err=True)
+
+
+WIDE_ENOUGH = 200
+"""Columns of what is not a terminal, where nothing says another number: nothing is cut there."""
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console on which text is itself: brackets and colons in names of files mean nothing."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE_ENOUGH
+    return console
 
 
 def quiet_optuna() -> None:

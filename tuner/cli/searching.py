@@ -19,6 +19,7 @@ from tuner.cli.options import (
     parse_image_size,
     parse_shape,
     parse_workers,
+    plain_console,
     quiet_optuna,
 )
 from tuner.interrupts import leave_in_order, say_anew
@@ -67,8 +68,6 @@ def run(
     quiet_optuna()
     from contextlib import closing
 
-    from rich.console import Console
-
     from tuner.pipeline import RunOptions, load_summary, run_events
     from tuner.ui.console import progress_reporter, watch, winner_lines
 
@@ -90,7 +89,7 @@ def run(
         storage=storage,
         confirm="in full" if confirm_full else "in time" if confirm else "no",
     )
-    console = Console()
+    console = plain_console()
     with progress_reporter(console, quiet=quiet) as report, closing(run_events(options, report=report)) as events:
         watch(events, console, quiet=quiet)
     if not quiet:
@@ -113,8 +112,6 @@ def confirm(
     quiet_optuna()
     from contextlib import closing
 
-    from rich.console import Console
-
     from tuner.deliver.confirm import ConfirmPlan
     from tuner.pipeline import confirm_events
     from tuner.search.summary import summarise
@@ -123,7 +120,7 @@ def confirm(
     record = open_study(study, studies, storage)
     say_anew()
     plan = ConfirmPlan(candidates, seeds)
-    console = Console()
+    console = plain_console()
     events = confirm_events(studies, record.name, plan=plan, in_time=not full, storage=storage, workers=num_workers)
     with closing(events):
         watch(events, console, quiet=quiet)
@@ -134,12 +131,10 @@ def confirm(
 
 def spaces() -> None:
     """List the bundled search spaces and what they sample."""
-    from rich.console import Console
-
     from tuner.space.schema import bundled_spaces, load_space
     from tuner.ui.tables import space_table
 
-    console = Console()
+    console = plain_console()
     for name in bundled_spaces():
         console.print(space_table(load_space(name)), "")
 
@@ -150,8 +145,12 @@ def inspect(
     ] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="A stored trial of the study.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Sample the space with this seed.")] = None,
-    image_shape: Annotated[str, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH.")] = "1x28x28",
-    num_classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 10,
+    image_shape: Annotated[
+        str | None, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH; 1x28x28 when left out.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option("--classes", min=2, max=1_000_000, help="Number of classes; 10 when left out.")
+    ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
@@ -161,14 +160,14 @@ def inspect(
     """
     import random
 
-    from rich.console import Console
-
     from tuner.architecture.spec import InputSpec
     from tuner.space.sampling import candidate_from, first_params, random_params
     from tuner.space.schema import load_space
     from tuner.ui.tables import network_table
 
     if trial is not None:
+        if (seed, image_shape, num_classes) != (None, None, None):
+            raise typer.BadParameter("--trial shows a network as it is: --seed, --input and --classes are of a space")
         record = open_study(target, studies, storage)
         stored = {one.number: one for one in record.trials()}
         if trial not in stored:
@@ -178,11 +177,11 @@ def inspect(
         raise typer.BadParameter("inspect takes a space (`tuner spaces` lists them), or --trial with a study")
     else:
         loaded = load_space(target)
-        channels, height, width = parse_shape(image_shape)
+        channels, height, width = parse_shape(image_shape or "1x28x28")
         first = first_params(loaded)
         params = first[0] if first and seed is None else random_params(loaded, random.Random(seed or 0))
-        candidate = candidate_from(params, loaded, InputSpec(channels, height, width, num_classes), epochs=1)
-    Console().print(network_table(candidate))
+        candidate = candidate_from(params, loaded, InputSpec(channels, height, width, num_classes or 10), epochs=1)
+    plain_console().print(network_table(candidate))
 
 
 def doctor(
@@ -192,8 +191,6 @@ def doctor(
     """Measure this machine: which ways of training are the fastest here, and whether they compute what they should."""
     shape = parse_shape(image_shape)
     quiet_optuna()
-    from rich.console import Console
-
     from tuner.training.engine import choose_device
     from tuner.training.measure import measure_engine
     from tuner.ui.doctor import doctor_report
@@ -201,4 +198,4 @@ def doctor(
 
     check_installation()
 
-    Console().print(doctor_report(measure_engine(choose_device(device), shape, num_threads=1)))
+    plain_console().print(doctor_report(measure_engine(choose_device(device), shape, num_threads=1)))

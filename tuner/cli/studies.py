@@ -8,15 +8,13 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open_study, quiet_optuna
+from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open_study, plain_console, quiet_optuna
 
 LOOPBACK = "127.0.0.1"
 
 
 def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
     """List the studies, the latest first; those that can be read, when one cannot."""
-    from rich.console import Console
-
     from tuner.errors import StudyError
     from tuner.pipeline import existing_storage
     from tuner.search.disk import disk_use
@@ -34,15 +32,13 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
     if as_json:
         typer.echo(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in listed], indent=2))
     else:
-        Console().print(studies_table([summary for summary, _ in listed], [size for _, size in listed]))
+        plain_console().print(studies_table([summary for summary, _ in listed], [size for _, size in listed]))
     if unreadable:
         raise unreadable[0]
 
 
 def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show what a study has come to: counts by state, the best trials."""
-    from rich.console import Console
-
     from tuner.search.summary import summarise
     from tuner.ui.tables import study_table
 
@@ -51,7 +47,7 @@ def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage =
     if as_json:
         typer.echo(json.dumps(summary.to_json(), indent=2))
     else:
-        Console().print(study_table(summary, record.trials()))
+        plain_console().print(study_table(summary, record.trials()))
 
 
 def report(
@@ -75,12 +71,10 @@ def compare(
     storage: Storage = None,
 ) -> None:
     """Show two studies side by side: counts, best and confirmed scores, and where settings and winners differ."""
-    from rich.console import Console
-
     from tuner.ui.compare import comparison_table
 
     records = [open_study(name, studies, storage) for name in (first, second)]
-    Console().print(comparison_table(records[0], records[1], studies=studies))
+    plain_console().print(comparison_table(records[0], records[1], studies=studies))
 
 
 def delete(

@@ -23,12 +23,13 @@ PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names."""
+    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names. digest: of the whole set."""
 
     images_NCHW: Tensor
     rows_N: Tensor
     labels_N: Tensor
     class_names: tuple[str, ...]
+    digest: str = ""
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images_BCHW, labels_B), the images uint8 and copied from the disk."""
@@ -40,7 +41,8 @@ class Part:
 class Evaluation:
     """How well a network does on a part of a data set. Accuracies lie in 0..1, losses are in nats.
 
-    class_accuracies: by class name, None for a class without images.
+    class_accuracies: by class name, None for a class without images. is_of_training: whether the network was trained on
+    these images, so that the score says little.
     """
 
     dataset: str
@@ -49,6 +51,7 @@ class Evaluation:
     num_correct: int
     loss: float
     class_accuracies: dict[str, float | None]
+    is_of_training: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -65,6 +68,7 @@ class Evaluation:
             "num_images": self.num_images,
             "num_correct": self.num_correct,
             "class_accuracies": self.class_accuracies,
+            "is_of_training": self.is_of_training,
         }
 
 
@@ -101,7 +105,13 @@ def evaluate(
         num_correct=int(correct_K.sum()),
         loss=loss_sum / len(opened.labels_N),
         class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
+        is_of_training=opened.digest == classifier.origin.get("dataset_digest") and part in _trained_on(classifier),
     )
+
+
+def _trained_on(classifier: Classifier) -> tuple[PartName, ...]:
+    """A confirmed winner, which has a score on the test set, was trained on train and validation together."""
+    return ("train", "validation") if "test_accuracy" in classifier.scores else ("train",)
 
 
 def load_part(spec: DataSpec, part: PartName, *, split_seed: str | int | None, report: Report | None = None) -> Part:
@@ -117,7 +127,7 @@ def load_part(spec: DataSpec, part: PartName, *, split_seed: str | int | None, r
 
 
 def _rows(dataset: ImageDataset, rows_N: Tensor) -> Part:
-    return Part(dataset.images_NCHW, rows_N, dataset.labels_N[rows_N], dataset.class_names)
+    return Part(dataset.images_NCHW, rows_N, dataset.labels_N[rows_N], dataset.class_names, dataset.digest)
 
 
 def _labels_by_name(of_dataset: Sequence[str], of_network: Sequence[str]) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tuner.data.dataset import DataSpec
 from tuner.data.sources import KNOWN_NAMES
 
+MAX_CHANGES = 3
+"""Of a space, that are told."""
 Source = Mapping[str, Any]
 """`dataset`, by its absolute path where it is a folder; `data_dir`; `image_size`, [height, width] or None."""
 
@@ -39,11 +41,39 @@ def differences(
         one, other = _shortly(stored.get(key)), _shortly(given[key])
         if key == "dataset_digest":
             said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now)]
-        elif one == other or key == "space":
+        elif key == "space":
+            said += _differences_of_spaces(stored.get(key) or {}, given[key])
+        elif one == other:
             said.append(f"the {key} has changed since")
         else:
             said.append(f"{'space' if key == 'space_name' else key} was {one}, not {other}")
     return "; ".join(said)
+
+
+def _differences_of_spaces(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The first few keys of a space whose values have changed, with both."""
+    old, new = dict(_parameters(before)), dict(_parameters(now))
+    changed = [key for key in (*old, *(key for key in new if key not in old)) if old.get(key) != new.get(key)]
+    said = [f"{key} was {_told(old.get(key))}, not {_told(new.get(key))}" for key in changed[:MAX_CHANGES]]
+    return said + ([f"and {len(changed) - MAX_CHANGES} more"] if len(changed) > MAX_CHANGES else [])
+
+
+def _parameters(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in space.items():
+        if isinstance(value, Mapping) and not {"choices", "low"} & set(value):
+            yield from _parameters(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _as_in_toml(value) if isinstance(value, Mapping) else value
+
+
+def _as_in_toml(parameter: Mapping[str, Any]) -> Any:
+    """Without keys that have their default; choices alone are a list."""
+    typed = {key: value for key, value in parameter.items() if value is not False}
+    return typed["choices"] if [*typed] == ["choices"] else typed
+
+
+def _told(value: object) -> str:
+    return "left out" if value is None else _shortly(value)
 
 
 def _difference_of_images(before: Source | None, now: Source | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -102,8 +103,8 @@ def _draw(distribution: BaseDistribution, generator: random.Random) -> Any:
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log:
-        drawn = low * (high / low) ** generator.random()
-        return drawn if isinstance(distribution, FloatDistribution) else min(high, round(drawn))
+        drawn = min(high, max(low, math.exp(generator.uniform(math.log(low), math.log(high)))))
+        return drawn if isinstance(distribution, FloatDistribution) else round(drawn)
     if step is None:
         return generator.uniform(low, high)
     return min(high, low + step * generator.randrange(round((high - low) / step) + 1))
@@ -116,7 +117,10 @@ def _params_of(configuration: Configuration, space: SearchSpace, origin: str) ->
         for number in range(1, space.max_blocks + 1):
             block = configuration.block[min(number, len(configuration.block)) - 1]
             if name in block:
-                given[f"block_{name}" if parameter.shared else f"block{number}_{name}"] = block[name]
+                key = f"block_{name}" if parameter.shared else f"block{number}_{name}"
+                if given.setdefault(key, block[name]) != block[name]:
+                    both = f"{given[key]!r} and {block[name]!r}"
+                    raise SpaceError(f"{origin}: block.{name}: is shared, so one for all blocks, got {both}")
     unknown = [
         f"block.{key}" for block in configuration.block for key in block if key not in type(space.block).model_fields
     ]

@@ -27,6 +27,7 @@ from tuner.training.candidate import (
 T = TypeVar("T")
 MAX_STEPS = 1_000_000
 """Of a range; Optuna counts them in decimal numbers."""
+Flag = Annotated[bool, Field(strict=True)]
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
 
 
@@ -45,8 +46,8 @@ class Parameter(_Strict, Generic[T]):
     low: T | None = None
     high: T | None = None
     step: T | None = None
-    log: bool = False
-    shared: bool = False
+    log: Flag = False
+    shared: Flag = False
 
     @model_validator(mode="before")
     @classmethod
@@ -280,7 +281,7 @@ def load_space(name_or_path: str) -> SearchSpace:
         if name_or_path not in bundled:
             raise SpaceError(
                 f"no search space {name_or_path!r}: bundled are {', '.join(bundled)}; a space of your own is a path "
-                "that ends in .toml"
+                "that ends in .toml, and a network of a study is `tuner inspect STUDY --trial N`"
             )
         path = bundled[name_or_path]
     try:

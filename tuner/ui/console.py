@@ -33,6 +33,8 @@ from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
+MAX_UNCOUNTED_TOLD = 10
+"""Rejected, repeated and failed trials in a row that a log has a line for; the end says what came of them."""
 WIDE = 80
 """Columns of a terminal from which on curves are shown."""
 REFRESH_PER_SECOND = 4
@@ -59,6 +61,8 @@ class SearchView:
     best: BestTrial | None = None
     num_before: int = 0
     begun: float = field(default_factory=time.monotonic)
+    confirming: str = ""
+    uncounted_in_a_row: int = 0
 
     def take(self, event: RunEvent) -> None:
         """Bring the view up to date."""
@@ -67,6 +71,7 @@ class SearchView:
                 self.study, self.num_trials, self.epochs = event.study, event.num_trials, event.epochs
                 self.num_counted = self.num_before = event.num_counted
                 self.outcomes, self.best = Counter(event.outcomes), event.best
+                self.begun = time.monotonic()
             case TrialStarted():
                 self.running[event.number] = _Trial(event)
             case EpochFinished():
@@ -75,7 +80,12 @@ class SearchView:
                 self.running.pop(event.number, None)
                 self.outcomes[event.outcome] += 1
                 self.num_counted += event.counts
+                self.uncounted_in_a_row = 0 if event.counts else self.uncounted_in_a_row + 1
                 self.best = event.best
+            case ConfirmStarted():
+                self.confirming = "confirming the winner"
+            case ConfirmProgress():
+                self.confirming = line_of(event, self)
 
     @property
     def seconds_left(self) -> float | None:
@@ -86,6 +96,15 @@ class SearchView:
         return (time.monotonic() - self.begun) / done * (self.num_trials - self.num_counted)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The search, or its confirmation; before them, that it is being prepared."""
+        if self.confirming:
+            yield Text(f"{self.study}  {self.confirming}")
+        elif not self.study:
+            yield Text("reading the images, measuring this machine ...", style="dim")
+        else:
+            yield from self._search(options)
+
+    def _search(self, options: ConsoleOptions) -> RenderResult:
         """What is a number is shown whole at any width; in a narrow terminal networks are cut, and curves left out."""
         is_wide = options.max_width >= WIDE
         left = self.seconds_left
@@ -99,7 +118,7 @@ class SearchView:
         head.add_row(study, bar if is_wide else "", progress, time_left)
         table = Table(box=None, padding=(0, 1), header_style="dim", expand=False)
         table.add_column("trial", justify="right", no_wrap=True)
-        table.add_column("network", max_width=60)
+        table.add_column("network")
         table.add_column("epoch", justify="right", no_wrap=True)
         table.add_column("accuracy", justify="right", no_wrap=True)
         if is_wide:
@@ -143,13 +162,12 @@ def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) 
 
 @contextmanager
 def progress_reporter(console: Console, *, quiet: bool) -> Iterator[Report | None]:
-    """A progress bar for downloads and decoding, shown while there is something to show; None when quiet."""
-    if quiet:
+    """A progress bar for downloads and decoding, while there is something to show; None when quiet or no terminal."""
+    if quiet or not console.is_terminal:
         yield None
         return
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console, transient=True
-    )
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    progress = Progress(*columns, console=console, transient=True)
     tasks: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -237,6 +255,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
                 return f"study {event.study} is complete: it has {event.num_counted} trials; --trials asks for more"
             there = f", {event.num_counted} there already" if event.num_counted else ""
             return f"study {event.study}: {event.num_trials} trials{there}, at most {event.epochs} epochs each"
+        case TrialEnded() if view.uncounted_in_a_row > MAX_UNCOUNTED_TOLD:
+            return ""
         case TrialEnded():
             accuracy = "" if event.validation_accuracy is None else f"  {event.validation_accuracy:.2%}"
             at = "" if event.best_epoch is None else f" at epoch {event.best_epoch}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -25,7 +26,7 @@ def network_table(candidate: Candidate) -> RenderableType:
     table.add_column("part", no_wrap=True)
     table.add_column("layer", overflow="fold", min_width=12)
     table.add_column("output", no_wrap=True)
-    table.add_column("arithmetic", no_wrap=True)
+    table.add_column("arithmetic", overflow="fold", min_width=12)
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("FLOPs", justify="right", no_wrap=True)
     *rows, total = layer_rows(candidate.architecture)
@@ -46,7 +47,7 @@ def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
         rows.append(
             (
                 layer.part if layer.part != part else "",
-                layer.source.removeprefix("nn."),
+                _rounded(layer.source.removeprefix("nn.")),
                 shape_in_words(layer.output_shape),
                 layer.arithmetic,
                 f"{cost.num_parameters:,}" if cost.num_parameters else "",
@@ -56,6 +57,11 @@ def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
         part = layer.part
     total = network_cost(layers)
     return [*rows, ("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")]
+
+
+def _rounded(source: str) -> str:
+    """A layer's source with its long numbers as short ones."""
+    return re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.3g}", source)
 
 
 def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_shown: int = 10) -> RenderableType:
