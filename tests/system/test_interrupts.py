@@ -46,10 +46,16 @@ def test_an_interrupt_while_a_library_is_imported_is_one_line(
     assert (done.stderr, done.stdout, done.returncode) == (f"{LINE}\n", "", EXIT_CODE)
 
 
+def is_runner(process: psutil.Process) -> bool:
+    """Whether a process trains, or is the one that such processes are forked from."""
+    command = " ".join(process.cmdline())
+    return "spawn_main" in command or "multiprocessing.forkserver" in command
+
+
 def interrupt_all_while_they_start(process: subprocess.Popen[str]) -> None:
     """As a terminal does: every process hears it, also one that has only begun to import."""
     parent = psutil.Process(process.pid)
-    while not (children := [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]):
+    while not (children := [one for one in parent.children(recursive=True) if is_runner(one)]):
         time.sleep(0.01)
     for child in children:
         child.send_signal(signal.SIGINT)
