@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -95,7 +96,7 @@ def end_if_unguarded() -> None:
     """
     # What multiprocessing itself looks at, to refuse such a process of its own, with a traceback in each of them.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SystemExit(UNGUARDED)
+        os._exit(UNGUARDED)  # a process that is forked makes 1 of what SystemExit says
 
 
 @contextmanager
