@@ -354,6 +354,8 @@ def test_images_that_are_gone_or_have_changed_are_said_in_one_line(copied: Path)
         ("best.bin", "safetensors", "ends with .safetensors; give another name"),
         ("file", "pt", "writes a folder here, and this is a file"),
         ("file", "all", "writes a folder here, and this is a file"),
+        ("new.pt", "all", "writes a folder; give a name without an ending"),
+        ("new.py", "python", "writes a folder; give a name without an ending"),
         ("mine", "all", "the folder holds other things"),
         ("mine", "pt", "the folder holds other things.* or the name of a file"),
         ("file/in.pt", "pt", "cannot be written"),

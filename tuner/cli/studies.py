@@ -126,7 +126,7 @@ def dashboard(
     record = open_study(study, studies, storage)
     path = f"/dashboard/studies/{record.study_id}"
     kind = ", read-only" if read_only else ""
-    typer.echo(f"optuna-dashboard of {record.name}{kind}: {address(host, port)}{path} (Ctrl-C ends it)")
+    where = f"optuna-dashboard of {record.name}{kind}: {address(host, port)}{path} (Ctrl-C ends it)"
     serve_dashboard(
         record.storage,
         artifacts=artifacts_folder(studies / record.name),
@@ -135,4 +135,5 @@ def dashboard(
         read_only=read_only,
         open_browser=open_browser,
         path=path,
+        on_ready=lambda: typer.echo(where),
     )

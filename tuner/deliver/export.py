@@ -158,13 +158,15 @@ def _write_and_check(
 
 def _target(output: Path | None, format: FormatName | Literal["all"]) -> _Target:
     """Where to write. Raises CheckpointError for what does not fit the format, or would mix with other files."""
+    others = {Path(FORMATS[name].file_name).suffix: name for name in FORMAT_NAMES}
     if format == "python" or format == "all":
+        if output is not None and output.suffix.lower() in {*others, ".py"} and not output.is_dir():
+            raise CheckpointError(f"-o {output}: --format {format} writes a folder; give a name without an ending")
         return _folder(output or Path("best"), format)
     output = output or Path(FORMATS[format].file_name)
     if output.is_dir() or not output.suffix:
         return _folder(output, format)
     wanted, suffix = Path(FORMATS[format].file_name).suffix, output.suffix.lower()
-    others = {Path(FORMATS[name].file_name).suffix: name for name in FORMAT_NAMES}
     if suffix != wanted and (format != "pt" or suffix in others):  # what torch saves has many endings
         hint = f"--format {others[suffix]} or " if suffix in others else ""
         raise CheckpointError(f"-o {output}: a file of --format {format} ends with {wanted}; give {hint}another name")

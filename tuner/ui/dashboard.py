@@ -68,8 +68,12 @@ def serve_dashboard(
     read_only: bool = False,
     open_browser: bool = False,
     path: str = "",
+    on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve the dashboard until interrupted. Raises StudyError when the port is taken or the address is not ours."""
+    """Serve the dashboard until interrupted. Raises StudyError when the port is taken or the address is not ours.
+
+    on_ready: called once it can be reached.
+    """
     app = dashboard_app(storage, artifacts=artifacts, read_only=read_only)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         if not _is_everywhere(host) and probe.connect_ex((host, port)) == 0:
@@ -80,6 +84,7 @@ def serve_dashboard(
     except OSError as error:
         raise StudyError(f"--host {host} --port {port}: cannot be served: {error.strerror or error}") from error
     with server:
+        on_ready()
         if open_browser:
             webbrowser.open(address(host, port) + path)
         server.serve_forever()
