@@ -114,10 +114,27 @@ def test_every_trial_of_a_study_says_in_the_dashboard_why_it_ended(workplace: Pa
         assert beyond < 0
 
 
+SLOW = """
+[network]
+num_blocks = 3
+
+[block]
+out_channels = 96
+kernel_size = 5
+
+[recipe]
+batch_size = 32
+learning_rate = { low = 1e-3, high = 1e-2, log = true }
+"""
+"""Networks that take seconds, so that the one that runs is among the first few that a page lists."""
+
+
 def test_the_dashboard_shows_a_study_that_is_running(chromium: str, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with process("run", "--trials", "500", "--epochs", "9", "--workers", "1", cwd=tmp_path):
+    (tmp_path / "slow.toml").write_text(SLOW, encoding="utf-8")
+    arguments = ("--trials", "500", "--epochs", "3", "--workers", "1", "--space", "slow.toml", "--study", "digits-cnn")
+    with process("run", *arguments, cwd=tmp_path):
         deadline = time.monotonic() + 120
         while not artifact_path(tmp_path / "studies" / "digits-cnn", 0, "curve").exists():
             assert time.monotonic() < deadline, "trial 0 never ended"

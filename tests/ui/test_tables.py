@@ -15,7 +15,7 @@ from tuner.architecture.trace import trace
 from tuner.search.summary import StudySummary
 from tuner.space.sampling import candidate_from, random_params
 from tuner.space.schema import load_space
-from tuner.ui.tables import network_table, studies_table
+from tuner.ui.tables import NetworkTable, studies_table
 
 
 def shown(table: RenderableType, *, width: int) -> str:
@@ -31,7 +31,7 @@ def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
     for seed in range(20):
         params = random_params(space, random.Random(seed))
         candidate = candidate_from(params, space, InputSpec(3, side, side, 10), epochs=1)
-        lines = shown(network_table(candidate), width=width).splitlines()
+        lines = shown(NetworkTable(candidate), width=width).splitlines()
         assert max(map(len, lines)) <= width
         words = set(" ".join(lines).split())
         layers = trace(candidate.architecture)

@@ -163,7 +163,7 @@ def inspect(
     from tuner.architecture.spec import InputSpec
     from tuner.space.sampling import candidate_from, first_params, random_params
     from tuner.space.schema import load_space
-    from tuner.ui.tables import network_table
+    from tuner.ui.tables import NetworkTable
 
     if trial is not None:
         if (seed, image_shape, num_classes) != (None, None, None):
@@ -181,7 +181,7 @@ def inspect(
         first = first_params(loaded)
         params = first[0] if first and seed is None else random_params(loaded, random.Random(seed or 0))
         candidate = candidate_from(params, loaded, InputSpec(channels, height, width, num_classes or 10), epochs=1)
-    plain_console().print(network_table(candidate))
+    plain_console().print(NetworkTable(candidate))
 
 
 def doctor(

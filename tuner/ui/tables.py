@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -19,22 +20,38 @@ from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
 
+NARROW = 110
+"""Columns below which a layer and its arithmetic do not fit beside each other."""
 
-def network_table(candidate: Candidate) -> RenderableType:
+
+@dataclass(frozen=True)
+class NetworkTable:
     """Every layer with its output shape, its arithmetic, parameters and FLOPs, and the recipe below."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")  # in a narrow terminal the layer alone is folded
-    table.add_column("part", no_wrap=True)
-    table.add_column("layer", overflow="fold", min_width=12)
-    table.add_column("output", no_wrap=True)
-    table.add_column("arithmetic", overflow="fold", min_width=12)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("FLOPs", justify="right", no_wrap=True)
-    *rows, total = layer_rows(candidate.architecture)
-    for row in rows:
-        table.add_row(*row)
-    table.add_section()
-    table.add_row(*total)
-    return Group(table, Text(f"recipe   {recipe_in_words(candidate.recipe)}"))
+
+    candidate: Candidate
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """In a narrow terminal the arithmetic stands below its layer."""
+        is_narrow = options.max_width < NARROW
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("part", no_wrap=True)
+        table.add_column("layer", overflow="fold", min_width=12)
+        table.add_column("output", no_wrap=True)
+        if not is_narrow:
+            table.add_column("arithmetic", no_wrap=True)
+        table.add_column("parameters", justify="right", no_wrap=True)
+        table.add_column("FLOPs", justify="right", no_wrap=True)
+        *rows, total = layer_rows(self.candidate.architecture)
+        for part, source, output, arithmetic, *costs in [*rows, total]:
+            layer = _rounded(source)
+            if (part, source) == (total[0], ""):
+                table.add_section()
+            if is_narrow:
+                table.add_row(part, "\n".join(filter(None, [layer, arithmetic])), output, *costs)
+            else:
+                table.add_row(part, layer, output, arithmetic, *costs)
+        yield table
+        yield Text(f"recipe   {recipe_in_words(self.candidate.recipe)}")
 
 
 def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
@@ -47,7 +64,7 @@ def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
         rows.append(
             (
                 layer.part if layer.part != part else "",
-                _rounded(layer.source.removeprefix("nn.")),
+                layer.source.removeprefix("nn."),
                 shape_in_words(layer.output_shape),
                 layer.arithmetic,
                 f"{cost.num_parameters:,}" if cost.num_parameters else "",
