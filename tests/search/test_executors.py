@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,10 +12,11 @@ from optuna.trial import TrialState
 from rehearsal import DIGITS, EPOCHS, SPACE, Rehearsal, ended, rehearse
 
 from tuner.data.sources import DataSpec, load_development
-from tuner.errors import RunnerError
+from tuner.errors import RunnerError, StudyError
 from tuner.search.coordinator import search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess, LocalProcesses, local_executor
+from tuner.search.processes import run_aside
 from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask, checkpoint_path
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
@@ -237,3 +239,24 @@ def test_two_processes_that_are_interrupted_leave_their_trials_to_the_next_run(t
     assert isinstance(events[-1], SearchEnded)
     assert events[-1].num_counted == 6
     assert all(trial.state.is_finished() for trial in study.record().trials())
+
+
+def where() -> int:
+    return os.getpid()
+
+
+def raises() -> None:
+    raise StudyError("what went wrong")
+
+
+def leaves() -> None:
+    os._exit(9)
+
+
+def test_what_runs_aside_gives_its_value_its_error_or_why_it_could_not() -> None:
+    assert (run_aside(where) != os.getpid()) == (sys.platform == "linux")
+    with pytest.raises(StudyError, match=r"^what went wrong$"):
+        run_aside(raises)
+    if sys.platform == "linux":  # elsewhere it would end this process
+        with pytest.raises(RunnerError, match=r"could not start \(exit code 9\)"):
+            run_aside(leaves)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
 from tuner.architecture.spec import InputSpec
-from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, NUM_RANDOM, NUM_THRIFTY, Strategy, rungs
+from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, NUM_RANDOM, NUM_THRIFTY, Cost, Strategy, rungs
 from tuner.space.sampling import Params, distributions, first_params, suggest
 
 DIGITS = InputSpec(1, 8, 8, 10)
@@ -131,15 +131,26 @@ def test_a_proposal_can_be_fixed() -> None:
     assert free.params != params
 
 
-def test_the_sampler_learns_to_propose_what_scores_well() -> None:
-    strategy = Strategy(distributions(CNN), seed=0, epochs=5)
-    rates = []
-    for number in range(60):
+def proposals(num_trials: int, *, cost: Cost | None = None) -> list[Params]:
+    """What a strategy proposes when the score is what the head does not drop."""
+    strategy = Strategy(distributions(CNN), seed=0, epochs=5, cost=cost)
+    proposed = []
+    for number in range(num_trials):
         trial = strategy.propose(number)
         suggest(trial, CNN, DIGITS, epochs=5)
-        rates.append(trial.params["head_dropout"])
+        proposed.append(trial.params)
         strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
-    assert sum(rates[-20:]) / 20 < 0.5 * sum(rates[:NUM_RANDOM]) / NUM_RANDOM
+    return proposed
+
+
+@pytest.mark.parametrize(
+    ("cost", "share"),
+    [(None, 0.5), (lambda params: 1 - params["head_dropout"], 0.7)],
+    ids=["at any cost", "where what scores well is dear"],
+)
+def test_the_sampler_learns_to_propose_what_scores_well(cost: Cost | None, share: float) -> None:
+    rates = [params["head_dropout"] for params in proposals(60, cost=cost)]
+    assert sum(rates[-20:]) / 20 < share * sum(rates[:NUM_RANDOM]) / NUM_RANDOM
 
 
 def dearness(params: Mapping[str, Any]) -> float:
@@ -149,28 +160,8 @@ def dearness(params: Mapping[str, Any]) -> float:
 
 @pytest.mark.parametrize("numbers", [range(NUM_RANDOM), range(NUM_RANDOM, NUM_THRIFTY)], ids=["random draws", "TPE"])
 def test_what_is_cheap_is_proposed_before_what_is_dear(numbers: range) -> None:
-    costs = {}
-    for cost in (None, dearness):
-        strategy = Strategy(distributions(CNN), seed=0, epochs=5, cost=cost)
-        costs[cost] = []
-        for number in range(numbers.stop):
-            trial = strategy.propose(number)
-            suggest(trial, CNN, DIGITS, epochs=5)
-            costs[cost].append(dearness(trial.params))
-            strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
-    mean_cost = {cost: sum(found[number] for number in numbers) / len(numbers) for cost, found in costs.items()}
-    assert mean_cost[dearness] < 0.7 * mean_cost[None]
-
-
-def test_the_sampler_learns_to_propose_what_scores_well_though_it_is_dear() -> None:
-    strategy = Strategy(distributions(CNN), seed=0, epochs=5, cost=lambda params: 1 - params["head_dropout"])
-    rates = []
-    for number in range(60):
-        trial = strategy.propose(number)
-        suggest(trial, CNN, DIGITS, epochs=5)
-        rates.append(trial.params["head_dropout"])
-        strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
-    assert sum(rates[-20:]) / 20 < 0.7 * sum(rates[:NUM_RANDOM]) / NUM_RANDOM
+    thrifty, plain = ([*map(dearness, proposals(numbers.stop, cost=cost))] for cost in (dearness, None))
+    assert sum(thrifty[numbers.start :]) < 0.7 * sum(plain[numbers.start :])
 
 
 def after(*curves: Mapping[int, float], epochs: int = 20) -> Strategy:

@@ -6,12 +6,12 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from typing import Protocol, cast
 
 from tuner.errors import RunnerError
-from tuner.search.processes import context, deaf_to_interrupts, import_ahead, why_not_started
+from tuner.search.processes import import_ahead, start, why_not_started
 from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
 from tuner.training.loop import EpochResult
 
@@ -122,16 +122,12 @@ class LocalProcesses:
                 worker.process.join()
 
     def _spawn(self, number: int) -> _Worker:
-        ours, theirs = context().Pipe()
-        process = context().Process(
-            target=_serve, args=(theirs, self._trainers[number]), name=f"runner {number}", daemon=True
-        )
+        ours, theirs = Pipe()
         try:
-            with deaf_to_interrupts():
-                process.start()
-        except OSError as error:
+            process = start(_serve, theirs, self._trainers[number], name=f"runner {number}")
+        except RunnerError:
             ours.close()
-            raise RunnerError(f"a process cannot be started: {error.strerror}; give fewer --workers") from error
+            raise
         finally:
             theirs.close()
         return _Worker(process, ours)

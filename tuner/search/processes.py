@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from multiprocessing.forkserver import ForkServer
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tuner.errors import RunnerError
 
@@ -36,11 +36,27 @@ def context() -> SpawnContext | ForkServerContext:
     return ForkServerContext() if _server else SpawnContext()
 
 
+def start(target: Callable[..., None], *args: Any, name: str) -> SpawnProcess | ForkServerProcess:
+    """A process that calls `target`, started. Raises RunnerError where the system allows no more of them."""
+    process = context().Process(target=target, args=args, name=name, daemon=True)
+    with _said_in_one_line(), deaf_to_interrupts():
+        process.start()
+    return process
+
+
+@contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunnerError(f"a process cannot be started: {error.strerror}; give fewer --workers") from error
+
+
 def import_ahead() -> None:
     """Begin with the imports of the processes to come, at the side; what they all share then lies in memory once."""
     if _server:
         _server.set_forkserver_preload(_PRELOADED)
-        with deaf_to_interrupts():
+        with _said_in_one_line(), deaf_to_interrupts():
             _server.ensure_running()
 
 
@@ -51,10 +67,8 @@ def run_aside(function: Callable[[], T]) -> T:
     """
     if not _server:
         return function()
-    ours, theirs = context().Pipe(duplex=False)
-    process = context().Process(target=_answer, args=(theirs, function), daemon=True)
-    with deaf_to_interrupts():
-        process.start()
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = start(_answer, theirs, function, name="aside")
     theirs.close()
     try:
         value, error = ours.recv()
