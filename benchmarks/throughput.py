@@ -26,7 +26,7 @@ from tuner.data.splits import Split
 from tuner.hardware import device_name, num_cores
 from tuner.pipeline import input_spec_of
 from tuner.search.coordinator import SearchPlan, search
-from tuner.search.events import TrialEnded
+from tuner.search.events import TrialEnded, TrialStarted
 from tuner.search.executors import Executor, LocalProcesses
 from tuner.search.record import open_study
 from tuner.search.runner import ImageTrainer, TrialTask
@@ -190,19 +190,25 @@ def small(space: SearchSpace, num_networks: int) -> SearchSpace:
 def run_ours(
     executor: Executor, space: SearchSpace, input_spec: InputSpec, folder: Path, seed: int
 ) -> tuple[float, list[TrialEnded]]:
-    """Every configuration of the space through the real search loop, one epoch each; seconds, and how each ended."""
+    """Every configuration of the space through the real search loop, one epoch each; seconds, and how each ended.
+
+    What ended is in the order of the space; the search starts the longest first.
+    """
     folder.mkdir()
     record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), "throughput", {}, engine=Engine())
     plan = SearchPlan(
         space, input_spec, epochs=1, num_trials=len(space.first), seed=seed, study_folder=folder / "study"
     )
     started = time.perf_counter()
-    ended = [event for event in search(record, plan, executor) if isinstance(event, TrialEnded)]
+    events = list(search(record, plan, executor))
     seconds = time.perf_counter() - started
+    ended = [event for event in events if isinstance(event, TrialEnded)]
     failed = [one for one in ended if one.outcome != "complete"]
     if failed:
         raise RuntimeError(f"trial {failed[0].number} {failed[0].outcome}: {failed[0].reason}")
-    return seconds, sorted(ended, key=lambda one: one.number)
+    network_of = {event.number: event.candidate.fingerprint for event in events if isinstance(event, TrialStarted)}
+    ended_of = {network_of[one.number]: one for one in ended}
+    return seconds, [ended_of[candidate.fingerprint] for candidate in networks(space, input_spec)]
 
 
 def run_processes(

@@ -15,7 +15,7 @@ from tests.strategies import architectures
 from tuner.architecture import layers as own
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.factory import build_model, initialise
-from tuner.architecture.fast import FastForm, fast_form
+from tuner.architecture.fast import FastForm, fast_form, scoring_form
 from tuner.architecture.fused import can_fuse
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
@@ -85,6 +85,24 @@ def test_in_bf16_every_block_is_near_the_plain_one(activation: str, pooling: str
     assert all(gradient.dtype == torch.float32 for gradient in fast[1])
     assert distance([fast[0]], [plain[0]]) < 0.05
     assert distance(fast[1], plain[1]) < 0.2  # bf16 also decides near ties of a pooling window otherwise
+
+
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION)
+def test_the_form_for_scoring_gives_what_the_modules_give(activation: str) -> None:
+    block = PlainBlock(8, activation=activation, pooling="max", normalization="batch", dropout=0.2)  # type: ignore[arg-type]
+    bare = PlainBlock(8, activation=activation, normalization="none")  # type: ignore[arg-type]
+    head = Head(hidden_features=6, activation=activation)  # type: ignore[arg-type]
+    architecture = resolve(Architecture(InputSpec(3, 9, 12, 5), (block, bare), head))
+    model = build_model(architecture)
+    initialise(model, seed=3)
+    images_NCHW = images_for(architecture, count=16)
+    model.train()(images_NCHW)  # running statistics that are not those of a fresh network
+    model.eval()
+    kept = images_NCHW.clone()
+    with torch.inference_mode():
+        logits_NK = scoring_form(model)(images_NCHW)
+        torch.testing.assert_close(logits_NK, model(images_NCHW), atol=2e-6, rtol=1e-6)
+    assert torch.equal(images_NCHW, kept)
 
 
 def test_blocks_of_every_kind_are_fused_and_others_run_layer_by_layer() -> None:

@@ -25,7 +25,8 @@ from rehearsal import (
 from tests.strategies import make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
-from tuner.search.coordinator import MAX_UNCOUNTED, NUM_KEPT, search
+from tuner.search.best import NUM_KEPT
+from tuner.search.coordinator import MAX_UNCOUNTED, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess
 from tuner.search.runner import Trainer, TrialTask, checkpoint_path
@@ -107,6 +108,41 @@ def test_a_pruned_trial_has_the_reason_and_a_complete_one_none(
 def test_the_configurations_to_try_first_are_tried_first(study: Rehearsal) -> None:
     study.run(2)
     assert dict(study.record().trials()[0].params) == first_params(SPACE)[0]
+
+
+def given(*out_channels: int) -> Any:
+    """A space that gives networks of one block with so many channels."""
+    return make_space(
+        name="given",
+        network={"num_blocks": 1},
+        block={"out_channels": {"low": 2, "high": 32}},
+        first=[{"block": [{"out_channels": channels}]} for channels in out_channels],
+    )
+
+
+def channels_tried(study: Rehearsal) -> list[int]:
+    return [trial.candidate.architecture.blocks[0].out_channels for trial in study.record().trials()]
+
+
+def test_where_only_given_configurations_are_left_the_longest_starts_first_after_the_first(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path, space=given(4, 8, 32, 16, 24))
+    study.run(4)
+    assert channels_tried(study) == [4, 32, 16, 8]  # 24 is not among the first four
+
+
+def test_given_configurations_keep_their_order_while_other_trials_follow_them(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path, space=given(4, 8, 32, 16))
+    study.run(6)
+    assert channels_tried(study)[:4] == [4, 8, 32, 16]
+
+
+def test_every_given_configuration_is_tried_once_however_a_study_is_cut_and_topped_up(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path, space=given(4, 8, 32, 16, 24))
+    study.run(3, until=lambda event: isinstance(event, TrialEnded))
+    study.run(3)
+    assert channels_tried(study) == [4, 32, 8]
+    study.run(6)
+    assert channels_tried(study)[:5] == [4, 32, 8, 16, 24]
 
 
 def test_every_trial_that_runs_gets_a_seed_from_study_and_candidate_alone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from optuna_dashboard.artifact._backend import list_trial_artifacts
 from rehearsal import Rehearsal, curve_of, ended
 
-from tuner.search.coordinator import NUM_KEPT
+from tuner.search.best import NUM_KEPT
 from tuner.search.pictures import confusion_picture, curve_picture
 from tuner.search.runner import TrialTask, checkpoint_path
 from tuner.search.shown import NOTE_LENGTH, artifact_path, artifacts_folder, note_attributes, save_artifacts

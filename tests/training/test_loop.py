@@ -12,7 +12,7 @@ from torch.nn import functional
 from tuner.architecture.factory import build_model, initialise
 from tuner.data.resident import ResidentData
 from tuner.training.engine import Engine, place
-from tuner.training.loop import Diverged, EpochResult, evaluate, evaluate_by_class, train
+from tuner.training.loop import Diverged, EpochResult, evaluate, train
 from tuner.training.seeds import derive_seed
 
 ENGINE = Engine("cpu")
@@ -82,7 +82,7 @@ def test_the_weights_of_a_result_are_those_that_had_its_score(data: ResidentData
         model = build_model(candidate().architecture)
         model.load_state_dict(result.weights)
         place(model, ENGINE)
-        assert evaluate(model, data, engine=ENGINE) == (result.validation_loss, result.validation_accuracy)
+        assert evaluate(model, data, engine=ENGINE)[:2] == (result.validation_loss, result.validation_accuracy)
 
 
 def test_nothing_is_trained_before_an_epoch_is_asked_for_and_after_the_last(data: ResidentData) -> None:
@@ -100,7 +100,7 @@ def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
     images_NCHW = (data.images_NCHW[data.validation_indices_N] / 255 - mean) / std
     labels_N = data.labels_N[data.validation_indices_N]
-    loss, accuracy = evaluate(model, data, engine=ENGINE)
+    loss, accuracy, _ = evaluate(model, data, engine=ENGINE)
     with torch.no_grad():
         logits_NK = model.eval()(images_NCHW)
     assert loss == pytest.approx(functional.cross_entropy(logits_NK, labels_N).item(), rel=1e-4)
@@ -123,7 +123,7 @@ def test_more_classes_than_anybody_reads_have_no_confusion_matrix(
 ) -> None:
     monkeypatch.setattr("tuner.training.loop.MAX_CONFUSION_CLASSES", 9)
     model = build_model(candidate().architecture)
-    assert evaluate_by_class(model, data, engine=ENGINE)[2] is None
+    assert evaluate(model, data, engine=ENGINE)[2] is None
 
 
 def test_a_step_of_one_batch_is_the_step_torch_takes(data: ResidentData) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError
+from tuner.search.best import BestTrials
 from tuner.search.events import (
-    BestTrial,
     EpochFinished,
     Outcome,
     SearchEnded,
@@ -29,18 +29,15 @@ from tuner.search.events import (
 )
 from tuner.search.executors import Answer, Executor
 from tuner.search.record import StudyRecord
-from tuner.search.runner import TrialTask, checkpoint_path, training_seed
-from tuner.search.shown import MAX_NOTES, Shown, artifact_path, save_artifacts, trial_note
+from tuner.search.runner import TrialTask, training_seed
+from tuner.search.running import RunningTrial
 from tuner.search.strategy import Strategy
 from tuner.space.sampling import Params, candidate_from, distributions, first_params, suggest
 from tuner.space.schema import SearchSpace
-from tuner.training.candidate import Candidate
-from tuner.training.loop import Confusion, EpochResult
+from tuner.training.loop import EpochResult
 
 MAX_UNCOUNTED = 1_000
 """Rejected, repeated and failed trials in a row after which a search gives up."""
-NUM_KEPT = 5
-"""Checkpoints kept of ended trials: those of the best."""
 WAIT_SECONDS = 0.5
 
 STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
@@ -65,24 +62,6 @@ class SearchPlan:
     class_names: tuple[str, ...] = ()
 
 
-@dataclass
-class _Running:
-    number: int
-    candidate: Candidate
-    started: float
-    curve: dict[int, float] = field(default_factory=dict)
-    confusion: Confusion | None = None
-    """Of the best epoch so far."""
-    latency_ms: float | None = None
-
-    def take(self, result: EpochResult) -> None:
-        """Remember what an epoch came to."""
-        if result.validation_accuracy > max(self.curve.values(), default=-1.0):
-            self.confusion = result.confusion
-        self.curve[result.epoch] = result.validation_accuracy
-        self.latency_ms = result.latency_ms
-
-
 def search(
     record: StudyRecord, plan: SearchPlan, executor: Executor, *, clock: Callable[[], float] = time.monotonic
 ) -> Generator[SearchEvent]:
@@ -100,11 +79,11 @@ class _Search:
         self._record, self._plan, self._executor, self._clock = record, plan, executor, clock
         self._distributions: dict[str, BaseDistribution] = distributions(plan.space)
         self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs, cost=self._work)
-        self._first: list[Params] = first_params(plan.space)
-        self._running: dict[int, _Running] = {}
-        self._unfinished: list[_Running] = []
+        self._given: list[Params] = first_params(plan.space)
+        self._running: dict[int, RunningTrial] = {}
+        self._unfinished: list[RunningTrial] = []
         self._curves_by_fingerprint: dict[str, tuple[int, dict[int, float], TrialState]] = {}
-        self._ranked: list[BestTrial] = []
+        self._best = BestTrials(record, plan.study_folder, plan.class_names)
         self._outcomes: Counter[str] = Counter()
         self._next_number = 0
         self._num_counted = 0
@@ -120,7 +99,7 @@ class _Search:
             num_trials=plan.num_trials,
             num_counted=self._num_counted,
             outcomes=dict(self._outcomes),
-            best=self._best,
+            best=self._best.first,
             num_runners=self._executor.num_runners,
             epochs=plan.epochs,
         )
@@ -150,8 +129,10 @@ class _Search:
         trials = self._record.trials()
         self._next_number = self._record.num_stored
         for trial in trials:
+            if dict(trial.params) in self._given:
+                self._given.remove(dict(trial.params))
             if not trial.state.is_finished():
-                self._unfinished.append(_Running(trial.number, trial.candidate, self._clock()))
+                self._unfinished.append(RunningTrial(trial.number, trial.candidate, self._clock()))
                 again = self._strategy.propose(trial.number, trial.params)
                 suggest(again, self._plan.space, self._plan.input_spec, epochs=self._plan.epochs)
                 self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, {}, trial.state)
@@ -166,7 +147,7 @@ class _Search:
             self._count(trial.counts)
             self._outcomes[trial.outcome or "failed"] += 1
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
-                self._rank(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
+                self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
 
     def _fill_runners(self) -> Iterator[SearchEvent]:
         """Start trials until every runner has one, or as many run as are still wanted."""
@@ -187,9 +168,8 @@ class _Search:
     def _propose(self, runner: int) -> Iterator[SearchEvent]:
         """Sample the next candidate, store it, and start it unless it cannot or need not be trained."""
         plan, number = self._plan, self._next_number
+        trial = self._strategy.propose(number, self._next_given())
         self._next_number += 1
-        params = self._first[number] if number < len(self._first) else None
-        trial = self._strategy.propose(number, params)
         candidate = suggest(trial, plan.space, plan.input_spec, epochs=plan.epochs)
         cost = network_cost(trace(candidate.architecture))
         needed = cost.training_bytes(candidate.recipe.batch_size)
@@ -210,7 +190,7 @@ class _Search:
                 f"study {self._record.name!r} got trial {stored} where {number} was due: another program writes to it; "
                 "stop that, or start another study with --study NAME"
             )
-        running = _Running(number, candidate, self._clock())
+        running = RunningTrial(number, candidate, self._clock())
         known = self._curves_by_fingerprint.get(candidate.fingerprint)
         if needed > plan.memory_bytes:
             allowed = f"{plan.memory_bytes / 2**30:.1f} allowed"
@@ -222,12 +202,25 @@ class _Search:
             self._curves_by_fingerprint[candidate.fingerprint] = (number, running.curve, TrialState.RUNNING)
             self._start(runner, running)
 
+    def _next_given(self) -> Params | None:
+        """The next of the configurations that the space gives, in its order; None when all have been tried.
+
+        Where nothing is left but these, what takes longest starts first, so that no runner waits for another at the
+        end. The first of all stays the first: it is what the winner is compared with. Source: Graham, Bounds on
+        Multiprocessing Timing Anomalies (1969).
+        """
+        wanted = self._plan.num_trials - self._num_counted - len(self._running)
+        if self._next_number == 0 or wanted > len(self._given):
+            return self._given.pop(0) if self._given else None
+        longest = max(range(wanted), key=lambda at: self._work(self._given[at]))
+        return self._given.pop(longest)
+
     def _work(self, params: Params) -> float:
         plan = self._plan
         candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
         return network_cost(trace(candidate.architecture)).work
 
-    def _start(self, runner: int, running: _Running) -> None:
+    def _start(self, runner: int, running: RunningTrial) -> None:
         seed = training_seed(self._plan.seed, running.candidate)
         self._running[runner] = running
         self._executor.start(runner, TrialTask(running.number, running.candidate, seed))
@@ -266,11 +259,10 @@ class _Search:
                 is_done = len(running.curve) == self._plan.epochs
                 yield self._end(running, "complete" if is_done else "pruned", "" if is_done else reason)
 
-    def _end(self, running: _Running, outcome: Outcome, reason: str, *, details: str = "") -> TrialEnded:
+    def _end(self, running: RunningTrial, outcome: Outcome, reason: str, *, details: str = "") -> TrialEnded:
         """Write a trial's end, tell the sampler, and drop checkpoints that are no longer among the best."""
         number, curve = running.number, running.curve
-        best_epoch = max(curve, key=lambda epoch: (curve[epoch], -epoch), default=None)
-        accuracy = None if best_epoch is None else curve[best_epoch]
+        best_epoch, accuracy = running.best_epoch, running.accuracy
         seconds = self._clock() - running.started
         state = STATES.get(outcome, TrialState.PRUNED)
         attributes: dict[str, Any] = {
@@ -286,8 +278,8 @@ class _Search:
         if running.latency_ms is not None:
             attributes["latency_ms"] = running.latency_ms
         if state is TrialState.COMPLETE and accuracy is not None:
-            self._rank(number, running.candidate, accuracy, best_epoch or 0)
-        shown = self._shown(running, outcome, reason, accuracy=accuracy, best_epoch=best_epoch)
+            self._best.add(number, running.candidate, accuracy, best_epoch or 0)
+        shown = self._best.shown(running, outcome, reason)
         self._record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)
         if outcome == "repeated":
             _, curve, known_state = self._curves_by_fingerprint[running.candidate.fingerprint]
@@ -297,69 +289,10 @@ class _Search:
             if state is TrialState.FAIL:  # what failed, such as with its runner, may be tried again
                 del self._curves_by_fingerprint[running.candidate.fingerprint]
             self._strategy.learn(number, curve, state=state)
-        self._clean_up(number)
-        ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds, self._best)
+        self._best.clean_up(number)
+        ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds, self._best.first)
         self._count(ended.counts)
         return ended
-
-    @property
-    def _best(self) -> BestTrial | None:
-        return self._ranked[0] if self._ranked else None
-
-    def _rank(self, number: int, candidate: Candidate, accuracy: float, epoch: int) -> None:
-        num_parameters = network_cost(trace(candidate.architecture)).num_parameters
-        self._ranked.append(BestTrial(number, accuracy, epoch, num_parameters))
-        self._ranked.sort(key=lambda trial: (-trial.validation_accuracy, trial.number))
-
-    def _shown(
-        self, running: _Running, outcome: Outcome, reason: str, *, accuracy: float | None, best_epoch: int | None
-    ) -> Shown:
-        """What optuna-dashboard is to show of a trial: a note always, files of those that keep their checkpoint."""
-        number, candidate = running.number, running.candidate
-        note = None
-        if number < MAX_NOTES:
-            cost = network_cost(trace(candidate.architecture))
-            note = trial_note(
-                outcome=outcome,
-                reason=reason,
-                network=str(candidate.architecture),
-                recipe=candidate.recipe,
-                num_parameters=cost.num_parameters,
-                flops=cost.flops,
-                accuracy=accuracy,
-                best_epoch=best_epoch,
-                num_epochs=len(running.curve),
-                latency_ms=running.latency_ms,
-            )
-        if best_epoch is None or number not in self._kept:
-            return Shown(note)
-        folder = self._plan.study_folder
-        pictures, checkpoint = save_artifacts(
-            folder,
-            number,
-            curve=running.curve,
-            best_epoch=best_epoch,
-            confusion=running.confusion,
-            class_names=self._plan.class_names,
-            checkpoint=checkpoint_path(folder, number),
-        )
-        return Shown(note, pictures, checkpoint)
-
-    @property
-    def _kept(self) -> set[int]:
-        """The trials whose checkpoints are kept."""
-        return {trial.number for trial in self._ranked[:NUM_KEPT]}
-
-    def _clean_up(self, number: int) -> None:
-        """Drop the checkpoints of a trial that has ended and of those it has displaced, but for the best few."""
-        folder = self._plan.study_folder
-        for displaced in {trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1]} - {number}:
-            linked = artifact_path(folder, displaced, "checkpoint")
-            self._record.take_back_checkpoint(displaced, linked.name)
-            linked.unlink(missing_ok=True)
-            checkpoint_path(folder, displaced).unlink(missing_ok=True)
-        if number not in self._kept:
-            checkpoint_path(folder, number).unlink(missing_ok=True)
 
     def _count(self, counts: bool) -> None:
         self._num_counted += counts
@@ -372,11 +305,12 @@ class _Search:
         return self._num_counted + len(self._running) < self._plan.num_trials
 
     def _result(self) -> str:
-        if self._best is None:
+        best = self._best.first
+        if best is None:
             return f"{self._num_counted:,} trials, none of them complete."
         return (
-            f"Of {self._num_counted:,} trials, trial {self._best.number} has the best validation accuracy: "
-            f"{self._best.validation_accuracy:.2%} in epoch {self._best.epoch}."
+            f"Of {self._num_counted:,} trials, trial {best.number} has the best validation accuracy: "
+            f"{best.validation_accuracy:.2%} in epoch {best.epoch}."
         )
 
     def _why_it_ended(self) -> str:

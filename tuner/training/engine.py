@@ -25,9 +25,10 @@ Step = Callable[[Tensor, Tensor, float], Tensor]
 Of models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> their losses_M.
 """
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of glibc's mallopt, from malloc.h, and below what they are when nobody sets them."""
-DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65_536
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+"""Parameters of glibc's mallopt, from malloc.h."""
+DEFAULT_MMAP_MAX, MAX_MMAP_THRESHOLD = 65_536, 32 * 2**20
+"""How many mappings it makes, and up to which size it learns to do without one, once such a block was freed."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,19 @@ def prepare_process(engine: Engine) -> None:
 def keep_freed_memory(keep: bool) -> bool:
     """Tell glibc to keep freed memory, or to do as it does by default; whether there is a glibc that took it.
 
-    Activations are larger than its mmap threshold, so by default every step maps them anew and faults each page in.
+    By default it learns: what is larger than the largest block freed so far is mapped, and every page of it faulted in,
+    at every step. To set any parameter ends that learning, so "by default" is here what it comes to: blocks of up to
+    32 MiB are not mapped, and up to twice that is kept at the end of the heap. Source: mallopt(3), M_MMAP_THRESHOLD.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library, such as musl
         return False
-    mmap_max, trim = (0, 2**31 - 1) if keep else (DEFAULT_MMAP_MAX, DEFAULT_TRIM_THRESHOLD)
-    return bool(mallopt(M_MMAP_MAX, mmap_max)) and bool(mallopt(M_TRIM_THRESHOLD, trim))
+    values = {
+        M_MMAP_MAX: 0 if keep else DEFAULT_MMAP_MAX,
+        M_MMAP_THRESHOLD: MAX_MMAP_THRESHOLD,
+        M_TRIM_THRESHOLD: 2**31 - 1 if keep else 2 * MAX_MMAP_THRESHOLD,
+    }
+    return all(mallopt(parameter, value) for parameter, value in values.items())
 
 
 def input_dtype(engine: Engine) -> torch.dtype:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.fast import scoring_form
 from tuner.architecture.spec import Architecture
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
@@ -109,7 +110,7 @@ def fresh_model(architecture: Architecture, seed: int, *, engine: Engine) -> nn.
 
 
 def epoch_result(
-    model: nn.Module,
+    model: nn.Sequential,
     candidate: Candidate,
     data: TrainingData,
     *,
@@ -129,7 +130,7 @@ def epoch_result(
     validation_loss = validation_accuracy = NOT_SCORED
     confusion = None
     if is_scored:
-        validation_loss, validation_accuracy, confusion = evaluate_by_class(model, data, engine=engine)
+        validation_loss, validation_accuracy, confusion = evaluate(model, data, engine=engine)
     if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
         what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
         raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
@@ -146,18 +147,14 @@ def epoch_result(
     )
 
 
-def evaluate(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training."""
-    loss, accuracy, _ = evaluate_by_class(model, data, engine=engine)
-    return loss, accuracy
+def evaluate(model: nn.Sequential, data: TrainingData, *, engine: Engine) -> tuple[float, float, Confusion | None]:
+    """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training.
 
-
-def evaluate_by_class(model: nn.Module, data: TrainingData, *, engine: Engine) -> tuple[float, float, Confusion | None]:
-    """What `evaluate` gives, and the confusion matrix unless there are more than MAX_CONFUSION_CLASSES.
-
-    Predictions stay on the device and are counted once, at the end.
+    Third the confusion matrix, unless there are more than MAX_CONFUSION_CLASSES. Predictions stay on the device and are
+    counted once, at the end.
     """
     model.eval()
+    forward = scoring_form(model) if engine.blocks == "fused" else model
     device = torch.device(engine.device)
     loss_sum = torch.zeros((), device=device)
     labels: list[Tensor] = []
@@ -166,7 +163,7 @@ def evaluate_by_class(model: nn.Module, data: TrainingData, *, engine: Engine) -
         batch_size = EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH_GPU
         batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)
         for images_NCHW, labels_N in batches:
-            logits_NK = model(images_NCHW)
+            logits_NK = forward(images_NCHW)
             loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
             labels.append(labels_N)
             predictions.append(logits_NK.argmax(1))

@@ -127,7 +127,7 @@ class Measurement:
 
 
 def measure_engine(device: torch.device, shape: Shape, *, num_threads: int) -> Measurement:
-    """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes a second or two.
+    """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
 
     Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
     the plain step. A way that differs, fails or is no faster is left out, and the verdict says why.

@@ -1,0 +1,85 @@
+"""The best trials of a study: their order, and the checkpoints and artifacts that are kept of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner.architecture.cost import network_cost
+from tuner.architecture.trace import trace
+from tuner.search.events import BestTrial, Outcome
+from tuner.search.record import StudyRecord
+from tuner.search.runner import checkpoint_path
+from tuner.search.running import RunningTrial
+from tuner.search.shown import MAX_NOTES, Shown, artifact_path, save_artifacts, trial_note
+from tuner.training.candidate import Candidate
+
+NUM_KEPT = 5
+"""Checkpoints kept of ended trials: those of the best."""
+
+
+class BestTrials:
+    """The complete trials of a study by their validation accuracy; of equal ones the earlier is the better.
+
+    class_names: for pictures; without them classes are numbered.
+    """
+
+    def __init__(self, record: StudyRecord, study_folder: Path, class_names: Sequence[str]) -> None:
+        self._record, self._folder, self._class_names = record, study_folder, class_names
+        self._ranked: list[BestTrial] = []
+
+    @property
+    def first(self) -> BestTrial | None:
+        """The best of all."""
+        return self._ranked[0] if self._ranked else None
+
+    @property
+    def _kept(self) -> set[int]:
+        return {trial.number for trial in self._ranked[:NUM_KEPT]}
+
+    def add(self, number: int, candidate: Candidate, accuracy: float, epoch: int) -> None:
+        """Take a complete trial into the order; its epoch `epoch` had its best accuracy (0..1)."""
+        num_parameters = network_cost(trace(candidate.architecture)).num_parameters
+        self._ranked.append(BestTrial(number, accuracy, epoch, num_parameters))
+        self._ranked.sort(key=lambda trial: (-trial.validation_accuracy, trial.number))
+
+    def shown(self, running: RunningTrial, outcome: Outcome, reason: str) -> Shown:
+        """What optuna-dashboard is to show of a trial that ends: a note, and files where its checkpoint is kept."""
+        number, candidate = running.number, running.candidate
+        note = None
+        if number < MAX_NOTES:
+            cost = network_cost(trace(candidate.architecture))
+            note = trial_note(
+                outcome=outcome,
+                reason=reason,
+                network=str(candidate.architecture),
+                recipe=candidate.recipe,
+                num_parameters=cost.num_parameters,
+                flops=cost.flops,
+                accuracy=running.accuracy,
+                best_epoch=running.best_epoch,
+                num_epochs=len(running.curve),
+                latency_ms=running.latency_ms,
+            )
+        if running.best_epoch is None or number not in self._kept:
+            return Shown(note)
+        pictures, checkpoint = save_artifacts(
+            self._folder,
+            number,
+            curve=running.curve,
+            best_epoch=running.best_epoch,
+            confusion=running.confusion,
+            class_names=self._class_names,
+            checkpoint=checkpoint_path(self._folder, number),
+        )
+        return Shown(note, pictures, checkpoint)
+
+    def clean_up(self, number: int) -> None:
+        """Drop the checkpoints of a trial that has ended and of those it has displaced, but for the best few."""
+        for displaced in {trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1]} - {number}:
+            linked = artifact_path(self._folder, displaced, "checkpoint")
+            self._record.take_back_checkpoint(displaced, linked.name)
+            linked.unlink(missing_ok=True)
+            checkpoint_path(self._folder, displaced).unlink(missing_ok=True)
+        if number not in self._kept:
+            checkpoint_path(self._folder, number).unlink(missing_ok=True)
