@@ -9,7 +9,7 @@ from types import FrameType
 
 EXIT_CODE = 130
 LINE = "interrupted; the same command goes on from here"
-LINE_ANEW = "interrupted; nothing was kept, and the same command starts anew"
+LINE_ANEW = "interrupted; nothing of it was kept, and the same command starts anew"
 
 _heard: list[int] = []
 _lines = [LINE]

@@ -151,6 +151,18 @@ def test_a_candidate_clearly_behind_is_dropped_after_its_first_seed_and_one_just
     assert numbers(trainer.tasks, "fresh").count(second) == 3
 
 
+def test_a_candidate_that_is_left_alone_gets_every_seed_too_and_the_count_comes_to_its_end(
+    rehearsal: Rehearsal,
+) -> None:
+    best, *others = dict.fromkeys([*best_three(rehearsal), 0])
+    trainer = Recorder(worse=tuple(others))
+    events = race(rehearsal, trainer)
+    assert numbers(trainer.tasks, "fresh") == [best, *others, best, best]
+    counts = [(event.done, event.total) for event in events if isinstance(event, ConfirmProgress)]
+    all_at_first, left = 3 * (1 + len(others)), 1 + len(others) + 2
+    assert counts == [(done, all_at_first if done <= 1 + len(others) else left) for done in range(1, left + 1)]
+
+
 def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(rehearsal: Rehearsal) -> None:
     best = best_three(rehearsal)[0]
     trainer = Recorder(failing=(best,))
@@ -223,7 +235,9 @@ def test_the_spread_of_seeds_is_estimated_from_all_that_was_trained_again(rehear
     winner, baseline = contenders[0], contenders[-1]
     right = {one.trial.number: torch.rand(2, 10_000, generator=generator) < 0.95 for one in (winner, baseline)}
     scores = {number: [Score(correct_N, 0.1) for correct_N in correct_SN] for number, correct_SN in right.items()}
-    found = _conclude(winner, baseline, contenders, scores, seeds=[1, 2], num_trials=12, seconds=1.0, notes=())
+    found = _conclude(
+        winner, baseline, contenders, scores, seeds=[1, 2], num_trials=12, num_openings=1, seconds=1.0, notes=()
+    )
     own, other = (right[one.trial.number].double().mean(1).tolist() for one in (winner, baseline))
     race = [list(one.accuracies.values()) for one in contenders]
     assert found.interval == accuracy_interval(own, 10_000, other=other, on_splits=race)
@@ -332,7 +346,12 @@ def test_a_study_can_be_confirmed_later_with_the_same_result_as_at_once(
     )
     assert isinstance(first, Confirmed)
     assert isinstance(second, Confirmed)
-    assert replace(first.confirmation, seconds=0.0) == replace(second.confirmation, seconds=0.0)
+    once, twice = first.confirmation, second.confirmation
+    assert (once.test_set_openings, twice.test_set_openings) == (1, 2)
+    assert not any("opened" in note for note in once.notes)
+    assert any("opened 2 times" in note for note in twice.notes)
+    again = replace(twice, test_set_openings=1, notes=once.notes)
+    assert replace(once, seconds=0.0) == replace(again, seconds=0.0)
     in_time = list(confirm_events(options.studies, summary.study, plan=ConfirmPlan(), in_time=True, workers=1))
     assert any(
         "at most a third" in note for event in in_time if isinstance(event, ConfirmStarted) for note in event.notes

@@ -128,10 +128,18 @@ def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_rea
     truth = [dataset.class_names[label] for label in dataset.labels_N[rows_N].tolist()]
     right = sum(match is not None and match.group(1) == name for match, name in zip(first, truth, strict=True))
     assert right >= 18
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG not an image")
+    for name in ("broken.png", "worse.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG not an image")
     refused = run_tuner("predict", tmp_path / "best.pt", tmp_path / "broken.png", cwd=tmp_path)
     assert refused.returncode == 2
     assert "broken.png" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    of_folder = run_tuner("predict", tmp_path / "best.pt", tmp_path, cwd=tmp_path)
+    assert of_folder.returncode == 2
+    assert sorted(of_folder.stdout.splitlines()) == sorted(lines)  # the others are named all the same
+    *unreadable, last = of_folder.stderr.splitlines()
+    assert ["broken.png" in unreadable[0], "worse.png" in unreadable[1]] == [True, True]
+    assert last == "tuner: error: 2 of 22 images cannot be read"
 
 
 def test_load_model_gives_a_module_in_eval_mode(workplace: Path, tmp_path: Path) -> None:

@@ -160,6 +160,11 @@ def test_evaluate_takes_an_image_folder_and_matches_its_classes_by_name(
     evaluation = evaluate(load_classifier(exported / "best.pt"), spec)
     assert evaluation.num_images == sum(name in "357" for name in truth)
     assert {name for name, accuracy in evaluation.class_accuracies.items() if accuracy is not None} == set("357")
+    assert any("resized" in note for note in evaluation.notes)
+    (tmp_path / "empty").mkdir()
+    printed = run_tuner("evaluate", exported / "best.pt", "--dataset", tmp_path / "some", cwd=tmp_path / "empty")
+    assert "resized to cover 8x8" in printed.stdout
+    assert not list((tmp_path / "empty").iterdir())
     assert evaluation.accuracy > 0.7  # labels in the order of the folders, 0 to 2, would give next to nothing
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,62 +12,15 @@ import optuna
 import pytest
 
 from tests.report_numbers import check_figures, figures_of
-from tuner.architecture.spec import InputSpec
+from tests.ui.synthetic import CONFIRMED, SETTINGS, make_study
 from tuner.architecture.trace import trace
-from tuner.search.coordinator import SearchPlan, search
-from tuner.search.executors import InProcess
 from tuner.search.record import StudyRecord, load_study, open_study
-from tuner.search.runner import TrialTask
 from tuner.search.storage import open_storage
 from tuner.search.summary import summarise
-from tuner.space.schema import load_space
 from tuner.training.engine import Engine
-from tuner.training.loop import EpochResult
 from tuner.ui.report.drawing import network_drawing
 from tuner.ui.report.figures import confusion_matrix
 from tuner.ui.report.page import report_page
-
-EPOCHS = 4
-SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "cnn", "space": {}, "seed": 0, "epochs": EPOCHS}
-CONFIRMED = {
-    "number": 0,
-    "epochs": 3,
-    "seeds": [1, 2, 3],
-    "test_accuracy": 0.9712,
-    "interval": [0.96, 0.98],
-    "validation_mean": 0.975,
-    "search_accuracy": 0.99,
-    "gap": 0.0188,
-    "baseline_number": 0,
-    "baseline_test_accuracy": 0.95,
-    "difference": 0.0212,
-    "difference_interval": [0.01, 0.0312],
-    "beats_baseline": "yes",
-    "delivered_test_accuracy": 0.9733,
-    "num_test_images": 360,
-    "candidates": [{"number": 0, "validation_accuracies": [0.97, 0.98], "dropped": ""}],
-    "num_trials": 2,
-    "seconds": 61.0,
-    "notes": ["<b>in haste</b>; `tuner confirm --full` takes them all"],
-}
-
-
-def train_nothing(task: TrialTask) -> Iterator[EpochResult]:
-    """A rising curve by the task's seed, with a latency at its end."""
-    generator = random.Random(task.seed)
-    height = generator.uniform(0.5, 0.99)
-    for epoch in range(1, EPOCHS + 1):
-        latency_ms = generator.uniform(0.1, 2.0) if epoch == EPOCHS else None
-        yield EpochResult(epoch, 1.0, 1.0, height * (1 - 0.5**epoch), 0.0, latency_ms=latency_ms)
-
-
-def make_study(folder: Path, num_trials: int, *, name: str = "synthetic") -> StudyRecord:
-    """A study whose trials train nothing."""
-    record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), name, SETTINGS, engine=Engine("cpu"))
-    plan = SearchPlan(load_space("cnn"), InputSpec(1, 8, 8, 10), EPOCHS, num_trials, seed=0, study_folder=folder / name)
-    for _ in search(record, plan, InProcess(train_nothing)):
-        pass
-    return record
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +134,33 @@ def test_a_confirmed_verdict_comes_first_in_words_with_its_intervals(tmp_path: P
     page = report_page(record, studies=tmp_path)
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
     assert page.index("<header") < page.index("<h2>")
-    for text in ("97.12%", "96.00% to 98.00%", "3 seeds", "+2.12 points", "+1.00 to +3.12", "97.33%", "99.00%", words):
+    for text in (
+        "97.12%",
+        "96.00% to 98.00%",
+        "3 seeds",
+        "+2.12 points",
+        "+1.00 to +3.12",
+        "97.33%",
+        "99.00%",
+        "1.88 points higher",
+        words,
+    ):
         assert text in head, text
     assert "<b>in haste" not in head
     assert "&lt;b&gt;in haste&lt;/b&gt;; <code>tuner confirm --full</code>" in head
     assert "optimistic" not in head
+
+
+def test_a_winner_that_is_the_first_configuration_is_compared_with_nothing(tmp_path: Path) -> None:
+    record = make_study(tmp_path, 2)
+    same = {"baseline_number": 0, "difference": 0.0, "difference_interval": [0.0, 0.0], "beats_baseline": "no"}
+    record.save_confirmed(CONFIRMED | same)
+    page = report_page(record, studies=tmp_path)
+    head = page[page.index('<header id="verdict"') : page.index("</header>")]
+    assert "It is the first configuration that was tried: nothing else was found to be better." in head
+    assert 'class="lead first"' in head
+    for text in ("+0.00", "does not beat", 'class="interval"', "over the first configuration"):
+        assert text not in head
 
 
 def test_the_layer_table_and_the_drawing_show_every_layer_of_the_winner(small: Path) -> None:

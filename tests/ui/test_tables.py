@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+from tests.ui.synthetic import CONFIRMED, make_study
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
-from tuner.search.summary import StudySummary
+from tuner.search.summary import StudySummary, summarise
 from tuner.space.sampling import candidate_from, random_params
 from tuner.space.schema import load_space
-from tuner.ui.tables import NetworkTable, studies_table
+from tuner.ui.tables import NetworkTable, delivery_lines, studies_table
 
 
 def shown(table: RenderableType, *, width: int) -> str:
@@ -40,6 +41,29 @@ def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
         figures |= {f"{layer_cost(layer).flops:,}" for layer in layers if layer_cost(layer).flops}
         figures |= {"x".join(map(str, layer.output_shape)) for layer in layers}
         assert figures <= words
+
+
+def test_what_a_study_delivers_is_its_confirmed_winner(tmp_path: Path) -> None:
+    record, found = make_study(tmp_path, 3), {**CONFIRMED, "number": 1, "baseline_number": 0}
+    search, delivered = tmp_path / "synthetic" / "trial-00000.pt", tmp_path / "synthetic" / "confirmed.pt"
+    delivered.parent.mkdir(exist_ok=True)
+    delivered.touch()
+    before = summarise(record, studies=tmp_path)
+    assert before.best is not None
+    words, file = delivery_lines(before)
+    assert "not confirmed" in words
+    assert "confirmed.pt" not in file
+    record.save_confirmed(found)
+    after = summarise(record, studies=tmp_path)
+    words, file = delivery_lines(after)
+    assert words.startswith(
+        "confirmed: trial 1, 97.12% on the sealed test set, 95 % interval 96.00% to 98.00%; it beats"
+    )
+    assert str(delivered) in file
+    listed = shown(studies_table([after], [1]), width=200)
+    assert "97.12%" in listed
+    assert str(delivered) in listed
+    assert str(search) not in listed
 
 
 def test_the_counts_and_the_file_of_a_study_are_whole_in_a_narrow_terminal() -> None:

@@ -15,6 +15,7 @@ from tuner.cli.options import (
     Storage,
     Studies,
     StudyName,
+    cache_folder,
     folder_arguments,
     open_study,
     plain_console,
@@ -109,8 +110,8 @@ def evaluate(
     from tuner.ui.console import progress_reporter
 
     classifier = load_classifier(checkpoint)
-    with progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
-        evaluation = score(classifier, DataSpec(dataset, data_dir, studies / ".cache"), part=part, report=report)
+    with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
+        evaluation = score(classifier, DataSpec(dataset, data_dir, cache), part=part, report=report)
     typer.echo(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
 
@@ -124,14 +125,23 @@ def predict(
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.predict import find_images
     from tuner.deliver.predict import predict as predict_images
+    from tuner.errors import DataError
 
-    predictions = predict_images(load_classifier(checkpoint), find_images(images), top=top)
+    classifier = load_classifier(checkpoint)
+    files, unreadable = find_images(images), list[DataError]()
+    predictions = predict_images(classifier, files, top=top, on_unreadable=unreadable.append)
     if as_json:
         typer.echo(json.dumps([prediction.to_json() for prediction in predictions], indent=2))
-        return
-    for prediction in predictions:
-        named = ", ".join(f"{name} {probability:.2%}" for name, probability in prediction.probabilities)
-        typer.echo(f"{prediction.image}: {named}")
+    else:
+        for prediction in predictions:
+            named = ", ".join(f"{name} {probability:.2%}" for name, probability in prediction.probabilities)
+            typer.echo(f"{prediction.image}: {named}")
+    if len(unreadable) == 1:
+        raise unreadable[0]
+    if unreadable:
+        for error in unreadable:
+            typer.echo(str(error), err=True)
+        raise DataError(f"{len(unreadable):,} of {len(files):,} images cannot be read")
 
 
 def _in_lines(evaluation: Evaluation) -> str:
@@ -140,6 +150,7 @@ def _in_lines(evaluation: Evaluation) -> str:
         f"{evaluation.num_images:,} images), loss {evaluation.loss:.4f}"
         + ("; the network was trained on these images" if evaluation.is_of_training else "")
     ]
+    lines += evaluation.notes
     lines += [
         f"  {name}: {'no images' if accuracy is None else f'{accuracy:.2%}'}"
         for name, accuracy in evaluation.class_accuracies.items()

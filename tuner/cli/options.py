@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +90,16 @@ def print_notes() -> None:
     """Print what the commands had to note, on standard error; a command that fails has one line there alone."""
     for note in _notes:
         typer.echo(note, err=True)
+
+
+@contextmanager
+def cache_folder(studies: Path) -> Iterator[Path]:
+    """Where decoded images are kept: with the studies, or where there are none, for as long as the command runs."""
+    if studies.is_dir():
+        yield studies / ".cache"
+    else:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
 
 
 WIDE_ENOUGH = 200

@@ -53,7 +53,8 @@ class Confirmation:
 
     validation_mean: of the winner over fresh splits. search_accuracy: what the search had seen of it; gap: that less
     test_accuracy. difference: winner less first configuration, on the test set. candidates: every one that was trained
-    again, with its accuracy for each seed. num_trials: that the study had then.
+    again, with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study
+    has been scored on its test set, this time included.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Confirmation:
     num_test_images: int
     candidates: list[dict[str, Any]]
     num_trials: int
+    test_set_openings: int
     seconds: float
     notes: list[str]
 
@@ -198,6 +200,7 @@ def confirm(
             scores,
             seeds=[training_seed(seed, number) for number in range(num_final)],
             num_trials=sum(trial.counts for trial in trials),
+            num_openings=1 + openings(record.confirmed),
             seconds=clock() - started,
             notes=notes,
         )
@@ -209,6 +212,11 @@ def confirm(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     yield Confirmed(confirmation, confirmed_path(folder))
+
+
+def openings(confirmed: Mapping[str, Any] | None) -> int:
+    """How often a study has been scored on its test set; one that was stored before this was counted, once."""
+    return 0 if confirmed is None else int(confirmed.get("test_set_openings", 1))
 
 
 def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -265,13 +273,21 @@ def _conclude(
     *,
     seeds: list[int],
     num_trials: int,
+    num_openings: int,
     seconds: float,
     notes: Sequence[str],
 ) -> Confirmation:
     own, others = (torch.stack([one.correct_N for one in scores[c.trial.number]]) for c in (winner, baseline))
     accuracies = own.double().mean(1).tolist()
     num_images = own.shape[1]
-    notes = [*notes, "one seed: its interval is that of the test images alone"] if len(seeds) == 1 else list(notes)
+    notes = list(notes)
+    if len(seeds) == 1:
+        notes.append("one seed: its interval is that of the test images alone")
+    if num_openings > 1:
+        notes.append(
+            f"the test set has now been opened {num_openings} times for this study: whoever goes on because of what it "
+            "said chooses by it, and then it is optimistic too"
+        )
     on_splits = [list(one.accuracies.values()) for one in contenders]
     other = [] if winner is baseline else others.double().mean(1).tolist()
     low, high = difference_interval(own, others, on_splits=on_splits)
@@ -305,6 +321,7 @@ def _conclude(
             for one in contenders
         ],
         num_trials=num_trials,
+        test_set_openings=num_openings,
         seconds=seconds,
         notes=notes,
     )

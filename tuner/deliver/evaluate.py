@@ -23,13 +23,17 @@ PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names. digest: of the whole set."""
+    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names. digest: of the whole set.
+
+    notes: what was done to the images when they were read.
+    """
 
     images_NCHW: Tensor
     rows_N: Tensor
     labels_N: Tensor
     class_names: tuple[str, ...]
     digest: str = ""
+    notes: tuple[str, ...] = ()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images_BCHW, labels_B), the images uint8 and copied from the disk."""
@@ -42,7 +46,7 @@ class Evaluation:
     """How well a network does on a part of a data set. Accuracies lie in 0..1, losses are in nats.
 
     class_accuracies: by class name, None for a class without images. is_of_training: whether the network was trained on
-    these images, so that the score says little.
+    these images, so that the score says little. notes: what was done to the images so that the network takes them.
     """
 
     dataset: str
@@ -52,6 +56,7 @@ class Evaluation:
     loss: float
     class_accuracies: dict[str, float | None]
     is_of_training: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -69,6 +74,7 @@ class Evaluation:
             "num_correct": self.num_correct,
             "class_accuracies": self.class_accuracies,
             "is_of_training": self.is_of_training,
+            "notes": list(self.notes),
         }
 
 
@@ -105,6 +111,7 @@ def evaluate(
         num_correct=int(correct_K.sum()),
         loss=loss_sum / len(opened.labels_N),
         class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
+        notes=opened.notes,
         is_of_training=opened.digest == classifier.origin.get("dataset_digest") and part in _trained_on(classifier),
     )
 
@@ -127,7 +134,9 @@ def load_part(spec: DataSpec, part: PartName, *, split_seed: str | int | None, r
 
 
 def _rows(dataset: ImageDataset, rows_N: Tensor) -> Part:
-    return Part(dataset.images_NCHW, rows_N, dataset.labels_N[rows_N], dataset.class_names, dataset.digest)
+    return Part(
+        dataset.images_NCHW, rows_N, dataset.labels_N[rows_N], dataset.class_names, dataset.digest, dataset.notes
+    )
 
 
 def _labels_by_name(of_dataset: Sequence[str], of_network: Sequence[str]) -> Tensor:

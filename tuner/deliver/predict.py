@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tuner.data.folder_listing import list_images
 from tuner.data.images import read_image
@@ -31,14 +32,26 @@ class Prediction:
         return {"image": str(self.image), "classes": list(classes), "probabilities": list(probabilities)}
 
 
-def predict(network: Classifier | Checkpoint, images: Sequence[Path], *, top: int = 3) -> list[Prediction]:
-    """Name the classes of image files. Raises DataError that names a file which cannot be read."""
+def predict(
+    network: Classifier | Checkpoint,
+    images: Sequence[Path],
+    *,
+    top: int = 3,
+    on_unreadable: Callable[[DataError], None] | None = None,
+) -> list[Prediction]:
+    """Name the classes of image files.
+
+    Raises DataError that names a file which cannot be read; with `on_unreadable`, that hears of it, and the file is
+    left out.
+    """
     classifier = classifier_from(network) if isinstance(network, Checkpoint) else network
     top = min(top, len(classifier.class_names))
     return [
         prediction
         for start in range(0, len(images), BATCH)
-        for prediction in _predict_batch(classifier, images[start : start + BATCH], top=top)
+        for prediction in _predict_batch(
+            classifier, images[start : start + BATCH], top=top, on_unreadable=on_unreadable
+        )
     ]
 
 
@@ -58,10 +71,21 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _predict_batch(classifier: Classifier, images: Sequence[Path], *, top: int) -> Iterator[Prediction]:
-    pixels_BCHW = torch.stack([read_image(path, classifier.preprocessing) for path in images])
-    values_BT, labels_BT = classifier.logits(pixels_BCHW).softmax(1).topk(top)
-    for path, values, labels in zip(images, values_BT.tolist(), labels_BT.tolist(), strict=True):
+def _predict_batch(
+    classifier: Classifier, images: Sequence[Path], *, top: int, on_unreadable: Callable[[DataError], None] | None
+) -> Iterator[Prediction]:
+    pixels_of: dict[Path, Tensor] = {}
+    for path in images:
+        try:
+            pixels_of[path] = read_image(path, classifier.preprocessing)
+        except DataError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(error)
+    if not pixels_of:
+        return
+    values_BT, labels_BT = classifier.logits(torch.stack([*pixels_of.values()])).softmax(1).topk(top)
+    for path, values, labels in zip(pixels_of, values_BT.tolist(), labels_BT.tolist(), strict=True):
         yield Prediction(
             path, tuple((classifier.class_names[label], value) for label, value in zip(labels, values, strict=True))
         )

@@ -72,15 +72,15 @@ def race(
 ) -> Iterator[ConfirmProgress]:
     """Part (a): a seed after another for all contenders; who is clearly behind is dropped.
 
-    Where seeds may train together, those after the first do; `together_bytes` is what their step may take.
+    One that is left alone is still trained with every seed: its mean is told. Where seeds may train together, those
+    after the first do; `together_bytes` is what their step may take.
     """
-    total, done = num_seeds * len(contenders), 0
+    done = 0
     numbers = {training_seed(seed, number): number for number in range(num_seeds)}
     rounds = [[0], [*range(1, num_seeds)]] if together_bytes else [[number] for number in range(num_seeds)]
     for seeds in filter(None, rounds):
         racing = {one.trial.number: one for one in contenders if not one.dropped}
-        if 0 not in seeds and len(racing) == 1:
-            break
+        total = done + len(racing) * (num_seeds - seeds[0])
         tasks = [
             TrialTask(
                 one.trial.number,

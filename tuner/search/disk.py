@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tuner.errors import StudyError
-from tuner.search.locks import hold, hold_record
+from tuner.search.locks import hold, hold_record, record_lock
 from tuner.search.record import StudyRecord
 from tuner.search.shown import artifacts_folder
 
@@ -25,8 +25,8 @@ def disk_use(record: StudyRecord, *, studies: Path) -> int:
 
 def delete_study(record: StudyRecord, *, studies: Path) -> None:
     """Delete a study for good. Raises StudyError while it runs, and when its files cannot be deleted."""
-    folder = studies / record.name
-    with hold_record(record.storage.url, record.name), hold(folder, record.name):
+    folder, url = studies / record.name, record.storage.url
+    with hold_record(url, record.name), hold(folder, record.name):
         artifacts = _artifacts(record, studies)
         record.storage.delete_study(record.study_id)
         try:
@@ -42,6 +42,9 @@ def delete_study(record: StudyRecord, *, studies: Path) -> None:
     with suppress(OSError):  # another process may have begun a study of this name meanwhile; then it is its lock
         (folder / LOCK).unlink()
         folder.rmdir()
+        lock = record_lock(url, record.name)
+        if lock is not None:
+            lock.unlink(missing_ok=True)
 
 
 def in_words(num_bytes: int) -> str:

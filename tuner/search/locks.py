@@ -37,12 +37,18 @@ def hold_record(url: str, name: str) -> Iterator[None]:
     gets a number that was not due, which another writer has taken.
     Raises StudyError when another process holds it.
     """
-    file = sqlite_file(url)
-    if file is None:
+    lock = record_lock(url, name)
+    if lock is None:
         yield
     else:
-        with _locked(file.with_name(f".{file.name}-{name.lower()}.lock"), name):
+        with _locked(lock, name):
             yield
+
+
+def record_lock(url: str, name: str) -> Path | None:
+    """The file that holds a study's record, beside its SQLite database; None for a database server."""
+    file = sqlite_file(url)
+    return None if file is None else file.with_name(f".{file.name}-{name.lower()}.lock")
 
 
 @contextmanager

@@ -185,16 +185,39 @@ BEATS_BASELINE = {
     "undecided": "whether it beats the first configuration is undecided",
 }
 """The verdict of a confirmation in words, for every place that shows it."""
+IS_FIRST = "it is the first configuration that was tried: nothing else was found to be better"
+
+
+def is_first(confirmed: Mapping[str, Any]) -> bool:
+    """Whether the confirmed winner is the first configuration itself, so that there is nothing to compare."""
+    return bool(confirmed["number"] == confirmed["baseline_number"])
+
+
+def counted(number: int, what: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def gap_in_words(confirmed: Mapping[str, Any]) -> str:
+    """How far the search's own figure was off: `1.18 points higher`."""
+    points = 100 * confirmed["gap"]
+    if abs(points) < 0.005:
+        return "the same"
+    return f"{abs(points):.2f} points {'higher' if points > 0 else 'lower'}"
 
 
 def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
     """What the confirmation of a winner found, in two sentences."""
     low, high = confirmed["interval"]
-    beats = BEATS_BASELINE[confirmed["beats_baseline"]].capitalize()
     less, more = confirmed["difference_interval"]
-    return (
+    found = (
         f"**Confirmed**: trial {confirmed['number']} has {confirmed['test_accuracy']:.2%} on the sealed test set "
-        f"(95 % interval {low:.2%} to {high:.2%}). {beats} (trial {confirmed['baseline_number']}, "
+        f"(95 % interval {low:.2%} to {high:.2%})."
+    )
+    if is_first(confirmed):
+        return f"{found} {IS_FIRST.capitalize()}."
+    return (
+        f"{found} {BEATS_BASELINE[confirmed['beats_baseline']].capitalize()} (trial {confirmed['baseline_number']}, "
         f"{confirmed['baseline_test_accuracy']:.2%}): {100 * confirmed['difference']:+.2f} points, "
         f"{100 * less:+.2f} to {100 * more:+.2f}."
     )

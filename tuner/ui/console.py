@@ -28,7 +28,7 @@ from tuner.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from tuner.search.shown import BEATS_BASELINE
+from tuner.search.shown import BEATS_BASELINE, IS_FIRST, counted, gap_in_words, is_first
 from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -221,20 +221,18 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
 def verdict_lines(confirmed: Mapping[str, Any]) -> list[str]:
     """What a confirmation found, in words: the test accuracy, whether the winner beats the first configuration."""
     low, high = confirmed["interval"]
-    words = BEATS_BASELINE[confirmed["beats_baseline"]]
     less, more = confirmed["difference_interval"]
-    seeds = len(confirmed["seeds"])
+    beats, first = BEATS_BASELINE[confirmed["beats_baseline"]], confirmed["baseline_number"]
     against = (
-        f"{words} (trial {confirmed['baseline_number']}, {confirmed['baseline_test_accuracy']:.2%}): "
+        f"{beats} (trial {first}, {confirmed['baseline_test_accuracy']:.2%}): "
         f"difference {100 * confirmed['difference']:+.2f} points, {100 * less:+.2f} to {100 * more:+.2f}"
     )
-    if confirmed["number"] == confirmed["baseline_number"]:
-        against = "it is the first configuration that was tried: nothing else was found to be better"
     return [
-        f"{confirmed['test_accuracy']:.2%} on {confirmed['num_test_images']:,} sealed images, mean of {seeds} seed(s), "
-        f"95 % interval {low:.2%} to {high:.2%}; the file's own {confirmed['delivered_test_accuracy']:.2%}",
-        against,
-        f"the search's own figure was {100 * confirmed['gap']:+.2f} points from it",
+        f"{confirmed['test_accuracy']:.2%} on {confirmed['num_test_images']:,} sealed images, "
+        f"mean of {counted(len(confirmed['seeds']), 'seed')}, 95 % interval {low:.2%} to {high:.2%}; "
+        f"the file's own {confirmed['delivered_test_accuracy']:.2%}",
+        IS_FIRST if is_first(confirmed) else against,
+        f"the search's own figure, {confirmed['search_accuracy']:.2%}, was {gap_in_words(confirmed)}",
         *confirmed["notes"],
     ]
 
@@ -266,9 +264,9 @@ def line_of(event: RunEvent, view: SearchView) -> str:
         case SearchEnded() if event.reason:
             return f"the search ends with {event.num_counted} of {view.num_trials} trials: {event.reason}"
         case ConfirmStarted():
-            numbers = ", ".join(map(str, event.numbers))
+            numbers = ("trials " if len(event.numbers) > 1 else "trial ") + ", ".join(map(str, event.numbers))
             notes = "".join(f"\n{note}" for note in event.notes)
-            return f"confirming: trials {numbers} again, on fresh splits, with {event.num_seeds} seed(s) each{notes}"
+            return f"confirming: {numbers} again, on fresh splits, with {counted(event.num_seeds, 'seed')}{notes}"
         case ConfirmProgress():
             return f"confirming [{event.done}/{event.total}] {event.what}"
     return ""

@@ -15,7 +15,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.disk import in_words
 from tuner.search.record import TrialRecord
-from tuner.search.shown import recipe_in_words
+from tuner.search.shown import BEATS_BASELINE, IS_FIRST, is_first, recipe_in_words
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
@@ -101,14 +101,35 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
     heading = Text.assemble(
         (summary.study, "bold"), f"  {summary.dataset}, space {summary.space}: {counts or 'no trials'}"
     )
-    return Group(heading, table)
+    return Group(heading, table, *map(Text, delivery_lines(summary)))
+
+
+def delivery_lines(summary: StudySummary) -> list[str]:
+    """What a study delivers: its winner's score on the sealed test set, or that there is none yet, and the file."""
+    if summary.best is None:
+        return []
+    confirmed = summary.confirmed
+    if confirmed is None:
+        path = summary.checkpoint
+        words = f"not confirmed: the best of many scores is optimistic; `tuner confirm {summary.study}` tells"
+    else:
+        path, (low, high) = summary.delivered, confirmed["interval"]
+        beats = IS_FIRST if is_first(confirmed) else BEATS_BASELINE[confirmed["beats_baseline"]]
+        words = (
+            f"confirmed: trial {confirmed['number']}, {confirmed['test_accuracy']:.2%} on the sealed test set, "
+            f"95 % interval {low:.2%} to {high:.2%}; {beats}"
+        )
+    return [words, f"file       {path or 'gone'}"]
 
 
 def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Table:
-    """One line a study. `sizes`: bytes of files of each."""
+    """One line a study. `sizes`: bytes of files of each.
+
+    best: the highest validation accuracy, the luckiest of many. confirmed: that of the winner on the sealed test set.
+    """
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in ("study", "dataset", "space", "trials", "best", "disk", "checkpoint"):
-        is_number = name in ("trials", "best", "disk")
+    for name in ("study", "dataset", "space", "trials", "best", "confirmed", "disk", "checkpoint"):
+        is_number = name in ("trials", "best", "confirmed", "disk")
         table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for summary, size in zip(summaries, sizes, strict=True):
         accuracy = summary.best.validation_accuracy if summary.best else None
@@ -118,8 +139,9 @@ def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Ta
             summary.space,
             str(summary.num_counted),
             "" if accuracy is None else f"{accuracy:.2%}",
+            "" if summary.confirmed is None else f"{summary.confirmed['test_accuracy']:.2%}",
             in_words(size),
-            str(summary.checkpoint or ""),
+            str((summary.checkpoint if summary.confirmed is None else summary.delivered) or ""),
         )
     return table
 

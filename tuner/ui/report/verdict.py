@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import BEATS_BASELINE
+from tuner.search.shown import BEATS_BASELINE, IS_FIRST, counted, gap_in_words, is_first
 from tuner.search.summary import StudySummary
 
 
@@ -18,7 +18,7 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
     head = f'<p class="name">{escape(record.name)} <span>{of}</span></p>'
     unfinished = sum(not trial.state.is_finished() for trial in trials)
     going = (
-        f'<p class="note">The search is not over: {_counted(unfinished, "trial")} still to end.</p>'
+        f'<p class="note">The search is not over: {counted(unfinished, "trial")} still to end.</p>'
         if unfinished
         else ""
     )
@@ -28,19 +28,19 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
     if best is None:
         words = "<h1>No trial is complete yet, so there is no winner.</h1>"
         return f'<header id="verdict" class="open">{head}{words}{going}</header>'
-    counted = f"{summary.num_counted:,}"
+    num_trials = f"{summary.num_counted:,}"
     words = (
-        f"<h1>Trial {best.number} has the best validation accuracy of {counted} trials: "
+        f"<h1>Trial {best.number} has the best validation accuracy of {num_trials} trials: "
         f"<strong>{best.validation_accuracy:.2%}</strong>.</h1>"
-        f'<p class="lead">This score is optimistic: it is the luckiest of {counted}, on the very images that chose it. '
-        f"What the network scores on images that nobody has seen is not known yet; "
+        f'<p class="lead">This score is optimistic: it is the luckiest of {num_trials}, on the very images that '
+        f"chose it. What the network scores on images that nobody has seen is not known yet; "
         f"<code>tuner confirm {escape(record.name)}</code> tells.</p>"
     )
     tiles = _tiles(
         {
             "validation accuracy": (f"{best.validation_accuracy:.2%}", f"epoch {best.best_epoch}, not confirmed"),
             "parameters": (f"{best.num_parameters:,}", f"{best.flops:,} FLOPs"),
-            "trials": (counted, f"{summary.counts['complete']:,} complete, {summary.counts['pruned']:,} pruned"),
+            "trials": (num_trials, f"{summary.counts['complete']:,} complete, {summary.counts['pruned']:,} pruned"),
         }
     )
     return f'<header id="verdict" class="open">{head}{words}{tiles}{going}</header>'
@@ -67,13 +67,11 @@ def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
 def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
     low, high = found["interval"]
     less, more = found["difference_interval"]
-    seeds = len(found["seeds"])
-    beats = BEATS_BASELINE[found["beats_baseline"]].capitalize()
     winner = summary.winner
     tiles = {
         "test accuracy": (
             f"{found['test_accuracy']:.2%}",
-            f"95 % interval {low:.2%} to {high:.2%}, {_counted(seeds, 'seed')}",
+            f"95 % interval {low:.2%} to {high:.2%}, {counted(len(found['seeds']), 'seed')}",
         ),
         "over the first configuration": (
             f"{_points(found['difference'])} points",
@@ -82,20 +80,27 @@ def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
         ),
         "the search had promised": (
             f"{found['search_accuracy']:.2%}",
-            f"{_points(found['gap'])} points from the test; {found['validation_mean']:.2%} on fresh splits",
+            f"{gap_in_words(found)}; {found['validation_mean']:.2%} on fresh splits",
         ),
         "of the delivered file": (
             f"{found['delivered_test_accuracy']:.2%}",
             f"{winner.num_parameters:,} parameters" if winner else "the first seed",
         ),
     }
+    lead, words, interval = (
+        found["beats_baseline"],
+        BEATS_BASELINE[found["beats_baseline"]],
+        _interval(found["difference"], less, more),
+    )
+    if is_first(found):  # there is no difference to speak of
+        del tiles["over the first configuration"]
+        lead, words, interval = "first", IS_FIRST, ""
     notes = "".join(f"<li>{_with_code(str(note))}</li>" for note in found["notes"])
     return (
         f"<h1>Trial {found['number']} scores <strong>{found['test_accuracy']:.2%}</strong> on images that no part of "
         f"the search has seen.</h1>"
-        f'<p class="lead {escape(found["beats_baseline"])}">{beats}.</p>'
-        f"{_tiles(tiles)}{_interval(found['difference'], less, more)}{_candidates(found)}"
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        f'<p class="lead {escape(lead)}">{words.capitalize()}.</p>'
+        f"{_tiles(tiles)}{interval}{_candidates(found)}" + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
 
 
@@ -136,7 +141,7 @@ def _candidates(found: Mapping[str, Any]) -> str:
         cells = [f"trial {one['number']}", ", ".join(roles), scores, str(one["dropped"] or "")]
         rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
     return (
-        f"<details><summary>How it was confirmed: {_counted(len(rows), 'candidate')} trained again in "
+        f"<details><summary>How it was confirmed: {counted(len(rows), 'candidate')} trained again in "
         f"{escape(_duration(found['seconds']))}</summary><div class='scroll'><table><thead><tr><th>candidate</th>"
         f"<th></th><th>accuracy on fresh splits, seed by seed</th><th>dropped</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></details>"
@@ -148,15 +153,13 @@ def _with_code(text: str) -> str:
     return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def _points(share: float) -> str:
     return f"{100 * share:+.2f}".replace("-", "−")
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "less than a second"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

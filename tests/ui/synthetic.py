@@ -1,0 +1,60 @@
+"""A study whose trials train nothing, and what a confirmation of it would have found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuner.architecture.spec import InputSpec
+from tuner.search.coordinator import SearchPlan, search
+from tuner.search.executors import InProcess
+from tuner.search.record import StudyRecord, open_study
+from tuner.search.runner import TrialTask
+from tuner.search.storage import open_storage
+from tuner.space.schema import load_space
+from tuner.training.engine import Engine
+from tuner.training.loop import EpochResult
+
+EPOCHS = 4
+SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "cnn", "space": {}, "seed": 0, "epochs": EPOCHS}
+CONFIRMED = {
+    "number": 0,
+    "epochs": 3,
+    "seeds": [1, 2, 3],
+    "test_accuracy": 0.9712,
+    "interval": [0.96, 0.98],
+    "validation_mean": 0.975,
+    "search_accuracy": 0.99,
+    "gap": 0.0188,
+    "baseline_number": 1,
+    "baseline_test_accuracy": 0.95,
+    "difference": 0.0212,
+    "difference_interval": [0.01, 0.0312],
+    "beats_baseline": "yes",
+    "delivered_test_accuracy": 0.9733,
+    "num_test_images": 360,
+    "candidates": [{"number": 0, "validation_accuracies": [0.97, 0.98], "dropped": ""}],
+    "num_trials": 2,
+    "test_set_openings": 1,
+    "seconds": 61.0,
+    "notes": ["<b>in haste</b>; `tuner confirm --full` takes them all"],
+}
+
+
+def train_nothing(task: TrialTask) -> Iterator[EpochResult]:
+    """A rising curve by the task's seed, with a latency at its end."""
+    generator = random.Random(task.seed)
+    height = generator.uniform(0.5, 0.99)
+    for epoch in range(1, EPOCHS + 1):
+        latency_ms = generator.uniform(0.1, 2.0) if epoch == EPOCHS else None
+        yield EpochResult(epoch, 1.0, 1.0, height * (1 - 0.5**epoch), 0.0, latency_ms=latency_ms)
+
+
+def make_study(folder: Path, num_trials: int, *, name: str = "synthetic") -> StudyRecord:
+    """A study whose trials train nothing."""
+    record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), name, SETTINGS, engine=Engine("cpu"))
+    plan = SearchPlan(load_space("cnn"), InputSpec(1, 8, 8, 10), EPOCHS, num_trials, seed=0, study_folder=folder / name)
+    for _ in search(record, plan, InProcess(train_nothing)):
+        pass
+    return record
