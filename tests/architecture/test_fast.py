@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from dataclasses import replace
 
 import pytest
@@ -111,6 +112,25 @@ def test_blocks_of_every_kind_are_fused_and_others_run_layer_by_layer() -> None:
     assert can_fuse([nn.Conv2d(3, 4, 3), nn.GELU(), nn.AvgPool2d(3, 2)])
     assert not can_fuse([nn.Conv2d(3, 4, 3), nn.Softplus()])
     assert not can_fuse([nn.Linear(3, 4), nn.ReLU()])
+
+
+@pytest.mark.parametrize("pooling", ["none", "max", "average"])
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION)
+def test_nothing_of_a_step_outlives_it(activation: str, pooling: str) -> None:
+    block = PlainBlock(8, activation=activation, pooling=pooling)  # type: ignore[arg-type]
+    architecture = resolve(Architecture(InputSpec(1, 9, 12, 5), (block, block), Head()))
+    model = build_model(architecture).train()
+    forward, images_NCHW = fast_form(model, architecture, FastForm()), images_for(architecture)
+    gc.collect()
+    gc.disable()  # what Python must look for first may take gigabytes until it does
+    try:
+        num_tensors = []
+        for _ in range(4):
+            forward(images_NCHW).sum().backward()
+            num_tensors.append(sum(issubclass(type(one), Tensor) for one in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert num_tensors[-1] == num_tensors[1]
 
 
 def test_negative_slopes_of_batch_norm_are_pooled_as_torch_does() -> None:

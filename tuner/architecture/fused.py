@@ -193,6 +193,8 @@ class _Block(torch.autograd.Function):
             output_mask=[ctx.needs_input_grad[0], True, ctx.has_bias],
         )
         grad_bias = grad_bias.float() if ctx.has_bias else None
+        # The output may be among what is kept, and knows this node: they would live until Python looks for cycles.
+        ctx.x = ctx.convolved = ctx.before = ctx.after = ctx.pooled = ctx.indices = ctx.mask = None
         return grad_x, grad_weight.float(), grad_bias, grad_gamma_C, grad_beta_C, None, None
 
 
