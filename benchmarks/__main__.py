@@ -1,4 +1,4 @@
-"""`python -m benchmarks throughput|search|overhead|start`."""
+"""`python -m benchmarks throughput|search|overhead|start|memory`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,21 @@ def start(
 
     result = measure(runs, say=lambda line: say(line, as_json))
     typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
+
+
+@app.command()
+def memory(
+    data_dir: DataDir = Path("data"),
+    dataset: Annotated[str, typer.Option(help="mnist, or any other set at hand.")] = "mnist",
+    images: Annotated[int, typer.Option(help="To train on, for each network.")] = 4_000,
+    as_json: AsJson = False,
+) -> None:
+    """What a runner adds to the shared images: private memory, for each of the networks of `throughput`."""
+    from benchmarks.memory import measure
+
+    result = measure(data_dir, dataset=dataset, num_images=images, say=lambda line: say(line, as_json))
+    numbers = {key: value for key, value in result.items() if isinstance(value, float)}
+    typer.echo(json.dumps(result, indent=2) if as_json else lines(numbers))
 
 
 def say(line: str, as_json: bool) -> None:

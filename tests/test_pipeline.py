@@ -13,16 +13,13 @@ from tuner.errors import OptionError, StudyError, TunerError
 from tuner.pipeline import (
     DataReady,
     RunOptions,
-    check_study_name,
-    default_study_name,
-    existing_storage,
     load_summary,
     run,
     run_events,
-    storage_url,
 )
 from tuner.search.events import SearchEnded, TrialEnded
 from tuner.search.locks import hold
+from tuner.search.places import check_study_name, default_study_name, existing_storage, storage_url
 from tuner.search.record import list_studies, load_study
 from tuner.training.checkpoint import load_checkpoint
 from tuner.training.engine import Engine
@@ -59,7 +56,7 @@ def options_in(folder: Path, **changes: Any) -> RunOptions:
 
 
 def outcome(options: RunOptions) -> list[tuple[Any, ...]]:
-    record = load_study(existing_storage(options.studies), default_study_name(options))
+    record = load_study(existing_storage(options.studies), default_study_name(options.dataset, options.space))
     return [(trial.number, trial.outcome, trial.params, trial.curve) for trial in record.trials()]
 
 
@@ -295,7 +292,7 @@ def engine_of(options: RunOptions) -> Engine:
     events = run_events(options)
     assert isinstance(next(events), DataReady)
     events.close()
-    return load_study(existing_storage(options.studies), default_study_name(options)).engine
+    return load_study(existing_storage(options.studies), default_study_name(options.dataset, options.space)).engine
 
 
 def test_the_engine_does_not_depend_on_the_folder_of_studies(finished: RunOptions, tmp_path: Path) -> None:
@@ -338,7 +335,7 @@ def test_studies_that_are_not_there_are_refused_with_where_they_were_sought(tmp_
     ],
 )
 def test_a_study_is_named_after_its_data_set_and_its_space(dataset: str, space: str, name: str) -> None:
-    assert default_study_name(RunOptions(dataset=dataset, space=space)) == name
+    assert default_study_name(dataset, space) == name
     check_study_name(name)
 
 

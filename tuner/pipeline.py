@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
-from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
 from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
-from tuner.errors import StudyError
-from tuner.hardware import devices_for, memory_bytes, num_cores
+from tuner.hardware import devices_for, num_cores
 from tuner.option_rules import check_options
 from tuner.search.again import device_of, load_study_images
 from tuner.search.checkpoints import refuse_foreign_checkpoints
@@ -31,21 +23,24 @@ from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold, hold_record
-from tuner.search.processes import end_if_unguarded, import_ahead, run_aside
+from tuner.search.places import (
+    check_study_name,
+    default_study_name,
+    existing_storage,
+    make_studies_folder,
+    storage_url,
+)
+from tuner.search.preparation import StudyRunners, measure_for, runners_for
+from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
-from tuner.search.runner import ImageTrainer
-from tuner.search.sqlite import sqlite_url
 from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
-from tuner.training.measure import Measurement, call, load_or_measure, machine_cache_dir
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 """Epochs of a trial when none are asked for: on training parts below SMALL_SET images, and on others."""
-MEMORY_SHARE = 0.5
-"""Of the device's memory, that all runners together may take for their training steps."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +104,12 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     if options.workers != 1:
         import_ahead()
     space = load_space(options.space)
-    _make_folder(options.studies)
+    make_studies_folder(options.studies)
     url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
     dataset = load_development(options.data_spec, report=report)
     split = split_development(dataset, seed=options.seed)
-    name = options.study or default_study_name(options)
+    name = options.study or default_study_name(options.dataset, options.space)
     check_study_name(name)
     input_spec = input_spec_of(dataset)
     epochs = options.epochs or _default_epochs(split)
@@ -131,14 +126,14 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     with _only_writer(options, storage, name, settings):
         for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink()
-        measured = _measure(device, input_spec.shape, workers=options.workers)
+        measured = measure_for(device, input_spec.shape, workers=options.workers)
         devices = devices_for(device, is_auto=options.device == "auto")
         num_runners = options.workers or measured.runners.count * len(devices)
         num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
         engine = replace(measured.engine, num_threads=num_threads)
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         record.save_data_spec(options.data_spec)
-        runners = _runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
+        runners = runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
         yield _data_ready(name, dataset, split, record.engine, runners.held)
         plan = SearchPlan(
             space=space,
@@ -189,9 +184,9 @@ def confirm_events(
         split = split_development(dataset, seed=record.settings["seed"])
         device = device_of(record)
         devices = devices_for(device, is_auto=False)
-        measured = _measure(device, input_spec_of(dataset).shape, workers=workers)
+        measured = measure_for(device, input_spec_of(dataset).shape, workers=workers)
         num_runners = workers or measured.runners.count * len(devices)
-        runners = _runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
+        runners = runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
         yield _data_ready(record.name, dataset, split, record.engine, runners.held)
         if in_time:
             plan = replace(plan, seconds=seconds_to_confirm(record, num_runners))
@@ -205,74 +200,8 @@ def seconds_to_confirm(record: StudyRecord, num_runners: int) -> float:
     return seconds * TIME_SHARE / (1 - TIME_SHARE)
 
 
-def _measure(device: torch.device, shape: Shape, *, workers: int | None) -> Measurement:
-    """The engine for this machine; measured, if it must be, where the processes that will train come from."""
-    run = call if workers == 1 else run_aside
-    return load_or_measure(device, shape, num_threads=1, cache_dir=machine_cache_dir(), run=run)
-
-
-@dataclass(frozen=True)
-class _Runners:
-    """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held.
-
-    step_bytes: what the training step of a runner may take. together_bytes: that of seeds that train together, 0 where
-    the engine has them apart, or where each would stream images of its own.
-    """
-
-    trainers: list[ImageTrainer]
-    folder: Path
-    num_validation: int
-    device: torch.device
-    image_bytes: int
-    step_bytes: float
-    together_bytes: float
-    held: str
-
-
-def _runners_for(
-    record: StudyRecord,
-    dataset: ImageDataset,
-    split: Split,
-    folder: Path,
-    *,
-    devices: tuple[torch.device, ...],
-    num_runners: int,
-) -> _Runners:
-    engine = record.engine
-    device = choose_device(engine.device)
-    # On a CPU the runners share one copy of the images; on a GPU each has its own.
-    num_copies = 1 if device.type == "cpu" else ceil(num_runners / len(devices))
-    image_bytes = min(map(memory_for_images, devices)) // num_copies
-    statistics = measure_statistics(dataset, split, memory_bytes=image_bytes)
-    trainers = [
-        ImageTrainer(
-            dataset.folder,
-            study=record.name,
-            study_folder=folder,
-            split_seed=record.settings["seed"],
-            engine=replace(engine, device=str(one)),
-            image_bytes=image_bytes,
-            statistics=statistics,
-        )
-        for one in islice(cycle(devices), num_runners)
-    ]
-    held = how_it_is_held(dataset, device=device, memory_bytes=image_bytes)
-    step_bytes = min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners
-    is_together = engine.seeds_together and fits_in_memory(dataset, image_bytes)
-    return _Runners(
-        trainers,
-        folder,
-        num_validation=len(split.validation_indices_N),
-        device=device,
-        image_bytes=image_bytes,
-        step_bytes=step_bytes,
-        together_bytes=step_bytes if is_together else 0.0,
-        held=held,
-    )
-
-
 def _confirm(
-    record: StudyRecord, plan: ConfirmPlan, executor: Executor, runners: _Runners, spec: DataSpec
+    record: StudyRecord, plan: ConfirmPlan, executor: Executor, runners: StudyRunners, spec: DataSpec
 ) -> Generator[ConfirmEvent]:
     events = confirm(
         record,
@@ -318,55 +247,10 @@ def run(options: RunOptions) -> StudySummary:
 def load_summary(options: RunOptions) -> StudySummary:
     """What the study of these options has come to. Raises StudyError when there is none."""
     storage = existing_storage(options.studies, options.storage)
-    return summarise(load_study(storage, options.study or default_study_name(options)), studies=options.studies)
-
-
-def existing_storage(studies: Path, storage: str | None = None) -> Storage:
-    """The storage of studies that were run before; on a disk that cannot be written it can be read.
-
-    Raises StudyError where there is none.
-    """
-    if storage is None and not (studies / "tuner.db").is_file():
-        raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
-    return open_storage(storage_url(studies, storage), existing=True)
-
-
-def storage_url(studies: Path, storage: str | None = None) -> str:
-    """The URL of the record: the one given, or SQLite in the folder of studies."""
-    return sqlite_url(studies / "tuner.db") if storage is None else storage
-
-
-def _make_folder(studies: Path) -> None:
-    try:
-        studies.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
-
-
-MAX_NAME = 100
-
-
-def default_study_name(options: RunOptions) -> str:
-    """Named after data set and space, as in `digits-cnn`."""
-    names = (Path(options.dataset).name or options.dataset, Path(options.space).stem)
-    name = "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
-    return name[-MAX_NAME:].strip("-")
-
-
-def check_study_name(name: str) -> None:
-    """Raise StudyError unless a study of this name can have a folder of the same name on every system."""
-    is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith(".") or is_device:
-        raise StudyError(
-            f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes or underscores, begins with a letter "
-            "or a digit, and is none that Windows keeps for devices"
-        )
-
-
-def input_spec_of(dataset: ImageDataset) -> InputSpec:
-    """What networks for a data set take and give."""
-    _, channels, height, width = dataset.images_NCHW.shape
-    return InputSpec(channels, height, width, len(dataset.class_names))
+    return summarise(
+        load_study(storage, options.study or default_study_name(options.dataset, options.space)),
+        studies=options.studies,
+    )
 
 
 def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine, held: str) -> DataReady:
@@ -381,6 +265,12 @@ def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine,
         held=held,
         notes=dataset.notes,
     )
+
+
+def input_spec_of(dataset: ImageDataset) -> InputSpec:
+    """What networks for a data set take and give."""
+    _, channels, height, width = dataset.images_NCHW.shape
+    return InputSpec(channels, height, width, len(dataset.class_names))
 
 
 def _default_epochs(split: Split) -> int:

@@ -29,9 +29,10 @@ from tuner.deliver.predict import normalise
 from tuner.deliver.race import ConfirmProgress, contender_from
 from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
-from tuner.pipeline import RunOptions, confirm_events, existing_storage, load_summary, run, run_events
+from tuner.pipeline import RunOptions, confirm_events, load_summary, run, run_events
 from tuner.search.events import SearchEnded
 from tuner.search.executors import InProcess
+from tuner.search.places import existing_storage
 from tuner.search.record import load_study
 from tuner.search.runner import TrialTask
 from tuner.training.checkpoint import load_checkpoint, model_from

@@ -20,9 +20,10 @@ from tuner.deliver.longer import (
     trained_path,
 )
 from tuner.errors import CheckpointError, DataError, DeviceError, OptionError, StudyError, TunerError
-from tuner.pipeline import RunOptions, existing_storage, run
+from tuner.pipeline import RunOptions, run
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
+from tuner.search.places import existing_storage
 from tuner.search.record import ENGINE, StudyRecord, load_study
 from tuner.search.runner import checkpoint_path
 from tuner.training.candidate import Candidate, Recipe

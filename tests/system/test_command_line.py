@@ -114,7 +114,9 @@ def test_the_readmes_dozen_lines_of_plain_torch_score_the_export_the_same_on_the
 def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_read(
     workplace: Path, tmp_path: Path
 ) -> None:
-    run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
+    (tmp_path / "best.pt").write_text("an older one")
+    exported = run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
+    assert exported.stdout.splitlines()[0].endswith("it replaces the file that was there")
     dataset = development(workplace)
     rows_N = split_development(dataset, seed=0).train_indices_N[:20]
     paths = []

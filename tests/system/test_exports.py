@@ -27,7 +27,7 @@ from tuner.deliver.export import export
 from tuner.deliver.formats import FORMATS, Format, FormatName, Program
 from tuner.deliver.predict import predict
 from tuner.errors import CheckpointError, DataError, InstallationError
-from tuner.pipeline import existing_storage
+from tuner.search.places import existing_storage
 from tuner.search.record import StudyRecord, load_study
 from tuner.search.runner import confirmed_path
 from tuner.search.summary import summarise

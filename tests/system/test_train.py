@@ -15,7 +15,7 @@ from tests.system.conftest import run_tuner
 from tuner.cli import main
 from tuner.deliver.classifier import load_classifier
 from tuner.deliver.evaluate import evaluate
-from tuner.pipeline import existing_storage
+from tuner.search.places import existing_storage
 from tuner.search.record import load_study
 from tuner.training.checkpoint import load_checkpoint
 

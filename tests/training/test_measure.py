@@ -146,6 +146,15 @@ def test_a_way_that_is_faster_and_right_is_taken(monkeypatch: pytest.MonkeyPatch
     assert (verdict.is_taken, verdict.problem) == (True, "")
 
 
+def test_a_way_that_pays_on_larger_networks_is_taken_when_it_is_no_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    (optimizer,) = (choice for choice in CHOICES["cpu"] if choice.name == "optimizer")
+    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0101))
+    assert judge(optimizer, Engine(), SHAPE).is_taken
+    assert not judge(Choice("optimizer", "foreach", "fused", {}), Engine(), SHAPE).is_taken
+    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0110))
+    assert not judge(optimizer, Engine(), SHAPE).is_taken
+
+
 def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
     assert [type(verdict) for verdict in first.verdicts] == [Verdict] * len(first.verdicts)

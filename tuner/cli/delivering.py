@@ -86,6 +86,7 @@ def export(
         typer.echo(
             f"{path}: trial {exported.checkpoint.origin['trial']}, {exported.score}; loaded again, the same "
             f"(logits differ by at most {checked.difference:.1g})"
+            + ("; it replaces the file that was there" if path in exported.replaced else "")
         )
     if not exported.is_confirmed:
         typer.echo(

@@ -72,7 +72,7 @@ def open_study(name: str | None, studies: Path, storage: str | None, *, silent: 
 
     From here on Ctrl-C ends the command in order.
     """
-    from tuner.pipeline import existing_storage
+    from tuner.search.places import existing_storage
     from tuner.search.record import load_study
 
     quiet_optuna()
@@ -94,8 +94,10 @@ def print_notes() -> None:
 
 @contextmanager
 def cache_folder(studies: Path) -> Iterator[Path]:
-    """Where decoded images are kept: with the studies, or where there are none, for as long as the command runs."""
-    if studies.is_dir():
+    """Where decoded images are kept: with the studies; for as long as the command runs where there are none, or where
+    nothing can be written.
+    """
+    if studies.is_dir() and os.access(studies, os.W_OK):
         yield studies / ".cache"
     else:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

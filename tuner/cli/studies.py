@@ -16,8 +16,8 @@ LOOPBACK = "127.0.0.1"
 def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
     """List the studies, the latest first; those that can be read, when one cannot."""
     from tuner.errors import StudyError
-    from tuner.pipeline import existing_storage
     from tuner.search.disk import disk_use
+    from tuner.search.places import existing_storage
     from tuner.search.record import list_studies
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table

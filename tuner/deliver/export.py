@@ -36,13 +36,15 @@ CHECKS_AT_ONCE = 2
 class Exported:
     """What was written: the checkpoint, its score, and by file what its check came to.
 
-    is_confirmed: whether the score is the test set's; otherwise it is the search's own, and optimistic.
+    is_confirmed: whether the score is the test set's; otherwise it is the search's own, and optimistic. replaced: files
+    that were there before.
     """
 
     checkpoint: Checkpoint
     score: StoredScore
     is_confirmed: bool
     files: Mapping[Path, Checked]
+    replaced: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,11 @@ def export(
         if target.is_folder:
             (folder / README).write_text(readme_of(checkpoint, score, file_names), encoding="utf-8", newline="\n")
             written.append(README)
+        place = target.path if target.is_folder else target.path.parent
+        files = {place / file_names[name]: checked[name] for name in names}
+        replaced = frozenset(path for path in files if path.exists())
         _publish(folder, written, target)
-    folder = target.path if target.is_folder else target.path.parent
-    files = {folder / file_names[name]: checked[name] for name in names}
-    return Exported(checkpoint, score, is_confirmed, files)
+    return Exported(checkpoint, score, is_confirmed, files, replaced)
 
 
 def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:

@@ -1,0 +1,103 @@
+"""What a runner adds to the one shared copy of the images: its private memory at the peak of an epoch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.textbook import Rows
+from benchmarks.throughput import SubsetTrainer, choose_rows, networks
+from tuner.architecture.cost import network_cost
+from tuner.architecture.trace import trace
+from tuner.data.dataset import DataSpec
+from tuner.data.sources import load_development
+from tuner.pipeline import input_spec_of
+from tuner.search.runner import TrialTask
+from tuner.space.schema import load_space
+from tuner.training.candidate import Candidate
+from tuner.training.engine import choose_device
+from tuner.training.measure import load_or_measure
+
+MIB = 2**20
+SAMPLED_EVERY = 0.005
+"""Seconds."""
+WARM_UP_IMAGES = 64
+
+Say = Callable[[str], None]
+
+
+def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[str, Any]:
+    """Train each network of the throughput list for an epoch in a process of its own, and give what it added there.
+
+    The process has trained the first network on one batch and opened the images before: what is counted comes on top.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        images = load_development(DataSpec(dataset, data_dir, work / "cache"))
+        input_spec = input_spec_of(images)
+        space = load_space(str(Path(__file__).with_name("throughput.toml")))
+        measured = load_or_measure(choose_device("auto"), input_spec.shape, num_threads=1, cache_dir=work)
+        engine = replace(measured.engine, num_threads=1)
+        say(f"engine {engine}")
+        trainer = SubsetTrainer(
+            images.folder, "memory", work / "checkpoints", 0, engine, rows=choose_rows(images.labels_N, num_images)
+        )
+        first, *_ = candidates = networks(space, input_spec)
+        rows = []
+        for candidate in candidates:
+            added = _in_a_process(trainer, first, candidate)
+            allowed = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
+            rows.append({"network": str(candidate.architecture), "mib": added / MIB, "estimate_mib": allowed / MIB})
+            say(f"{added / MIB:7.0f} MiB, estimated {allowed / MIB:5.0f}: {candidate.architecture}")
+    return {
+        "engine": engine.to_json(),
+        "images_mib": images.images_NCHW.numel() / MIB,
+        "networks": rows,
+        "largest_mib": max(row["mib"] for row in rows),
+        "largest_share_of_estimate": max(row["mib"] / row["estimate_mib"] for row in rows),
+    }
+
+
+def _in_a_process(trainer: SubsetTrainer, warm_up: Candidate, candidate: Candidate) -> int:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(sender, trainer, warm_up, candidate))
+    process.start()
+    sender.close()
+    added: int = receiver.recv()
+    process.join()
+    return added
+
+
+def _train(sender: Any, trainer: SubsetTrainer, warm_up: Candidate, candidate: Candidate) -> None:
+    few = Rows(trainer.rows.train[:WARM_UP_IMAGES], trainer.rows.validation[:WARM_UP_IMAGES])
+    for _ in replace(trainer, rows=few)(TrialTask(0, warm_up, seed=0)):
+        pass
+    trainer._open(TrialTask(1, candidate, seed=0))
+    before, most, is_over = _private_bytes(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not is_over.wait(SAMPLED_EVERY):
+            most = max(most, _private_bytes() - before)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    for _ in trainer(TrialTask(1, candidate, seed=0)):
+        pass
+    is_over.set()
+    watching.join()
+    sender.send(most)
+
+
+def _private_bytes() -> int:
+    """Without what is mapped from files and shared with other processes, where the system tells it apart."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))

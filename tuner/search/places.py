@@ -1,0 +1,52 @@
+"""Where studies are kept, and what they are called."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tuner.errors import StudyError
+from tuner.search.sqlite import sqlite_url
+from tuner.search.storage import Storage, open_storage
+
+MAX_NAME = 100
+
+
+def existing_storage(studies: Path, storage: str | None = None) -> Storage:
+    """The storage of studies that were run before; on a disk that cannot be written it can be read.
+
+    Raises StudyError where there is none.
+    """
+    if storage is None and not (studies / "tuner.db").is_file():
+        raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
+    return open_storage(storage_url(studies, storage), existing=True)
+
+
+def storage_url(studies: Path, storage: str | None = None) -> str:
+    """The URL of the record: the one given, or SQLite in the folder of studies."""
+    return sqlite_url(studies / "tuner.db") if storage is None else storage
+
+
+def make_studies_folder(studies: Path) -> None:
+    """Make the folder of studies. Raises StudyError where that cannot be."""
+    try:
+        studies.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
+
+
+def default_study_name(dataset: str, space: str) -> str:
+    """Named after data set and space, each a name or a path, as in `digits-cnn`."""
+    names = (Path(dataset).name or dataset, Path(space).stem)
+    name = "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
+    return name[-MAX_NAME:].strip("-")
+
+
+def check_study_name(name: str) -> None:
+    """Raise StudyError unless a study of this name can have a folder of the same name on every system."""
+    is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith(".") or is_device:
+        raise StudyError(
+            f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes or underscores, begins with a letter "
+            "or a digit, and is none that Windows keeps for devices"
+        )
