@@ -14,7 +14,7 @@ def test_a_device_that_is_there_is_chosen(name: str) -> None:
     assert torch.ones(1, device=device).item() == 1.0
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "", "cpu cuda"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:3", "meta", "", "cpu cuda"])
 def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(DeviceError, match="--device") as caught:
         choose_device(name)

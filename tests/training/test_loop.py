@@ -12,7 +12,7 @@ from torch.nn import functional
 from tuner.architecture.factory import build_model, initialise
 from tuner.data.resident import ResidentData
 from tuner.training.engine import Engine, place
-from tuner.training.loop import Diverged, EpochResult, evaluate, train
+from tuner.training.loop import Diverged, EpochResult, evaluate, evaluation_batch, train
 from tuner.training.seeds import derive_seed
 
 ENGINE = Engine("cpu")
@@ -92,6 +92,14 @@ def test_nothing_is_trained_before_an_epoch_is_asked_for_and_after_the_last(data
     before = {name: weight.clone() for name, weight in first.weights.items()}
     epochs.close()  # type: ignore[attr-defined]
     assert same(before, first.weights)
+
+
+def test_a_gpu_scores_fewer_large_images_at_once_than_small_ones() -> None:
+    gpu = torch.device("cuda")
+    assert [evaluation_batch(gpu, channels * side**2) for channels, side in ((1, 28), (3, 32), (3, 64), (3, 224))] == [
+        2048, 2048, 512, 64,
+    ]  # fmt: skip
+    assert evaluation_batch(torch.device("cpu"), 3 * 224**2) == 64
 
 
 def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(data: ResidentData) -> None:

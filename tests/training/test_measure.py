@@ -83,7 +83,7 @@ def leaking(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
-        ("tuner.training.check.stack_images", to_the_neighbour),
+        ("tuner.training.rehearsal.stack_images", to_the_neighbour),
         ("tuner.training.engine._mean_loss", over_all_seeds),
         ("tuner.architecture.stacked.LinearEach.forward", leaking),
     ],
@@ -121,7 +121,7 @@ def test_a_value_that_is_not_finite_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_dropout_with_another_rate_or_scale_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.architecture.layers.keep_of_256_from", lambda p: 200)
-    assert "it drops" in check_engine(FUSED).problem
+    assert "in the head drops 2" in check_engine(FUSED).problem
 
 
 def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +160,20 @@ def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest
     assert [type(verdict) for verdict in first.verdicts] == [Verdict] * len(first.verdicts)
     monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
     assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == first
+
+
+def test_what_doctor_keeps_is_what_a_study_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = measure.measure_engine(CPU, SHAPE, num_threads=1)
+    measure.keep_measurement(measured, SHAPE, cache_dir=tmp_path)
+    monkeypatch.setattr(measure, "measure_engine", None)
+    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == measured
+
+
+def test_a_measurement_for_another_number_of_cores_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores in (1, 1, 3):
+        monkeypatch.setattr(measure, "num_cores", lambda cores=cores: cores)
+        load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_kept_measurement_that_is_damaged_is_made_anew(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.architecture.fast import FastForm, fast_form
+from tuner.architecture.fast import FastForm, Forward, fast_form
 from tuner.architecture.spec import Architecture
 from tuner.errors import DeviceError
 from tuner.training.candidate import Recipe
@@ -94,13 +94,16 @@ def choose_device(name: str) -> torch.device:
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise DeviceError("--device mps: torch finds no MPS device here; try --device auto")
-    elif device.type != "cpu":
+    elif device.type != "cpu" or device.index is not None:
         raise DeviceError(f"--device must be auto, cpu, mps, cuda or cuda:N, got {name!r}")
     return device
 
 
 def prepare_process(engine: Engine) -> None:
-    """Set what torch and the C library keep for the whole process: threads, denormals, TF32, freed memory."""
+    """Set what torch and the C library keep for the whole process: GPU, threads, denormals, TF32, freed memory."""
+    device = torch.device(engine.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # where streams are made and graphs captured
     torch.set_num_threads(engine.num_threads)
     torch.set_flush_denormal(engine.flush_denormals)
     torch.backends.cudnn.benchmark = False  # it times every new shape: no use in short trials
@@ -159,18 +162,10 @@ def prepare_step(
     optimizer: torch.optim.Optimizer,
 ) -> Step:
     """The training step of a placed model, or of several that `build_stacked` made one, as the engine has it."""
-    form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
-    forward = fast_form(model, architecture, form) if engine.blocks == "fused" else model
-    autocast = torch.autocast(
-        torch.device(engine.device).type,
-        dtype=torch.bfloat16,
-        enabled=engine.blocks == "layers" and engine.precision == "bf16",
-        cache_enabled=not engine.graph,  # a cast kept from outside of a captured graph would go stale in it
-    )
+    forward = prepare_forward(model, architecture, engine=engine)
 
     def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
-        with autocast:
-            logits_NK = forward(images_NCHW)
+        logits_NK = forward(images_NCHW)
         loss = _mean_loss(logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward(torch.ones_like(loss))  # type: ignore[no-untyped-call]
@@ -184,6 +179,24 @@ def prepare_step(
         return learn_fast(images_NCHW, labels_N)
 
     return step
+
+
+def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine: Engine) -> Forward:
+    """A placed model's images_NCHW (of `input_dtype`) to logits_NK in training, as the engine computes them."""
+    form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
+    forward = fast_form(model, architecture, form) if engine.blocks == "fused" else model
+    autocast = torch.autocast(
+        torch.device(engine.device).type,
+        dtype=torch.bfloat16,
+        enabled=engine.blocks == "layers" and engine.precision == "bf16",
+        cache_enabled=not engine.graph,  # a cast kept from outside of a captured graph would go stale in it
+    )
+
+    def forward_in_precision(images_NCHW: Tensor) -> Tensor:
+        with autocast:
+            return forward(images_NCHW)
+
+    return forward_in_precision
 
 
 def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:

@@ -23,7 +23,8 @@ from tuner.training.seeds import derive_seed
 
 EVALUATION_BATCH = 64
 """Images scored at once on a CPU: as many as keep the feature maps in its caches."""
-EVALUATION_BATCH_GPU = 2_048
+EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU = 2_048, 2_048 * 3 * 32 * 32
+"""On a GPU: as many, if their values are no more than that; fewer of larger images."""
 NOT_SCORED = math.nan
 """Validation loss and accuracy of an epoch that was not scored."""
 
@@ -147,6 +148,13 @@ def epoch_result(
     )
 
 
+def evaluation_batch(device: torch.device, image_bytes: int) -> int:
+    """How many images of so many values are scored at once on a device."""
+    if device.type == "cpu":
+        return EVALUATION_BATCH
+    return max(EVALUATION_BATCH, min(EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU // image_bytes))
+
+
 def evaluate(model: nn.Sequential, data: TrainingData, *, engine: Engine) -> tuple[float, float, Confusion | None]:
     """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training.
 
@@ -160,7 +168,7 @@ def evaluate(model: nn.Sequential, data: TrainingData, *, engine: Engine) -> tup
     labels: list[Tensor] = []
     predictions: list[Tensor] = []
     with torch.inference_mode(), exact_arithmetic():
-        batch_size = EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH_GPU
+        batch_size = evaluation_batch(device, data.image_bytes)
         batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)
         for images_NCHW, labels_N in batches:
             logits_NK = forward(images_NCHW)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from platformdirs import user_cache_dir
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.shapes import Shape
@@ -23,11 +24,12 @@ from tuner.architecture.trace import resolve
 from tuner.errors import DeviceError
 from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_name, num_cores
 from tuner.training.candidate import Recipe
-from tuner.training.check import CHECK_STEPS, SEEDS_TOGETHER, check_engine, prepare_batch
+from tuner.training.check import check_engine
 from tuner.training.engine import (
     Engine,
     prepare_process,
 )
+from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 from tuner.versions import package_versions
 
 BATCH_SIZE = 64
@@ -42,6 +44,8 @@ TIE = 0.97
 HOPELESS = 3.0
 """A way whose first step takes this many times the plain one's is not timed any further."""
 MAX_SIDE = 64
+MIN_BUSY = 0.1
+"""Less of a GPU's time than this is not believed, nor that there were no kernels at all."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,14 @@ class Measurement:
     verdicts: tuple[Verdict, ...]
     runners: Runners
 
+    def __str__(self) -> str:
+        """Which fast ways are taken and which are left out, with the reason, as a log has it."""
+        taken = [verdict.name for verdict in self.verdicts if verdict.is_taken]
+        left_out = [f"{verdict.name} ({verdict.problem})" for verdict in self.verdicts if not verdict.is_taken]
+        return f"engine: {', '.join(taken) or 'the plain step'}" + (
+            f"; left out: {', '.join(left_out)}" if left_out else ""
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back."""
         return asdict(self)
@@ -171,15 +183,21 @@ def load_or_measure(
 
     `run` is where a new one is made: in this process, or aside.
     """
-    known = [device_name(device), str(device), *map(str, (_measured_shape(shape), num_threads, CHOICES))]
-    key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()
-    path = cache_dir / f"engine-{key}.json"
+    path = _kept_at(device, shape, num_threads=num_threads, cache_dir=cache_dir)
     if path.is_file():
         try:
             return Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError):
             path.unlink()  # cut short or of another version: measured anew
     measurement = run(partial(measure_engine, device, shape, num_threads=num_threads))
+    keep_measurement(measurement, shape, cache_dir=cache_dir)
+    return measurement
+
+
+def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path) -> None:
+    """Let later searches over images of `shape` on this machine have a measurement. Raises DeviceError."""
+    engine = measurement.engine
+    path = _kept_at(torch.device(engine.device), shape, num_threads=engine.num_threads, cache_dir=cache_dir)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -189,7 +207,12 @@ def load_or_measure(
         raise DeviceError(
             f"{cache_dir}: cannot be written: {error.strerror}; set TUNER_CACHE_DIR to a folder"
         ) from error
-    return measurement
+
+
+def _kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
+    known = [device_name(device), str(device), *map(str, (_measured_shape(shape), num_threads, num_cores(), CHOICES))]
+    key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()
+    return cache_dir / f"engine-{key}.json"
 
 
 def measure_runners(engine: Engine, shape: Shape) -> Runners:
@@ -230,8 +253,10 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         wall = sum(run.seconds() for _ in range(num_steps))
-    busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
-    return float(min(1.0, max(0.01, busy / wall)))
+    # Of the kernels alone: an operation of the CPU has the time of those that it started, too.
+    kernels = [event for event in profile.key_averages() if event.device_type == DeviceType.CUDA]
+    busy = sum(event.self_device_time_total for event in kernels) / 1e6
+    return float(min(1.0, max(MIN_BUSY, busy / wall)))
 
 
 def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
@@ -288,14 +313,14 @@ class _Run:
         self._engine = engine
         prepare_process(engine)
         self.num_seeds = SEEDS_TOGETHER if engine.seeds_together else 1
-        self._batch = prepare_batch(engine, architecture, recipe, seeds=range(self.num_seeds))
+        self._rehearsal = rehearse(engine, architecture, recipe, seeds=range(self.num_seeds))
 
     def seconds(self) -> float:
         """Seconds of one step, until the device has done it; of seeds that train together, the share of one."""
         prepare_process(self._engine)
         _synchronise(self._engine)
         started = time.perf_counter()
-        self._batch.step(self._batch.images_NCHW, self._batch.labels_N, 1e-3)
+        self._rehearsal.step(*self._rehearsal.batches[0], 1e-3)
         _synchronise(self._engine)
         return (time.perf_counter() - started) / self.num_seeds
 

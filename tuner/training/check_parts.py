@@ -1,0 +1,164 @@
+"""What is wrong with an engine's optimizers or dropout, each by itself; every function says so, or nothing: "".
+
+Legend: M models in one, N images, C channels, H and W sides, h and w sides after pooling, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.architecture.trace import resolve
+from tuner.training.candidate import Recipe
+from tuner.training.engine import Engine, build_optimizer, input_dtype, prepare_forward, set_learning_rate
+from tuner.training.graph import graphed
+from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, fresh_model, rehearse
+from tuner.training.stacked import stack_models
+
+RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.06)
+"""The learning rate of each step: those that are replayed differ much from that of the captured one, the fourth."""
+OPTIMIZER_RECIPES = (
+    Recipe("sgd", momentum=0.0),
+    Recipe("sgd", weight_decay=0.1, momentum=0.9),
+    Recipe("adam", weight_decay=0.1),
+    Recipe("adamw", weight_decay=0.1),
+)
+OPTIMIZER_TOLERANCE = 1e-4
+"""Largest difference of the weights from the plain optimizer's, as a share of the way that those went: rounding."""
+DROPOUT_RATE = 0.3
+DROPOUT_IMAGES = 256
+DROPOUT_TOLERANCE = 0.02
+"""Of the scale, relative: bf16 rounds by 0.4 %, and a rate of whole 1/256 has a scale of its own."""
+LEAST_SPREAD = 1e-4
+"""Losses in nats that differ by less have the same masks; other masks make tens of times as much."""
+
+
+def optimizer_problem(engine: Engine) -> str:
+    """Hold the engine's optimizers against the plain ones: the same weights, gradients and changing learning rates."""
+    plain = Engine(device=engine.device, num_threads=engine.num_threads)
+    for recipe in OPTIMIZER_RECIPES:
+        before = _optimized(plain, recipe, rates=())
+        wanted, found = (_optimized(one, recipe, rates=RATES) for one in (plain, engine))
+        difference = float((found - wanted).norm() / (wanted - before).norm())
+        if not difference <= OPTIMIZER_TOLERANCE:
+            return f"its {recipe.optimizer} differs by {difference:.2g}, more than {OPTIMIZER_TOLERANCE:.2g}"
+    return ""
+
+
+def _optimized(engine: Engine, recipe: Recipe, *, rates: Sequence[float]) -> Tensor:
+    """All weights after a step at each of the rates, the steps replayed where the engine does so."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((16, 8, 3, 3), (16,), (10, 33))
+    parameters = [nn.Parameter(torch.randn(shape, generator=generator).to(engine.device)) for shape in shapes]
+    optimizer = build_optimizer(parameters, recipe, engine=engine)
+
+    def learn(gradients_1F: Tensor, _: Tensor) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = (torch.cat([parameter.flatten() for parameter in parameters]) * gradients_1F).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    learn_fast = graphed(learn, batch_size=1) if engine.graph else learn
+    num_weights = sum(map(prod, shapes))
+    for rate in rates:
+        gradients_1F = torch.randn(1, num_weights, generator=generator).to(engine.device)
+        set_learning_rate(optimizer, rate)
+        learn_fast(gradients_1F, gradients_1F)
+    return torch.cat([parameter.detach().flatten() for parameter in parameters])
+
+
+def dropout_problem(engine: Engine, seed: int) -> str:
+    """Look at the masks of networks that show them: identity convolutions over ones, and logits that are the features.
+
+    In the engine's precision, after every pooling and in the head: the share dropped, the scale of what is kept, and
+    that gradients meet the mask that the values met.
+    """
+    places = {
+        "without pooling": _mask_architecture("none", block=DROPOUT_RATE),
+        "after max pooling": _mask_architecture("max", block=DROPOUT_RATE),
+        "after average pooling": _mask_architecture("average", block=DROPOUT_RATE),
+        "in the head": _mask_architecture("none", head=DROPOUT_RATE),
+    }
+    with _masks_from(seed):
+        for place, architecture in places.items():
+            problem = _mask_problem(*_masks(engine, architecture))
+            if problem:
+                return f"its dropout {place} {problem}"
+    return ""
+
+
+def frozen_problem(engine: Engine, seed: int) -> str:
+    """Steps on one batch that learn nothing have other losses only if masks are drawn anew; the last are replayed."""
+    seeds = range(SEEDS_TOGETHER) if engine.seeds_together else range(1)
+    with _masks_from(seed):
+        for architecture in (_mask_architecture("max", block=0.5), _mask_architecture("none", head=0.5)):
+            run = rehearse(engine, architecture, Recipe("sgd", batch_size=16), seeds=seeds)
+            losses_TM = torch.tensor([run.losses(0, 0.0) for _ in range(CHECK_STEPS)])
+            replayed_TM = losses_TM[-3:]
+            spread = float((replayed_TM.amax(0) - replayed_TM.amin(0)).min())
+            if not spread > LEAST_SPREAD:
+                return f"its dropout does not draw anew: the losses of steps that learn nothing differ by {spread:.2g}"
+    return ""
+
+
+@contextmanager
+def _masks_from(seed: int) -> Iterator[None]:
+    """The random numbers of a seed, for what is checked not to change from one time to the next."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _mask_architecture(
+    pooling: Literal["none", "max", "average"], *, block: float = 0.0, head: float = 0.0
+) -> Architecture:
+    channels, side = 4, 8
+    features = channels * (side if pooling == "none" else side // 2) ** 2
+    blocks = (PlainBlock(channels, kernel_size=1, pooling=pooling, dropout=block),)
+    return resolve(Architecture(InputSpec(channels, side, side, num_classes=features), blocks, Head(dropout=head)))
+
+
+def _masks(engine: Engine, architecture: Architecture) -> tuple[Tensor, Tensor]:
+    """The masks that values meet, and those that gradients meet: (M * N, K) each."""
+    model = fresh_model(engine, architecture, 0)
+    for name, weight in model.named_parameters():
+        if name.endswith("weight"):
+            nn.init.dirac_(weight) if weight.dim() == 4 else nn.init.eye_(weight)
+        else:
+            nn.init.zeros_(weight)
+    num_models = 1
+    if engine.seeds_together:
+        num_models = 2
+        model = stack_models([model] * num_models, architecture, engine=engine)
+    channels, height, width = architecture.input_shape
+    layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+    images_NCHW = torch.ones(DROPOUT_IMAGES, num_models * channels, height, width, dtype=input_dtype(engine))
+    images_NCHW = images_NCHW.to(engine.device).contiguous(memory_format=layout).requires_grad_()
+    logits = prepare_forward(model, architecture, engine=engine)(images_NCHW)
+    logits.backward(torch.ones_like(logits))  # type: ignore[no-untyped-call]
+    assert images_NCHW.grad is not None
+    window = round((prod(architecture.input_shape) / architecture.num_classes) ** 0.5)
+    grad_NChw = functional.avg_pool2d(images_NCHW.grad.float(), window) * window**2
+    grad_MNK = grad_NChw.reshape(DROPOUT_IMAGES, num_models, -1).transpose(0, 1)
+    return logits.detach().float().reshape(-1, architecture.num_classes), grad_MNK.flatten(0, 1)
+
+
+def _mask_problem(values: Tensor, gradients: Tensor, *, rate: float = DROPOUT_RATE) -> str:
+    share = float((values == 0).float().mean())
+    if abs(share - rate) > 1 / 256 + 5 * (rate * (1 - rate) / values.numel()) ** 0.5:
+        return f"drops {share:.2%} where {rate:.0%} is asked for"
+    scales = values[values != 0] * (1 - rate)
+    furthest = float(scales[(scales - 1).abs().argmax()])
+    if not abs(furthest - 1) <= DROPOUT_TOLERANCE:
+        return f"multiplies what it keeps by {furthest:.3g} times the right scale"
+    apart = float((gradients - values).abs().max())
+    return "" if apart <= DROPOUT_TOLERANCE else f"has gradients that differ by {apart:.2g}"

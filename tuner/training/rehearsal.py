@@ -1,0 +1,97 @@
+"""A model and batches of noise, for trying out how an engine computes its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.spec import Architecture
+from tuner.architecture.stacked import stack_images, unstack_states
+from tuner.training.candidate import Recipe
+from tuner.training.engine import Engine, Step, build_optimizer, input_dtype, place, prepare_step
+from tuner.training.graph import WARM_UP_STEPS
+from tuner.training.stacked import stack_models
+
+CHECK_STEPS = WARM_UP_STEPS + 3
+"""Enough that a captured graph is replayed."""
+SEEDS_TOGETHER = 3
+"""With which training together is timed and checked: as many as a confirmation has."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A training step and (images_NCHW, labels_N) to run it on; `weights` looks at the parameters of each seed."""
+
+    step: Step
+    batches: list[tuple[Tensor, Tensor]]
+    weights: Callable[[], list[list[Tensor]]]
+
+    def losses(self, number: int, learning_rate: float) -> list[float]:
+        """Take a step on the batch of this number; the loss of each seed."""
+        losses: list[float] = self.step(*self.batches[number], learning_rate).view(-1).tolist()
+        return losses
+
+
+def rehearse(
+    engine: Engine,
+    architecture: Architecture,
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int] = (0,),
+    with_stray: bool = False,
+    num_batches: int = 1,
+) -> Rehearsal:
+    """A model and batches of noise from the seed, or from each seed where the engine trains them together.
+
+    `with_stray` adds a model whose weights are not numbers to those that train together.
+    """
+    models = [fresh_model(engine, architecture, seed) for seed in seeds]
+    noise = [_noise(engine, architecture, recipe.batch_size, seed, num_batches) for seed in seeds]
+    if not engine.seeds_together:
+        (batches,) = noise
+        (model,) = models
+    else:
+        if with_stray:
+            models.append(fresh_model(engine, architecture, 0))
+            for weight in models[-1].parameters():
+                weight.detach().fill_(torch.nan)
+            noise.append(noise[0])
+        batches = []
+        for parts in zip(*noise, strict=True):
+            images, labels = zip(*parts, strict=True)
+            batches.append((stack_images(images, channels_last=engine.channels_last), torch.stack(labels)))
+        model = stack_models(models, architecture, engine=engine)
+    optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
+    step = prepare_step(model, architecture, recipe, engine=engine, optimizer=optimizer)
+
+    def weights() -> list[list[Tensor]]:
+        named = {name: weight.detach().cpu() for name, weight in model.named_parameters()}
+        return [list(one.values()) for one in unstack_states(named, len(models))[: len(seeds)]]
+
+    return Rehearsal(step, batches, weights)
+
+
+def fresh_model(engine: Engine, architecture: Architecture, seed: int) -> nn.Sequential:
+    """A model with the weights of a seed, placed as the engine has it, in training mode."""
+    model = build_model(architecture)
+    initialise(model, seed=seed)
+    place(model, engine)
+    return model.train()
+
+
+def _noise(
+    engine: Engine, architecture: Architecture, batch_size: int, seed: int, num_batches: int
+) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+    batches = []
+    for _ in range(num_batches):
+        images_NCHW = torch.randn(batch_size, *architecture.input_shape, generator=generator)
+        labels_N = torch.randint(architecture.num_classes, (batch_size,), generator=generator)
+        images_NCHW = images_NCHW.to(engine.device, dtype=input_dtype(engine)).contiguous(memory_format=layout)
+        batches.append((images_NCHW, labels_N.to(engine.device)))
+    return batches
