@@ -17,14 +17,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
 @app.command()
 def throughput(
     data_dir: DataDir = Path("data"),
-    dataset: Annotated[str, typer.Option(help="mnist, or any other set at hand.")] = "mnist",
+    dataset: Annotated[
+        str, typer.Option(help="mnist, or another set that torchvision splits into train and test.")
+    ] = "mnist",
     images: Annotated[int, typer.Option(help="To train on, for each network.")] = 20_000,
     seeds: Annotated[int, typer.Option(help="Of ours; their median counts.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Twelve fixed networks, one pass each: the textbook's loop, the same on every core, ours."""
+    from benchmarks.textbook import DATASETS
     from benchmarks.throughput import measure, table
 
+    if dataset not in DATASETS:
+        raise typer.BadParameter(f"{dataset!r} is none of {', '.join(DATASETS)}", param_hint="--dataset")
     result = measure(data_dir, dataset=dataset, num_images=images, num_seeds=seeds, say=lambda line: say(line, as_json))
     typer.echo(json.dumps(result, indent=2) if as_json else table(result))
 
@@ -46,7 +51,7 @@ def search(
 
 @app.command()
 def overhead(
-    trials: Annotated[int, typer.Option(help="Up to so many trials.")] = 10_000,
+    trials: Annotated[int, typer.Option(help="Up to so many trials.", min=100, max=10_000)] = 10_000,
     as_json: AsJson = False,
 ) -> None:
     """The cost of a trial that trains nothing, through the real search loop and SQLite."""

@@ -1,4 +1,4 @@
-"""What a runner adds to the one shared copy of the images: its private memory at the peak of an epoch."""
+"""What a runner adds to the one shared copy of the images: its private memory at the peak of its first epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 
-from benchmarks.textbook import Rows
 from benchmarks.throughput import SubsetTrainer, choose_rows, networks
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
@@ -28,7 +27,6 @@ from tuner.training.measure import load_or_measure
 MIB = 2**20
 SAMPLED_EVERY = 0.005
 """Seconds."""
-WARM_UP_IMAGES = 64
 
 Say = Callable[[str], None]
 
@@ -36,7 +34,8 @@ Say = Callable[[str], None]
 def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[str, Any]:
     """Train each network of the throughput list for an epoch in a process of its own, and give what it added there.
 
-    The process has trained the first network on one batch and opened the images before: what is counted comes on top.
+    The process has imported torch and opened the images, and has not yet made a network: `base_mib` is its private
+    memory then, and `mib` what comes on top, with what torch sets up once for its first network.
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -49,38 +48,46 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
         trainer = SubsetTrainer(
             images.folder, "memory", work / "checkpoints", 0, engine, rows=choose_rows(images.labels_N, num_images)
         )
-        first, *_ = candidates = networks(space, input_spec)
-        rows = []
-        for candidate in candidates:
-            added = _in_a_process(trainer, first, candidate)
+        rows: list[dict[str, Any]] = []
+        for candidate in networks(space, input_spec):
+            base, added = _in_a_process(trainer, candidate)
             allowed = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
-            rows.append({"network": str(candidate.architecture), "mib": added / MIB, "estimate_mib": allowed / MIB})
-            say(f"{added / MIB:7.0f} MiB, estimated {allowed / MIB:5.0f}: {candidate.architecture}")
+            rows.append(
+                {
+                    "network": str(candidate.architecture),
+                    "base_mib": base / MIB,
+                    "mib": added / MIB,
+                    "estimate_mib": allowed / MIB,
+                }
+            )
+            say(
+                f"{base / MIB:5.0f} MiB before, {added / MIB:5.0f} on top, estimated {allowed / MIB:5.0f}: "
+                f"{candidate.architecture}"
+            )
     return {
         "engine": engine.to_json(),
         "images_mib": images.images_NCHW.numel() / MIB,
         "networks": rows,
+        "base_mib": max(row["base_mib"] for row in rows),
         "largest_mib": max(row["mib"] for row in rows),
         "largest_share_of_estimate": max(row["mib"] / row["estimate_mib"] for row in rows),
     }
 
 
-def _in_a_process(trainer: SubsetTrainer, warm_up: Candidate, candidate: Candidate) -> int:
+def _in_a_process(trainer: SubsetTrainer, candidate: Candidate) -> tuple[int, int]:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(sender, trainer, warm_up, candidate))
+    process = context.Process(target=_train, args=(sender, trainer, candidate))
     process.start()
     sender.close()
-    added: int = receiver.recv()
+    measured: tuple[int, int] = receiver.recv()
     process.join()
-    return added
+    return measured
 
 
-def _train(sender: Any, trainer: SubsetTrainer, warm_up: Candidate, candidate: Candidate) -> None:
-    few = Rows(trainer.rows.train[:WARM_UP_IMAGES], trainer.rows.validation[:WARM_UP_IMAGES])
-    for _ in replace(trainer, rows=few)(TrialTask(0, warm_up, seed=0)):
-        pass
-    trainer._open(TrialTask(1, candidate, seed=0))
+def _train(sender: Any, trainer: SubsetTrainer, candidate: Candidate) -> None:
+    task = TrialTask(0, candidate, seed=0)
+    trainer._open(task)
     before, most, is_over = _private_bytes(), 0, threading.Event()
 
     def watch() -> None:
@@ -90,11 +97,11 @@ def _train(sender: Any, trainer: SubsetTrainer, warm_up: Candidate, candidate: C
 
     watching = threading.Thread(target=watch)
     watching.start()
-    for _ in trainer(TrialTask(1, candidate, seed=0)):
+    for _ in trainer(task):
         pass
     is_over.set()
     watching.join()
-    sender.send(most)
+    sender.send((before, most))
 
 
 def _private_bytes() -> int:

@@ -18,6 +18,16 @@ from tuner.training.candidate import Candidate, Recipe
 from tuner.training.schedule import learning_rate_factor
 
 MEAN, STD = (0.1307,), (0.3081,)
+DATASETS = {
+    "mnist": datasets.MNIST,
+    "fashion-mnist": datasets.FashionMNIST,
+    "kmnist": datasets.KMNIST,
+    "qmnist": datasets.QMNIST,
+    "usps": datasets.USPS,
+    "cifar10": datasets.CIFAR10,
+    "cifar100": datasets.CIFAR100,
+}
+"""Those that torchvision opens with `train=True`."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +39,17 @@ class Rows:
 
 
 def train_textbook(
-    candidate: Candidate, data_dir: Path, rows: Rows, *, dataset: str, seed: int
+    candidate: Candidate, data_dir: Path, rows: Rows, *, dataset: str, seed: int, device: torch.device
 ) -> Iterator[tuple[float, float]]:
     """Yield (seconds since the start, accuracy) after every epoch."""
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    images = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[dataset](
-        data_dir, train=True, transform=transform
-    )
+    images = DATASETS[dataset](data_dir, train=True, transform=transform)
     recipe = candidate.recipe
     torch.manual_seed(seed)
     loader = DataLoader(Subset(images, rows.train), batch_size=recipe.batch_size, shuffle=True)
     scored = DataLoader(Subset(images, rows.validation), batch_size=256)
     model = nn.Sequential(*(getattr(nn, layer.kind)(**layer.arguments) for layer in trace(candidate.architecture)))
+    model = model.to(device)
     optimizer = textbook_optimizer(model, recipe)
     num_steps = recipe.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -50,6 +59,7 @@ def train_textbook(
     for _ in range(recipe.epochs):
         model.train()
         for images_NCHW, labels_N in loader:
+            images_NCHW, labels_N = images_NCHW.to(device), labels_N.to(device)
             loss = functional.cross_entropy(model(images_NCHW), labels_N, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
@@ -59,6 +69,7 @@ def train_textbook(
         num_correct = 0
         with torch.no_grad():
             for images_NCHW, labels_N in scored:
+                images_NCHW, labels_N = images_NCHW.to(device), labels_N.to(device)
                 num_correct += int((model(images_NCHW).argmax(1) == labels_N).sum())
         yield time.perf_counter() - started, num_correct / len(rows.validation)
 
