@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -6,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from sample_data import make_classes, make_spec, save_image
@@ -52,6 +54,26 @@ def test_images_are_mapped_from_the_file_and_writing_to_them_leaves_it_alone(spe
     dataset = load_development(spec)
     dataset.images_NCHW[0] = 99
     assert load_cached(dataset.folder).images_NCHW[0].max() == 0
+
+
+def test_a_set_larger_than_the_machines_memory_is_opened_and_read_where_it_is_asked_for(spec: DataSpec) -> None:
+    dataset = load_development(spec)
+    num_images = 2 * psutil.virtual_memory().total // dataset.images_NCHW[0].numel()
+    file = dataset.folder / "images.npy"
+    before = dataset.images_NCHW[0].clone()
+    shape = (num_images, *dataset.images_NCHW.shape[1:])
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with file.open("r+b") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(before.numpy().tobytes())
+        stream.truncate(stream.tell() + (num_images - 1) * before.numel())  # a hole: it takes no room on the disk
+    meta = json.loads((dataset.folder / "meta.json").read_text(encoding="utf-8"))
+    meta["sizes"]["images.npy"] = file.stat().st_size
+    (dataset.folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    images_NCHW = load_cached(dataset.folder).images_NCHW
+    assert images_NCHW.shape == shape
+    assert torch.equal(images_NCHW[0], before)
+    assert images_NCHW[-1].max() == 0
 
 
 def test_a_changed_image_gives_another_data_set(spec: DataSpec) -> None:

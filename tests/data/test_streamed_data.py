@@ -300,9 +300,9 @@ def test_size_chooses_how_a_set_is_held_and_the_note_says_so(dataset: ImageDatas
     assert isinstance(streamed, StreamedData)
     assert streamed.memory_bytes == 64 * KIB
     assert how_it_is_held(dataset, device=CPU, memory_bytes=size) == "176 KiB of images: held in memory"
-    assert (
-        how_it_is_held(dataset, device=CPU, memory_bytes=100 * KIB, stream_bytes=64 * KIB)
-        == "176 KiB of images, more than the 100 KiB allowed: streamed from disk with at most 64.0 KiB in memory"
+    assert how_it_is_held(dataset, device=CPU, memory_bytes=100 * KIB, stream_bytes=64 * KIB) == (
+        "176 KiB of images, more than the 100 KiB allowed: streamed from disk with at most 64.0 KiB in memory "
+        "for each runner"
     )
     there = torch.device("cuda:1")
     assert how_it_is_held(dataset, device=there, memory_bytes=size) == "176 KiB of images: held on cuda:1"
@@ -312,7 +312,9 @@ def test_a_stream_never_takes_more_than_images_may(dataset: ImageDataset) -> Non
     data = open_data(dataset, split_at(range(100)), device=CPU, memory_bytes=100 * KIB)
     assert isinstance(data, StreamedData)
     assert data.memory_bytes == 100 * KIB
-    assert how_it_is_held(dataset, device=CPU, memory_bytes=100 * KIB).endswith("with at most 100 KiB in memory")
+    assert how_it_is_held(dataset, device=CPU, memory_bytes=100 * KIB).endswith(
+        "with at most 100 KiB in memory for each runner"
+    )
 
 
 def test_statistics_are_measured_once_and_handed_on(dataset: ImageDataset) -> None:

@@ -14,7 +14,7 @@ from rehearsal import DIGITS, EPOCHS, SPACE, Rehearsal, ended, rehearse
 from tuner.data.sources import DataSpec, load_development
 from tuner.errors import RunnerError, StudyError
 from tuner.search.coordinator import search
-from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialStarted
+from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialLost, TrialStarted
 from tuner.search.executors import Answer, InProcess, LocalProcesses, local_executor
 from tuner.search.processes import run_aside
 from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask, checkpoint_path
@@ -108,7 +108,7 @@ def test_a_process_that_dies_is_answered_for_and_replaced() -> None:
             ((runner, answer),) = wait_for(executor)
             assert runner == 0
             assert isinstance(answer, TrainingEnded)
-            assert (answer.kind, answer.reason) == ("failed", "the process of runner 0 died (exit code 7)")
+            assert (answer.kind, answer.reason) == ("lost", "the process of runner 0 died (exit code 7)")
 
 
 def test_processes_that_cannot_start_end_the_search_in_one_line_and_fail_no_trial(tmp_path: Path) -> None:
@@ -165,16 +165,19 @@ def test_a_budget_with_processes_leaves_no_traceback_and_no_checkpoint_of_a_stop
 
 
 def run_on_digits(
-    study: Rehearsal, num_trials: int, act: Callable[[SearchEvent], None] = lambda event: None
+    study: Rehearsal,
+    num_trials: int,
+    act: Callable[[SearchEvent, LocalProcesses], None] = lambda event, executor: None,
 ) -> list[SearchEvent]:
     """A search of real training in two processes."""
     dataset = load_development(DataSpec("digits", study.folder / "data", study.folder / "cache"))
     trainer = ImageTrainer(dataset.folder, study.name, study.study_folder, 0, Engine("cpu"))
     events = []
     with local_executor([trainer] * 2) as executor:
+        assert isinstance(executor, LocalProcesses)
         for event in search(study.record(), study.plan(num_trials, epochs=3), executor):
             events.append(event)
-            act(event)
+            act(event, executor)
     return events
 
 
@@ -182,7 +185,7 @@ def test_two_processes_train_real_trials_together(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path)
     most = [0]
 
-    def count(event: SearchEvent) -> None:
+    def count(event: SearchEvent, executor: LocalProcesses) -> None:
         most[0] = max(most[0], len(children()))
 
     events = run_on_digits(study, 5, count)
@@ -197,30 +200,62 @@ def test_two_processes_train_real_trials_together(tmp_path: Path) -> None:
     assert children() == []
 
 
-def test_a_runner_that_is_killed_fails_its_trial_and_the_search_goes_on(tmp_path: Path) -> None:
+def test_a_trial_whose_runner_is_killed_starts_again_and_the_search_goes_on(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path)
     killed: list[psutil.Process] = []
-
+    victims: list[int] = []
     runners: dict[int, int] = {}
 
-    def kill_one(event: SearchEvent) -> None:
+    def kill_one(event: SearchEvent, executor: LocalProcesses) -> None:
         if isinstance(event, TrialStarted):
             runners[event.number] = event.runner
         if isinstance(event, EpochFinished) and not killed:
-            killed.append(children()[runners[event.number]])
-            killed[0].kill()
+            worker = executor._workers.get(runners[event.number])
+            if worker is not None and worker.is_busy:  # it has not been stopped for being weak
+                victims.append(event.number)
+                killed.append(psutil.Process(worker.process.pid))
+                killed[0].kill()
 
     events = run_on_digits(study, 4, kill_one)
-    failed = [event for event in ended(events) if event.outcome == "failed"]
-    assert len(failed) == 1
-    assert failed[0].reason.startswith("the process of runner ")
-    assert "died (exit code " in failed[0].reason
+    lost = [event for event in events if isinstance(event, TrialLost)]
+    assert [event.number for event in lost] == victims
+    assert "died (exit code " in lost[0].reason
+    assert [event.counts for event in ended(events) if event.number == victims[0]] == [True]
     assert isinstance(events[-1], SearchEnded)
     assert events[-1].num_counted == 4
-    states = [trial.state for trial in study.record().trials()]
-    assert states.count(TrialState.FAIL) == 1
-    assert all(state.is_finished() for state in states)
+    assert [trial.state for trial in study.record().trials() if trial.state is TrialState.FAIL] == []
     assert not killed[0].is_running()
+
+
+class Losing(InProcess):
+    """Its process "dies" the first few times that it has trained an epoch of a certain trial."""
+
+    def __init__(self, number: int, *, times: int) -> None:
+        super().__init__(rehearse)
+        self._number, self._times = number, times
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        self._task = task
+        super().start(runner, task)
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
+        answered = super().answers(timeout)
+        if answered and self._times and self._task.number == self._number:
+            self._times -= 1
+            return [(0, TrainingEnded("lost", "the process of runner 0 died (exit code -9)"))]
+        return answered
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_trial_that_is_lost_starts_again_once_and_then_has_failed(tmp_path: Path, times: int) -> None:
+    study = Rehearsal(tmp_path)
+    events = list(search(study.record(), study.plan(4), Losing(1, times=times)))
+    assert [event.number for event in events if isinstance(event, TrialLost)] == [1] * min(times, 1)
+    assert [event.outcome for event in ended(events) if event.outcome == "failed"] == ["failed"] * (times == 2)
+    last = events[-1]
+    assert isinstance(last, SearchEnded)
+    assert last.num_counted == 4
+    assert study.record().trials()[1].state is (TrialState.FAIL if times == 2 else TrialState.COMPLETE)
 
 
 @pytest.mark.parametrize("num_ended", [1, 2])

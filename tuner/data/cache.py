@@ -1,10 +1,12 @@
 """Decoded data sets on disk: written once, memory-mapped by every process."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
 from tuner.errors import DataError
@@ -63,12 +66,11 @@ def save_part(cache_dir: Path, part: DecodablePart, *, source: DecodableSource, 
 def load_cached(folder: Path) -> ImageDataset:
     """Open a cached part without reading its images. Raises DataError if it is missing or damaged."""
     meta = _read_meta(folder)
-    images_NCHW: NDArray[np.uint8] = np.load(folder / _IMAGES, mmap_mode="c")
     labels_N: NDArray[np.int64] = np.load(folder / _LABELS)
     start = meta.validation_start
     return ImageDataset(
         name=meta.name,
-        images_NCHW=torch.from_numpy(images_NCHW),
+        images_NCHW=_map_images(folder / _IMAGES),
         labels_N=torch.from_numpy(labels_N.astype(np.int64, copy=False)),
         class_names=tuple(meta.class_names),
         digest=meta.digest,
@@ -76,6 +78,22 @@ def load_cached(folder: Path) -> ImageDataset:
         folder=folder,
         notes=tuple(meta.notes),
     )
+
+
+def _map_images(file: Path) -> Tensor:
+    """The images without reading them; who writes to them leaves the file alone.
+
+    Linux refuses such a private map of more than the machine's memory: then it is one that nobody can write to, of
+    which torch warns.
+    """
+    try:
+        return torch.from_numpy(np.load(file, mmap_mode="c"))
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(np.load(file, mmap_mode="r"))
 
 
 def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:

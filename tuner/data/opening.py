@@ -53,6 +53,10 @@ class TrainingData(Protocol):
     def std(self) -> tuple[float, ...]:
         """Per channel, of pixel / 255, over the train rows."""
 
+    @property
+    def image_bytes(self) -> int:
+        """Of one image as it is stored: a byte for each of its C * H * W values."""
+
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -101,7 +105,7 @@ def how_it_is_held(
         return f"{size} of images: held in memory" if device.type == "cpu" else f"{size} of images: held on {device}"
     return (
         f"{size} of images, more than the {_in_words(memory_bytes)} allowed: streamed from disk with at most "
-        f"{_in_words(min(stream_bytes, memory_bytes))} in memory"
+        f"{_in_words(min(stream_bytes, memory_bytes))} in memory for each runner"
     )
 
 

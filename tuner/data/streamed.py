@@ -65,6 +65,11 @@ class StreamedData:
     device: torch.device
     memory_bytes: int
 
+    @property
+    def image_bytes(self) -> int:
+        """Of one image as it is stored: a byte for each of its C * H * W values."""
+        return self.images.image_bytes
+
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -28,6 +28,20 @@ def load_trial_checkpoint(record: StudyRecord, trial: TrialRecord, *, studies: P
     return checkpoint
 
 
+def load_confirmed_checkpoint(record: StudyRecord, path: Path) -> Checkpoint:
+    """The delivered checkpoint of a confirmed study.
+
+    Raises CheckpointError when it cannot be read, or is not what the study's confirmation tells of.
+    """
+    checkpoint, confirmed = load_checkpoint(path), record.confirmed or {}
+    found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
+    if found != (record.name, confirmed.get("number"), confirmed.get("delivered_test_accuracy")):
+        raise CheckpointError(
+            f"{path}: not the confirmed winner of study {record.name!r}; `tuner confirm {record.name}` makes it anew"
+        )
+    return checkpoint
+
+
 def refuse_foreign_checkpoints(folder: Path, record: StudyRecord | None, name: str) -> None:
     """Raise StudyError when the folder of a study holds another study's checkpoints, which it would overwrite.
 

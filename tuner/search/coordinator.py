@@ -25,6 +25,7 @@ from tuner.search.events import (
     SearchEvent,
     SearchStarted,
     TrialEnded,
+    TrialLost,
     TrialStarted,
 )
 from tuner.search.executors import Answer, Executor
@@ -88,6 +89,7 @@ class _Search:
         self._next_number = 0
         self._num_counted = 0
         self._uncounted_in_a_row = 0
+        self._lost: set[int] = set()
         self._deadline = clock() + plan.budget_seconds
 
     def run(self) -> Generator[SearchEvent]:
@@ -240,6 +242,12 @@ class _Search:
             if reason:
                 del self._running[runner]
                 yield self._end(running, "pruned", reason)
+        elif answer.kind == "lost" and running.number not in self._lost:
+            del self._running[runner]
+            self._lost.add(running.number)
+            self._record.leave(running.number)
+            self._unfinished.append(RunningTrial(running.number, running.candidate, self._clock()))
+            yield TrialLost(running.number, answer.reason)
         else:
             del self._running[runner]
             outcomes: dict[str, Outcome] = {
@@ -247,6 +255,7 @@ class _Search:
                 "diverged": "diverged",
                 "out of memory": "rejected",
                 "failed": "failed",
+                "lost": "failed",
             }
             yield self._end(running, outcomes[answer.kind], answer.reason, details=answer.details)
 

@@ -63,6 +63,14 @@ class EpochFinished:
 
 
 @dataclass(frozen=True)
+class TrialLost:
+    """The process that trained a trial is gone; the trial starts again, once."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class TrialEnded:
     """A trial has its final state in the record. `best_epoch` and its accuracy are None when no epoch was finished.
 
@@ -92,4 +100,4 @@ class SearchEnded:
     reason: str
 
 
-SearchEvent = SearchStarted | TrialStarted | EpochFinished | TrialEnded | SearchEnded
+SearchEvent = SearchStarted | TrialStarted | EpochFinished | TrialLost | TrialEnded | SearchEnded

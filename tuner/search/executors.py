@@ -77,7 +77,7 @@ class _Worker:
 class LocalProcesses:
     """Runners in processes of their own, started when they are first needed.
 
-    One that dies is answered for as a failed trial, and replaced. One that cannot even start raises RunnerError, since
+    One that dies is answered for, its trial as lost, and replaced. One that cannot even start raises RunnerError, since
     the next could not either.
     """
 
@@ -151,7 +151,7 @@ class LocalProcesses:
             if not worker.is_ready:
                 raise RunnerError(why_not_started(worker.process.exitcode)) from None
             self._workers[runner] = self._spawn(runner)
-            return TrainingEnded("failed", f"the process of runner {runner} died (exit code {worker.process.exitcode})")
+            return TrainingEnded("lost", f"the process of runner {runner} died (exit code {worker.process.exitcode})")
         if isinstance(message, str):
             worker.is_ready = True
             return None

@@ -13,7 +13,7 @@ from tuner.architecture.shapes import Shape
 from tuner.data.dataset import ImageDataset
 from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.splits import Split
-from tuner.hardware import memory_bytes
+from tuner.hardware import memory_bytes, num_cores
 from tuner.search.processes import run_aside
 from tuner.search.record import StudyRecord
 from tuner.search.runner import ImageTrainer
@@ -58,7 +58,8 @@ def runners_for(
     num_runners: int,
 ) -> StudyRunners:
     """Trainers for so many runners of a study, whose checkpoints go to `folder`, shared out among the devices."""
-    engine = record.engine
+    num_threads = max(1, num_cores() // num_runners)  # the study may have begun with fewer runners
+    engine = replace(record.engine, num_threads=min(record.engine.num_threads, num_threads))
     device = choose_device(engine.device)
     # On a CPU the runners share one copy of the images; on a GPU each has its own.
     num_copies = 1 if device.type == "cpu" else ceil(num_runners / len(devices))

@@ -48,9 +48,12 @@ class TrialTask:
 
 @dataclass(frozen=True)
 class TrainingEnded:
-    """No more epochs come: the last one is done, or something went wrong; `details` is a traceback for the latter."""
+    """No more epochs come: the last one is done, or something went wrong; `details` is a traceback for the latter.
 
-    kind: Literal["finished", "diverged", "out of memory", "failed"]
+    lost: the process that trained is gone, which says little of the trial.
+    """
+
+    kind: Literal["finished", "diverged", "out of memory", "failed", "lost"]
     reason: str = ""
     details: str = field(default="", repr=False)
 

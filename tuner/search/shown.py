@@ -185,12 +185,40 @@ BEATS_BASELINE = {
     "undecided": "whether it beats the first configuration is undecided",
 }
 """The verdict of a confirmation in words, for every place that shows it."""
-IS_FIRST = "it is the first configuration that was tried: nothing else was found to be better"
+
+
+def beats_in_words(confirmed: Mapping[str, Any]) -> str:
+    """Whether the winner beats the first configuration, as a clause."""
+    if is_first(confirmed):
+        others = [one for one in confirmed["candidates"] if one["number"] != confirmed["number"]]
+        if any(one["validation_accuracies"] for one in others):
+            return "it is the first configuration that was tried: nothing else was found to be better"
+        return "it is the first configuration that was tried; nothing else was trained again"
+    return BEATS_BASELINE[confirmed["beats_baseline"]]
 
 
 def is_first(confirmed: Mapping[str, Any]) -> bool:
     """Whether the confirmed winner is the first configuration itself, so that there is nothing to compare."""
     return bool(confirmed["number"] == confirmed["baseline_number"])
+
+
+def is_compared(confirmed: Mapping[str, Any]) -> bool:
+    """Whether there is a difference to speak of: the first configuration is another, and could be trained again."""
+    return not is_first(confirmed) and confirmed["difference"] is not None
+
+
+def later_trials(confirmed: Mapping[str, Any], num_counted: int, *, name: str) -> str:
+    """That a study of so many trials has gone on since it was confirmed, as a clause; empty where it has not.
+
+    name: of the study, as one types it.
+    """
+    known = confirmed["num_trials"]
+    if num_counted <= known:
+        return ""
+    return (
+        f"that was when the study had {counted(known, 'trial')}; now it has {num_counted:,}, and the later ones were "
+        f"not looked at: `tuner confirm {name}` looks at them too"
+    )
 
 
 def counted(number: int, what: str) -> str:
@@ -209,15 +237,16 @@ def gap_in_words(confirmed: Mapping[str, Any]) -> str:
 def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
     """What the confirmation of a winner found, in two sentences."""
     low, high = confirmed["interval"]
-    less, more = confirmed["difference_interval"]
     found = (
         f"**Confirmed**: trial {confirmed['number']} has {confirmed['test_accuracy']:.2%} on the sealed test set "
-        f"(95 % interval {low:.2%} to {high:.2%})."
+        f"(95 % interval {low:.2%} to {high:.2%}; the study had {counted(confirmed['num_trials'], 'trial')} then)."
     )
-    if is_first(confirmed):
-        return f"{found} {IS_FIRST.capitalize()}."
+    beats = beats_in_words(confirmed).capitalize()
+    if not is_compared(confirmed):
+        return f"{found} {beats}."
+    less, more = confirmed["difference_interval"]
     return (
-        f"{found} {BEATS_BASELINE[confirmed['beats_baseline']].capitalize()} (trial {confirmed['baseline_number']}, "
+        f"{found} {beats} (trial {confirmed['baseline_number']}, "
         f"{confirmed['baseline_test_accuracy']:.2%}): {100 * confirmed['difference']:+.2f} points, "
         f"{100 * less:+.2f} to {100 * more:+.2f}."
     )
