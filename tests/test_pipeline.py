@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tuner.errors import OptionError, StudyError, TunerError
+from tuner.errors import DeviceError, OptionError, StudyError, TunerError
 from tuner.pipeline import (
     DataReady,
     RunOptions,
@@ -293,6 +293,28 @@ def engine_of(options: RunOptions) -> Engine:
     assert isinstance(next(events), DataReady)
     events.close()
     return load_study(existing_storage(options.studies), default_study_name(options.dataset, options.space)).engine
+
+
+def test_a_study_is_not_gone_on_with_on_another_kind_of_device(tmp_path: Path) -> None:
+    options = options_in(tmp_path)
+    engine = engine_of(options)
+    record = load_study(existing_storage(options.studies))
+    record.storage.set_study_user_attr(record.study_id, "tuner:engine", {**engine.to_json(), "device": "cuda"})
+    with pytest.raises(DeviceError, match="trains on cuda, as it began, and this run would on cpu") as caught:
+        next(run_events(options))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_says_which_ways_it_takes_and_which_it_leaves_out(tmp_path: Path) -> None:
+    events = run_events(options_in(tmp_path))
+    ready = next(events)
+    events.close()
+    assert isinstance(ready, DataReady)
+    measured = load_or_measure(torch.device("cpu"), (1, 8, 8), num_threads=1, cache_dir=machine_cache_dir())
+    (said,) = (note for note in ready.notes if note.startswith("engine: "))
+    for verdict in measured.verdicts:
+        assert (verdict.name in said.partition("; left out: ")[0]) == verdict.is_taken
+        assert verdict.is_taken or f"{verdict.name} ({verdict.problem})" in said
 
 
 def test_the_engine_does_not_depend_on_the_folder_of_studies(finished: RunOptions, tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
 from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
+from tuner.errors import DeviceError
 from tuner.hardware import devices_for, num_cores
 from tuner.option_rules import check_options
 from tuner.search.again import device_of, load_study_images
@@ -132,9 +135,12 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
         engine = replace(measured.engine, num_threads=num_threads)
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
+        _refuse_other_device(record, device)
         record.save_data_spec(options.data_spec)
         runners = runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
-        yield _data_ready(name, dataset, split, record.engine, runners.held)
+        is_as_measured = replace(record.engine, num_threads=num_threads, device=engine.device) == engine
+        how = str(measured) if is_as_measured else "engine: as it was measured when the study began"
+        yield _data_ready(name, dataset, split, record.engine, runners.held, how)
         plan = SearchPlan(
             space=space,
             input_spec=input_spec,
@@ -151,13 +157,13 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             with closing(search(record, plan, executor)) as events:
                 yield from events
             trials = record.trials()
-            if options.confirm != "no" and _wants_confirmation(record, trials):
-                in_time = (
-                    ConfirmPlan(seconds=seconds_to_confirm(record, num_runners))
-                    if options.confirm == "in time"
-                    else ConfirmPlan()
-                )
-                yield from _confirm(record, in_time, executor, runners, options.data_spec)
+            in_full = options.confirm == "in full"
+            if options.confirm != "no" and _wants_confirmation(record, trials, in_full=in_full):
+                confirm_plan = ConfirmPlan()
+                if not in_full:
+                    seconds_left = started + options.budget_seconds - time.monotonic()
+                    confirm_plan = limit_to_time(confirm_plan, record, num_runners, seconds_left=seconds_left)
+                yield from _confirm(record, confirm_plan, executor, runners, options.data_spec)
 
 
 def confirm_events(
@@ -189,15 +195,19 @@ def confirm_events(
         runners = runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
         yield _data_ready(record.name, dataset, split, record.engine, runners.held)
         if in_time:
-            plan = replace(plan, seconds=seconds_to_confirm(record, num_runners))
+            plan = limit_to_time(plan, record, num_runners)
         with local_executor(runners.trainers) as executor:
             yield from _confirm(record, plan, executor, runners, spec)
 
 
-def seconds_to_confirm(record: StudyRecord, num_runners: int) -> float:
-    """What a confirmation on so many runners may take so as to be a third of the whole run, at most."""
-    seconds = search_seconds(record.trials(), num_runners)
-    return seconds * TIME_SHARE / (1 - TIME_SHARE)
+def limit_to_time(
+    plan: ConfirmPlan, record: StudyRecord, num_runners: int, *, seconds_left: float = float("inf")
+) -> ConfirmPlan:
+    """The plan in a third of the whole run's time, at most, on so many runners; and in what is left of its budget."""
+    seconds = search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE)
+    if seconds_left < seconds:
+        return replace(plan, seconds=max(0.0, seconds_left), within="what is left of the budget")
+    return replace(plan, seconds=seconds)
 
 
 def _confirm(
@@ -219,11 +229,14 @@ def _confirm(
         yield from events
 
 
-def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord]) -> bool:
-    """Whether there is a winner, and no confirmation yet that knew all these trials."""
+def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_full: bool) -> bool:
+    """Whether there is a winner, and no confirmation yet that knew all these trials and was as thorough."""
     if best_trial(trials) is None:
         return False
-    return record.confirmed is None or record.confirmed["num_trials"] != sum(trial.counts for trial in trials)
+    confirmed = record.confirmed
+    if confirmed is None or confirmed["num_trials"] != sum(trial.counts for trial in trials):
+        return True
+    return in_full and not confirmed.get("is_full", False)
 
 
 @contextmanager
@@ -253,7 +266,17 @@ def load_summary(options: RunOptions) -> StudySummary:
     )
 
 
-def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine, held: str) -> DataReady:
+def _refuse_other_device(record: StudyRecord, device: torch.device) -> None:
+    """Raise DeviceError where a study would go on with another kind of device than the one it was measured for."""
+    begun = torch.device(record.engine.device).type
+    if begun != device.type:
+        raise DeviceError(
+            f"study {record.name!r} trains on {begun}, as it began, and this run would on {device.type}: "
+            f"give --device {begun} where there is one, or start another study with --study NAME"
+        )
+
+
+def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine, held: str, *notes: str) -> DataReady:
     return DataReady(
         study=study,
         dataset=dataset.name,
@@ -263,7 +286,7 @@ def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine,
         num_validation=len(split.validation_indices_N),
         device=engine.device,
         held=held,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *notes),
     )
 
 

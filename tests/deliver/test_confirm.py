@@ -1,6 +1,7 @@
 """Races are held with curves that are a plain function of the candidate; whole confirmations with real digits."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,12 +30,12 @@ from tuner.deliver.predict import normalise
 from tuner.deliver.race import ConfirmProgress, contender_from
 from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
-from tuner.pipeline import RunOptions, confirm_events, load_summary, run, run_events
+from tuner.pipeline import RunOptions, confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
-from tuner.search.executors import InProcess
+from tuner.search.executors import Answer, Executor, InProcess
 from tuner.search.places import existing_storage
 from tuner.search.record import load_study
-from tuner.search.runner import TrialTask
+from tuner.search.runner import TrainingEnded, TrialTask
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.loop import EpochResult
 
@@ -66,14 +67,19 @@ class Recorder:
 
 
 def race(
-    rehearsal: Rehearsal, trainer: Recorder, *, plan: ConfirmPlan = ConfirmPlan(), num_validation: int = 1_000
+    rehearsal: Rehearsal,
+    trainer: Recorder,
+    *,
+    plan: ConfirmPlan = ConfirmPlan(),
+    num_validation: int = 1_000,
+    executor: Executor | None = None,
 ) -> list[ConfirmEvent]:
     """Every event until the first training on all images has begun."""
     events: list[ConfirmEvent] = []
     confirming = confirm(
         rehearsal.record(),
         plan,
-        InProcess(trainer),
+        executor or InProcess(trainer),
         folder=rehearsal.study_folder,
         seed=0,
         num_validation=num_validation,
@@ -172,6 +178,79 @@ def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(re
     assert best not in numbers(trainer.tasks, "none")
 
 
+class Forgetful(InProcess):
+    """Its process "dies" the first few times that it has trained a certain trial with the first seed."""
+
+    def __init__(self, trainer: Recorder, number: int, *, times: int) -> None:
+        super().__init__(trainer)
+        self._number, self._times = number, times
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        self._current = task
+        super().start(runner, task)
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
+        answered = super().answers(timeout)
+        if answered and self._times and self._current.number == self._number:
+            self._times -= 1
+            return [(0, TrainingEnded("lost", "the process of runner 0 died (exit code -9)"))]
+        return answered
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_training_whose_process_dies_is_made_again_once(rehearsal: Rehearsal, times: int) -> None:
+    best, *_ = best_three(rehearsal)
+    trainer = Recorder()
+    events = race(rehearsal, trainer, executor=Forgetful(trainer, best, times=times))
+    said = [event.what for event in events if isinstance(event, ConfirmProgress)]
+    assert sum("is trained again: lost: the process of runner 0 died" in what for what in said) == 1
+    assert (best in numbers(trainer.tasks, "none")) == (times == 1)
+    assert any(re.match(rf"trial {best}, seed 1: [0-9.]+%", what) for what in said) == (times == 1)
+    assert any("exit code -9" in what and "seed 1" in what for what in said) == (times == 2)
+
+
+def test_without_a_first_configuration_that_trains_again_the_winner_goes_on_alone(rehearsal: Rehearsal) -> None:
+    trainer = Recorder(failing=(0,))
+    confirming = confirm(
+        rehearsal.record(),
+        ConfirmPlan(),
+        InProcess(trainer),
+        folder=rehearsal.study_folder,
+        seed=0,
+        num_validation=1_000,
+        load_test_set=sealed,
+        device=torch.device("cpu"),
+        memory_bytes=sys.maxsize,
+    )
+    with pytest.raises(Opened, match=TEST_SET_OPENED):
+        list(confirming)
+    assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
+
+
+def test_a_winner_that_was_scored_alone_is_compared_with_nothing(rehearsal: Rehearsal) -> None:
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    winner, baseline = contender_from(trials[best_three(rehearsal)[0]]), contender_from(trials[0])
+    winner.accuracies, baseline.dropped = {0: 0.9, 1: 0.91}, "seed 1: no luck"
+    right = torch.rand(2, 1_000, generator=torch.Generator().manual_seed(0)) < 0.9
+    found = _conclude(
+        winner,
+        baseline,
+        [winner, baseline],
+        {winner.trial.number: [Score(correct_N, 0.1) for correct_N in right]},
+        seeds=[1, 2],
+        num_trials=12,
+        num_openings=1,
+        is_full=True,
+        seconds=1.0,
+        notes=(),
+    )
+    assert (found.baseline_test_accuracy, found.difference, found.difference_interval) == (None, None, None)
+    assert found.beats_baseline == "undecided"
+    assert "trial 0, could not be trained again (seed 1: no luck)" in found.notes[0]
+    alone = [list(winner.accuracies.values())]
+    assert found.interval == accuracy_interval(right.double().mean(1).tolist(), 1_000, on_splits=alone)
+
+
 def test_the_test_set_is_opened_only_after_the_last_choice(rehearsal: Rehearsal) -> None:
     trainer = Recorder()
     confirming = confirm(
@@ -206,6 +285,21 @@ def test_with_little_time_there_are_fewer_candidates_or_seeds_and_it_is_said(tmp
     assert amounts == sorted(amounts, reverse=True)
     assert amounts[0] > amounts[1] > amounts[-1] >= 1
     assert "--full" in events[0].notes[0]
+    assert "the least that there is, which takes longer than a third of the run" in events[0].notes[0]
+
+
+def test_a_confirmation_takes_no_more_than_is_left_of_the_budget(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path)
+    ticks = iter(range(10_000))
+    rehearsal.run(4, clock=lambda: float(next(ticks)))
+    record = rehearsal.record()
+    third = limit_to_time(ConfirmPlan(), record, 1)
+    assert third.seconds == pytest.approx(search_seconds(record.trials(), 1) / 2)
+    assert third.seconds > 0
+    assert limit_to_time(ConfirmPlan(), record, 1, seconds_left=2 * third.seconds) == third
+    for left, expected in ((third.seconds / 2, third.seconds / 2), (-1.0, 0.0)):
+        limited = limit_to_time(ConfirmPlan(), record, 1, seconds_left=left)
+        assert limited == ConfirmPlan(seconds=expected, within="what is left of the budget")
 
 
 def test_seeds_are_kept_before_candidates_but_for_a_second_one(rehearsal: Rehearsal) -> None:
@@ -237,7 +331,16 @@ def test_the_spread_of_seeds_is_estimated_from_all_that_was_trained_again(rehear
     right = {one.trial.number: torch.rand(2, 10_000, generator=generator) < 0.95 for one in (winner, baseline)}
     scores = {number: [Score(correct_N, 0.1) for correct_N in correct_SN] for number, correct_SN in right.items()}
     found = _conclude(
-        winner, baseline, contenders, scores, seeds=[1, 2], num_trials=12, num_openings=1, seconds=1.0, notes=()
+        winner,
+        baseline,
+        contenders,
+        scores,
+        seeds=[1, 2],
+        num_trials=12,
+        num_openings=1,
+        is_full=True,
+        seconds=1.0,
+        notes=(),
     )
     own, other = (right[one.trial.number].double().mean(1).tolist() for one in (winner, baseline))
     race = [list(one.accuracies.values()) for one in contenders]
@@ -355,11 +458,33 @@ def test_a_study_can_be_confirmed_later_with_the_same_result_as_at_once(
     assert replace(once, seconds=0.0) == replace(again, seconds=0.0)
     in_time = list(confirm_events(options.studies, summary.study, plan=ConfirmPlan(), in_time=True, workers=1))
     assert any(
-        "at most a third" in note for event in in_time if isinstance(event, ConfirmStarted) for note in event.notes
+        "a third of the run" in note for event in in_time if isinstance(event, ConfirmStarted) for note in event.notes
     )
     at_once = confirmed[1][-1]
     assert isinstance(at_once, Confirmed)
     assert replace(first.confirmation, seconds=0.0) == replace(at_once.confirmation, seconds=0.0)
+
+
+def test_a_confirmation_in_full_follows_one_that_left_something_out_and_is_not_done_twice(
+    confirmed: tuple[RunOptions, list[object]], tmp_path: Path
+) -> None:
+    options = replace(confirmed[0], studies=tmp_path / "studies", trials=1, confirm="no")
+    run(options)
+    in_time = list(run_events(replace(options, confirm="in time", budget_seconds=1e-3)))
+    (started,) = [event for event in in_time if isinstance(event, ConfirmStarted)]
+    assert started.num_seeds == 1
+    assert "which takes longer than what is left of the budget" in started.notes[0]
+    first = load_summary(options).confirmed
+    assert first is not None
+    assert not first["is_full"]
+    in_full = replace(options, confirm="in full")
+    assert isinstance(list(run_events(in_full))[-1], Confirmed)
+    second = load_summary(options).confirmed
+    assert second is not None
+    assert second["is_full"]
+    assert len(second["seeds"]) == 3
+    for again in (in_full, replace(options, confirm="in time")):
+        assert not any(isinstance(event, ConfirmStarted) for event in run_events(again))
 
 
 def test_images_that_have_changed_since_are_refused(confirmed: tuple[RunOptions, list[object]], tmp_path: Path) -> None:

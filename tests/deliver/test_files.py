@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.strategies import architectures
@@ -18,6 +19,7 @@ from tests.training.test_checkpoint import checkpoint_of
 from tuner.architecture.spec import Architecture
 from tuner.deliver.classifier import classifier_from, load_classifier
 from tuner.deliver.onnx_file import save_onnx
+from tuner.deliver.predict import predict
 from tuner.deliver.safetensors_file import load_safetensors, save_safetensors
 from tuner.deliver.whole import traced_program
 from tuner.errors import CheckpointError, InstallationError
@@ -228,3 +230,13 @@ def test_a_missing_package_is_named_with_the_mend(
 
 def test_numpy_is_given_logits_as_fp32(onnx_path: Path) -> None:
     assert load_classifier(onnx_path).logits(random_images(2, (3, 9, 7))).numpy().dtype == np.float32
+
+
+def test_an_image_that_is_given_twice_is_named_twice(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path in paths:
+        Image.fromarray(random_images(1, (3, 9, 7))[0].permute(1, 2, 0).numpy()).save(path)
+    given_paths = [paths[0], paths[1], paths[0]]
+    predictions = predict(checkpoint_of(), given_paths)
+    assert [prediction.image for prediction in predictions] == given_paths
+    assert dict(predictions[0].probabilities) == pytest.approx(dict(predictions[2].probabilities))

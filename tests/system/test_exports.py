@@ -378,6 +378,34 @@ def test_a_target_that_does_not_fit_is_refused_in_one_line(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "mine"}
 
 
+def test_an_export_into_the_folder_of_an_older_one_leaves_what_its_readme_lists_and_the_users_own(
+    workplace: Path, exported: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "again")
+    (folder / "notes.txt").write_text("mine")
+    done = run_tuner("export", "--format", "safetensors", "-o", folder, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in folder.iterdir()} == {"best.safetensors", "README.md", "notes.txt"}
+    removed = "best.pt, best.onnx, best.pt2, model.py, weights.pt"
+    assert done.stdout.splitlines()[1] == f"{folder}: removed what an older export had left there: {removed}"
+
+
+def test_a_file_of_the_users_that_an_export_has_not_listed_stays(workplace: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    export(study_of(workplace), studies=workplace / "studies", output=folder)
+    (folder / "model.py").write_text("mine")
+    again = export(study_of(workplace), studies=workplace / "studies", output=folder)
+    assert again.removed == ()
+    assert (folder / "model.py").read_text() == "mine"
+
+
+def test_a_file_can_be_called_as_one_that_the_check_needs(workplace: Path, tmp_path: Path) -> None:
+    for name in ("images.pt", "images.npy"):
+        export(study_of(workplace), studies=workplace / "studies", output=tmp_path / name)
+        assert load_checkpoint(tmp_path / name).origin["study"] == "digits-cnn"
+    assert {path.name for path in tmp_path.iterdir()} == {"images.pt", "images.npy"}
+
+
 def test_one_form_in_a_folder_has_a_readme_beside_it_and_can_be_written_again(workplace: Path, tmp_path: Path) -> None:
     for _ in range(2):
         export(study_of(workplace), studies=workplace / "studies", output=tmp_path / "new", format="safetensors")

@@ -127,6 +127,19 @@ def test_where_the_checkpoint_is_gone_the_page_says_so_and_has_the_rest(unconfir
     assert {"history", "curves", "timeline"} <= set(figures_of(page))
 
 
+def test_where_the_delivered_file_is_of_another_confirmation_the_page_says_so_and_has_no_images(
+    workplace: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(workplace / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns(".lock"))
+    record = record_of(tmp_path)
+    assert record.confirmed is not None
+    record.save_confirmed({**record.confirmed, "delivered_test_accuracy": 0.5})
+    page = report_page(record, studies=tmp_path / "studies")
+    assert "not the confirmed winner of study &#x27;digits-cnn&#x27;" in page
+    assert 'id="confusion-absent"' in page
+    assert '<figure class="mistake">' not in page
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_browser_draws_the_page_without_a_complaint_and_asks_for_nothing(
     report: Path, chromium: str, tmp_path: Path, look: str

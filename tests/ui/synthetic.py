@@ -37,9 +37,20 @@ CONFIRMED = {
     "candidates": [{"number": 0, "validation_accuracies": [0.97, 0.98], "dropped": ""}],
     "num_trials": 2,
     "test_set_openings": 1,
+    "is_full": False,
     "seconds": 61.0,
     "notes": ["<b>in haste</b>; `tuner confirm --full` takes them all"],
 }
+
+
+NOT_COMPARED = {
+    "baseline_test_accuracy": None,
+    "difference": None,
+    "difference_interval": None,
+    "beats_baseline": "undecided",
+    "notes": ["the first configuration, trial 1, could not be trained again"],
+}
+"""What is else in a confirmation whose first configuration could not be trained again."""
 
 
 def train_nothing(task: TrialTask) -> Iterator[EpochResult]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from tests.ui.synthetic import CONFIRMED, NOT_COMPARED
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.deliver.confirm import ConfirmStarted
@@ -24,6 +27,7 @@ from tuner.search.events import (
     TrialStarted,
 )
 from tuner.search.record import TrialRecord
+from tuner.search.shown import verdict_in_words
 from tuner.search.summary import StudySummary
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.loop import EpochResult
@@ -121,6 +125,36 @@ def test_a_winner_whose_file_is_gone_is_said_to_be_so_and_no_command_that_needs_
     assert [line for line in gone if line.startswith("file     gone: ")]
     assert not [line for line in gone if "export" in line or "predict" in line]
     assert "  tuner inspect digits-cnn --studies elsewhere --trial 0" in gone
+
+
+def said_of_the_test(confirmed: dict[str, Any]) -> str:
+    lines = winner_lines(replace(best_of(None), confirmed=confirmed), arguments=" --studies elsewhere")
+    return "\n".join(line for line in lines if line.startswith("test  "))
+
+
+def test_a_confirmation_that_knew_fewer_trials_says_so_with_the_command_that_looks_at_all() -> None:
+    text = said_of_the_test(CONFIRMED)
+    assert "the study had 2 trials; now it has 3" in text
+    assert "`tuner confirm digits-cnn --studies elsewhere`" in text
+    assert "not looked at" not in said_of_the_test(CONFIRMED | {"num_trials": 3})
+
+
+def test_a_winner_is_compared_with_the_first_configuration_where_there_is_something_to_compare() -> None:
+    assert "it beats the first configuration (trial 1, 95.00%): difference +2.12 points" in said_of_the_test(CONFIRMED)
+    alone = said_of_the_test(CONFIRMED | NOT_COMPARED)
+    assert "whether it beats the first configuration is undecided\n" in alone
+    assert "trial 1, could not be trained again" in alone
+    assert "difference" not in alone
+    first = CONFIRMED | {"baseline_number": 0}
+    assert "tried; nothing else was trained again" in said_of_the_test(first)
+    another = [*CONFIRMED["candidates"], {"number": 1, "validation_accuracies": [0.9], "dropped": "behind"}]
+    assert "nothing else was found to be better" in said_of_the_test(first | {"candidates": another})
+
+
+def test_the_note_of_a_study_says_the_same_of_its_confirmation() -> None:
+    assert "(trial 1, 95.00%): +2.12 points" in verdict_in_words(CONFIRMED)
+    assert "the study had 2 trials then" in verdict_in_words(CONFIRMED)
+    assert verdict_in_words(CONFIRMED | NOT_COMPARED).endswith("beats the first configuration is undecided.")
 
 
 def test_elsewhere_there_is_a_line_for_each_trial_and_the_reason_of_an_early_end() -> None:

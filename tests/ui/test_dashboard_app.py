@@ -1,10 +1,15 @@
-"""The dashboard as a WSGI application, asked without a network."""
+"""The dashboard as a WSGI application, asked without a network, and as a server of many connections."""
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
+import socket
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -13,7 +18,7 @@ import optuna
 import pytest
 
 from tuner.search.storage import open_storage
-from tuner.ui.dashboard import ArtifactFolder, address, dashboard_app, is_loopback
+from tuner.ui.dashboard import HOST, ArtifactFolder, _Quiet, address, dashboard_app, is_loopback, serve_dashboard
 
 
 def ask(app: Any, method: str, path: str, body: object = None) -> tuple[int, bytes]:
@@ -136,3 +141,49 @@ def test_the_address_to_type_is_one_that_a_browser_takes() -> None:
     assert address("0.0.0.0", 80) == "http://127.0.0.1:80"
     assert address("::1", 81) == "http://[::1]:81"
     assert address("192.168.0.7", 82) == "http://192.168.0.7:82"
+
+
+@pytest.fixture
+def served(study: optuna.Study, tmp_path: Path) -> int:
+    """The port of a dashboard that only shows."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    ready = threading.Event()
+    arguments = {"artifacts": tmp_path, "port": port, "read_only": True, "on_ready": ready.set}
+    threading.Thread(target=serve_dashboard, args=(study._storage,), kwargs=arguments, daemon=True).start()
+    assert ready.wait(30)
+    return port
+
+
+def test_connections_that_say_nothing_keep_nobody_from_an_answer(served: int) -> None:
+    with ExitStack() as stack:
+        for _ in range(3):
+            idle = stack.enter_context(socket.create_connection((HOST, served)))
+            idle.sendall(b"GET /api")  # and no more
+        connection = stack.enter_context(closing(http.client.HTTPConnection(HOST, served, timeout=20)))
+        connection.request("GET", "/api/studies")
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["study_summaries"][0]["study_name"]) == (200, "a")
+        refused = stack.enter_context(closing(http.client.HTTPConnection(HOST, served, timeout=20)))
+        refused.request("DELETE", "/api/studies/1")
+        assert refused.getresponse().status == 403
+
+
+def test_a_connection_that_says_nothing_is_closed_without_a_word(
+    served: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Quiet, "timeout", 0.05)
+    with socket.create_connection((HOST, served), timeout=20) as idle:
+        assert idle.recv(1) == b""
+    assert capfd.readouterr().err == ""
+
+
+def test_many_ask_at_once_and_each_is_answered_from_the_same_storage(served: int) -> None:
+    def trials(_: int) -> list[float]:
+        with closing(http.client.HTTPConnection(HOST, served, timeout=60)) as connection:
+            connection.request("GET", "/api/studies/1")
+            return [trial["number"] for trial in json.loads(connection.getresponse().read())["trials"]]
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(trials, range(40))) == [[0]] * 40

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from tests.report_numbers import check_figures, figures_of
-from tests.ui.synthetic import CONFIRMED, SETTINGS, make_study
+from tests.ui.synthetic import CONFIRMED, NOT_COMPARED, SETTINGS, make_study
 from tuner.architecture.trace import trace
 from tuner.search.record import StudyRecord, load_study, open_study
 from tuner.search.storage import open_storage
@@ -20,7 +20,7 @@ from tuner.search.summary import summarise
 from tuner.training.engine import Engine
 from tuner.ui.report.drawing import network_drawing
 from tuner.ui.report.figures import confusion_matrix
-from tuner.ui.report.page import report_page
+from tuner.ui.report.page import HERE, report_page
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +157,32 @@ def test_a_winner_that_is_the_first_configuration_is_compared_with_nothing(tmp_p
     record.save_confirmed(CONFIRMED | same)
     page = report_page(record, studies=tmp_path)
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
-    assert "It is the first configuration that was tried: nothing else was found to be better." in head
+    assert "It is the first configuration that was tried; nothing else was trained again." in head
     assert 'class="lead first"' in head
     for text in ("+0.00", "does not beat", 'class="interval"', "over the first configuration"):
         assert text not in head
+
+
+def test_a_first_configuration_that_could_not_be_trained_again_is_compared_with_nothing(tmp_path: Path) -> None:
+    record = make_study(tmp_path, 2)
+    record.save_confirmed(CONFIRMED | NOT_COMPARED)
+    page = report_page(record, studies=tmp_path)
+    head = page[page.index('<header id="verdict"') : page.index("</header>")]
+    assert "Whether it beats the first configuration is undecided." in head
+    assert "trial 1, could not be trained again" in head
+    for text in ("None", 'class="interval"', "over the first configuration"):
+        assert text not in head
+
+
+def test_a_verdict_says_that_later_trials_were_not_looked_at(tmp_path: Path) -> None:
+    record = make_study(tmp_path, 3)
+    record.save_confirmed(CONFIRMED)
+    page = report_page(record, studies=tmp_path)
+    head = page[page.index('<header id="verdict"') : page.index("</header>")]
+    assert "That was when the study had 2 trials; now it has 3, and the later ones were not looked at" in head
+    assert "<code>tuner confirm synthetic</code>" in head
+    record.save_confirmed(CONFIRMED | {"num_trials": 3})
+    assert "not looked at" not in report_page(record, studies=tmp_path)
 
 
 def test_the_layer_table_and_the_drawing_show_every_layer_of_the_winner(small: Path) -> None:
@@ -212,6 +234,25 @@ def test_names_that_look_like_markup_are_letters_and_nothing_else(tmp_path: Path
     assert any(evil in text for text in parsed.texts)
     figure = confusion_matrix(((1, 0), (2, 3)), (evil, "b"))
     assert "<" not in str(figure.layout) + str(figure.data[0]["customdata"])
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_counts_of_a_confusion_matrix_have_one_colour_that_is_read_on_cells_of_any_strength() -> None:
+    data = confusion_matrix(((5, 1), (0, 7)), ("a", "b")).data
+    cells = {name.removeprefix("$") for trace in data for _, name in trace["colorscale"]}
+    assert [trace["textfont"] for trace in data] == [{"color": "$ink"}] * 2
+    light, dark = (HERE / "page.css").read_text(encoding="utf-8").split("@media (prefers-color-scheme: dark)")
+    for theme in (light, dark):
+        colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", theme))
+        for name in cells:
+            bright, dim = sorted((luminance(colours["ink"]), luminance(colours[name])), reverse=True)
+            assert (bright + 0.05) / (dim + 0.05) >= 4.5
 
 
 def test_a_confusion_matrix_parts_what_is_right_from_what_is_wrong() -> None:

@@ -60,10 +60,16 @@ def test_what_a_study_delivers_is_its_confirmed_winner(tmp_path: Path) -> None:
         "confirmed: trial 1, 97.12% on the sealed test set, 95 % interval 96.00% to 98.00%; it beats"
     )
     assert str(delivered) in file
+    assert "; that was when the study had 2 trials; now it has 3" in words
     listed = shown(studies_table([after], [1]), width=200)
     assert "97.12%" in listed
+    assert "of 2 trials" in listed
     assert str(delivered) in listed
     assert str(search) not in listed
+    record.save_confirmed({**found, "num_trials": 3})
+    after = summarise(record, studies=tmp_path)
+    assert "that was when" not in delivery_lines(after)[0]
+    assert "of 2 trials" not in shown(studies_table([after], [1]), width=200)
 
 
 def test_the_counts_and_the_file_of_a_study_are_whole_in_a_narrow_terminal() -> None:

@@ -88,6 +88,9 @@ def export(
             f"(logits differ by at most {checked.difference:.1g})"
             + ("; it replaces the file that was there" if path in exported.replaced else "")
         )
+    if exported.removed:
+        names = ", ".join(path.name for path in exported.removed)
+        typer.echo(f"{exported.removed[0].parent}: removed what an older export had left there: {names}")
     if not exported.is_confirmed:
         typer.echo(
             "the winner is not confirmed, so the score is optimistic: "

@@ -188,14 +188,20 @@ def doctor(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     image_shape: Annotated[str, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH of the images.")] = "1x28x28",
 ) -> None:
-    """Measure this machine: which ways of training are the fastest here, and whether they compute what they should."""
+    """Measure this machine: which ways of training are the fastest here, and whether they compute what they should.
+
+    What is found is kept for the studies that are begun from now on.
+    """
     shape = parse_shape(image_shape)
     quiet_optuna()
     from tuner.training.engine import choose_device
-    from tuner.training.measure import measure_engine
+    from tuner.training.measure import keep_measurement, machine_cache_dir, measure_engine
     from tuner.ui.doctor import doctor_report
     from tuner.versions import check_installation
 
     check_installation()
 
-    plain_console().print(doctor_report(measure_engine(choose_device(device), shape, num_threads=1)))
+    measurement = measure_engine(choose_device(device), shape, num_threads=1)
+    plain_console().print(doctor_report(measurement))
+    keep_measurement(measurement, shape, cache_dir=machine_cache_dir())
+    typer.echo("kept: new studies of such images on this machine train so")

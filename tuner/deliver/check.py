@@ -70,26 +70,26 @@ def save_images(part: Part, folder: Path, *, names: set[str]) -> None:
         torch.save(torch.from_numpy(np.load(path, mmap_mode="c")), folder / "images.pt")
 
 
-def check(one: Format, path: Path, reference: Reference) -> Checked:
+def check(one: Format, folder: Path, reference: Reference, *, name: str) -> Checked:
     """Use a file just written, in its folder and in a fresh process without tuner, and compare what it comes to.
 
-    `save_images` has put the images there. Raises CheckpointError with both numbers where they are not the same.
+    There it is called as its format calls it, and `save_images` has put the images beside it. name: what the user calls
+    it. Raises CheckpointError with both numbers where they are not the same.
     """
-    folder = path.parent
     script = folder / f"check {one.file_name}.py"
-    script.write_text(_BEFORE + one.usage(path.name) + _AFTER[one.images], encoding="utf-8")
+    script.write_text(_BEFORE + one.usage(one.file_name) + _AFTER[one.images], encoding="utf-8")
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONSAFEPATH", None)  # model.py is imported from the script's folder
     command = [sys.executable, script.name]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise CheckpointError(f"{path.name} was written, but cannot be used ({''.join(last)}); nothing was exported")
+        raise CheckpointError(f"{name} was written, but cannot be used ({''.join(last)}); nothing was exported")
     if one.images == "images.npy":
         logits_NK = torch.from_numpy(np.load(f"{script}.npy"))
     else:
         logits_NK = torch.load(f"{script}.logits", weights_only=True)
-    return _compare(path.name, logits_NK, reference)
+    return _compare(name, logits_NK, reference)
 
 
 def _compare(name: str, logits_NK: Tensor, reference: Reference) -> Checked:

@@ -52,9 +52,11 @@ class Confirmation:
     """What a confirmation found. Accuracies lie in 0..1, intervals are of 95 %; `number` is the winner's trial.
 
     validation_mean: of the winner over fresh splits. search_accuracy: what the search had seen of it; gap: that less
-    test_accuracy. difference: winner less first configuration, on the test set. candidates: every one that was trained
-    again, with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study
-    has been scored on its test set, this time included.
+    test_accuracy. difference: winner less first configuration, on the test set; None, as its interval and
+    baseline_test_accuracy, where that one could not be trained again. candidates: every one that was trained again,
+    with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study has
+    been scored on its test set, this time included. is_full: whether nothing was left out, for want of time or by
+    choice.
     """
 
     number: int
@@ -66,15 +68,16 @@ class Confirmation:
     search_accuracy: float
     gap: float
     baseline_number: int
-    baseline_test_accuracy: float
-    difference: float
-    difference_interval: Interval
+    baseline_test_accuracy: float | None
+    difference: float | None
+    difference_interval: Interval | None
     beats_baseline: Verdict
     delivered_test_accuracy: float
     num_test_images: int
     candidates: list[dict[str, Any]]
     num_trials: int
     test_set_openings: int
+    is_full: bool
     seconds: float
     notes: list[str]
 
@@ -105,11 +108,15 @@ ConfirmEvent = ConfirmStarted | ConfirmProgress | Confirmed
 
 @dataclass(frozen=True)
 class ConfirmPlan:
-    """How thorough a confirmation is. `seconds` is what it may take; fewer candidates or seeds are then tried."""
+    """How thorough a confirmation is. `seconds` is what it may take; fewer candidates or seeds are then tried.
+
+    within: what `seconds` are, in words.
+    """
 
     num_candidates: int = NUM_CANDIDATES
     num_seeds: int = NUM_SEEDS
     seconds: float = float("inf")
+    within: str = "a third of the run"
 
 
 def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
@@ -172,7 +179,7 @@ def confirm(
         winner = max(contenders, key=lambda one: (one.mean, -one.trial.number))
         if winner.mean < 0:
             raise StudyError(f"study {record.name!r}: no candidate could be trained again, so there is no winner")
-        finalists = [winner] if winner is baseline else [winner, baseline]
+        finalists = [winner] if winner is baseline or not baseline.accuracies else [winner, baseline]
         num_final = _seeds_left(finalists, plan, num_seeds, spent=clock() - started, num_runners=executor.num_runners)
         if num_final < num_seeds:
             notes.append(f"{num_final} of {num_seeds} seeds were scored on the test set, for want of time")
@@ -201,6 +208,7 @@ def confirm(
             seeds=[training_seed(seed, number) for number in range(num_final)],
             num_trials=sum(trial.counts for trial in trials),
             num_openings=1 + openings(record.confirmed),
+            is_full=_is_full(plan, notes),
             seconds=clock() - started,
             notes=notes,
         )
@@ -217,6 +225,10 @@ def confirm(
 def openings(confirmed: Mapping[str, Any] | None) -> int:
     """How often a study has been scored on its test set; one that was stored before this was counted, once."""
     return 0 if confirmed is None else int(confirmed.get("test_set_openings", 1))
+
+
+def _is_full(plan: ConfirmPlan, left_out: Sequence[str]) -> bool:
+    return not left_out and plan.num_candidates >= NUM_CANDIDATES and plan.num_seeds >= NUM_SEEDS
 
 
 def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -247,12 +259,15 @@ def _affordable(
         again = sum(one.seconds for one in contenders.values())
         final = MORE_IMAGES * (longest + baseline.seconds)
         if num_seeds * (again + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
+            why = f"so that it takes at most {plan.within}"
             break
+    else:
+        why = f"the least that there is, which takes longer than {plan.within}"
     if (num_candidates, num_seeds) == (most, plan.num_seeds):
         return num_candidates, num_seeds, []
     note = (
         f"confirmed with {num_candidates} of {most} candidates and {num_seeds} of {plan.num_seeds} seeds, "
-        "so that it takes at most a third of the run; `tuner confirm --full` takes them all"
+        f"{why}; `tuner confirm --full` takes them all"
     )
     return num_candidates, num_seeds, [note]
 
@@ -274,10 +289,11 @@ def _conclude(
     seeds: list[int],
     num_trials: int,
     num_openings: int,
+    is_full: bool,
     seconds: float,
     notes: Sequence[str],
 ) -> Confirmation:
-    own, others = (torch.stack([one.correct_N for one in scores[c.trial.number]]) for c in (winner, baseline))
+    own = torch.stack([one.correct_N for one in scores[winner.trial.number]])
     accuracies = own.double().mean(1).tolist()
     num_images = own.shape[1]
     notes = list(notes)
@@ -289,12 +305,25 @@ def _conclude(
             "said chooses by it, and then it is optimistic too"
         )
     on_splits = [list(one.accuracies.values()) for one in contenders]
-    other = [] if winner is baseline else others.double().mean(1).tolist()
-    low, high = difference_interval(own, others, on_splits=on_splits)
-    verdict: Verdict = "yes" if low > 0 else "no" if high < 0 else "undecided"
+    other: list[float] = []
+    verdict: Verdict = "undecided"
+    baseline_accuracy: float | None = None
+    difference: float | None = None
+    interval: Interval | None = None
     if winner is baseline:
-        low = high = 0.0
-        verdict = "no"
+        verdict, baseline_accuracy, difference, interval = "no", mean(accuracies), 0.0, (0.0, 0.0)
+    elif baseline.trial.number in scores:
+        others = torch.stack([one.correct_N for one in scores[baseline.trial.number]])
+        other = others.double().mean(1).tolist()
+        baseline_accuracy = float(others.double().mean())
+        difference = float(own.double().mean() - others.double().mean())
+        interval = difference_interval(own, others, on_splits=on_splits)
+        verdict = "yes" if interval[0] > 0 else "no" if interval[1] < 0 else "undecided"
+    else:
+        notes.append(
+            f"the first configuration, trial {baseline.trial.number}, could not be trained again "
+            f"({baseline.dropped}), so the winner was compared with nothing"
+        )
     search_accuracy = winner.trial.validation_accuracy or 0.0
     return Confirmation(
         number=winner.trial.number,
@@ -306,9 +335,9 @@ def _conclude(
         search_accuracy=search_accuracy,
         gap=search_accuracy - mean(accuracies),
         baseline_number=baseline.trial.number,
-        baseline_test_accuracy=float(others.double().mean()),
-        difference=float(own.double().mean() - others.double().mean()),
-        difference_interval=(low, high),
+        baseline_test_accuracy=baseline_accuracy,
+        difference=difference,
+        difference_interval=interval,
         beats_baseline=verdict,
         delivered_test_accuracy=accuracies[0],
         num_test_images=num_images,
@@ -322,6 +351,7 @@ def _conclude(
         ],
         num_trials=num_trials,
         test_set_openings=num_openings,
+        is_full=is_full,
         seconds=seconds,
         notes=notes,
     )

@@ -19,13 +19,13 @@ from tuner.deliver.classifier import classifier_from
 from tuner.deliver.evaluate import Part, load_part
 from tuner.deliver.extra import require_extra
 from tuner.deliver.formats import FORMAT_NAMES, FORMATS, FormatName
-from tuner.deliver.readme import MARK, StoredScore, readme_of
+from tuner.deliver.readme import MARK, StoredScore, headings_of, readme_of
 from tuner.deliver.whole import traced_program
 from tuner.errors import CheckpointError, DataError, StudyError
-from tuner.search.checkpoints import load_trial_checkpoint
+from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
-from tuner.training.checkpoint import Checkpoint, load_checkpoint
+from tuner.training.checkpoint import Checkpoint
 
 README = "README.md"
 CHECKS_AT_ONCE = 2
@@ -37,7 +37,7 @@ class Exported:
     """What was written: the checkpoint, its score, and by file what its check came to.
 
     is_confirmed: whether the score is the test set's; otherwise it is the search's own, and optimistic. replaced: files
-    that were there before.
+    that were there before. removed: those of an older export into the same folder, which this one does not have.
     """
 
     checkpoint: Checkpoint
@@ -45,6 +45,7 @@ class Exported:
     is_confirmed: bool
     files: Mapping[Path, Checked]
     replaced: frozenset[Path] = frozenset()
+    removed: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ def export(
     """Write the network that a study delivers: the confirmed winner, or else its best trial.
 
     `output` is a file (its name ends as the format's do), or a folder (one that is there, or a name without an ending),
-    which gets a README.md too; `python` and `all` need a folder. Every file is used in a fresh process on the images
-    that the stored score is of (the test set of a confirmed winner, else the validation part), and only when all come
-    to that score is any of them put in place.
+    which gets a README.md too and loses what an older export has left there; `python` and `all` need a folder. Every
+    file is used in a fresh process on the images that the stored score is of (the test set of a confirmed winner, else
+    the validation part), and only when all come to that score is any of them put in place.
 
     Raises StudyError when there is no network yet, DataError when the images are gone or have changed, CheckpointError
     when a file cannot be written or comes to something else, InstallationError when a package is missing.
@@ -84,15 +85,16 @@ def export(
     with _workshop(target) as folder:
         file_names = {name: FORMATS[name].file_name if target.is_folder else target.path.name for name in names}
         checked = _write_and_check(checkpoint, part, reference, folder=folder, file_names=file_names)
-        written = [*file_names.values(), *(extra for name in names for extra in FORMATS[name].companions)]
+        written = [file for name in names for file in FORMATS[name].files]
         if target.is_folder:
             (folder / README).write_text(readme_of(checkpoint, score, file_names), encoding="utf-8", newline="\n")
             written.append(README)
         place = target.path if target.is_folder else target.path.parent
         files = {place / file_names[name]: checked[name] for name in names}
         replaced = frozenset(path for path in files if path.exists())
+        removed = _remove_older(target.path, set(written)) if target.is_folder else ()
         _publish(folder, written, target)
-    return Exported(checkpoint, score, is_confirmed, files, replaced)
+    return Exported(checkpoint, score, is_confirmed, files, replaced, removed)
 
 
 def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
@@ -108,19 +110,8 @@ def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
             "give the folder it was run with (--studies)"
         )
     if summary.confirmed:
-        return _load_confirmed(record, path)
+        return load_confirmed_checkpoint(record, path)
     return load_trial_checkpoint(record, summary.best, studies=studies)
-
-
-def _load_confirmed(record: StudyRecord, path: Path) -> Checkpoint:
-    """The delivered checkpoint. Raises CheckpointError when it is not what the study's confirmation tells of."""
-    checkpoint, confirmed = load_checkpoint(path), record.confirmed or {}
-    found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
-    if found != (record.name, confirmed.get("number"), confirmed.get("delivered_test_accuracy")):
-        raise CheckpointError(
-            f"{path}: not the confirmed winner of study {record.name!r}; `tuner confirm {record.name}` makes it anew"
-        )
-    return checkpoint
 
 
 def _part_of_score(
@@ -149,13 +140,14 @@ def _check_stored(checkpoint: Checkpoint, score: StoredScore) -> None:
 def _write_and_check(
     checkpoint: Checkpoint, part: Part, reference: Reference, *, folder: Path, file_names: Mapping[FormatName, str]
 ) -> dict[FormatName, Checked]:
+    """Write every format under its own name, which no file of images has, whatever the user calls it in the end."""
     program = cache(lambda: traced_program(checkpoint))
     save_images(part, folder, names={FORMATS[name].images for name in file_names})
     checks = {}
     with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
         for name, file_name in file_names.items():
-            FORMATS[name].write(checkpoint, folder / file_name, program)
-            checks[name] = pool.submit(check, FORMATS[name], folder / file_name, reference)
+            FORMATS[name].write(checkpoint, folder / FORMATS[name].file_name, program)
+            checks[name] = pool.submit(check, FORMATS[name], folder, reference, name=file_name)
     return {name: checked.result() for name, checked in checks.items()}
 
 
@@ -205,6 +197,18 @@ def _workshop(target: _Target) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise CheckpointError(f"-o {target.path}: cannot be written: {error.strerror or error}") from error
+
+
+def _remove_older(folder: Path, written: set[str]) -> tuple[Path, ...]:
+    """Remove the files that the README of an older export lists and that are not written anew; which these were."""
+    if not _is_ours(folder):
+        return ()
+    listed = headings_of((folder / README).read_text(encoding="utf-8"))
+    names = [name for one in FORMATS.values() if one.file_name in listed for name in one.files if name not in written]
+    older = tuple(folder / name for name in names if (folder / name).is_file())
+    for path in older:
+        path.unlink()
+    return older
 
 
 def _publish(folder: Path, written: list[str], target: _Target) -> None:

@@ -45,6 +45,11 @@ class Format:
     needs: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all files that it writes into a folder."""
+        return (self.file_name, *self.companions)
+
     def usage(self, file_name: str) -> str:
         """The lines that use a file of this name."""
         return self.snippet.replace("FILE", literal(file_name))

@@ -39,7 +39,7 @@ def predict(
     top: int = 3,
     on_unreadable: Callable[[DataError], None] | None = None,
 ) -> list[Prediction]:
-    """Name the classes of image files.
+    """Name the classes of image files: one result for each that is given, in their order, also for one given twice.
 
     Raises DataError that names a file which cannot be read; with `on_unreadable`, that hears of it, and the file is
     left out.
@@ -74,18 +74,18 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 def _predict_batch(
     classifier: Classifier, images: Sequence[Path], *, top: int, on_unreadable: Callable[[DataError], None] | None
 ) -> Iterator[Prediction]:
-    pixels_of: dict[Path, Tensor] = {}
+    read: list[tuple[Path, Tensor]] = []
     for path in images:
         try:
-            pixels_of[path] = read_image(path, classifier.preprocessing)
+            read.append((path, read_image(path, classifier.preprocessing)))
         except DataError as error:
             if on_unreadable is None:
                 raise
             on_unreadable(error)
-    if not pixels_of:
+    if not read:
         return
-    values_BT, labels_BT = classifier.logits(torch.stack([*pixels_of.values()])).softmax(1).topk(top)
-    for path, values, labels in zip(pixels_of, values_BT.tolist(), labels_BT.tolist(), strict=True):
+    values_BT, labels_BT = classifier.logits(torch.stack([pixels_CHW for _, pixels_CHW in read])).softmax(1).topk(top)
+    for (path, _), values, labels in zip(read, values_BT.tolist(), labels_BT.tolist(), strict=True):
         yield Prediction(
             path, tuple((classifier.class_names[label], value) for label, value in zip(labels, values, strict=True))
         )

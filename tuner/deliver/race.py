@@ -93,8 +93,8 @@ def race(
             for one in racing.values()
         ]
         for task, end in _train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
-            if task.others:
-                yield ConfirmProgress(_why_apart(task, end), done, total)
+            if task.others or _is_lost(end):
+                yield ConfirmProgress(_why_again(task, end), done, total)
                 continue
             one, number, done = racing[task.number], numbers[task.seed], done + 1
             if one.dropped:
@@ -147,8 +147,8 @@ def train_finalists(
     ]
     done = 0
     for task, end in _train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
-        if task.others:
-            yield ConfirmProgress(_why_apart(task, end), done, len(tasks))
+        if task.others or _is_lost(end):
+            yield ConfirmProgress(_why_again(task, end), done, len(tasks))
             continue
         if isinstance(end, TrainingEnded):
             raise StudyError(f"trial {task.number} could not be trained on all images: {end.kind} {end.reason}")
@@ -181,8 +181,14 @@ def group_seeds(tasks: Sequence[TrialTask], num_runners: int, together_bytes: fl
     return groups
 
 
-def _why_apart(task: TrialTask, end: EpochResult | TrainingEnded) -> str:
+def _is_lost(end: EpochResult | TrainingEnded) -> bool:
+    return isinstance(end, TrainingEnded) and end.kind == "lost"
+
+
+def _why_again(task: TrialTask, end: EpochResult | TrainingEnded) -> str:
     reason = f"{end.kind}: {end.reason}" if isinstance(end, TrainingEnded) else "no score"
+    if not task.others:
+        return f"trial {task.number} is trained again: {reason}"
     return f"trial {task.number}: seeds train one after another, as together they ended with {reason}"
 
 
@@ -192,9 +198,11 @@ def _train_all(
     """Every task on some runner; each with its last epoch, or with what went wrong.
 
     Seeds that train together each come as a task of its own. If something goes wrong with all of them, the task of all
-    comes with that, and then each of them, trained alone.
+    comes with that, and then each of them, trained alone. One whose process died comes with that as lost, and then
+    again.
     """
     waiting = list(tasks)
+    lost: set[tuple[int, int]] = set()
     running: dict[int, tuple[TrialTask, dict[int, EpochResult]]] = {}
     try:
         while waiting or running:
@@ -211,8 +219,13 @@ def _train_all(
                     executor.next_epoch(runner)
                     continue
                 del running[runner]
-                if not task.others:
-                    yield task, last.get(0, answer) if answer.kind == "finished" else answer
+                if answer.kind == "lost" and not task.others and (task.number, task.seed) not in lost:
+                    lost.add((task.number, task.seed))
+                    waiting.append(task)
+                    yield task, answer
+                elif not task.others:
+                    end = replace(answer, kind="failed") if answer.kind == "lost" else answer
+                    yield task, last.get(0, end) if answer.kind == "finished" else end
                 elif answer.kind == "finished":
                     yield from _ends_of_seeds(task, last)
                 else:

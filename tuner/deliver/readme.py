@@ -13,6 +13,7 @@ from tuner.training.checkpoint import Checkpoint
 
 MARK = "<!-- written by tuner export -->"
 """By the first line a later export knows that the folder is one of its own."""
+HEADING = "## "
 
 
 @dataclass(frozen=True)
@@ -52,5 +53,10 @@ An image of another size is scaled to cover {height}x{width} pixels (height x wi
     ]
     for name, file_name in files.items():
         one = FORMATS[name]
-        parts.append(f"## {file_name}\n\n{one.about}.\n\n```python\n{one.usage(file_name)}```\n")
+        parts.append(f"{HEADING}{file_name}\n\n{one.about}.\n\n```python\n{one.usage(file_name)}```\n")
     return "\n".join(parts)
+
+
+def headings_of(readme: str) -> set[str]:
+    """The names of the files that the text of a README.md lists."""
+    return {line.removeprefix(HEADING) for line in readme.splitlines() if line.startswith(HEADING)}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tuner.search.disk import disk_use, in_words
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import is_first
+from tuner.search.shown import is_compared, is_first
 from tuner.search.summary import StudySummary, summarise
 
 Row = tuple[str, str, str]
@@ -86,7 +86,9 @@ def _winner_values(trial: TrialRecord) -> dict[str, str]:
 CONFIRMED: dict[str, Callable[[dict[str, Any]], str]] = {
     "confirmed": lambda found: f"trial {found['number']}: {_between(found['test_accuracy'], found['interval'])}",
     "  beats first": lambda found: "it is the first" if is_first(found) else str(found["beats_baseline"]),
-    "  difference": lambda found: "" if is_first(found) else _points(found["difference"], found["difference_interval"]),
+    "  difference": lambda found: (
+        _points(found["difference"], found["difference_interval"]) if is_compared(found) else ""
+    ),
     "  of the file": lambda found: f"{found['delivered_test_accuracy']:.2%}",
 }
 WINNER: dict[str, Callable[[TrialRecord], str]] = {

@@ -26,9 +26,10 @@ from tuner.search.events import (
     SearchEnded,
     SearchStarted,
     TrialEnded,
+    TrialLost,
     TrialStarted,
 )
-from tuner.search.shown import BEATS_BASELINE, IS_FIRST, counted, gap_in_words, is_first
+from tuner.search.shown import beats_in_words, counted, gap_in_words, is_compared, later_trials
 from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -38,7 +39,7 @@ MAX_UNCOUNTED_TOLD = 10
 WIDE = 80
 """Columns of a terminal from which on curves are shown."""
 REFRESH_PER_SECOND = 4
-ALWAYS_TOLD = DataReady | SearchStarted | SearchEnded | ConfirmStarted | ConfirmProgress
+ALWAYS_TOLD = DataReady | SearchStarted | SearchEnded | TrialLost | ConfirmStarted | ConfirmProgress
 """Events that leave a line above the live view."""
 
 
@@ -82,6 +83,8 @@ class SearchView:
                 self.num_counted += event.counts
                 self.uncounted_in_a_row = 0 if event.counts else self.uncounted_in_a_row + 1
                 self.best = event.best
+            case TrialLost():
+                self.running.pop(event.number, None)
             case ConfirmStarted():
                 self.confirming = "confirming the winner"
             case ConfirmProgress():
@@ -203,7 +206,9 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
     if confirmed is None:
         lines.append(f"         not confirmed: the best of many scores is optimistic; `tuner confirm {name}` tells")
     else:
-        lines += [f"test     {sentence}" for sentence in verdict_lines(confirmed)]
+        later = later_trials(confirmed, summary.num_counted, name=name)
+        sentences = [*verdict_lines(confirmed), *([later] if later else [])]
+        lines += [f"test     {sentence}" for sentence in sentences]
     path = summary.checkpoint if confirmed is None else summary.delivered
     if path is not None:
         lines.append(f"file     {path}")
@@ -221,17 +226,18 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
 def verdict_lines(confirmed: Mapping[str, Any]) -> list[str]:
     """What a confirmation found, in words: the test accuracy, whether the winner beats the first configuration."""
     low, high = confirmed["interval"]
-    less, more = confirmed["difference_interval"]
-    beats, first = BEATS_BASELINE[confirmed["beats_baseline"]], confirmed["baseline_number"]
-    against = (
-        f"{beats} (trial {first}, {confirmed['baseline_test_accuracy']:.2%}): "
-        f"difference {100 * confirmed['difference']:+.2f} points, {100 * less:+.2f} to {100 * more:+.2f}"
-    )
+    against = beats_in_words(confirmed)
+    if is_compared(confirmed):
+        less, more = confirmed["difference_interval"]
+        against += (
+            f" (trial {confirmed['baseline_number']}, {confirmed['baseline_test_accuracy']:.2%}): "
+            f"difference {100 * confirmed['difference']:+.2f} points, {100 * less:+.2f} to {100 * more:+.2f}"
+        )
     return [
         f"{confirmed['test_accuracy']:.2%} on {confirmed['num_test_images']:,} sealed images, "
         f"mean of {counted(len(confirmed['seeds']), 'seed')}, 95 % interval {low:.2%} to {high:.2%}; "
         f"the file's own {confirmed['delivered_test_accuracy']:.2%}",
-        IS_FIRST if is_first(confirmed) else against,
+        against,
         f"the search's own figure, {confirmed['search_accuracy']:.2%}, was {gap_in_words(confirmed)}",
         *confirmed["notes"],
     ]
@@ -261,6 +267,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
             reason = f"  ({event.reason})" if event.reason else ""
             progress = f"[{view.num_counted}/{view.num_trials}]"
             return f"{progress} trial {event.number}  {event.outcome}{accuracy}{at}  {event.seconds:.1f} s{reason}"
+        case TrialLost():
+            return f"trial {event.number} starts again: {event.reason}"
         case SearchEnded() if event.reason:
             return f"the search ends with {event.num_counted} of {view.num_trials} trials: {event.reason}"
         case ConfirmStarted():

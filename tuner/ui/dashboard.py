@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any, BinaryIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -19,6 +20,8 @@ from optuna_dashboard import wsgi
 from tuner.errors import StudyError
 
 HOST = "127.0.0.1"
+PATIENCE = 30.0
+"""Seconds that a connection may say nothing, or take nothing, before it is closed."""
 READING = ("GET", "HEAD", "OPTIONS")
 REFUSAL = "this dashboard is read-only: it was started with --read-only, and changes nothing"
 
@@ -51,11 +54,26 @@ class ArtifactFolder:
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = PATIENCE
+
+    def handle(self) -> None:
+        """Answer a request, unless none comes: browsers open connections that they never use."""
+        try:
+            super().handle()
+        except TimeoutError:
+            self.close_connection = True
+
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing of single requests."""
 
 
-class _ServerOnSix(WSGIServer):
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, so that one which is idle or slow holds up no other; Optuna's storages allow it."""
+
+    daemon_threads = True
+
+
+class _ServerOnSix(_Server):
     address_family = socket.AF_INET6
 
 
@@ -78,7 +96,7 @@ def serve_dashboard(
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         if not _is_everywhere(host) and probe.connect_ex((host, port)) == 0:
             raise StudyError(f"--port {port} is in use; give another one")
-    server_class = _ServerOnSix if ":" in host else WSGIServer
+    server_class = _ServerOnSix if ":" in host else _Server
     try:
         server = make_server(host, port, app, server_class=server_class, handler_class=_Quiet)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from importlib.util import find_spec
 
 import torch
@@ -24,7 +25,10 @@ def doctor_report(measurement: Measurement) -> RenderableType:
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     facts.add_row("device", f"{device} ({device_name(device)}), {memory_bytes(device) / 2**30:.1f} GiB")
     facts.add_row("cores", str(num_cores()))
+    facts.add_row("system", platform.platform())
     facts.add_row("versions", versions)
+    if device.type == "cuda":
+        facts.add_row("cuda", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")  # type: ignore[no-untyped-call]
     facts.add_row("runners", f"{measurement.runners.count} ({measurement.runners.why})")
     missing = sorted({extra for package, extra in OPTIONAL.items() if find_spec(package) is None})
     mend = ", ".join(f"pip install 'tuner[{extra}]'" for extra in missing)

@@ -15,7 +15,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.disk import in_words
 from tuner.search.record import TrialRecord
-from tuner.search.shown import BEATS_BASELINE, IS_FIRST, is_first, recipe_in_words
+from tuner.search.shown import beats_in_words, counted, later_trials, recipe_in_words
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
@@ -114,10 +114,10 @@ def delivery_lines(summary: StudySummary) -> list[str]:
         words = f"not confirmed: the best of many scores is optimistic; `tuner confirm {summary.study}` tells"
     else:
         path, (low, high) = summary.delivered, confirmed["interval"]
-        beats = IS_FIRST if is_first(confirmed) else BEATS_BASELINE[confirmed["beats_baseline"]]
+        later = later_trials(confirmed, summary.num_counted, name=summary.study)
         words = (
             f"confirmed: trial {confirmed['number']}, {confirmed['test_accuracy']:.2%} on the sealed test set, "
-            f"95 % interval {low:.2%} to {high:.2%}; {beats}"
+            f"95 % interval {low:.2%} to {high:.2%}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")
         )
     return [words, f"file       {path or 'gone'}"]
 
@@ -125,7 +125,8 @@ def delivery_lines(summary: StudySummary) -> list[str]:
 def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Table:
     """One line a study. `sizes`: bytes of files of each.
 
-    best: the highest validation accuracy, the luckiest of many. confirmed: that of the winner on the sealed test set.
+    best: the highest validation accuracy, the luckiest of many. confirmed: that of the winner on the sealed test set,
+    and of how many trials it was the winner where there have been more since.
     """
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("study", "dataset", "space", "trials", "best", "confirmed", "disk", "checkpoint"):
@@ -139,11 +140,19 @@ def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Ta
             summary.space,
             str(summary.num_counted),
             "" if accuracy is None else f"{accuracy:.2%}",
-            "" if summary.confirmed is None else f"{summary.confirmed['test_accuracy']:.2%}",
+            _confirmed_score(summary),
             in_words(size),
             str((summary.checkpoint if summary.confirmed is None else summary.delivered) or ""),
         )
     return table
+
+
+def _confirmed_score(summary: StudySummary) -> str:
+    if summary.confirmed is None:
+        return ""
+    later = later_trials(summary.confirmed, summary.num_counted, name=summary.study)
+    known = f"\nof {counted(summary.confirmed['num_trials'], 'trial')}" if later else ""
+    return f"{summary.confirmed['test_accuracy']:.2%}{known}"
 
 
 def space_table(space: SearchSpace) -> RenderableType:

@@ -195,7 +195,7 @@ def confusion_matrix(confusion: Confusion | None, class_names: Sequence[str]) ->
                 for row, counts in enumerate(confusion)
             ],
             "customdata": described,
-            "colorscale": [[0, f"{color}-faint"], [1, color]],
+            "colorscale": [[0, f"{color}-faint"], [1, f"{color}-cell"]],
             "zmin": 0,
             "zmax": max(max(counts) for counts in confusion),
             "showscale": False,
@@ -203,7 +203,8 @@ def confusion_matrix(confusion: Confusion | None, class_names: Sequence[str]) ->
             "ygap": 1,
             "hovertemplate": hover,
             "hoverongaps": False,
-            **({"texttemplate": "%{z}"} if num_classes <= MAX_COUNTED_CLASSES else {}),
+            # Without a colour plotly takes white or grey, by a rule that leaves cells in between hard to read.
+            **({"texttemplate": "%{z}", "textfont": {"color": "$ink"}} if num_classes <= MAX_COUNTED_CLASSES else {}),
         }
         for name, color, is_own in layers
     ]

@@ -22,10 +22,10 @@ from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.deliver.predict import normalise
 from tuner.errors import CheckpointError, StudyError
-from tuner.search.checkpoints import load_trial_checkpoint
+from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
-from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
+from tuner.training.checkpoint import Checkpoint, model_from
 from tuner.training.loop import EVALUATION_BATCH, MAX_CONFUSION_CLASSES, Confusion
 
 NUM_WORST = 24
@@ -58,13 +58,13 @@ class Judged:
 
 
 def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judged:
-    """Score the winner's checkpoint. Raises TunerError when the images or the file are not there any more."""
+    """Score the winner's checkpoint. Raises TunerError when the images or the file are gone, or are others."""
     if summary.best is None:
         raise StudyError("no trial is complete yet")
     if summary.confirmed and summary.delivered is None:
         raise CheckpointError("the confirmed winner's file is gone")
     checkpoint = (
-        load_checkpoint(summary.delivered)
+        load_confirmed_checkpoint(record, summary.delivered)
         if summary.delivered
         else load_trial_checkpoint(record, summary.best, studies=studies)
     )

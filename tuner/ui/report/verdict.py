@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import BEATS_BASELINE, IS_FIRST, counted, gap_in_words, is_first
+from tuner.search.shown import beats_in_words, counted, gap_in_words, is_compared, is_first, later_trials
 from tuner.search.summary import StudySummary
 
 
@@ -66,18 +66,22 @@ def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
 
 def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
     low, high = found["interval"]
-    less, more = found["difference_interval"]
     winner = summary.winner
+    interval, against = "", {}
+    if is_compared(found):
+        less, more = found["difference_interval"]
+        interval = _interval(found["difference"], less, more)
+        against["over the first configuration"] = (
+            f"{_points(found['difference'])} points",
+            f"{_points(less)} to {_points(more)}; trial {found['baseline_number']} has "
+            f"{found['baseline_test_accuracy']:.2%}",
+        )
     tiles = {
         "test accuracy": (
             f"{found['test_accuracy']:.2%}",
             f"95 % interval {low:.2%} to {high:.2%}, {counted(len(found['seeds']), 'seed')}",
         ),
-        "over the first configuration": (
-            f"{_points(found['difference'])} points",
-            f"{_points(less)} to {_points(more)}; trial {found['baseline_number']} has "
-            f"{found['baseline_test_accuracy']:.2%}",
-        ),
+        **against,
         "the search had promised": (
             f"{found['search_accuracy']:.2%}",
             f"{gap_in_words(found)}; {found['validation_mean']:.2%} on fresh splits",
@@ -87,19 +91,14 @@ def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
             f"{winner.num_parameters:,} parameters" if winner else "the first seed",
         ),
     }
-    lead, words, interval = (
-        found["beats_baseline"],
-        BEATS_BASELINE[found["beats_baseline"]],
-        _interval(found["difference"], less, more),
-    )
-    if is_first(found):  # there is no difference to speak of
-        del tiles["over the first configuration"]
-        lead, words, interval = "first", IS_FIRST, ""
+    lead = "first" if is_first(found) else str(found["beats_baseline"])
+    later = later_trials(found, summary.num_counted, name=summary.study)
+    going_on = f'<p class="note">{_with_code(later[0].upper() + later[1:])}.</p>' if later else ""
     notes = "".join(f"<li>{_with_code(str(note))}</li>" for note in found["notes"])
     return (
         f"<h1>Trial {found['number']} scores <strong>{found['test_accuracy']:.2%}</strong> on images that no part of "
         f"the search has seen.</h1>"
-        f'<p class="lead {escape(lead)}">{words.capitalize()}.</p>'
+        f'<p class="lead {escape(lead)}">{beats_in_words(found).capitalize()}.</p>{going_on}'
         f"{_tiles(tiles)}{interval}{_candidates(found)}" + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
 
