@@ -76,10 +76,11 @@ class BestTrials:
 
     def clean_up(self, number: int) -> None:
         """Drop the checkpoints of a trial that has ended and of those it has displaced, but for the best few."""
-        for displaced in {trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1]} - {number}:
+        if number not in self._kept:
+            checkpoint_path(self._folder, number).unlink(missing_ok=True)
+            return
+        for displaced in (trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1]):
             linked = artifact_path(self._folder, displaced, "checkpoint")
             self._record.take_back_checkpoint(displaced, linked.name)
             linked.unlink(missing_ok=True)
             checkpoint_path(self._folder, displaced).unlink(missing_ok=True)
-        if number not in self._kept:
-            checkpoint_path(self._folder, number).unlink(missing_ok=True)
