@@ -227,6 +227,30 @@ def test_without_a_first_configuration_that_trains_again_the_winner_goes_on_alon
     assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
 
 
+def test_a_first_configuration_that_fails_on_all_images_does_not_end_the_confirmation(rehearsal: Rehearsal) -> None:
+    trainer = Recorder()
+
+    def train(task: TrialTask) -> Iterator[EpochResult]:
+        if task.split == "none" and task.number == 0:
+            raise RuntimeError("no luck")
+        yield from trainer(task)
+
+    confirming = confirm(
+        rehearsal.record(),
+        ConfirmPlan(),
+        InProcess(train),
+        folder=rehearsal.study_folder,
+        seed=0,
+        num_validation=1_000,
+        load_test_set=sealed,
+        device=torch.device("cpu"),
+        memory_bytes=sys.maxsize,
+    )
+    with pytest.raises(Opened, match=TEST_SET_OPENED):
+        list(confirming)
+    assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
+
+
 def test_a_winner_that_was_scored_alone_is_compared_with_nothing(rehearsal: Rehearsal) -> None:
     trials = {trial.number: trial for trial in rehearsal.record().trials()}
     winner, baseline = contender_from(trials[best_three(rehearsal)[0]]), contender_from(trials[0])

@@ -186,6 +186,7 @@ def confirm(
         yield from train_finalists(
             finalists, executor, temporary, num_seeds=num_final, seed=seed, together_bytes=together_bytes
         )
+        finalists = [one for one in finalists if one.accuracies]
 
         test_set = load_test_set()
         scores = {

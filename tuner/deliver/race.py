@@ -133,7 +133,12 @@ def train_finalists(
     seed: int,
     together_bytes: float = 0.0,
 ) -> Iterator[ConfirmProgress]:
-    """Part (b): on train and validation together; the weights are left in the folder. Raises StudyError."""
+    """Part (b): on train and validation together; the weights are left in the folder.
+
+    The first of the finalists is the winner: StudyError is raised when it cannot be trained. Another that cannot loses
+    its accuracies.
+    """
+    winner, by_number = finalists[0], {one.trial.number: one for one in finalists}
     tasks = [
         TrialTask(
             one.trial.number,
@@ -150,9 +155,15 @@ def train_finalists(
         if task.others or _is_lost(end):
             yield ConfirmProgress(_why_again(task, end), done, len(tasks))
             continue
-        if isinstance(end, TrainingEnded):
-            raise StudyError(f"trial {task.number} could not be trained on all images: {end.kind} {end.reason}")
         done += 1
+        if isinstance(end, TrainingEnded):
+            failed = f"trial {task.number} could not be trained on all images: {end.kind} {end.reason}"
+            if task.number == winner.trial.number:
+                raise StudyError(failed)
+            by_number[task.number].dropped = f"on all images: {end.kind} {end.reason}"
+            by_number[task.number].accuracies.clear()
+            yield ConfirmProgress(failed, done, len(tasks))
+            continue
         yield ConfirmProgress(f"trial {task.number} on train and validation together", done, len(tasks))
 
 
