@@ -2,27 +2,26 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.search.rehearsal import EPOCHS, Rehearsal, ends_with, rehearse
-from tuner.data.dataset import ImageDataset
+from tests.deliver.rehearsed import TEST_SET_OPENED, Opened, confirming
+from tests.search.rehearsal import EPOCHS, Losing, Rehearsal, ends_with, rehearse
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
+from tuner.deliver.conclusion import conclude
 from tuner.deliver.confirm import (
     Confirmed,
     ConfirmEvent,
     ConfirmPlan,
     ConfirmStarted,
     _affordable,
-    _conclude,
-    confirm,
     search_seconds,
 )
 from tuner.deliver.intervals import accuracy_interval, difference_interval
@@ -32,22 +31,11 @@ from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
-from tuner.search.executors import Answer, Executor, InProcess
 from tuner.search.places import existing_storage
 from tuner.search.record import load_study
-from tuner.search.runner import TrainingEnded, TrialTask
+from tuner.search.runner import TrialTask
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.loop import EpochResult
-
-TEST_SET_OPENED = "the test set was opened"
-
-
-class Opened(Exception):  # noqa: N818 - a signal, not a mistake
-    """The test set is about to be opened."""
-
-
-def sealed() -> ImageDataset:
-    raise Opened(TEST_SET_OPENED)
 
 
 class Recorder:
@@ -66,29 +54,11 @@ class Recorder:
             yield replace(result, validation_accuracy=accuracy)
 
 
-def race(
-    rehearsal: Rehearsal,
-    trainer: Recorder,
-    *,
-    plan: ConfirmPlan = ConfirmPlan(),
-    num_validation: int = 1_000,
-    executor: Executor | None = None,
-) -> list[ConfirmEvent]:
+def race(rehearsal: Rehearsal, trainer: Recorder, **options: Any) -> list[ConfirmEvent]:
     """Every event until the first training on all images has begun."""
     events: list[ConfirmEvent] = []
-    confirming = confirm(
-        rehearsal.record(),
-        plan,
-        executor or InProcess(trainer),
-        folder=rehearsal.study_folder,
-        seed=0,
-        num_validation=num_validation,
-        load_test_set=sealed,
-        device=torch.device("cpu"),
-        memory_bytes=sys.maxsize,
-    )
-    with closing(confirming):
-        for event in confirming:
+    with closing(confirming(rehearsal, trainer, **options)) as running:
+        for event in running:
             if isinstance(event, ConfirmProgress) and "together" in event.what:
                 break
             events.append(event)
@@ -178,30 +148,11 @@ def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(re
     assert best not in numbers(trainer.tasks, "none")
 
 
-class Forgetful(InProcess):
-    """Its process "dies" the first few times that it has trained a certain trial with the first seed."""
-
-    def __init__(self, trainer: Recorder, number: int, *, times: int) -> None:
-        super().__init__(trainer)
-        self._number, self._times = number, times
-
-    def start(self, runner: int, task: TrialTask) -> None:
-        self._current = task
-        super().start(runner, task)
-
-    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
-        answered = super().answers(timeout)
-        if answered and self._times and self._current.number == self._number:
-            self._times -= 1
-            return [(0, TrainingEnded("lost", "the process of runner 0 died (exit code -9)"))]
-        return answered
-
-
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_training_whose_process_dies_is_made_again_once(rehearsal: Rehearsal, times: int) -> None:
     best, *_ = best_three(rehearsal)
     trainer = Recorder()
-    events = race(rehearsal, trainer, executor=Forgetful(trainer, best, times=times))
+    events = race(rehearsal, trainer, executor=Losing(trainer, best, times=times))
     said = [event.what for event in events if isinstance(event, ConfirmProgress)]
     assert sum("is trained again: lost: the process of runner 0 died" in what for what in said) == 1
     assert (best in numbers(trainer.tasks, "none")) == (times == 1)
@@ -211,19 +162,8 @@ def test_a_training_whose_process_dies_is_made_again_once(rehearsal: Rehearsal, 
 
 def test_without_a_first_configuration_that_trains_again_the_winner_goes_on_alone(rehearsal: Rehearsal) -> None:
     trainer = Recorder(failing=(0,))
-    confirming = confirm(
-        rehearsal.record(),
-        ConfirmPlan(),
-        InProcess(trainer),
-        folder=rehearsal.study_folder,
-        seed=0,
-        num_validation=1_000,
-        load_test_set=sealed,
-        device=torch.device("cpu"),
-        memory_bytes=sys.maxsize,
-    )
     with pytest.raises(Opened, match=TEST_SET_OPENED):
-        list(confirming)
+        list(confirming(rehearsal, trainer))
     assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
 
 
@@ -235,19 +175,8 @@ def test_a_first_configuration_that_fails_on_all_images_does_not_end_the_confirm
             raise RuntimeError("no luck")
         yield from trainer(task)
 
-    confirming = confirm(
-        rehearsal.record(),
-        ConfirmPlan(),
-        InProcess(train),
-        folder=rehearsal.study_folder,
-        seed=0,
-        num_validation=1_000,
-        load_test_set=sealed,
-        device=torch.device("cpu"),
-        memory_bytes=sys.maxsize,
-    )
     with pytest.raises(Opened, match=TEST_SET_OPENED):
-        list(confirming)
+        list(confirming(rehearsal, train))
     assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
 
 
@@ -256,7 +185,7 @@ def test_a_winner_that_was_scored_alone_is_compared_with_nothing(rehearsal: Rehe
     winner, baseline = contender_from(trials[best_three(rehearsal)[0]]), contender_from(trials[0])
     winner.accuracies, baseline.dropped = {0: 0.9, 1: 0.91}, "seed 1: no luck"
     right = torch.rand(2, 1_000, generator=torch.Generator().manual_seed(0)) < 0.9
-    found = _conclude(
+    found = conclude(
         winner,
         baseline,
         [winner, baseline],
@@ -277,19 +206,8 @@ def test_a_winner_that_was_scored_alone_is_compared_with_nothing(rehearsal: Rehe
 
 def test_the_test_set_is_opened_only_after_the_last_choice(rehearsal: Rehearsal) -> None:
     trainer = Recorder()
-    confirming = confirm(
-        rehearsal.record(),
-        ConfirmPlan(),
-        InProcess(trainer),
-        folder=rehearsal.study_folder,
-        seed=0,
-        num_validation=1_000,
-        load_test_set=sealed,
-        device=torch.device("cpu"),
-        memory_bytes=sys.maxsize,
-    )
     with pytest.raises(Opened, match=TEST_SET_OPENED):
-        list(confirming)
+        list(confirming(rehearsal, trainer))
     assert len(numbers(trainer.tasks, "none")) == 6
 
 
@@ -354,7 +272,7 @@ def test_the_spread_of_seeds_is_estimated_from_all_that_was_trained_again(rehear
     winner, baseline = contenders[0], contenders[-1]
     right = {one.trial.number: torch.rand(2, 10_000, generator=generator) < 0.95 for one in (winner, baseline)}
     scores = {number: [Score(correct_N, 0.1) for correct_N in correct_SN] for number, correct_SN in right.items()}
-    found = _conclude(
+    found = conclude(
         winner,
         baseline,
         contenders,

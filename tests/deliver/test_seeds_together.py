@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
+from tests.deliver.rehearsed import Opened, confirming
 from tests.search.rehearsal import Rehearsal, rehearse
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
-from tuner.data.dataset import ImageDataset
-from tuner.deliver.confirm import Confirmed, ConfirmEvent, ConfirmPlan, confirm
+from tuner.deliver.confirm import Confirmed, ConfirmEvent
 from tuner.deliver.race import ConfirmProgress, group_seeds
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, run_events
-from tuner.search.executors import InProcess
 from tuner.search.runner import TrialTask
 from tuner.training.loop import EpochResult
 from tuner.training.measure import load_or_measure
-
-
-class Opened(Exception):  # noqa: N818 - a signal, not a mistake
-    """The test set is about to be opened."""
-
-
-def sealed() -> ImageDataset:
-    raise Opened
 
 
 class Recorder:
@@ -59,20 +48,8 @@ class Recorder:
 def trained_together(rehearsal: Rehearsal, trainer: Recorder, *, together_bytes: float = 1e12) -> list[ConfirmEvent]:
     """A confirmation of three seeds that ends where the test set would be opened."""
     events: list[ConfirmEvent] = []
-    confirming = confirm(
-        rehearsal.record(),
-        ConfirmPlan(),
-        InProcess(trainer),
-        folder=rehearsal.study_folder,
-        seed=0,
-        num_validation=1,
-        load_test_set=sealed,
-        device=torch.device("cpu"),
-        memory_bytes=sys.maxsize,
-        together_bytes=together_bytes,
-    )
     with pytest.raises(Opened):
-        events.extend(confirming)
+        events.extend(confirming(rehearsal, trainer, num_validation=1, together_bytes=together_bytes))
     return events
 
 
@@ -118,20 +95,7 @@ def test_one_diverging_seed_puts_its_trial_out_of_the_race_for_that_reason(rehea
     trained_together(rehearsal, first)
     last_seed = next(task.others[-1].seed for task in first.tasks if task.others)
     with pytest.raises(StudyError, match="no candidate could be trained again"):
-        list(
-            confirm(
-                rehearsal.record(),
-                ConfirmPlan(),
-                InProcess(Recorder(diverging=last_seed)),
-                folder=rehearsal.study_folder,
-                seed=0,
-                num_validation=1,
-                load_test_set=sealed,
-                device=torch.device("cpu"),
-                memory_bytes=sys.maxsize,
-                together_bytes=1e12,
-            )
-        )
+        list(confirming(rehearsal, Recorder(diverging=last_seed), num_validation=1, together_bytes=1e12))
 
 
 def tasks_of(rehearsal: Rehearsal, *, num_trials: int, num_seeds: int) -> list[TrialTask]:

@@ -10,9 +10,9 @@ from tests.strategies import make_space
 from tuner.architecture.spec import InputSpec
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent, TrialEnded
-from tuner.search.executors import InProcess
+from tuner.search.executors import Answer, InProcess
 from tuner.search.record import StudyRecord, open_study
-from tuner.search.runner import Trainer, TrialTask, checkpoint_path
+from tuner.search.runner import Trainer, TrainingEnded, TrialTask, checkpoint_path
 from tuner.search.storage import open_storage
 from tuner.training.engine import Engine
 from tuner.training.loop import EpochResult
@@ -67,6 +67,25 @@ def writes_checkpoints(folder: Path) -> Trainer:
             yield result
 
     return train
+
+
+class Losing(InProcess):
+    """An executor whose process "dies" the first few times that it has trained an epoch of a certain trial."""
+
+    def __init__(self, trainer: Trainer, number: int, *, times: int) -> None:
+        super().__init__(trainer)
+        self._number, self._times = number, times
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        self._task = task
+        super().start(runner, task)
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
+        answered = super().answers(timeout)
+        if answered and self._times and self._task.number == self._number:
+            self._times -= 1
+            return [(0, TrainingEnded("lost", "the process of runner 0 died (exit code -9)"))]
+        return answered
 
 
 @dataclass

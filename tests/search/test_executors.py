@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from optuna.trial import TrialState
-from rehearsal import DIGITS, EPOCHS, SPACE, Rehearsal, ended, rehearse
+from rehearsal import DIGITS, EPOCHS, SPACE, Losing, Rehearsal, ended, rehearse
 
 from tuner.data.sources import DataSpec, load_development
 from tuner.errors import RunnerError, StudyError
@@ -227,29 +227,10 @@ def test_a_trial_whose_runner_is_killed_starts_again_and_the_search_goes_on(tmp_
     assert not killed[0].is_running()
 
 
-class Losing(InProcess):
-    """Its process "dies" the first few times that it has trained an epoch of a certain trial."""
-
-    def __init__(self, number: int, *, times: int) -> None:
-        super().__init__(rehearse)
-        self._number, self._times = number, times
-
-    def start(self, runner: int, task: TrialTask) -> None:
-        self._task = task
-        super().start(runner, task)
-
-    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
-        answered = super().answers(timeout)
-        if answered and self._times and self._task.number == self._number:
-            self._times -= 1
-            return [(0, TrainingEnded("lost", "the process of runner 0 died (exit code -9)"))]
-        return answered
-
-
 @pytest.mark.parametrize("times", [0, 1, 2])
 def test_a_trial_that_is_lost_starts_again_once_and_then_has_failed(tmp_path: Path, times: int) -> None:
     study = Rehearsal(tmp_path)
-    events = list(search(study.record(), study.plan(4), Losing(1, times=times)))
+    events = list(search(study.record(), study.plan(4), Losing(rehearse, 1, times=times)))
     assert [event.number for event in events if isinstance(event, TrialLost)] == [1] * min(times, 1)
     assert [event.outcome for event in ended(events) if event.outcome == "failed"] == ["failed"] * (times == 2)
     last = events[-1]

@@ -12,15 +12,14 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from tuner.data.dataset import ImageDataset
-from tuner.deliver.intervals import Interval, accuracy_interval, difference_interval
+from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.race import (
     ConfirmProgress,
     Contender,
@@ -30,7 +29,7 @@ from tuner.deliver.race import (
     training_seed,
     weights_path,
 )
-from tuner.deliver.scoring import Score, score_checkpoint
+from tuner.deliver.scoring import score_checkpoint
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
@@ -43,47 +42,6 @@ TIME_SHARE = 1 / 3
 MORE_IMAGES = 1.25
 """Images of train and validation together, over those of train alone, in the default split."""
 FOLDER = ".confirm"
-
-Verdict = Literal["yes", "no", "undecided"]
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """What a confirmation found. Accuracies lie in 0..1, intervals are of 95 %; `number` is the winner's trial.
-
-    validation_mean: of the winner over fresh splits. search_accuracy: what the search had seen of it; gap: that less
-    test_accuracy. difference: winner less first configuration, on the test set; None, as its interval and
-    baseline_test_accuracy, where that one could not be trained again. candidates: every one that was trained again,
-    with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study has
-    been scored on its test set, this time included. is_full: whether nothing was left out, for want of time or by
-    choice.
-    """
-
-    number: int
-    epochs: int
-    seeds: list[int]
-    test_accuracy: float
-    interval: Interval
-    validation_mean: float
-    search_accuracy: float
-    gap: float
-    baseline_number: int
-    baseline_test_accuracy: float | None
-    difference: float | None
-    difference_interval: Interval | None
-    beats_baseline: Verdict
-    delivered_test_accuracy: float
-    num_test_images: int
-    candidates: list[dict[str, Any]]
-    num_trials: int
-    test_set_openings: int
-    is_full: bool
-    seconds: float
-    notes: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; kept in the study's attributes, and printed by `show --json` under `confirmed`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -201,7 +159,7 @@ def confirm(
             ]
             for one in finalists
         }
-        confirmation = _conclude(
+        confirmation = conclude(
             winner,
             baseline,
             contenders,
@@ -279,80 +237,3 @@ def _seeds_left(
     """How many seeds the time that is left allows in part (b); at least one."""
     each = MORE_IMAGES * sum(one.seconds for one in finalists) / num_runners
     return next((n for n in range(num_seeds, 1, -1) if spent + n * each <= plan.seconds), 1)
-
-
-def _conclude(
-    winner: Contender,
-    baseline: Contender,
-    contenders: Sequence[Contender],
-    scores: Mapping[int, Sequence[Score]],
-    *,
-    seeds: list[int],
-    num_trials: int,
-    num_openings: int,
-    is_full: bool,
-    seconds: float,
-    notes: Sequence[str],
-) -> Confirmation:
-    own = torch.stack([one.correct_N for one in scores[winner.trial.number]])
-    accuracies = own.double().mean(1).tolist()
-    num_images = own.shape[1]
-    notes = list(notes)
-    if len(seeds) == 1:
-        notes.append("one seed: its interval is that of the test images alone")
-    if num_openings > 1:
-        notes.append(
-            f"the test set has now been opened {num_openings} times for this study: whoever goes on because of what it "
-            "said chooses by it, and then it is optimistic too"
-        )
-    on_splits = [list(one.accuracies.values()) for one in contenders]
-    other: list[float] = []
-    verdict: Verdict = "undecided"
-    baseline_accuracy: float | None = None
-    difference: float | None = None
-    interval: Interval | None = None
-    if winner is baseline:
-        verdict, baseline_accuracy, difference, interval = "no", mean(accuracies), 0.0, (0.0, 0.0)
-    elif baseline.trial.number in scores:
-        others = torch.stack([one.correct_N for one in scores[baseline.trial.number]])
-        other = others.double().mean(1).tolist()
-        baseline_accuracy = float(others.double().mean())
-        difference = float(own.double().mean() - others.double().mean())
-        interval = difference_interval(own, others, on_splits=on_splits)
-        verdict = "yes" if interval[0] > 0 else "no" if interval[1] < 0 else "undecided"
-    else:
-        notes.append(
-            f"the first configuration, trial {baseline.trial.number}, could not be trained again "
-            f"({baseline.dropped}), so the winner was compared with nothing"
-        )
-    search_accuracy = winner.trial.validation_accuracy or 0.0
-    return Confirmation(
-        number=winner.trial.number,
-        epochs=winner.candidate.recipe.epochs,
-        seeds=seeds,
-        test_accuracy=mean(accuracies),
-        interval=accuracy_interval(accuracies, num_images, other=other, on_splits=on_splits),
-        validation_mean=winner.mean,
-        search_accuracy=search_accuracy,
-        gap=search_accuracy - mean(accuracies),
-        baseline_number=baseline.trial.number,
-        baseline_test_accuracy=baseline_accuracy,
-        difference=difference,
-        difference_interval=interval,
-        beats_baseline=verdict,
-        delivered_test_accuracy=accuracies[0],
-        num_test_images=num_images,
-        candidates=[
-            {
-                "number": one.trial.number,
-                "validation_accuracies": [one.accuracies[number] for number in sorted(one.accuracies)],
-                "dropped": one.dropped,
-            }
-            for one in contenders
-        ],
-        num_trials=num_trials,
-        test_set_openings=num_openings,
-        is_full=is_full,
-        seconds=seconds,
-        notes=notes,
-    )

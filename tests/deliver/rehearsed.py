@@ -1,0 +1,47 @@
+"""The confirmation of a rehearsed study: the real one, but for a test set that nobody may open."""
+
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import torch
+
+from tests.search.rehearsal import Rehearsal
+from tuner.data.dataset import ImageDataset
+from tuner.deliver.confirm import ConfirmEvent, ConfirmPlan, confirm
+from tuner.search.executors import Executor, InProcess
+from tuner.search.runner import Trainer
+
+TEST_SET_OPENED = "the test set was opened"
+
+
+class Opened(Exception):  # noqa: N818 - a signal, not a mistake
+    """The test set is about to be opened."""
+
+
+def sealed() -> ImageDataset:
+    raise Opened(TEST_SET_OPENED)
+
+
+def confirming(
+    rehearsal: Rehearsal,
+    trainer: Trainer,
+    *,
+    plan: ConfirmPlan = ConfirmPlan(),
+    num_validation: int = 1_000,
+    executor: Executor | None = None,
+    **options: Any,
+) -> Generator[ConfirmEvent]:
+    """The events of the confirmation; Opened is raised where it would open the test set."""
+    return confirm(
+        rehearsal.record(),
+        plan,
+        executor or InProcess(trainer),
+        folder=rehearsal.study_folder,
+        seed=0,
+        num_validation=num_validation,
+        load_test_set=sealed,
+        device=torch.device("cpu"),
+        memory_bytes=sys.maxsize,
+        **options,
+    )
