@@ -50,7 +50,7 @@ def test_without_a_cost_the_sampler_proposes_what_optunas_own_proposes(name: str
     generator = random.Random(0)
     seen = []
     for _ in range(60):
-        state = generator.choice([TrialState.COMPLETE, TrialState.PRUNED])
+        state = generator.choice([TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING])
         is_complete, accuracy = state is TrialState.COMPLETE, generator.random()
         ending = {"value": accuracy} if is_complete else {"intermediate_values": {1: accuracy}}
         seen.append(create_trial(state=state, params=draw(space, generator), distributions=space, **ending))

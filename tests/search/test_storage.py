@@ -1,5 +1,7 @@
 import re
 import sqlite3
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import optuna
 import pytest
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_dashboard import get_note, save_note
 from rehearsal import SETTINGS
 
@@ -121,6 +123,27 @@ def test_a_trial_is_left_in_the_tables_as_optuna_itself_leaves_it(tmp_path: Path
     assert seen[0] == seen[1]
     assert len(seen[0]) == 4
     assert tables(tmp_path / "ours.db") == tables(tmp_path / "theirs.db")
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zones to choose from")
+def test_the_times_of_a_trial_are_local_ones_for_whoever_reads_them(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        storage = open_storage(url)
+        study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "a")
+        before = datetime.now()
+        template = create_trial(state=TrialState.RUNNING)
+        template.datetime_start = before
+        trial_id, _ = storage.begin_trial(study_id, template)
+        storage.end_trial(trial_id, TrialState.PRUNED, [], {})
+        stored = storage.get_trial(trial_id)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert stored.datetime_start == before
+    assert stored.datetime_complete is not None
+    assert before <= stored.datetime_complete <= before + timedelta(minutes=10)
 
 
 def test_a_trial_that_has_ended_is_not_changed_any_more(url: str) -> None:

@@ -9,11 +9,9 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
-from tuner.architecture.spec import InputSpec
 from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, NUM_RANDOM, NUM_THRIFTY, Cost, Strategy, rungs
-from tuner.space.sampling import Params, distributions, first_params, suggest
+from tuner.space.sampling import Params, distributions, first_params
 
-DIGITS = InputSpec(1, 8, 8, 10)
 CNN = BUNDLED["cnn"]
 
 
@@ -29,7 +27,7 @@ class Calls:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.relative: dict[int, set[str]] = {}
         self.independent: dict[int, set[str]] = {}
-        relative, independent = TPESampler.sample_relative, TPESampler.sample_independent
+        relative, independent = TPESampler._sample_relative, TPESampler.sample_independent
 
         def sample_relative(sampler: Any, study: Any, trial: Any, space: dict[str, BaseDistribution]) -> Any:
             sampled = relative(sampler, study, trial, space)
@@ -40,7 +38,7 @@ class Calls:
             self.independent.setdefault(trial.number, set()).add(name)
             return independent(sampler, study, trial, name, distribution)
 
-        monkeypatch.setattr(TPESampler, "sample_relative", sample_relative)
+        monkeypatch.setattr(TPESampler, "_sample_relative", sample_relative)
         monkeypatch.setattr(TPESampler, "sample_independent", sample_independent)
 
 
@@ -50,14 +48,13 @@ def test_after_its_start_the_sampler_draws_every_parameter_jointly(monkeypatch: 
     names = set(distributions(space))
     strategy = Strategy(distributions(space), seed=0, epochs=5)
     for number in range(30):
-        trial = strategy.propose(number)
-        suggest(trial, space, DIGITS, epochs=5)
-        assert trial.distributions == distributions(space)
+        params = strategy.propose(number)
+        assert params.keys() == names
         # What was stopped or turned away must not break the joint space either.
         states = [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
         state = states[number % 4]
-        curve = {} if number % 7 == 3 and state is not TrialState.COMPLETE else {1: 0.1, 2: score_of(trial.params)}
-        strategy.learn(number, curve, state=state)
+        curve = {} if number % 7 == 3 and state is not TrialState.COMPLETE else {1: 0.1, 2: score_of(params)}
+        strategy.learn(number, params, curve, state=state)
     joint = range(NUM_RANDOM + NUM_RANDOM // 2, 30)  # failed trials do not count towards the start
     assert all(calls.relative[number] == names for number in joint)
     assert all(number not in calls.independent for number in joint)
@@ -93,26 +90,36 @@ def test_a_strategy_that_remembers_proposes_what_one_that_saw_it_all_proposes(nu
     told = Strategy(distributions(CNN), seed=3, epochs=5)
     first: list[Params | None] = [*first_params(CNN)]
     for number in range(num_before):
-        trial = seen.propose(number, first[number] if number < len(first) else None)
-        suggest(trial, CNN, DIGITS, epochs=5)
+        params = seen.propose(number, first[number] if number < len(first) else None)
         curve, state = curves(number)
-        seen.learn(number, curve, state=state)
-        told.remember(trial.params, number, curve, state)
+        seen.learn(number, params, curve, state=state)
+        told.learn(number, params, curve, state=state)
     proposed = []
     for strategy in (seen, told):
         for number in range(num_before, num_before + 3):
-            trial = strategy.propose(number)
-            suggest(trial, CNN, DIGITS, epochs=5)
-            proposed.append(trial.params)
-            strategy.learn(number, {1: 0.5}, state=TrialState.COMPLETE)
+            proposed.append(strategy.propose(number))
+            strategy.learn(number, proposed[-1], {1: 0.5}, state=TrialState.COMPLETE)
             assert strategy.reason_to_stop(99, {2: 0.0}) == seen.reason_to_stop(99, {2: 0.0})
     assert proposed[:3] == proposed[3:]
 
 
+def test_what_runs_bears_on_the_next_proposal() -> None:
+    """TPE takes a running trial for a poor one, so that runners do not crowd in one place."""
+    space = {"x": FloatDistribution(0.0, 1.0)}
+    alone, beside = (Strategy(space, seed=3, epochs=5) for _ in range(2))
+    for number in range(NUM_THRIFTY):
+        params = alone.propose(number)
+        for strategy in (alone, beside):
+            strategy.learn(number, params, {1: params["x"]}, state=TrialState.COMPLETE)
+    for number in range(NUM_THRIFTY, 2 * NUM_THRIFTY):
+        params = beside.propose(number)
+        alone.learn(number, params, {}, state=TrialState.FAIL)
+    following = range(2 * NUM_THRIFTY, 3 * NUM_THRIFTY)
+    assert [beside.propose(number) for number in following] != [alone.propose(number) for number in following]
+
+
 def params_of_trial(seed: int, number: int) -> Params:
-    trial = Strategy(distributions(CNN), seed=seed, epochs=5).propose(number)
-    suggest(trial, CNN, DIGITS, epochs=5)
-    return trial.params
+    return Strategy(distributions(CNN), seed=seed, epochs=5).propose(number)
 
 
 def test_a_proposal_depends_on_the_studys_seed_and_the_trials_number() -> None:
@@ -125,10 +132,8 @@ def test_a_proposal_can_be_fixed() -> None:
     (params,) = first_params(CNN)
     strategy = Strategy(distributions(CNN), seed=0, epochs=5)
     fixed, free = strategy.propose(0, params), strategy.propose(1)
-    for trial in (fixed, free):
-        suggest(trial, CNN, DIGITS, epochs=5)
-    assert fixed.params == params
-    assert free.params != params
+    assert fixed == params
+    assert free != params
 
 
 def proposals(num_trials: int, *, cost: Cost | None = None) -> list[Params]:
@@ -136,10 +141,9 @@ def proposals(num_trials: int, *, cost: Cost | None = None) -> list[Params]:
     strategy = Strategy(distributions(CNN), seed=0, epochs=5, cost=cost)
     proposed = []
     for number in range(num_trials):
-        trial = strategy.propose(number)
-        suggest(trial, CNN, DIGITS, epochs=5)
-        proposed.append(trial.params)
-        strategy.learn(number, {1: 1 - trial.params["head_dropout"]}, state=TrialState.COMPLETE)
+        params = strategy.propose(number)
+        proposed.append(params)
+        strategy.learn(number, params, {1: 1 - params["head_dropout"]}, state=TrialState.COMPLETE)
     return proposed
 
 
@@ -168,7 +172,7 @@ def after(*curves: Mapping[int, float], epochs: int = 20) -> Strategy:
     """A strategy that remembers trials with these curves."""
     strategy = Strategy({}, seed=0, epochs=epochs)
     for number, curve in enumerate(curves):
-        strategy.remember({}, number, curve, TrialState.COMPLETE)
+        strategy.learn(number, {}, curve, state=TrialState.COMPLETE)
     return strategy
 
 
@@ -223,30 +227,34 @@ def test_a_trial_is_not_held_against_itself_and_running_ones_count() -> None:
     assert strategy.reason_to_stop(4, {1: 0.1, 2: 0.1}) != ""
 
 
+def best_known(strategy: Strategy) -> float:
+    return max(trial.value for trial in strategy._mirror.trials if trial.value is not None)
+
+
 def test_the_sampler_forgets_all_but_the_best_and_the_latest_and_resumes_to_the_same() -> None:
     space = {"x": FloatDistribution(0.0, 1.0), "y": IntDistribution(1, 9)}
     saw, remembers = (Strategy(space, seed=3, epochs=5) for _ in range(2))
     told = []
     for number in range(MAX_SEEN + 20):
-        trial = saw.propose(number)
-        params = {"x": trial.suggest_float("x", 0.0, 1.0), "y": trial.suggest_int("y", 1, 9)}
+        params = saw.propose(number)
         # The best ones are early, and so would be forgotten if only the latest were kept.
         curve = {1: 1.0 - number / 1_000 - params["x"] / 10_000}
-        saw.learn(number, curve, state=TrialState.COMPLETE)
+        saw.learn(number, params, curve, state=TrialState.COMPLETE)
         told.append((params, curve))
     for number, (params, curve) in enumerate(told):
-        remembers.remember(params, number, curve, TrialState.COMPLETE)
+        remembers.learn(number, params, curve, state=TrialState.COMPLETE)
     for strategy in (saw, remembers):
         assert len(strategy._mirror.trials) == KEPT_BEST + KEPT_LATEST + 20
-        assert strategy._mirror.best_value == max(curve[1] for _, curve in told)
-    one, other = (strategy.propose(999) for strategy in (saw, remembers))
-    assert one.suggest_float("x", 0.0, 1.0) == other.suggest_float("x", 0.0, 1.0)
+        assert best_known(strategy) == max(curve[1] for _, curve in told)
+    assert saw.propose(999) == remembers.propose(999)
 
 
 def test_a_running_trial_is_still_known_after_the_sampler_has_forgotten() -> None:
     strategy = Strategy({"x": FloatDistribution(0.0, 1.0)}, seed=0, epochs=5)
-    strategy.propose(0).suggest_float("x", 0.0, 1.0)
+    params = strategy.propose(0)
     for number in range(1, MAX_SEEN + 1):
-        strategy.remember({"x": 0.5}, number, {1: 0.5}, TrialState.COMPLETE)
-    strategy.learn(0, {1: 0.9}, state=TrialState.COMPLETE)
-    assert strategy._mirror.best_value == 0.9
+        strategy.learn(number, {"x": 0.5}, {1: 0.5}, state=TrialState.COMPLETE)
+    (running,) = (trial for trial in strategy._mirror.trials if not trial.state.is_finished())
+    assert running.params == params
+    strategy.learn(0, params, {1: 0.9}, state=TrialState.COMPLETE)
+    assert best_known(strategy) == 0.9

@@ -33,7 +33,7 @@ from tuner.search.record import StudyRecord
 from tuner.search.runner import TrialTask, training_seed
 from tuner.search.running import RunningTrial
 from tuner.search.strategy import Strategy
-from tuner.space.sampling import Params, candidate_from, distributions, first_params, suggest
+from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
 from tuner.training.loop import EpochResult
 
@@ -134,9 +134,8 @@ class _Search:
             if dict(trial.params) in self._given:
                 self._given.remove(dict(trial.params))
             if not trial.state.is_finished():
-                self._unfinished.append(RunningTrial(trial.number, trial.candidate, self._clock()))
-                again = self._strategy.propose(trial.number, trial.params)
-                suggest(again, self._plan.space, self._plan.input_spec, epochs=self._plan.epochs)
+                params = self._strategy.propose(trial.number, dict(trial.params))
+                self._unfinished.append(RunningTrial(trial.number, trial.candidate, params, self._clock()))
                 self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, {}, trial.state)
                 continue
             curve = dict(trial.curve)
@@ -145,7 +144,7 @@ class _Search:
                 _, curve, state = self._curves_by_fingerprint.get(trial.candidate.fingerprint, (None, curve, state))
             elif state is not TrialState.FAIL:
                 self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, curve, state)
-            self._strategy.remember(trial.params, trial.number, curve, state)
+            self._strategy.learn(trial.number, dict(trial.params), curve, state=state)
             self._count(trial.counts)
             self._outcomes[trial.outcome or "failed"] += 1
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
@@ -170,14 +169,14 @@ class _Search:
     def _propose(self, runner: int) -> Iterator[SearchEvent]:
         """Sample the next candidate, store it, and start it unless it cannot or need not be trained."""
         plan, number = self._plan, self._next_number
-        trial = self._strategy.propose(number, self._next_given())
+        params = self._strategy.propose(number, self._next_given())
         self._next_number += 1
-        candidate = suggest(trial, plan.space, plan.input_spec, epochs=plan.epochs)
+        candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
         cost = network_cost(trace(candidate.architecture))
         needed = cost.training_bytes(candidate.recipe.batch_size)
         stored = self._record.begin(
             candidate,
-            trial.params,
+            params,
             self._distributions,
             {
                 "num_parameters": cost.num_parameters,
@@ -192,7 +191,7 @@ class _Search:
                 f"study {self._record.name!r} got trial {stored} where {number} was due: another program writes to it; "
                 "stop that, or start another study with --study NAME"
             )
-        running = RunningTrial(number, candidate, self._clock())
+        running = RunningTrial(number, candidate, params, self._clock())
         known = self._curves_by_fingerprint.get(candidate.fingerprint)
         if needed > plan.memory_bytes:
             allowed = f"{plan.memory_bytes / 2**30:.1f} allowed"
@@ -246,7 +245,7 @@ class _Search:
             del self._running[runner]
             self._lost.add(running.number)
             self._record.leave(running.number)
-            self._unfinished.append(RunningTrial(running.number, running.candidate, self._clock()))
+            self._unfinished.append(RunningTrial(running.number, running.candidate, running.params, self._clock()))
             yield TrialLost(running.number, answer.reason)
         else:
             del self._running[runner]
@@ -292,12 +291,12 @@ class _Search:
         self._record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)
         if outcome == "repeated":
             _, curve, known_state = self._curves_by_fingerprint[running.candidate.fingerprint]
-            self._strategy.learn(number, curve, state=known_state)
+            self._strategy.learn(number, running.params, curve, state=known_state)
         else:
             self._curves_by_fingerprint[running.candidate.fingerprint] = (number, curve, state)
             if state is TrialState.FAIL:  # what failed, such as with its runner, may be tried again
                 del self._curves_by_fingerprint[running.candidate.fingerprint]
-            self._strategy.learn(number, curve, state=state)
+            self._strategy.learn(number, running.params, curve, state=state)
         self._best.clean_up(number)
         ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds, self._best.first)
         self._count(ended.counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tuner.space.sampling import Params
 from tuner.training.candidate import Candidate
 from tuner.training.loop import Confusion, EpochResult
 
@@ -12,11 +13,12 @@ from tuner.training.loop import Confusion, EpochResult
 class RunningTrial:
     """What a trial has come to so far. curve: its validation accuracy by epoch. confusion: of its best epoch.
 
-    started: by the search's clock, in seconds.
+    params: as the space names them. started: by the search's clock, in seconds.
     """
 
     number: int
     candidate: Candidate
+    params: Params
     started: float
     curve: dict[int, float] = field(default_factory=dict)
     confusion: Confusion | None = None

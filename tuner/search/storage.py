@@ -12,7 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,10 +23,9 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import delete, event, insert, select
+from sqlalchemy import Connection, delete, event, func, insert, select, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from tuner.errors import StudyError
 from tuner.search.sqlite import connect_to_read, is_read_only, sqlite_file
@@ -39,11 +38,36 @@ class Storage(RDBStorage):
     """An RDBStorage whose trials are created whole and ended whole."""
 
     def begin_trial(self, study_id: int, template: FrozenTrial) -> tuple[int, int]:
-        """Write a new trial in one transaction; its id and its number."""
-        with _create_scoped_session(self.scoped_session) as session:
-            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-            trial = self._get_prepared_new_trial(study_id, template, session)
-            return cast(int, trial.trial_id), cast(int, trial.number)
+        """Write a new running trial in one transaction; its id and its number."""
+        trials = models.TrialModel.__table__
+        row = {
+            "study_id": study_id,
+            "number": None,
+            "state": TrialState.RUNNING,
+            "datetime_start": _as_stored(template.datetime_start or datetime.now()),
+        }
+        params = [
+            {
+                "param_name": name,
+                "param_value": distribution.to_internal_repr(template.params[name]),
+                "distribution_json": _to_json(distribution),
+            }
+            for name, distribution in template.distributions.items()
+        ]
+        study = select(models.StudyModel.study_id).where(models.StudyModel.study_id == study_id)
+        with self.engine.begin() as connection:
+            connection.execute(study.with_for_update()).one()
+            key = connection.execute(insert(trials), row).inserted_primary_key
+            assert key is not None
+            trial_id = cast(int, key[0])
+            before = select(func.count()).where(trials.c.study_id == study_id, trials.c.trial_id < trial_id)
+            number = cast(int, connection.scalar(before))
+            connection.execute(update(trials).where(trials.c.trial_id == trial_id).values(number=number))
+            owner = {"trial_id": trial_id}
+            _insert(connection, models.TrialParamModel, [{**owner, **param} for param in params])
+            _insert(connection, models.TrialUserAttributeModel, _attribute_rows(owner, template.user_attrs))
+            _insert(connection, models.TrialSystemAttributeModel, _attribute_rows(owner, template.system_attrs))
+        return trial_id, number
 
     def report(self, trial_id: int, step: int, value: float) -> None:
         """Write an intermediate value of a running trial: as a new row, or over the one that an earlier run left."""
@@ -75,23 +99,27 @@ class Storage(RDBStorage):
         study_attributes: system attributes of its study, where optuna-dashboard keeps what it shows of a trial. One
         that is there already, such as a note that somebody has written meanwhile, is left as it is.
         """
-        with _create_scoped_session(self.scoped_session) as session:
-            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            self.check_trial_is_updatable(trial_id, cast(TrialState, trial.state))
-            _insert_attributes(session, models.TrialUserAttributeModel, {"trial_id": trial_id}, attributes)
-            if system_attributes:
-                owner = {"trial_id": trial_id}
-                _insert_attributes(session, models.TrialSystemAttributeModel, owner, system_attributes)
+        trials, of_study = models.TrialModel.__table__, models.StudySystemAttributeModel.__table__
+        this = trials.c.trial_id == trial_id
+        stored = [
+            {"objective": objective, "value": value, "value_type": kind}
+            for objective, (value, kind) in enumerate(map(models.TrialValueModel.value_to_stored_repr, values))
+        ]
+        owner = {"trial_id": trial_id}
+        with self.engine.begin() as connection:
+            trial = connection.execute(select(trials.c.study_id, trials.c.state).where(this).with_for_update()).one()
+            self.check_trial_is_updatable(trial_id, trial.state)
+            _insert(connection, models.TrialUserAttributeModel, _attribute_rows(owner, attributes))
+            _insert(connection, models.TrialSystemAttributeModel, _attribute_rows(owner, system_attributes or {}))
             if study_attributes:
-                table = models.StudySystemAttributeModel
-                query = select(table.key).where(table.study_id == trial.study_id, table.key.in_(study_attributes))
-                known = set(session.scalars(query))
-                missing = {key: value for key, value in study_attributes.items() if key not in known}
-                _insert_attributes(session, table, {"study_id": trial.study_id}, missing)
-            for objective, value in enumerate(values):
-                self._set_trial_value_without_commit(session, trial, objective, value)
-            trial.state = state
-            trial.datetime_complete = datetime.now()
+                known = of_study.c.study_id == trial.study_id, of_study.c.key.in_(study_attributes)
+                there = set(connection.scalars(select(of_study.c.key).where(*known)))
+                missing = {key: value for key, value in study_attributes.items() if key not in there}
+                rows = _attribute_rows({"study_id": trial.study_id}, missing)
+                _insert(connection, models.StudySystemAttributeModel, rows)
+            _insert(connection, models.TrialValueModel, [{**owner, **value} for value in stored])
+            ended = {"state": state, "datetime_complete": _as_stored(datetime.now())}
+            connection.execute(update(trials).where(this).values(ended))
 
     def remove_study_system_attributes(self, study_id: int, keys: Sequence[str]) -> None:
         """Remove system attributes of a study, those that are there."""
@@ -109,36 +137,6 @@ class Storage(RDBStorage):
         ]
         with _create_scoped_session(self.scoped_session) as session:
             return [key.rpartition(":")[2] for query in queries for key in session.scalars(query)]
-
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Session
-    ) -> models.TrialModel:
-        if template_trial is None or template_trial.state is not TrialState.RUNNING:
-            return super()._get_prepared_new_trial(study_id, template_trial, session)
-        trial = models.TrialModel(
-            study_id=study_id,
-            number=None,
-            state=TrialState.RUNNING,
-            datetime_start=template_trial.datetime_start,
-        )
-        session.add(trial)
-        session.flush()  # gives the trial its id
-        params = [
-            {
-                "trial_id": trial.trial_id,
-                "param_name": name,
-                "param_value": distribution.to_internal_repr(template_trial.params[name]),
-                "distribution_json": _to_json(distribution),
-            }
-            for name, distribution in template_trial.distributions.items()
-        ]
-        if params:
-            session.execute(insert(models.TrialParamModel.__table__), params)
-        owner = {"trial_id": trial.trial_id}
-        _insert_attributes(session, models.TrialUserAttributeModel, owner, template_trial.user_attrs)
-        _insert_attributes(session, models.TrialSystemAttributeModel, owner, template_trial.system_attrs)
-        trial.number = trial.count_past_trials(session)
-        return trial
 
 
 class ServerError(StudyError, optuna.exceptions.StorageInternalError):
@@ -179,10 +177,18 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _insert_attributes(session: Session, table: Any, owner: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    rows = [{**owner, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+def _insert(connection: Connection, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        session.execute(insert(table.__table__), rows)
+        connection.execute(insert(table.__table__), rows)
+
+
+def _attribute_rows(owner: Mapping[str, Any], attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{**owner, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+
+
+def _as_stored(local: datetime) -> datetime:
+    """A local time as Optuna keeps it: in UTC, without saying so."""
+    return local.astimezone(UTC).replace(tzinfo=None)
 
 
 @cache

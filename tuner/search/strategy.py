@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.parzen import JointParzenEstimator, Layout
 from tuner.search.storage import quiet_optuna
@@ -77,7 +78,8 @@ class JointTPESampler(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Every parameter, by TPE once there is enough to learn from."""
-        sampled = super().sample_relative(study, trial, search_space)
+        # What lies around it notes a draw in the storage, for other processes; here one process draws.
+        sampled = self._sample_relative(study, trial, search_space)
         if sampled or self._cost is None:
             return sampled
         return min((draw(search_space, self._generator) for _ in range(NUM_COMPARED)), key=self._cost)
@@ -108,11 +110,28 @@ class JointTPESampler(TPESampler):
         return dict(zip(search_space, rows.T, strict=True))
 
 
+class Mirror(optuna.Study):
+    """The study that samplers see: trials by number, as the samplers are told of them."""
+
+    def __init__(self) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        with quiet_optuna():
+            storage.create_new_study([StudyDirection.MAXIMIZE], "mirror")
+        super().__init__("mirror", storage)
+        self.known: dict[int, FrozenTrial] = {}
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        """What every sampler asks for, in the order of the numbers; no sampler changes a trial."""
+        return [trial for _, trial in sorted(self.known.items()) if states is None or trial.state in states]
+
+
 class Strategy:
     """Proposes parameters and decides who goes on.
 
-    The sampler sees a study in memory that is built from the record and can be told what the record cannot express: a
-    stopped trial's best epoch instead of its last, a repeated trial's known result. Each trial is sampled from a seed
+    The sampler sees a mirror of the study that is built from the record and can be told what the record cannot express:
+    a stopped trial's best epoch instead of its last, a repeated trial's known result. Each trial is sampled from a seed
     of its own, so that a study that was interrupted goes on with the same trials.
 
     TPE grows slower with every trial that it has seen. When it has seen MAX_SEEN, it forgets all but the best
@@ -127,76 +146,56 @@ class Strategy:
         self._space = JointSpace(distributions, cost)
         self._distributions = dict(distributions)
         self._seed = seed
-        self._epochs = epochs
-        self._curves: dict[int, dict[int, float]] = {}
-        self._open: dict[int, Trial] = {}
-        self._seen: dict[int, FrozenTrial] = {}
-        self._mirror = self._new_mirror()
+        self._rungs: dict[int, dict[int, float]] = {epoch: {} for epoch in rungs(epochs)}
+        self._mirror = Mirror()
 
-    def propose(self, number: int, params: Mapping[str, Any] | None = None) -> Trial:
-        """The mirror's next trial, its parameters still to be suggested, or fixed to `params`."""
-        self._mirror.sampler = self._sampler(number)
-        if params is not None:
-            self._mirror.enqueue_trial(dict(params))
-        trial = self._mirror.ask()
-        self._open[number] = trial
-        return trial
+    def propose(self, number: int, params: Params | None = None) -> Params:
+        """A value of every parameter for the trial of this number, which runs from now on: `params` if given."""
+        if params is None:
+            new = _as_running(number, {}, {})
+            sampler = self._sampler(number)
+            sampled = sampler.sample_relative(self._mirror, new, sampler.infer_relative_search_space(self._mirror, new))
+            params = {
+                name: sampled[name] if name in sampled else sampler.sample_independent(self._mirror, new, name, one)
+                for name, one in self._distributions.items()
+            }
+        self._mirror.known[number] = _as_running(number, params, self._distributions)
+        return params
 
-    def learn(self, number: int, curve: Mapping[int, float], *, state: TrialState) -> None:
-        """Tell the sampler how a proposed trial ended; `curve` is its validation accuracy by epoch."""
-        trial = self._open.pop(number)
-        seen = self._as_seen(trial.params, curve, state)
-        # What Study.tell does, without its checks and copies of fifty distributions.
-        storage = self._mirror._storage
-        for step, value in seen.intermediate_values.items():
-            storage.set_trial_intermediate_value(trial._trial_id, step, value)
-        storage.set_trial_state_values(trial._trial_id, seen.state, None if seen.value is None else [seen.value])
-        self._keep(number, curve, seen)
+    def learn(self, number: int, params: Params, curve: Mapping[int, float], *, state: TrialState) -> None:
+        """Tell the sampler how a trial ended, in this run or an earlier one.
 
-    def remember(self, params: Mapping[str, Any], number: int, curve: Mapping[int, float], state: TrialState) -> None:
-        """Take over a trial that ended in an earlier run, as `propose` and `learn` would have left it."""
-        seen = self._as_seen(params, curve, state)
-        self._mirror.add_trial(seen)
-        self._keep(number, curve, seen)
+        curve: its validation accuracy by epoch.
+        """
+        for epoch, there in self._rungs.items():
+            if epoch in curve:
+                there[number] = max(accuracy for at, accuracy in curve.items() if at <= epoch)
+        known = self._mirror.known
+        known[number] = self._as_ended(number, params, curve, state)
+        ended = [other for other, trial in known.items() if trial.state.is_finished()]
+        if len(ended) >= MAX_SEEN:
+            self._forget(ended)
 
-    def _as_seen(self, params: Mapping[str, Any], curve: Mapping[int, float], state: TrialState) -> FrozenTrial:
+    def _as_ended(self, number: int, params: Params, curve: Mapping[int, float], state: TrialState) -> FrozenTrial:
         """A trial as the sampler is told of it: complete or stopped with its best epoch's accuracy, or failed."""
         complete = state is TrialState.COMPLETE and bool(curve)
         if state is not TrialState.FAIL:
             state = TrialState.COMPLETE if complete else TrialState.PRUNED
-        return create_trial(
-            state=state,
-            value=max(curve.values()) if complete else None,
-            params=dict(params),
-            distributions=self._distributions,
-            intermediate_values={max(curve): max(curve.values())} if curve and not complete else {},
-        )
+        trial = _as_running(number, params, self._distributions)
+        trial.state = state
+        if complete:
+            trial.value = max(curve.values())
+        elif curve:
+            trial.intermediate_values = {max(curve): max(curve.values())}
+        return trial
 
-    def _keep(self, number: int, curve: Mapping[int, float], seen: FrozenTrial) -> None:
-        self._curves[number] = dict(curve)
-        self._seen[number] = seen
-        if len(self._seen) >= MAX_SEEN:
-            self._forget()
-
-    def _forget(self) -> None:
-        """Give the sampler a new mirror with the best and the latest trials, and with those that are running."""
-        ranked = sorted(self._seen, key=lambda number: (-max(self._curves[number].values(), default=-1.0), number))
-        kept = sorted({*ranked[:KEPT_BEST], *sorted(self._seen)[-KEPT_LATEST:]})
-        self._seen = {number: self._seen[number] for number in kept}
-        self._space.rows.clear()
-        self._mirror = self._new_mirror()
-        for seen in self._seen.values():
-            self._mirror.add_trial(seen)
-        for number, trial in self._open.items():
-            running = create_trial(
-                state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions, value=None
-            )
-            self._mirror.add_trial(running)
-            self._open[number] = Trial(self._mirror, self._mirror.get_trials(deepcopy=False)[-1]._trial_id)
-
-    def _new_mirror(self) -> optuna.Study:
-        with quiet_optuna():
-            return optuna.create_study(direction="maximize", sampler=self._sampler(0))
+    def _forget(self, ended: Sequence[int]) -> None:
+        """Keep the best and the latest of the trials that have ended, and those that run."""
+        known, rows = self._mirror.known, self._space.rows
+        ranked = sorted(ended, key=lambda number: (-_best_accuracy(known[number]), number))
+        for number in set(ended) - {*ranked[:KEPT_BEST], *sorted(ended)[-KEPT_LATEST:]}:
+            del known[number]
+            rows.pop(number, None)
 
     def _sampler(self, number: int) -> TPESampler:
         with warnings.catch_warnings():
@@ -214,21 +213,38 @@ class Strategy:
         trials that have got there, itself included. Source: asynchronous successive halving in its stopping variant
         (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020), with an eta of 3.
         """
-        self._curves[number] = dict(curve)
-        epoch = max(curve)
-        if epoch not in rungs(self._epochs):
+        epoch, best = max(curve), max(curve.values())
+        if epoch not in self._rungs:
             return ""
-        there = [
-            max(accuracy for at, accuracy in other.items() if at <= epoch)
-            for other in self._curves.values()
-            if epoch in other
-        ]
-        best = max(curve.values())
-        rank = 1 + sum(accuracy > best for accuracy in there)
+        there = self._rungs[epoch]
+        there[number] = best
+        place = 1 + sum(accuracy > best for accuracy in there.values())
         num_going_on = ceil(len(there) / ETA)
-        if rank <= num_going_on:
+        if place <= num_going_on:
             return ""
-        return f"best accuracy {best:.2%} after epoch {epoch}: place {rank} of {len(there)}, where {num_going_on} go on"
+        going_on = f"{num_going_on} go on"
+        return f"best accuracy {best:.2%} after epoch {epoch}: place {place} of {len(there)}, where {going_on}"
+
+
+def _as_running(number: int, params: Params, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=None,
+        datetime_complete=None,
+        params=params,
+        distributions=dict(distributions),
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def _best_accuracy(trial: FrozenTrial) -> float:
+    """What the sampler was told of a trial; below all accuracies where it was told of none."""
+    return max(trial.intermediate_values.values(), default=-1.0) if trial.value is None else trial.value
 
 
 def rungs(epochs: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -47,7 +48,7 @@ class Candidate:
     architecture: Architecture
     recipe: Recipe
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits; equal for two candidates that train the same network in the same way."""
         text = json.dumps(resolve_candidate(self).to_json(), sort_keys=True)
