@@ -22,6 +22,7 @@ def throughput(
     ] = "mnist",
     images: Annotated[int, typer.Option(help="To train on, for each network.")] = 20_000,
     seeds: Annotated[int, typer.Option(help="Of ours; their median counts.")] = 3,
+    engine: Annotated[str, typer.Option(help="Force choices, as `tuner run --engine` does.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Twelve fixed networks, one pass each: the textbook's loop, the same on every core, ours."""
@@ -30,7 +31,14 @@ def throughput(
 
     if dataset not in DATASETS:
         raise typer.BadParameter(f"{dataset!r} is none of {', '.join(DATASETS)}", param_hint="--dataset")
-    result = measure(data_dir, dataset=dataset, num_images=images, num_seeds=seeds, say=lambda line: say(line, as_json))
+    result = measure(
+        data_dir,
+        dataset=dataset,
+        num_images=images,
+        num_seeds=seeds,
+        engine=engine,
+        say=lambda line: say(line, as_json),
+    )
     typer.echo(json.dumps(result, indent=2) if as_json else table(result))
 
 

@@ -38,6 +38,7 @@ from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace, load_space
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine, choose_device
+from tuner.training.forced import force, parse_forced
 from tuner.training.measure import load_or_measure
 
 NUM_VALIDATION = 5_000
@@ -56,8 +57,10 @@ class SubsetTrainer(ImageTrainer):
         return Split(torch.tensor(self.rows.train), torch.tensor(self.rows.validation))
 
 
-def measure(data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, say: Say) -> dict[str, Any]:
-    """Run (a), (b) and (c), and give what the command prints."""
+def measure(
+    data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, engine: str = "", say: Say
+) -> dict[str, Any]:
+    """Run (a), (b) and (c), and give what the command prints. engine: choices that (c) is forced to."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         images = load_development(DataSpec(dataset, data_dir, work / "cache"))
@@ -67,6 +70,7 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, sa
         candidates = networks(space, input_spec)
         device = choose_device("auto")
         measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=work)
+        measured = force(measured, parse_forced(engine, device))
         cores = num_cores()
         say(f"{device_name(device)}, {cores} cores, torch {torch.__version__}; engine {measured.engine}")
         rates = {precision: matrix_product_rate(precision, device) for precision in (torch.float32, torch.bfloat16)}
@@ -77,8 +81,8 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, sa
 
         seconds_c, accuracies_c, rows_c = [], [], []
         for seed in range(num_seeds):
-            engine = replace(measured.engine, num_threads=max(1, cores // measured.runners.count))
-            trainer = SubsetTrainer(images.folder, "throughput", work / "checkpoints", 0, engine, rows=rows)
+            ours_on = replace(measured.engine, num_threads=max(1, cores // measured.runners.count))
+            trainer = SubsetTrainer(images.folder, "throughput", work / "checkpoints", 0, ours_on, rows=rows)
             executor = LocalProcesses([trainer] * measured.runners.count)
             try:
                 run_ours(executor, small(space, executor.num_runners), input_spec, work / f"warm-{seed}", seed)

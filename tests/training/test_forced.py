@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tuner.architecture import fused
+from tuner.errors import DeviceError, OptionError
+from tuner.training.engine import Engine
+from tuner.training.forced import force, parse_forced
+from tuner.training.measure import CHOICES, Measurement, Runners, Verdict
+
+CPU = torch.device("cpu")
+FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, precision="bf16")
+
+
+def measured(engine: Engine) -> Measurement:
+    """A measurement that has come to this engine, with a verdict on every choice of a CPU."""
+    verdicts = [
+        Verdict(choice.name, choice.plain, choice.fast, 1.0, 1.0, "" if taken else "no faster", taken)
+        for choice in CHOICES["cpu"]
+        for taken in [getattr(engine, choice.name) == choice.fast]
+    ]
+    return Measurement(engine, tuple(verdicts), Runners(1, 1, ""))
+
+
+def forced_engine(engine: Engine, text: str) -> Engine:
+    return force(measured(engine), parse_forced(text, CPU)).engine
+
+
+def test_nothing_asked_for_changes_nothing() -> None:
+    found = measured(FUSED)
+    assert force(found, parse_forced("", CPU)) == found
+
+
+@pytest.mark.parametrize(
+    ("engine", "text", "expected"),
+    [
+        (FUSED, "precision=fp32", replace(FUSED, precision="fp32")),
+        (FUSED, "byte_dropout=off, optimizer=fused", replace(FUSED, byte_dropout=False, optimizer="fused")),
+        # What a choice needs comes with it, and what cannot be without another goes with that.
+        (Engine(), "blocks=fused", replace(FUSED, precision="fp32")),
+        (Engine(), "blocks=fused,early_pooling=off", replace(FUSED, precision="fp32", early_pooling=False)),
+        (FUSED, "blocks=layers", Engine(channels_last=True, precision="bf16")),
+        (FUSED, "channels_last=off", Engine(precision="bf16")),
+    ],
+)
+def test_what_is_asked_for_is_taken_and_the_rest_stays_where_it_can(
+    engine: Engine, text: str, expected: Engine
+) -> None:
+    assert forced_engine(engine, text) == expected
+
+
+def test_the_verdicts_say_what_was_asked_for() -> None:
+    found = force(measured(FUSED), parse_forced("precision=fp32,optimizer=fused", CPU))
+    verdicts = {verdict.name: (verdict.is_taken, verdict.problem) for verdict in found.verdicts}
+    assert verdicts["precision"] == (False, "as asked")
+    assert verdicts["optimizer"] == (True, "")
+    assert verdicts["flush_denormals"] == (False, "no faster")
+    assert "precision (as asked)" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("speed=9", "'speed' is no choice on cpu; there are keep_freed_memory, "),
+        ("graph=on", "'graph' is no choice on cpu"),
+        ("precision=fp16", "precision must be fp32 or bf16, got 'fp16'"),
+        ("channels_last=yes", "channels_last must be off or on, got 'yes'"),
+        ("channels_last", "channels_last must be off or on, got ''"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(text: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        parse_forced(text, CPU)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("blocks=fused,channels_last=off", "blocks=fused needs channels_last=on"),
+        ("blocks=layers,byte_dropout=on", "byte_dropout=on needs blocks=fused"),
+    ],
+)
+def test_what_excludes_each_other_is_refused(text: str, words: str) -> None:
+    with pytest.raises(DeviceError, match=words):
+        forced_engine(Engine(), text)
+
+
+def test_what_trains_otherwise_than_plain_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, gradient = fused.ACTIVATIONS[torch.nn.ReLU]
+    monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
+    with pytest.raises(DeviceError, match="does not train as plain PyTorch does here: its losses differ"):
+        forced_engine(Engine(), "blocks=fused")

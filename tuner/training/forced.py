@@ -1,0 +1,96 @@
+"""Ways of computing that are asked for instead of chosen: `--engine precision=fp32,optimizer=foreach`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tuner.errors import DeviceError, OptionError
+from tuner.training.check import check_engine
+from tuner.training.engine import Engine
+from tuner.training.measure import CHOICES, Choice, Measurement
+
+WORDS = {"on": True, "off": False}
+"""How the values of a choice that is taken or not are written."""
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Choices of the engine with the values that were asked for. As text, what `parse_forced` reads."""
+
+    values: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return _written(self.values)
+
+    def differs_from(self, engine: Engine) -> bool:
+        """Whether an engine computes in another way than was asked for."""
+        return any(getattr(engine, name) != value for name, value in self.values.items())
+
+
+def parse_forced(text: str, device: torch.device) -> Forced:
+    """Read `CHOICE=VALUE,...`: on or off, or what `tuner doctor` lists as plain and fast. An empty text forces nothing.
+
+    Raises OptionError for a choice that this type of device does not have, and for a value that it cannot take.
+    """
+    choices = {choice.name: choice for choice in CHOICES[device.type]}
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, _, word = (piece.strip() for piece in part.partition("="))
+        if name not in choices:
+            there = ", ".join(choices) or "none: it always trains in the plain way"
+            raise OptionError(f"engine: {name!r} is no choice on {device.type}; there are {there}")
+        value = WORDS.get(word, word)
+        known = (choices[name].plain, choices[name].fast)
+        if value not in known:
+            raise OptionError(f"engine: {name} must be {' or '.join(map(_word, known))}, got {word!r}")
+        values[name] = value
+    return Forced(values)
+
+
+def force(measured: Measurement, forced: Forced) -> Measurement:
+    """A measurement with the engine that is asked for; its other choices stay, where they can without these.
+
+    A way that was measured to be slower is taken all the same; one that does not compute what the plain step computes
+    is refused. Raises DeviceError.
+    """
+    if not forced.values:
+        return measured
+    engine = measured.engine
+    choices = CHOICES[torch.device(engine.device).type]
+    for choice in choices:
+        if choice.name in forced.values:
+            value = forced.values[choice.name]
+            engine = choice.engine(engine) if value == choice.fast else replace(engine, **{choice.name: value})
+    engine = replace(engine, **forced.values)
+    for choice in choices:
+        needs = _needs(choice)
+        if getattr(engine, choice.name) == choice.fast and any(getattr(engine, name) != needs[name] for name in needs):
+            if choice.name in forced.values:
+                raise DeviceError(f"engine {forced}: {choice.name}={_word(choice.fast)} needs {_written(needs)}")
+            engine = replace(engine, **{choice.name: choice.plain})
+    problem = check_engine(engine).problem
+    if problem:
+        raise DeviceError(f"engine {forced}: does not train as plain PyTorch does here: {problem}")
+    verdicts = []
+    for verdict in measured.verdicts:
+        is_taken = getattr(engine, verdict.name) == verdict.fast
+        reason = "" if is_taken else verdict.problem or "as asked"
+        verdicts.append(replace(verdict, is_taken=is_taken, problem=reason))
+    return replace(measured, engine=engine, verdicts=tuple(verdicts))
+
+
+def _needs(choice: Choice) -> Mapping[str, Any]:
+    """What the fast way of a choice cannot be without."""
+    return {**choice.requires, "channels_last": True} if choice.name == "blocks" else choice.requires
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={_word(value)}" for name, value in values.items())
+
+
+def _word(value: object) -> str:
+    return next((word for word, known in WORDS.items() if known is value), str(value))
