@@ -7,6 +7,7 @@ TunerError
 ├── StudyError         a study that does not exist, or is not the one asked for
 ├── CheckpointError    a file that is not a checkpoint of ours
 ├── DeviceError        a device that is not there
+│   └── UnfitDevice    one that is there, and cannot train
 ├── RunnerError        processes that cannot train
 └── InstallationError  installed packages that do not fit together
 
@@ -42,8 +43,12 @@ class DeviceError(TunerError):
     """The device asked for does not exist here."""
 
 
+class UnfitDevice(DeviceError):  # noqa: N818 - what is wrong, not an error of its own
+    """A device is there, but this torch cannot compute a training step on it."""
+
+
 class RunnerError(TunerError):
-    """The processes that are to train cannot be started."""
+    """The processes that are to train cannot be started, or cannot use their device."""
 
 
 class InstallationError(TunerError):

@@ -10,7 +10,7 @@ from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
 
 from tuner.data.resident import ResidentData
 from tuner.data.sources import DataSpec, load_development
-from tuner.search.runner import ImageTrainer, TrainingEnded, TrialRunner, TrialTask, checkpoint_path, is_out_of_memory
+from tuner.search.runner import ImageTrainer, TrainingEnded, TrialRunner, TrialTask, checkpoint_path
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.engine import Engine
@@ -45,6 +45,7 @@ def test_a_runner_sends_no_weights() -> None:
         (ValueError("bad\nworse"), "failed", "ValueError: bad"),
         (MemoryError(), "out of memory", "MemoryError: "),
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory", "OutOfMemoryError: CUDA out of memory"),
+        (torch.AcceleratorError("CUDA error: illegal\nmore"), "failed", "AcceleratorError: CUDA error: illegal"),
     ],
 )
 def test_what_goes_wrong_comes_back_as_a_value(error: Exception, kind: str, reason: str) -> None:
@@ -55,6 +56,7 @@ def test_what_goes_wrong_comes_back_as_a_value(error: Exception, kind: str, reas
     assert isinstance(answer, TrainingEnded)
     assert (answer.kind, answer.reason) == (kind, reason)
     assert ("Traceback" in answer.details) == (kind != "diverged")
+    assert answer.device_is_broken == ("illegal" in reason)
 
 
 def test_a_trainer_that_raises_at_once_fails_its_trial_alone() -> None:
@@ -77,28 +79,6 @@ def test_a_stopped_runner_drops_its_trial_and_takes_the_next() -> None:
     assert runner.next_epoch() == TrainingEnded("finished")
     runner.start(TASK)
     assert runner.next_epoch() == next(rehearse(TASK))
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-            True,
-        ),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("can't allocate memory"), False),
-    ],
-)
-def test_running_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) == expected
-
-
-def test_torchs_own_refusal_of_too_much_memory_is_one() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60)
-    assert is_out_of_memory(caught.value)
 
 
 @pytest.fixture

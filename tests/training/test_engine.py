@@ -1,3 +1,5 @@
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 
 from tuner.errors import DeviceError
 from tuner.training.candidate import Recipe
-from tuner.training.engine import Engine, build_optimizer, choose_device, prepare_process
+from tuner.training.engine import Engine, build_optimizer, choose_device, give_back_memory, prepare_process
 
 
 @pytest.mark.parametrize("name", ["cpu", "auto"])
@@ -46,3 +48,18 @@ def test_a_recipe_names_torchs_optimizer_and_its_settings(
     optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], recipe, engine=Engine())
     assert type(optimizer) is optimizer_class
     assert {name: optimizer.param_groups[0][name] for name in settings} == settings
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_hangs_in_cycles_is_freed_before_a_gpus_memory_is_given_back(device: str) -> None:
+    tensor = torch.zeros(1)
+    tensor.itself = tensor  # type: ignore[attr-defined]
+    is_there = weakref.ref(tensor)
+    gc.collect()
+    gc.disable()
+    try:
+        del tensor
+        give_back_memory(Engine(device))
+        assert (is_there() is None) == (device == "cuda")
+    finally:
+        gc.enable()

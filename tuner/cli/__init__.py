@@ -89,7 +89,7 @@ def _fail(message: str) -> None:
 
 def _fail_out_of_memory(error: MemoryError | RuntimeError) -> None:
     """End the command for want of memory; give way to any other error."""
-    from tuner.search.runner import is_out_of_memory
+    from tuner.training.failures import is_out_of_memory
 
     if is_out_of_memory(error):
         _fail("there is not enough memory for this; give smaller images, or fewer --workers")

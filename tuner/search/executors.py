@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from typing import Protocol, cast
@@ -17,6 +18,8 @@ from tuner.training.loop import EpochResult
 
 Answer = EpochResult | TrainingEnded
 GOODBYE_SECONDS = 5.0
+MAX_BROKEN = 3
+"""Processes of one runner, one after another without an epoch, that could not use their device; then it is at fault."""
 READY = "ready"
 """What a process says first."""
 
@@ -73,18 +76,26 @@ class _Worker:
     is_ready: bool = False
     is_busy: bool = False
 
+    def end(self) -> None:
+        """End the process at once."""
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
+
 
 class LocalProcesses:
     """Runners in processes of their own, started when they are first needed.
 
-    One that dies is answered for, its trial as lost, and replaced. One that cannot even start raises RunnerError, since
-    the next could not either.
+    One that dies is answered for, its trial as lost, and replaced; likewise one that cannot use its device any more,
+    once it has said how its trial failed. One that cannot even start raises RunnerError, since the next could not
+    either, and so does a runner whose processes, each in its turn, cannot use their device.
     """
 
     def __init__(self, trainers: Sequence[Trainer]) -> None:
         self.num_runners = len(trainers)
         self._trainers = trainers
         self._workers: dict[int, _Worker] = {}
+        self._num_broken = [0] * self.num_runners
         import_ahead()
 
     def start(self, runner: int, task: TrialTask) -> None:  # noqa: D102
@@ -97,11 +108,9 @@ class LocalProcesses:
 
     def stop(self, runner: int) -> None:
         """Drop the trial. A process in the middle of an epoch is ended, before it writes another checkpoint."""
-        if self._workers[runner].is_busy:
-            worker = self._workers.pop(runner)
-            worker.connection.close()
-            worker.process.kill()
-            worker.process.join()
+        worker = self._workers.get(runner)  # none, if the process could not be replaced
+        if worker is not None and worker.is_busy:
+            self._workers.pop(runner).end()
 
     def answers(self, timeout: float) -> list[tuple[int, Answer]]:  # noqa: D102
         numbers = {worker.connection: number for number, worker in self._workers.items()}
@@ -156,13 +165,32 @@ class LocalProcesses:
             worker.is_ready = True
             return None
         worker.is_busy = False
+        if isinstance(message, TrainingEnded) and message.device_is_broken:
+            return self._replaced(runner, message)
+        if isinstance(message, EpochResult):
+            self._num_broken[runner] = 0
         return message
+
+    def _replaced(self, runner: int, ended: TrainingEnded) -> TrainingEnded:
+        """Put a new process in the place of one that cannot use its device any more, and say so."""
+        self._workers.pop(runner).end()
+        self._num_broken[runner] += 1
+        if self._num_broken[runner] == MAX_BROKEN:
+            raise RunnerError(
+                f"{MAX_BROKEN} processes of runner {runner}, one after another, could not use their device: the last "
+                f"said {ended.reason}; see whether the device is in order, or choose another with --device"
+            )
+        self._workers[runner] = self._spawn(runner)
+        return replace(ended, reason=f"{ended.reason}; the process of runner {runner} was replaced")
 
 
 @contextmanager
-def local_executor(trainers: Sequence[Trainer]) -> Iterator[Executor]:
-    """A runner for each trainer: one in this process, or several in processes of their own, ended with the block."""
-    if len(trainers) == 1:
+def local_executor(trainers: Sequence[Trainer], *, apart: bool = False) -> Iterator[Executor]:
+    """A runner for each trainer: one in this process, or several in processes of their own, ended with the block.
+
+    apart: one has a process of its own, too, which can be replaced.
+    """
+    if len(trainers) == 1 and not apart:
         yield InProcess(trainers[0])
         return
     executor = LocalProcesses(trainers)
@@ -175,6 +203,7 @@ def local_executor(trainers: Sequence[Trainer]) -> Iterator[Executor]:
 def _serve(connection: Connection, trainer: Trainer) -> None:
     """The life of a runner's process: train what comes, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides what follows
+    gc.freeze()  # what was imported stays, and is not looked through whenever cycles of references are sought
     runner = TrialRunner(trainer)
     try:
         connection.send(READY)

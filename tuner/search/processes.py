@@ -65,8 +65,12 @@ def run_aside(function: Callable[[], T]) -> T:
 
     Where processes are not forked it runs in this one, as it would only wait for the imports there.
     """
-    if not _server:
-        return function()
+    return run_apart(function) if _server else function()
+
+
+def run_apart(function: Callable[[], T]) -> T:
+    """What a function returns, or raises, in a process of its own. Raises RunnerError when that cannot start."""
+    import_ahead()
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = start(_answer, theirs, function, name="aside")
     theirs.close()
@@ -98,8 +102,8 @@ def why_not_started(exit_code: int | None) -> str:
             'there: put what it does under `if __name__ == "__main__":`'
         )
     return (
-        f"a process that trains could not start (exit code {exit_code}): mend what it says above, or train in this "
-        "process alone, with --workers 1"
+        f"a process that trains could not start (exit code {exit_code}): mend what it says above, or, on a CPU, train "
+        "in this process alone, with --workers 1"
     )
 
 

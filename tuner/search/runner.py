@@ -20,7 +20,8 @@ from tuner.data.sources import load_cached
 from tuner.data.splits import Split, split_development
 from tuner.training.candidate import Candidate
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
-from tuner.training.engine import Engine, prepare_process
+from tuner.training.engine import Engine, give_back_memory, prepare_process
+from tuner.training.failures import is_device_broken, is_out_of_memory
 from tuner.training.loop import Diverged, EpochResult, train
 from tuner.training.seeds import derive_seed
 from tuner.training.stacked import train_together
@@ -51,11 +52,13 @@ class TrainingEnded:
     """No more epochs come: the last one is done, or something went wrong; `details` is a traceback for the latter.
 
     lost: the process that trained is gone, which says little of the trial.
+    device_is_broken: the process may be unable to use its device again, and should train nothing more.
     """
 
     kind: Literal["finished", "diverged", "out of memory", "failed", "lost"]
     reason: str = ""
     details: str = field(default="", repr=False)
+    device_is_broken: bool = False
 
 
 Trainer = Callable[[TrialTask], Iterator[EpochResult]]
@@ -84,7 +87,10 @@ class TrialRunner:
         except Exception as error:  # noqa: BLE001 - a trial that fails must not end the search; it is stored with its traceback
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             return TrainingEnded(
-                "out of memory" if is_out_of_memory(error) else "failed", reason, traceback.format_exc()
+                "out of memory" if is_out_of_memory(error) else "failed",
+                reason,
+                traceback.format_exc(),
+                device_is_broken=is_device_broken(error),
             )
 
     def stop(self) -> None:
@@ -112,9 +118,11 @@ class ImageTrainer:
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         """Train a task; the data set is opened with the first one."""
-        if task.others:
-            yield from self._train_together([task, *task.others])
-            return
+        give_back_memory(self.engine)  # of a training that was stopped
+        yield from self._train_together([task, *task.others]) if task.others else self._train(task)
+        give_back_memory(self.engine)
+
+    def _train(self, task: TrialTask) -> Iterator[EpochResult]:
         data = self._open(task)
         is_search = task.split == "study"
         path = task.save_to
@@ -221,10 +229,3 @@ def confirmed_path(study_folder: Path) -> Path:
 def training_seed(seed: int, candidate: Candidate) -> int:
     """The seed that a candidate trains with in a study of this seed."""
     return derive_seed(seed, "training", candidate.fingerprint)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory ran out, on the device or here."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

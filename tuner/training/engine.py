@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -111,6 +112,17 @@ def prepare_process(engine: Engine) -> None:
     torch.backends.cudnn.allow_tf32 = engine.tf32
     if sys.platform == "linux":
         keep_freed_memory(engine.keep_freed_memory)
+
+
+def give_back_memory(engine: Engine) -> None:
+    """Give back to a GPU what a training that is over has left in this process, for the others that share it.
+
+    torch keeps freed memory for its process, and that of a captured graph even for this graph alone. What hangs in
+    cycles of references, such as those of an error, is freed first.
+    """
+    if torch.device(engine.device).type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def keep_freed_memory(keep: bool) -> bool:
