@@ -9,7 +9,10 @@ from real_data import candidate, small_digits
 from torch import Tensor
 from torch.nn import functional
 
+from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.architecture.trace import resolve
 from tuner.data.resident import ResidentData
 from tuner.training.engine import Engine, place
 from tuner.training.loop import Diverged, EpochResult, evaluate, evaluation_batch, train
@@ -94,12 +97,15 @@ def test_nothing_is_trained_before_an_epoch_is_asked_for_and_after_the_last(data
     assert same(before, first.weights)
 
 
-def test_a_gpu_scores_fewer_large_images_at_once_than_small_ones() -> None:
-    gpu = torch.device("cuda")
-    assert [evaluation_batch(gpu, channels * side**2) for channels, side in ((1, 28), (3, 32), (3, 64), (3, 224))] == [
-        2048, 2048, 512, 64,
-    ]  # fmt: skip
-    assert evaluation_batch(torch.device("cpu"), 3 * 224**2) == 64
+@pytest.mark.parametrize(
+    ("side", "out_channels", "at_once"), [(8, 4, 2_048), (32, 64, 1_024), (64, 8, 512), (64, 64, 256), (224, 8, 64)]
+)
+def test_a_gpu_scores_fewer_images_at_once_that_are_larger_or_in_a_wider_network(
+    side: int, out_channels: int, at_once: int
+) -> None:
+    architecture = resolve(Architecture(InputSpec(3, side, side, 10), (PlainBlock(out_channels),), Head()))
+    assert evaluation_batch(torch.device("cuda"), architecture) == at_once
+    assert evaluation_batch(torch.device("cpu"), architecture) == 64
 
 
 def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(data: ResidentData) -> None:

@@ -53,10 +53,6 @@ class TrainingData(Protocol):
     def std(self) -> tuple[float, ...]:
         """Per channel, of pixel / 255, over the train rows."""
 
-    @property
-    def image_bytes(self) -> int:
-        """Of one image as it is stored: a byte for each of its C * H * W values."""
-
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -35,11 +35,6 @@ class ResidentData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    @property
-    def image_bytes(self) -> int:
-        """Of one image as it is stored: a byte for each of its C * H * W values."""
-        return self.images_NCHW[0].numel()
-
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -58,6 +58,12 @@ def reference_of(classifier: Classifier, part: Part) -> Reference:
     return Reference(logits_NK, part.labels_N, _num_correct(logits_NK, part.labels_N))
 
 
+def num_undecided(reference: Reference) -> int:
+    """How many images have two best classes between which rounding decides, as it does otherwise on another device."""
+    best_N2 = reference.logits_NK.topk(2).values
+    return int((best_N2[:, 0] - best_N2[:, 1] <= 2 * _limit(reference)).sum())
+
+
 def save_images(part: Part, folder: Path, *, names: set[str]) -> None:
     """Write the images of a part as the files that the usage lines read: plain arrays, nothing to unpickle."""
     path = folder / "images.npy"
@@ -103,13 +109,18 @@ def _compare(name: str, logits_NK: Tensor, reference: Reference) -> Checked:
             f"{reference.num_correct:,}; nothing was exported"
         )
     difference = (logits_NK - reference.logits_NK).abs().max().item()
-    limit = TOLERANCE * max(1.0, reference.logits_NK.abs().max().item())
+    limit = _limit(reference)
     if not difference <= limit:  # not a number is beyond every limit
         raise CheckpointError(
             f"{name}: loaded again, its logits lie up to {difference:.3g} from the network's, and at most {limit:.3g} "
             "is rounding; nothing was exported"
         )
     return Checked(num_correct, difference)
+
+
+def _limit(reference: Reference) -> float:
+    """How far a logit may lie from the reference."""
+    return TOLERANCE * max(1.0, reference.logits_NK.abs().max().item())
 
 
 def _num_correct(logits_NK: Tensor, labels_N: Tensor) -> int:

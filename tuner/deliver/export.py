@@ -14,7 +14,7 @@ from typing import Literal
 
 from tuner.data.dataset import Report
 from tuner.data.sources import load_development
-from tuner.deliver.check import Checked, Reference, check, reference_of, save_images
+from tuner.deliver.check import Checked, Reference, check, num_undecided, reference_of, save_images
 from tuner.deliver.classifier import classifier_from
 from tuner.deliver.evaluate import Part, load_part
 from tuner.deliver.extra import require_extra
@@ -81,7 +81,7 @@ def export(
     part = _part_of_score(record, checkpoint, studies=studies, is_confirmed=is_confirmed, report=report)
     reference = reference_of(classifier_from(checkpoint), part)
     score = StoredScore("test" if is_confirmed else "validation", reference.num_correct, len(part.labels_N))
-    _check_stored(checkpoint, score)
+    _check_stored(checkpoint, score, num_undecided=num_undecided(reference))
     with _workshop(target) as folder:
         file_names = {name: FORMATS[name].file_name if target.is_folder else target.path.name for name in names}
         checked = _write_and_check(checkpoint, part, reference, folder=folder, file_names=file_names)
@@ -127,10 +127,13 @@ def _part_of_score(
     return load_part(spec, "test" if is_confirmed else "validation", split_seed=checkpoint.origin.get("split_seed"))
 
 
-def _check_stored(checkpoint: Checkpoint, score: StoredScore) -> None:
-    """Raise CheckpointError unless the network, in this process, classifies as many images as is stored."""
+def _check_stored(checkpoint: Checkpoint, score: StoredScore, *, num_undecided: int) -> None:
+    """Raise CheckpointError unless the network, in this process, classifies as many images as is stored.
+
+    The score may be of a GPU, which rounds in another way: it may differ by the images whose class rounding decides.
+    """
     stored = checkpoint.scores[f"{score.part}_accuracy"] * score.num_images
-    if abs(stored - score.num_correct) > 0.01:  # a whole number, but for the rounding of the quotient
+    if abs(stored - score.num_correct) > num_undecided + 0.01:  # a whole number, but for the rounding of the quotient
         raise CheckpointError(
             f"the network classifies {score.num_correct:,} of {score.num_images:,} {score.part} images rightly, and "
             f"{stored:,.2f} are stored with it; nothing was exported"

@@ -14,7 +14,7 @@ from tuner.data.opening import open_data
 from tuner.data.splits import Split
 from tuner.training.checkpoint import Checkpoint, model_from
 from tuner.training.engine import exact_arithmetic
-from tuner.training.loop import EVALUATION_BATCH, EVALUATION_BATCH_GPU
+from tuner.training.loop import evaluation_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ def score_checkpoint(
         statistics=(preprocessing.mean, preprocessing.std),
     )
     model = model_from(checkpoint).to(device)
-    batch_size = EVALUATION_BATCH if device.type == "cpu" else EVALUATION_BATCH_GPU
+    batch_size = evaluation_batch(device, checkpoint.candidate.architecture)
     correct, loss_sum = [], torch.zeros((), device=device)
     with torch.inference_mode(), exact_arithmetic():
         for images_BCHW, labels_B in data.validation_batches(batch_size, dtype=torch.float32, channels_last=False):

@@ -56,6 +56,7 @@ class _Graphed:
         """Record a step on copies of a batch; recording computes nothing."""
         graph = torch.cuda.CUDAGraph()
         static_images_NCHW, static_labels_N = images_NCHW.clone(), labels_N.clone()
-        with torch.cuda.graph(graph):
+        # On a stream of its own: graphs of one stream share the workspace of cuBLAS, which goes with the first of them.
+        with torch.cuda.graph(graph, stream=self._stream):
             static_loss = self._learn(static_images_NCHW, static_labels_N)
         return graph, static_images_NCHW, static_labels_N, static_loss

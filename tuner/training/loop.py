@@ -14,6 +14,7 @@ from torch.nn import functional
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.fast import scoring_form
 from tuner.architecture.spec import Architecture
+from tuner.architecture.trace import trace
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine, build_optimizer, exact_arithmetic, input_dtype, place, prepare_step
@@ -23,8 +24,9 @@ from tuner.training.seeds import derive_seed
 
 EVALUATION_BATCH = 64
 """Images scored at once on a CPU: as many as keep the feature maps in its caches."""
-EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU = 2_048, 2_048 * 3 * 32 * 32
-"""On a GPU: as many, if their values are no more than that; fewer of larger images."""
+EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU, EVALUATION_LAYER_GPU = 2_048, 2_048 * 3 * 32 * 32, 2**26
+"""On a GPU: as many, if their values are no more than the second, and those that any layer gives for them no more than
+the third, 256 MiB in fp32; fewer of larger images, and in wider networks."""
 NOT_SCORED = math.nan
 """Validation loss and accuracy of an epoch that was not scored."""
 
@@ -131,7 +133,8 @@ def epoch_result(
     validation_loss = validation_accuracy = NOT_SCORED
     confusion = None
     if is_scored:
-        validation_loss, validation_accuracy, confusion = evaluate(model, data, engine=engine)
+        batch_size = evaluation_batch(torch.device(engine.device), candidate.architecture)
+        validation_loss, validation_accuracy, confusion = evaluate(model, data, engine=engine, batch_size=batch_size)
     if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
         what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
         raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
@@ -148,14 +151,18 @@ def epoch_result(
     )
 
 
-def evaluation_batch(device: torch.device, image_bytes: int) -> int:
-    """How many images of so many values are scored at once on a device."""
+def evaluation_batch(device: torch.device, architecture: Architecture) -> int:
+    """How many images a network scores at once on a device."""
     if device.type == "cpu":
         return EVALUATION_BATCH
-    return max(EVALUATION_BATCH, min(EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU // image_bytes))
+    by_image = EVALUATION_VALUES_GPU // math.prod(architecture.input_shape)
+    by_layer = EVALUATION_LAYER_GPU // max(math.prod(layer.output_shape) for layer in trace(architecture))
+    return max(EVALUATION_BATCH, min(EVALUATION_BATCH_GPU, by_image, by_layer))
 
 
-def evaluate(model: nn.Sequential, data: TrainingData, *, engine: Engine) -> tuple[float, float, Confusion | None]:
+def evaluate(
+    model: nn.Sequential, data: TrainingData, *, engine: Engine, batch_size: int = EVALUATION_BATCH
+) -> tuple[float, float, Confusion | None]:
     """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training.
 
     Third the confusion matrix, unless there are more than MAX_CONFUSION_CLASSES. Predictions stay on the device and are
@@ -168,7 +175,6 @@ def evaluate(model: nn.Sequential, data: TrainingData, *, engine: Engine) -> tup
     labels: list[Tensor] = []
     predictions: list[Tensor] = []
     with torch.inference_mode(), exact_arithmetic():
-        batch_size = evaluation_batch(device, data.image_bytes)
         batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)
         for images_NCHW, labels_N in batches:
             logits_NK = forward(images_NCHW)
