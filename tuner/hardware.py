@@ -45,6 +45,20 @@ def device_name(device: torch.device) -> str:
     return f"{_processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def device_kind(device: torch.device) -> str:
+    """What a measurement on a device is of, in words: it holds for every device of which these are the words.
+
+    As for its memory, GPUs of one make differ by a few MiB.
+    """
+    if device.type != "cuda":
+        return device_name(device)
+    about = torch.cuda.get_device_properties(device)
+    return (
+        f"{about.name} ({about.total_memory / 2**30:.0f} GiB, {about.multi_processor_count} multiprocessors, "
+        f"compute capability {about.major}.{about.minor})"
+    )
+
+
 def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

@@ -23,6 +23,7 @@ from tuner.option_rules import check_options
 from tuner.search.again import device_of, load_study_images
 from tuner.search.checkpoints import refuse_foreign_checkpoints
 from tuner.search.coordinator import SearchPlan, search
+from tuner.search.devices import engine_notes, measure_devices, share_out, study_engines
 from tuner.search.events import SearchEvent
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold, hold_record
@@ -33,7 +34,7 @@ from tuner.search.places import (
     make_studies_folder,
     storage_url,
 )
-from tuner.search.preparation import StudyRunners, measure_for, runners_for
+from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
 from tuner.search.storage import Storage, open_storage
@@ -129,18 +130,18 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     with _only_writer(options, storage, name, settings):
         for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink()
-        measured = measure_for(device, input_spec.shape, workers=options.workers)
         devices = devices_for(device, is_auto=options.device == "auto")
-        num_runners = options.workers or measured.runners.count * len(devices)
-        num_threads = measured.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
-        engine = replace(measured.engine, num_threads=num_threads)
+        measured = measure_devices(devices, input_spec.shape, workers=options.workers)
+        places = share_out(measured, workers=options.workers)
+        num_threads = measured.first.runners.num_threads if len(places) == 1 else max(1, num_cores() // len(places))
+        engine = replace(measured.first.engine, device=str(device), num_threads=num_threads)
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         _refuse_other_device(record, device)
         record.save_data_spec(options.data_spec)
-        runners = runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
-        is_as_measured = replace(record.engine, num_threads=num_threads, device=engine.device) == engine
-        how = str(measured) if is_as_measured else "engine: as it was measured when the study began"
-        yield _data_ready(name, dataset, split, record.engine, runners.held, how)
+        engines = study_engines(record, measured)
+        image_bytes = memory_for_runners(places)
+        runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
+        yield _data_ready(name, dataset, split, record.engine, runners.held, *engine_notes(engines, measured))
         plan = SearchPlan(
             space=space,
             input_spec=input_spec,
@@ -153,7 +154,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             * (1 if options.confirm == "no" else 1 - TIME_SHARE),
             class_names=dataset.class_names,
         )
-        with local_executor(runners.trainers) as executor:
+        with local_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
             with closing(search(record, plan, executor)) as events:
                 yield from events
             trials = record.trials()
@@ -162,7 +163,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
                 confirm_plan = ConfirmPlan()
                 if not in_full:
                     seconds_left = started + options.budget_seconds - time.monotonic()
-                    confirm_plan = limit_to_time(confirm_plan, record, num_runners, seconds_left=seconds_left)
+                    confirm_plan = limit_to_time(confirm_plan, record, len(places), seconds_left=seconds_left)
                 yield from _confirm(record, confirm_plan, executor, runners, options.data_spec)
 
 
@@ -190,13 +191,15 @@ def confirm_events(
         split = split_development(dataset, seed=record.settings["seed"])
         device = device_of(record)
         devices = devices_for(device, is_auto=False)
-        measured = measure_for(device, input_spec_of(dataset).shape, workers=workers)
-        num_runners = workers or measured.runners.count * len(devices)
-        runners = runners_for(record, dataset, split, folder, devices=devices, num_runners=num_runners)
-        yield _data_ready(record.name, dataset, split, record.engine, runners.held)
+        measured = measure_devices(devices, input_spec_of(dataset).shape, workers=workers)
+        places = share_out(measured, workers=workers)
+        engines = study_engines(record, measured)
+        image_bytes = memory_for_runners(places)
+        runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
+        yield _data_ready(record.name, dataset, split, record.engine, runners.held, *measured.left_out)
         if in_time:
-            plan = limit_to_time(plan, record, num_runners)
-        with local_executor(runners.trainers) as executor:
+            plan = limit_to_time(plan, record, len(places))
+        with local_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
             yield from _confirm(record, plan, executor, runners, spec)
 
 

@@ -147,7 +147,7 @@ def test_real_digits_are_confirmed_together_as_they_are_apart(tmp_path: Path, mo
             engine = replace(measured.engine, precision="fp32", seeds_together=is_together)
             return replace(measured, engine=engine)
 
-        monkeypatch.setattr("tuner.search.preparation.load_or_measure", forced)
+        monkeypatch.setattr("tuner.search.devices.load_or_measure", forced)
         options = RunOptions(
             space=str(tmp_path / "tiny.toml"),
             studies=tmp_path / str(is_together),

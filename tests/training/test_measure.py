@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tuner.architecture import fused
+from tuner.errors import UnfitDevice
 from tuner.training import measure
 from tuner.training.check import check_architectures, check_engine
 from tuner.training.engine import Engine
@@ -21,6 +23,7 @@ from tuner.training.measure import (
     CHOICES,
     Choice,
     Measurement,
+    Runners,
     Verdict,
     judge,
     load_or_measure,
@@ -190,3 +193,79 @@ def test_the_engine_has_just_what_its_verdicts_say() -> None:
         assert getattr(measured.engine, verdict.name) == (verdict.fast if verdict.is_taken else verdict.plain)
         assert verdict.is_taken == (not verdict.problem)
     assert measured.runners.count >= 1
+
+
+GPUS = [torch.device("cuda", index) for index in range(3)]
+
+
+def test_gpus_of_one_kind_share_a_measurement_and_each_has_its_own_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = dict(zip(GPUS, ("large", "small", "large"), strict=True))
+    measured = []
+
+    def measure_one(device: torch.device, *_: object, num_threads: int, **__: object) -> Measurement:
+        measured.append(device)
+        engine = Engine(str(device), num_threads=num_threads, tf32=kinds[device] == "large")
+        return Measurement(engine, (), Runners(1, 1, "rehearsed"), kinds[device])
+
+    monkeypatch.setattr(measure, "device_kind", kinds.__getitem__)
+    monkeypatch.setattr(measure, "measure_engine", measure_one)
+    for _ in range(2):
+        found = [load_or_measure(gpu, SHAPE, num_threads=1, cache_dir=tmp_path) for gpu in GPUS]
+        assert [(one.kind, one.engine.device, one.engine.tf32) for one in found] == [
+            ("large", "cuda:0", True),
+            ("small", "cuda:1", False),
+            ("large", "cuda:2", True),
+        ]
+    assert measured == GPUS[:2]
+
+
+def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_another_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[str] = []
+    processes: list[list[str]] = []
+
+    def judge_one(choice: Choice, engine: Engine, shape: object) -> Verdict:
+        judged.append(choice.name)
+        problem = {"graph": f"{measure.FAILED}no capture here", "tf32": "no faster"}.get(choice.name, "")
+        return Verdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, problem, not problem)
+
+    def in_another_process(function: Callable[[], Measurement]) -> Measurement:
+        judged.clear()
+        try:
+            return pickle.loads(pickle.dumps(function()))  # type: ignore[no-any-return]
+        except measure.Spoiled as error:
+            raise pickle.loads(pickle.dumps(error)) from None
+        finally:
+            processes.append(judged.copy())
+
+    monkeypatch.setattr(measure, "judge", judge_one)
+    monkeypatch.setattr(measure, "device_kind", str)
+    monkeypatch.setattr(measure, "_require_plain_step", lambda *_: None)
+    monkeypatch.setattr(measure, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
+    measured = measure.measure_anew(torch.device("cuda"), SHAPE, num_threads=1, run=in_another_process)
+    assert processes == [["channels_last", "tf32", "precision", "optimizer", "graph"], ["seeds_together"]]
+    assert (measured.engine.graph, measured.engine.optimizer, measured.engine.seeds_together) == (False, "fused", True)
+    assert "graph (failed: no capture here)" in str(measured)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without MPS")
+def test_a_device_that_cannot_compute_the_plain_step_is_refused_in_one_line() -> None:
+    with pytest.raises(UnfitDevice, match=r"^mps \(.*\) cannot compute a training step: \w+: ") as caught:
+        measure_engine(torch.device("mps"), SHAPE, num_threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_runners_are_counted_for_candidates_that_train_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[Engine] = []
+
+    def time_them(one: Engine, many: Engine, shape: object) -> tuple[float, float]:
+        timed.extend((one, many))
+        return 1.0, 1.0
+
+    monkeypatch.setattr(measure, "num_cores", lambda: 2)
+    monkeypatch.setattr(measure, "time_in_turn", time_them)
+    assert measure.measure_runners(Engine(seeds_together=True), SHAPE).count == 2
+    assert [engine.seeds_together for engine in timed] == [False, False]

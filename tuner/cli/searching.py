@@ -190,18 +190,22 @@ def doctor(
 ) -> None:
     """Measure this machine: which ways of training are the fastest here, and whether they compute what they should.
 
-    What is found is kept for the studies that are begun from now on.
+    Of GPUs that differ each is measured. What is found is kept for the studies that are begun from now on.
     """
     shape = parse_shape(image_shape)
     quiet_optuna()
+    from tuner.hardware import device_kind, devices_for
+    from tuner.search.devices import measure_again
     from tuner.training.engine import choose_device
-    from tuner.training.measure import keep_measurement, machine_cache_dir, measure_engine
+    from tuner.training.measure import keep_measurement, machine_cache_dir
     from tuner.ui.doctor import doctor_report
     from tuner.versions import check_installation
 
     check_installation()
 
-    measurement = measure_engine(choose_device(device), shape, num_threads=1)
-    plain_console().print(doctor_report(measurement))
-    keep_measurement(measurement, shape, cache_dir=machine_cache_dir())
+    devices = devices_for(choose_device(device), is_auto=device == "auto")
+    for one in {device_kind(one): one for one in reversed(devices)}.values():
+        measurement = measure_again(one, shape)
+        plain_console().print(doctor_report(measurement))
+        keep_measurement(measurement, shape, cache_dir=machine_cache_dir())
     typer.echo("kept: new studies of such images on this machine train so")

@@ -14,11 +14,13 @@ from tuner.data.splits import split_development
 from tuner.deliver.classifier import REFUSED
 from tuner.errors import CheckpointError, OptionError, StudyError
 from tuner.search.again import device_of, load_study_images
+from tuner.search.devices import study_engine
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import ImageTrainer, TrialTask, is_out_of_memory, training_seed
+from tuner.search.runner import ImageTrainer, TrialTask, training_seed
 from tuner.training.candidate import Candidate
+from tuner.training.failures import is_out_of_memory
 from tuner.training.loop import Diverged, EpochResult
 
 MAX_EPOCHS = 100_000
@@ -106,7 +108,7 @@ def train_trial_events(
             study=record.name,
             study_folder=folder,
             split_seed=record.settings["seed"],
-            engine=record.engine,
+            engine=study_engine(record, device, candidate.architecture.input_shape),
             image_bytes=image_bytes,
             statistics=measure_statistics(dataset, split, memory_bytes=image_bytes),
         )

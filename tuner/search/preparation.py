@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
-from math import ceil
 from pathlib import Path
 
 import torch
 
-from tuner.architecture.shapes import Shape
 from tuner.data.dataset import ImageDataset
 from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.splits import Split
-from tuner.hardware import memory_bytes, num_cores
-from tuner.search.processes import run_aside
+from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
 from tuner.search.record import StudyRecord
 from tuner.search.runner import ImageTrainer
-from tuner.training.engine import choose_device
-from tuner.training.measure import Measurement, call, load_or_measure, machine_cache_dir
+from tuner.training.engine import Engine
 
 MEMORY_SHARE = 0.5
 """Of the device's memory, that all runners together may take for their training steps."""
-
-
-def measure_for(device: torch.device, shape: Shape, *, workers: int | None) -> Measurement:
-    """The engine for this machine; measured, if it must be, where the processes that will train come from."""
-    run = call if workers == 1 else run_aside
-    return load_or_measure(device, shape, num_threads=1, cache_dir=machine_cache_dir(), run=run)
 
 
 @dataclass(frozen=True)
 class StudyRunners:
     """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held.
 
-    step_bytes: what the training step of a runner may take. together_bytes: that of seeds that train together, 0 where
-    the engine has them apart, or where each would stream images of its own.
+    device: of the first runner. step_bytes: what the training step of a runner may take. together_bytes: that of seeds
+    that train together, 0 where an engine has them apart, or where each would stream images of its own.
     """
 
     trainers: list[ImageTrainer]
@@ -48,22 +39,33 @@ class StudyRunners:
     held: str
 
 
+def memory_for_runners(places: Sequence[torch.device]) -> int:
+    """Bytes that the images of each runner may take, the same for all; what is free changes, so it is asked for once.
+
+    places: the device of each. On a CPU they share one copy of the images; on a GPU each has its own.
+    """
+    return min(
+        memory_for_images(device) // (1 if device.type == "cpu" else num_runners)
+        for device, num_runners in Counter(places).items()
+    )
+
+
 def runners_for(
     record: StudyRecord,
     dataset: ImageDataset,
     split: Split,
     folder: Path,
     *,
-    devices: tuple[torch.device, ...],
-    num_runners: int,
+    places: Sequence[torch.device],
+    engines: Mapping[torch.device, Engine],
+    image_bytes: int,
 ) -> StudyRunners:
-    """Trainers for so many runners of a study, whose checkpoints go to `folder`, shared out among the devices."""
-    num_threads = max(1, num_cores() // num_runners)  # the study may have begun with fewer runners
-    engine = replace(record.engine, num_threads=min(record.engine.num_threads, num_threads))
-    device = choose_device(engine.device)
-    # On a CPU the runners share one copy of the images; on a GPU each has its own.
-    num_copies = 1 if device.type == "cpu" else ceil(num_runners / len(devices))
-    image_bytes = min(map(memory_for_images, devices)) // num_copies
+    """Trainers for the runners of a study, whose checkpoints go to `folder`.
+
+    places: the device of each runner. engines: of each device. image_bytes: what memory_for_runners gives. A training
+    step may take what the runner with the least memory bears, for a trial may come to any of them.
+    """
+    num_threads = min(record.engine.num_threads, max(1, num_cores() // len(places)))  # it may have begun with fewer
     statistics = measure_statistics(dataset, split, memory_bytes=image_bytes)
     trainers = [
         ImageTrainer(
@@ -71,22 +73,28 @@ def runners_for(
             study=record.name,
             study_folder=folder,
             split_seed=record.settings["seed"],
-            engine=replace(engine, device=str(one)),
+            engine=replace(engines[device], num_threads=num_threads),
             image_bytes=image_bytes,
             statistics=statistics,
         )
-        for one in islice(cycle(devices), num_runners)
+        for device in places
     ]
-    held = how_it_is_held(dataset, device=device, memory_bytes=image_bytes)
-    step_bytes = min(map(memory_bytes, devices)) * MEMORY_SHARE * len(devices) / num_runners
-    is_together = engine.seeds_together and fits_in_memory(dataset, image_bytes)
+    held = how_it_is_held(dataset, device=torch.device(record.engine.device), memory_bytes=image_bytes)
+    step_bytes = min(_step_bytes(device, num_runners) for device, num_runners in Counter(places).items())
+    is_together = all(engines[device].seeds_together for device in places) and fits_in_memory(dataset, image_bytes)
     return StudyRunners(
         trainers,
         folder,
         num_validation=len(split.validation_indices_N),
-        device=device,
+        device=places[0],
         image_bytes=image_bytes,
         step_bytes=step_bytes,
         together_bytes=step_bytes if is_together else 0.0,
         held=held,
     )
+
+
+def _step_bytes(device: torch.device, num_runners: int) -> float:
+    """What the training step of each runner may take, where so many share a device."""
+    contexts = GPU_CONTEXT_BYTES * num_runners if device.type == "cuda" else 0
+    return (memory_bytes(device) - contexts) * MEMORY_SHARE / num_runners

@@ -88,7 +88,7 @@ class StudyRecord:
     @property
     def engine(self) -> Engine:
         """How the trials of this study are computed."""
-        with self._readable("how it trains"):
+        with self.readable("how it trains"):
             return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
 
     @property
@@ -141,7 +141,7 @@ class StudyRecord:
 
     def stored_trials(self) -> list[FrozenTrial]:
         """Every trial as Optuna gives it. Raises StudyError when they cannot be read."""
-        with self._readable("its trials"):
+        with self.readable("its trials"):
             return self.storage.get_all_trials(self.study_id, deepcopy=False)
 
     def trials(self, stored: Sequence[FrozenTrial] | None = None) -> list[TrialRecord]:
@@ -155,12 +155,12 @@ class StudyRecord:
         records = []
         for trial in trials:
             if "candidate" in trial.user_attrs:
-                with self._readable(f"trial {trial.number}"):
+                with self.readable(f"trial {trial.number}"):
                     records.append(_trial_record(trial))
         return records
 
     @contextmanager
-    def _readable(self, what: str) -> Iterator[None]:
+    def readable(self, what: str) -> Iterator[None]:
         """Raise StudyError in one line for what another version, or another program, has stored otherwise."""
         try:
             yield

@@ -5,45 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from platformdirs import user_cache_dir
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.shapes import Shape
-from tuner.architecture.spec import Architecture, Head, InputSpec
-from tuner.architecture.trace import resolve
-from tuner.errors import DeviceError
-from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_name, num_cores
-from tuner.training.candidate import Recipe
+from tuner.errors import DeviceError, UnfitDevice
+from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_kind, device_name, memory_bytes, num_cores
 from tuner.training.check import check_engine
-from tuner.training.engine import (
-    Engine,
-    prepare_process,
-)
-from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, rehearse
+from tuner.training.engine import Engine, prepare_process
+from tuner.training.rehearsal import CHECK_STEPS
+from tuner.training.timing import TimedRun, measured_shape, time_in_turn
 from tuner.versions import package_versions
 
-BATCH_SIZE = 64
-MIN_ROUNDS, MAX_ROUNDS, TIMED_SECONDS = 2, 4, 0.3
-"""A choice's two ways are timed in turn until their steps have taken this long together, in so many rounds."""
-STEPS_IN_ROUND = 3
-"""Timed steps of each way in a round, after one that finds the caches as the other has left them."""
 MIN_GAIN = 1.02
 """A fast way is taken when it is at least this much faster: below that, noise decides."""
 TIE = 0.97
 """The same for a way that is known to pay on networks larger than the one that is timed: it must be no slower here."""
-HOPELESS = 3.0
-"""A way whose first step takes this many times the plain one's is not timed any further."""
-MAX_SIDE = 64
+FAILED = "failed: "
+"""What the problem of a way begins with that could not be computed."""
 MIN_BUSY = 0.1
 """Less of a GPU's time than this is not believed, nor that there were no kernels at all."""
 
@@ -107,6 +93,11 @@ class Verdict:
     problem: str
     is_taken: bool
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the device could not compute the fast way, or the plain one."""
+        return self.problem.startswith(FAILED)
+
 
 @dataclass(frozen=True)
 class Runners:
@@ -119,11 +110,12 @@ class Runners:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The engine for a device and an input shape, with the evidence."""
+    """The engine for a device and an input shape, with the evidence. kind: of the device, as `device_kind` words it."""
 
     engine: Engine
     verdicts: tuple[Verdict, ...]
     runners: Runners
+    kind: str
 
     def __str__(self) -> str:
         """Which fast ways are taken and which are left out, with the reason, as a log has it."""
@@ -141,34 +133,78 @@ class Measurement:
     def from_json(data: Mapping[str, Any]) -> Measurement:
         """The measurement in a JSON object. Raises TypeError or KeyError for anything else."""
         verdicts = tuple(Verdict(**verdict) for verdict in data["verdicts"])
-        return Measurement(Engine.from_json(data["engine"]), verdicts, Runners(**data["runners"]))
-
-
-def measure_engine(device: torch.device, shape: Shape, *, num_threads: int) -> Measurement:
-    """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
-
-    Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
-    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why.
-    """
-    engine = Engine(device=str(device), num_threads=num_threads)
-    verdicts = []
-    for choice in CHOICES[device.type]:
-        if all(getattr(engine, name) == value for name, value in choice.requires.items()):
-            verdict = judge(choice, engine, shape)
-            verdicts.append(verdict)
-            engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
-    prepare_process(engine)
-    return Measurement(engine, tuple(verdicts), measure_runners(engine, shape))
-
-
-def machine_cache_dir() -> Path:
-    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR."""
-    return Path(os.environ.get("TUNER_CACHE_DIR") or user_cache_dir("tuner"))
+        return Measurement(Engine.from_json(data["engine"]), verdicts, Runners(**data["runners"]), data["kind"])
 
 
 def call(measure: Callable[[], Measurement]) -> Measurement:
     """Measure in this process."""
     return measure()
+
+
+class Spoiled(Exception):  # noqa: N818 - an outcome that whoever measures expects, not a mistake
+    """A way failed on a GPU, and this process may be unable to use it again. `verdicts` go up to that way's own."""
+
+    def __init__(self, verdicts: tuple[Verdict, ...]) -> None:
+        super().__init__(verdicts)
+        self.verdicts = verdicts
+
+
+def measure_engine(
+    device: torch.device, shape: Shape, *, num_threads: int, known: Sequence[Verdict] = ()
+) -> Measurement:
+    """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
+
+    Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
+    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why.
+
+    `known` are verdicts that stand already. Raises UnfitDevice where not even the plain step can be computed, and
+    Spoiled when a way fails on a GPU: to be gone on with in another process.
+    """
+    engine = Engine(device=str(device), num_threads=num_threads)
+    if device.type != "cpu":
+        _require_plain_step(engine, shape)
+    judged = {verdict.name: verdict for verdict in known}
+    verdicts: list[Verdict] = []
+    for choice in CHOICES[device.type]:
+        if all(getattr(engine, name) == value for name, value in choice.requires.items()):
+            verdict = judged.get(choice.name) or judge(choice, engine, shape)
+            verdicts.append(verdict)
+            engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
+            if device.type == "cuda" and verdict.has_failed and choice.name not in judged:
+                raise Spoiled(tuple(verdicts))
+    prepare_process(engine)
+    return Measurement(engine, tuple(verdicts), measure_runners(engine, shape), device_kind(device))
+
+
+def measure_anew(
+    device: torch.device,
+    shape: Shape,
+    *,
+    num_threads: int,
+    run: Callable[[Callable[[], Measurement]], Measurement] = call,
+) -> Measurement:
+    """`measure_engine` by `run`, which calls it in this process or aside; again, and without it, after a way failed."""
+    known: tuple[Verdict, ...] = ()
+    while True:
+        try:
+            return run(partial(measure_engine, device, shape, num_threads=num_threads, known=known))
+        except Spoiled as error:
+            known = error.verdicts
+
+
+def _require_plain_step(engine: Engine, shape: Shape) -> None:
+    """Raise UnfitDevice where the plain step fails, as on a GPU that this torch was not built for."""
+    try:
+        TimedRun(engine, shape).seconds()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        device = torch.device(engine.device)
+        raise UnfitDevice(f"{device} ({device_name(device)}) cannot compute a training step: {reason}") from error
+
+
+def machine_cache_dir() -> Path:
+    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR."""
+    return Path(os.environ.get("TUNER_CACHE_DIR") or user_cache_dir("tuner"))
 
 
 def load_or_measure(
@@ -179,17 +215,19 @@ def load_or_measure(
     cache_dir: Path,
     run: Callable[[Callable[[], Measurement]], Measurement] = call,
 ) -> Measurement:
-    """What was measured before on this device with these versions, or a new measurement, which is then kept.
+    """What was measured before on such a device with these versions, or a new measurement, which is then kept.
 
-    `run` is where a new one is made: in this process, or aside.
+    `run` is where a new one is made: in this process, or aside. Raises UnfitDevice as `measure_engine` does, and
+    DeviceError when it cannot be kept.
     """
     path = _kept_at(device, shape, num_threads=num_threads, cache_dir=cache_dir)
     if path.is_file():
         try:
-            return Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
+            kept = Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return replace(kept, engine=replace(kept.engine, device=str(device)))  # kept of any device of the kind
         except (ValueError, TypeError, KeyError):
             path.unlink()  # cut short or of another version: measured anew
-    measurement = run(partial(measure_engine, device, shape, num_threads=num_threads))
+    measurement = measure_anew(device, shape, num_threads=num_threads, run=run)
     keep_measurement(measurement, shape, cache_dir=cache_dir)
     return measurement
 
@@ -210,7 +248,7 @@ def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path)
 
 
 def _kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
-    known = [device_name(device), str(device), *map(str, (_measured_shape(shape), num_threads, num_cores(), CHOICES))]
+    known = [device.type, device_kind(device), *map(str, (measured_shape(shape), num_threads, num_cores(), CHOICES))]
     key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()
     return cache_dir / f"engine-{key}.json"
 
@@ -219,8 +257,10 @@ def measure_runners(engine: Engine, shape: Shape) -> Runners:
     """How many runners a device bears at once.
 
     A CPU: one to a core, unless one runner with all cores is as many times faster, which small networks are not. A GPU:
-    as many as fill the time in which one leaves it idle, and as its memory holds.
+    as many as fill the time in which one leaves it idle, and as its memory holds. Of a search, which trains every
+    candidate alone, whether or not seeds train together.
     """
+    engine = replace(engine, seeds_together=False)
     device = torch.device(engine.device)
     if device.type == "cpu":
         cores = num_cores()
@@ -231,7 +271,7 @@ def measure_runners(engine: Engine, shape: Shape) -> Runners:
     if device.type == "cuda":
         busy = busy_share(engine, shape)
         for_each = GPU_CONTEXT_BYTES + 4 * torch.cuda.max_memory_allocated(device)
-        by_memory = int(torch.cuda.mem_get_info(device)[0] // for_each)
+        by_memory = memory_bytes(device) // for_each
         count = max(1, min(round(1 / busy), by_memory, num_cores(), MAX_RUNNERS_PER_GPU))
         return Runners(count, 1, f"one runner keeps the GPU busy {busy:.0%} of the time; its memory holds {by_memory}")
     return Runners(1, 1, "one device")
@@ -247,14 +287,19 @@ def thread_speedup(engine: Engine, shape: Shape, *, num_threads: int) -> float:
 
 def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     """The share of a runner's time in which it keeps its GPU busy, in 0..1, from the profiler's sum over kernels."""
-    run = _Run(engine, typical_architecture(shape), Recipe(batch_size=BATCH_SIZE))
+    run = TimedRun(engine, shape)
     for _ in range(CHECK_STEPS):
         run.seconds()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         wall = sum(run.seconds() for _ in range(num_steps))
-    # Of the kernels alone: an operation of the CPU has the time of those that it started, too.
-    kernels = [event for event in profile.key_averages() if event.device_type == DeviceType.CUDA]
+    # Of the kernels alone: an operation of the CPU has the time of those that it started, too, and so has the mark that
+    # an optimizer's step leaves on the GPU.
+    kernels = [
+        event
+        for event in profile.key_averages()
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    ]
     busy = sum(event.self_device_time_total for event in kernels) / 1e6
     return float(min(1.0, max(MIN_BUSY, busy / wall)))
 
@@ -268,66 +313,5 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
         problem = "no faster" if seconds_fast * choice.min_gain > seconds_plain else check_engine(fast).problem
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
         seconds_plain = seconds_fast = 0.0
-        problem = f"failed: {type(error).__name__}: {error}".splitlines()[0]
+        problem = f"{FAILED}{type(error).__name__}: {error}".splitlines()[0]
     return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
-
-
-def time_in_turn(plain: Engine, fast: Engine, shape: Shape) -> tuple[float, float]:
-    """Median seconds of one training step with each of two engines, run in turn so that both see the same machine."""
-    architecture = typical_architecture(shape)
-    runs = [_Run(engine, architecture, Recipe(batch_size=BATCH_SIZE)) for engine in (plain, fast)]
-    first = [run.seconds() for run in runs]
-    if first[1] > HOPELESS * runs[0].seconds() and runs[1].seconds() > HOPELESS * first[0]:
-        return first[0], first[1]
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(MAX_ROUNDS):
-        if number >= MIN_ROUNDS and sum(times[0] + times[1]) > TIMED_SECONDS:
-            break
-        for run, seconds in zip(runs, times, strict=True):
-            run.seconds()
-            seconds += [run.seconds() for _ in range(STEPS_IN_ROUND)]
-    return median(times[0]), median(times[1])
-
-
-def typical_architecture(shape: Shape) -> Architecture:
-    """The network that is timed: two blocks that between them have what most candidates have."""
-    channels, height, width = _measured_shape(shape)
-    blocks = (
-        PlainBlock(out_channels=32, normalization="batch", activation="elu", pooling="max", dropout=0.2),
-        PlainBlock(out_channels=32, activation="gelu", pooling="average", dropout=0.2),
-    )
-    input_spec = InputSpec(channels, height, width, num_classes=10)
-    return resolve(Architecture(input_spec, blocks, Head()))
-
-
-def _measured_shape(shape: Shape) -> Shape:
-    """Larger images are timed at this size, where a step takes long enough to be timed well."""
-    channels, height, width = shape
-    return channels, min(height, MAX_SIDE), min(width, MAX_SIDE)
-
-
-class _Run:
-    """A network in training, to be timed a step at a time."""
-
-    def __init__(self, engine: Engine, architecture: Architecture, recipe: Recipe) -> None:
-        self._engine = engine
-        prepare_process(engine)
-        self.num_seeds = SEEDS_TOGETHER if engine.seeds_together else 1
-        self._rehearsal = rehearse(engine, architecture, recipe, seeds=range(self.num_seeds))
-
-    def seconds(self) -> float:
-        """Seconds of one step, until the device has done it; of seeds that train together, the share of one."""
-        prepare_process(self._engine)
-        _synchronise(self._engine)
-        started = time.perf_counter()
-        self._rehearsal.step(*self._rehearsal.batches[0], 1e-3)
-        _synchronise(self._engine)
-        return (time.perf_counter() - started) / self.num_seeds
-
-
-def _synchronise(engine: Engine) -> None:
-    device = torch.device(engine.device)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

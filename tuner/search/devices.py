@@ -1,0 +1,132 @@
+"""The devices of a search: the fastest way of training on each, and how runners are shared out among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tuner.architecture.shapes import Shape
+from tuner.errors import DeviceError, UnfitDevice
+from tuner.hardware import device_kind, num_cores
+from tuner.search.processes import run_apart, run_aside
+from tuner.search.record import StudyRecord
+from tuner.training.engine import Engine
+from tuner.training.measure import Measurement, call, load_or_measure, machine_cache_dir, measure_anew
+
+ENGINES = "tuner:engines"
+"""Study attribute: how its trials are computed on each kind of GPU, by the kind in words."""
+NUM_THREADS = 1
+"""Of a runner, with which ways of training are timed."""
+
+
+@dataclass(frozen=True)
+class MeasuredDevices:
+    """What was measured on each device, the first one first. left_out: why others are not trained on, a line each."""
+
+    by_device: Mapping[torch.device, Measurement]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Measurement:
+        """Of the device by which a study is known."""
+        return next(iter(self.by_device.values()))
+
+
+def measure_devices(devices: Sequence[torch.device], shape: Shape, *, workers: int | None) -> MeasuredDevices:
+    """The engine for each device, measured if it must be; GPUs of one kind share what was measured on the first.
+
+    Of several GPUs those are left out that cannot compute a training step. Raises DeviceError when none can.
+    """
+    measured: dict[torch.device, Measurement] = {}
+    errors: list[UnfitDevice] = []
+    for device in devices:
+        try:
+            measured[device] = _measure(device, shape, workers=workers)
+        except UnfitDevice as error:
+            errors.append(error)
+    if not measured:
+        raise DeviceError(f"{errors[0]}; give another --device") from errors[0]
+    return MeasuredDevices(measured, tuple(f"left out: {error}" for error in errors))
+
+
+def measure_again(device: torch.device, shape: Shape) -> Measurement:
+    """A new measurement of a device, whatever is kept. Raises UnfitDevice."""
+    return measure_anew(device, shape, num_threads=NUM_THREADS, run=_where(device, workers=1))
+
+
+def share_out(measured: MeasuredDevices, *, workers: int | None) -> tuple[torch.device, ...]:
+    """The device of each runner: as many runners on each as it bears, or `workers` in all; the devices take turns.
+
+    By themselves no more than there are cores, each of which keeps one runner going, and one for each device.
+    """
+    counts = {device: one.runners.count for device, one in measured.by_device.items()}
+    if workers is not None:
+        each, more = divmod(workers, len(counts))
+        counts = {device: each + (number < more) for number, device in enumerate(counts)}
+    turns = range(max(counts.values()))
+    places = tuple(device for turn in turns for device, count in counts.items() if turn < count)
+    return places[: max(len(counts), num_cores())] if workers is None else places
+
+
+def study_engines(record: StudyRecord, measured: MeasuredDevices) -> dict[torch.device, Engine]:
+    """How the trials of a study are computed on each device.
+
+    A GPU computes as the study has it for GPUs of its kind; a kind that is new to the study is taken up as measured. A
+    CPU computes as the study has it, whatever the CPU.
+    """
+    first, known = record.engine, stored_engines(record)
+    engines: dict[torch.device, Engine] = {}
+    new: dict[str, Engine] = {}
+    for device, one in measured.by_device.items():
+        engine = first
+        if device.type == "cuda":
+            engine = known.get(one.kind) or new.setdefault(one.kind, one.engine)
+        engines[device] = replace(engine, device=str(device), num_threads=first.num_threads)
+    if new:
+        stored = {kind: engine.to_json() for kind, engine in (known | new).items()}
+        record.storage.set_study_user_attr(record.study_id, ENGINES, stored)
+    return engines
+
+
+def stored_engines(record: StudyRecord) -> dict[str, Engine]:
+    """How a study's trials are computed on the GPUs that it was run on, by their kind. Raises StudyError."""
+    with record.readable("how it trains"):
+        stored = record.storage.get_study_user_attrs(record.study_id).get(ENGINES, {})
+        return {kind: Engine.from_json(engine) for kind, engine in stored.items()}
+
+
+def study_engine(record: StudyRecord, device: torch.device, shape: Shape) -> Engine:
+    """How a study's trials are computed on one device, where nothing of the study may be written."""
+    engine = record.engine
+    if device.type == "cuda":
+        known = stored_engines(record).get(device_kind(device))
+        engine = known or measure_devices([device], shape, workers=None).first.engine
+    return replace(engine, device=str(device), num_threads=record.engine.num_threads)
+
+
+def engine_notes(engines: Mapping[torch.device, Engine], measured: MeasuredDevices) -> tuple[str, ...]:
+    """Which ways of training are taken, as a log has it: a line for each kind of device, and for what is left out."""
+    kinds = {one.kind: (engines[device], one) for device, one in measured.by_device.items()}
+    lines = []
+    for kind, (engine, one) in kinds.items():
+        is_as_measured = replace(engine, device=one.engine.device, num_threads=one.engine.num_threads) == one.engine
+        how = str(one) if is_as_measured else "engine: as it was measured when the study began"
+        lines.append(f"{kind}: {how}" if len(kinds) > 1 else how)
+    return (*lines, *measured.left_out)
+
+
+def _measure(device: torch.device, shape: Shape, *, workers: int | None) -> Measurement:
+    run = _where(device, workers=workers)
+    return load_or_measure(device, shape, num_threads=NUM_THREADS, cache_dir=machine_cache_dir(), run=run)
+
+
+def _where(device: torch.device, *, workers: int | None) -> Callable[[Callable[[], Measurement]], Measurement]:
+    """Where a device is measured: where the processes that will train come from, and a GPU never in this process.
+
+    There an error may make the device useless to its process.
+    """
+    if device.type == "cuda":
+        return run_apart
+    return call if workers == 1 else run_aside
