@@ -22,7 +22,7 @@ def throughput(
     ] = "mnist",
     images: Annotated[int, typer.Option(help="To train on, for each network.")] = 20_000,
     seeds: Annotated[int, typer.Option(help="Of ours; their median counts.")] = 3,
-    engine: Annotated[str, typer.Option(help="Force choices, as `tuner run --engine` does.")] = "",
+    engine: Annotated[str, typer.Option(help="Force choices, as `tuner run --engine` does.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Twelve fixed networks, one pass each: the textbook's loop, the same on every core, ours."""

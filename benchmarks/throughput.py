@@ -58,7 +58,7 @@ class SubsetTrainer(ImageTrainer):
 
 
 def measure(
-    data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, engine: str = "", say: Say
+    data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, engine: str = "auto", say: Say
 ) -> dict[str, Any]:
     """Run (a), (b) and (c), and give what the command prints. engine: choices that (c) is forced to."""
     with tempfile.TemporaryDirectory() as folder:

@@ -239,6 +239,7 @@ def test_a_run_that_is_refused_leaves_no_folder(finished: RunOptions, tmp_path: 
         ("study", ""),
         ("storage", ""),
         ("device", None),
+        ("engine", None),
         ("studies", "studies"),
         ("data_dir", None),
         ("image_size", 8),
@@ -303,6 +304,22 @@ def test_a_study_is_not_gone_on_with_on_another_kind_of_device(tmp_path: Path) -
     with pytest.raises(DeviceError, match="trains on cuda, as it began, and this run would on cpu") as caught:
         next(run_events(options))
     assert "\n" not in str(caught.value)
+
+
+def test_a_forced_engine_is_what_the_study_gets_and_keeps(tmp_path: Path) -> None:
+    measured = engine_of(options_in(tmp_path / "measured"))
+    other = "foreach" if measured.optimizer == "fused" else "fused"
+    options = options_in(tmp_path / "forced", engine=f"optimizer={other}")
+    assert engine_of(options) == replace(measured, optimizer=other)
+    assert engine_of(replace(options, engine="auto")).optimizer == other
+    with pytest.raises(StudyError, match=f"did not begin with --engine optimizer={measured.optimizer}, and") as caught:
+        next(run_events(replace(options, engine=f"optimizer={measured.optimizer}")))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_engine_that_does_not_exist_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="'speed' is no choice on cpu; there are "):
+        next(run_events(options_in(tmp_path, engine="speed=9", dataset="no/such/folder")))
 
 
 def test_a_run_says_which_ways_it_takes_and_which_it_leaves_out(tmp_path: Path) -> None:

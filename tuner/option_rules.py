@@ -48,6 +48,7 @@ RULES: dict[str, Rule] = {
     "epochs": _or_none(_whole(1, 100_000)),
     "seed": _whole(0, 2**63 - 1),
     "device": TEXT,
+    "engine": TEXT,
     "workers": _or_none(_whole(1, 1024)),
     "budget_seconds": SECONDS,
     "confirm": (f"one of {', '.join(map(repr, CONFIRM))}", lambda value: value in CONFIRM),

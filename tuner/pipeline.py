@@ -13,6 +13,7 @@ import torch
 
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.opening import stream_limit
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
@@ -27,6 +28,7 @@ from tuner.search.devices import engine_notes, measure_devices, share_out, study
 from tuner.search.events import SearchEvent
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold, hold_record
+from tuner.search.memory import check_batch_sizes
 from tuner.search.places import (
     check_study_name,
     default_study_name,
@@ -41,6 +43,7 @@ from tuner.search.storage import Storage, open_storage
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
+from tuner.training.forced import parse_forced
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
@@ -51,6 +54,7 @@ EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 class RunOptions:
     """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL.
 
+    engine: choices that are forced, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
     budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
     again and score the winner on the test set, in a third of the run's time, in full, or not at all.
     `run` and `run_events` raise OptionError for a value that an option cannot have.
@@ -68,6 +72,7 @@ class RunOptions:
     epochs: int | None = None
     seed: int = 0
     device: str = "auto"
+    engine: str = "auto"
     workers: int | None = None
     budget_seconds: float = float("inf")
     confirm: Literal["in time", "in full", "no"] = "in time"
@@ -111,6 +116,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     make_studies_folder(options.studies)
     url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
+    forced = parse_forced(options.engine, device)
     dataset = load_development(options.data_spec, report=report)
     split = split_development(dataset, seed=options.seed)
     name = options.study or default_study_name(options.dataset, options.space)
@@ -131,15 +137,17 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink()
         devices = devices_for(device, is_auto=options.device == "auto")
-        measured = measure_devices(devices, input_spec.shape, workers=options.workers)
+        measured = measure_devices(devices, input_spec.shape, workers=options.workers, forced=forced)
         places = share_out(measured, workers=options.workers)
         num_threads = measured.first.runners.num_threads if len(places) == 1 else max(1, num_cores() // len(places))
         engine = replace(measured.first.engine, device=str(device), num_threads=num_threads)
+        image_bytes = memory_for_runners(places)
+        stream = stream_limit(dataset, device=device, memory_bytes=image_bytes)
+        check_batch_sizes(space, stream)  # before there is a study, for the next run may begin it in another way
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         _refuse_other_device(record, device)
         record.save_data_spec(options.data_spec)
-        engines = study_engines(record, measured)
-        image_bytes = memory_for_runners(places)
+        engines = study_engines(record, measured, forced=forced)
         runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
         yield _data_ready(name, dataset, split, record.engine, runners.held, *engine_notes(engines, measured))
         plan = SearchPlan(
@@ -150,6 +158,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             seed=options.seed,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
+            stream=stream,
             budget_seconds=max(0.0, started + options.budget_seconds - time.monotonic())
             * (1 if options.confirm == "no" else 1 - TIME_SHARE),
             class_names=dataset.class_names,

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from rehearsal import (
     DIGITS,
@@ -25,10 +26,12 @@ from rehearsal import (
 from tests.strategies import make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
+from tuner.data.stream_limit import StreamLimit
 from tuner.search.best import NUM_KEPT
 from tuner.search.coordinator import MAX_UNCOUNTED, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess
+from tuner.search.record import CONSTRAINTS
 from tuner.search.runner import Trainer, TrialTask, checkpoint_path
 from tuner.search.summary import summarise
 from tuner.space.sampling import candidate_from, distributions, first_params
@@ -231,6 +234,30 @@ def test_a_candidate_beyond_the_memory_is_rejected_and_not_trained(study: Rehear
         assert trials[event.number].state is TrialState.PRUNED
         assert trials[event.number].reason == event.reason
         assert not trials[event.number].curve
+
+
+def test_a_batch_that_cannot_be_streamed_is_rejected_and_not_trained(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def keep(task: TrialTask) -> Iterator[EpochResult]:
+        sizes.append(task.candidate.recipe.batch_size)
+        return rehearse(task)
+
+    space = make_space(
+        name="batches", block={"out_channels": {"low": 2, "high": 32}}, recipe={"batch_size": {"low": 8, "high": 64}}
+    )
+    study = Rehearsal(tmp_path, space)
+    stream = StreamLimit(8 * 1024, 64, torch.device("cpu"))
+    events = study.run(6, trainer=keep, stream=stream)
+    rejected = [event for event in ended(events) if event.outcome == "rejected"]
+    assert rejected
+    assert all(event.reason.endswith("more than the 8.0 KiB allowed; at most 27 fits") for event in rejected)
+    assert not any(event.counts for event in rejected)
+    assert len(sizes) == 6
+    assert max(sizes) <= stream.largest_batch == 27
+    for trial, stored in zip(study.record().trials(), study.record().stored_trials(), strict=True):
+        is_beyond = trial.candidate.recipe.batch_size > 27
+        assert (stored.system_attrs[CONSTRAINTS][0] > 0) == is_beyond == (trial.outcome == "rejected")
 
 
 def test_a_repeated_candidate_is_stored_but_not_trained_again(tmp_path: Path) -> None:

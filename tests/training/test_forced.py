@@ -22,7 +22,7 @@ def measured(engine: Engine) -> Measurement:
         for choice in CHOICES["cpu"]
         for taken in [getattr(engine, choice.name) == choice.fast]
     ]
-    return Measurement(engine, tuple(verdicts), Runners(1, 1, ""))
+    return Measurement(engine, tuple(verdicts), Runners(1, 1, ""), "any")
 
 
 def forced_engine(engine: Engine, text: str) -> Engine:
@@ -31,7 +31,7 @@ def forced_engine(engine: Engine, text: str) -> Engine:
 
 def test_nothing_asked_for_changes_nothing() -> None:
     found = measured(FUSED)
-    assert force(found, parse_forced("", CPU)) == found
+    assert force(found, parse_forced("auto", CPU)) == found
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_the_verdicts_say_what_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("", "'' is no choice on cpu"),
         ("speed=9", "'speed' is no choice on cpu; there are keep_freed_memory, "),
         ("graph=on", "'graph' is no choice on cpu"),
         ("precision=fp16", "precision must be fp32 or bf16, got 'fp16'"),

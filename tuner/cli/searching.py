@@ -44,6 +44,9 @@ def run(
     budget: Annotated[str | None, typer.Option(help="End after this time: 90s, 30m, 2h.")] = None,
     workers: Annotated[str, typer.Option(help="Trials at once: a number, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="Force CHOICE=VALUE,... of those that `tuner doctor` lists; auto measures all of them.")
+    ] = "auto",
     data_dir: Annotated[Path, typer.Option(help="Where data sets are, or are downloaded to.")] = Path("data"),
     image_size: Annotated[str | None, typer.Option(help="Side of the images, N or HEIGHTxWIDTH.")] = None,
     download: Annotated[bool, typer.Option(help="Download a data set that is not there.")] = True,
@@ -82,6 +85,7 @@ def run(
         budget_seconds=duration,
         workers=num_workers,
         device=device,
+        engine=engine,
         data_dir=data_dir,
         image_size=size,
         download=download,

@@ -9,6 +9,7 @@ from torch import Tensor
 from tuner.data.dataset import ImageDataset
 from tuner.data.resident import ResidentData, Statistics, load_resident
 from tuner.data.splits import Split, channel_statistics
+from tuner.data.stream_limit import StreamLimit, in_words
 from tuner.data.streamed import StreamedData, find_images, load_streamed, streamed_statistics
 from tuner.hardware import memory_bytes as memory_of
 
@@ -61,7 +62,7 @@ class TrainingData(Protocol):
     def validation_batches(
         self, batch_size: int, *, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of the validation rows in their order."""
+        """Yield (images_BCHW, labels_B) of the validation rows in their order, at most so many at a time."""
 
 
 def open_data(
@@ -85,6 +86,15 @@ def open_data(
     return load_streamed(dataset, split, device=device, memory_bytes=stream_bytes, statistics=statistics)
 
 
+def stream_limit(
+    dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
+) -> StreamLimit | None:
+    """What batches may take where open_data streams with the same arguments; None where it holds all images."""
+    if fits_in_memory(dataset, memory_bytes):
+        return None
+    return StreamLimit(min(stream_bytes, memory_bytes), dataset.images_NCHW[0].numel(), device)
+
+
 def measure_statistics(dataset: ImageDataset, split: Split, *, memory_bytes: int) -> Statistics:
     """Mean and std of the train images, read as open_data would, to be handed to it: once for all runners."""
     if fits_in_memory(dataset, memory_bytes):
@@ -96,12 +106,13 @@ def how_it_is_held(
     dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
 ) -> str:
     """What open_data does with the same arguments, in words for the user."""
-    size = _in_words(dataset.images_NCHW.numel())
-    if fits_in_memory(dataset, memory_bytes):
+    size = in_words(dataset.images_NCHW.numel())
+    limit = stream_limit(dataset, device=device, memory_bytes=memory_bytes, stream_bytes=stream_bytes)
+    if limit is None:
         return f"{size} of images: held in memory" if device.type == "cpu" else f"{size} of images: held on {device}"
     return (
-        f"{size} of images, more than the {_in_words(memory_bytes)} allowed: streamed from disk with at most "
-        f"{_in_words(min(stream_bytes, memory_bytes))} in memory for each runner"
+        f"{size} of images, more than the {in_words(memory_bytes)} allowed: streamed from disk with at most "
+        f"{in_words(limit.memory_bytes)} in memory for each runner"
     )
 
 
@@ -122,11 +133,3 @@ def memory_for_images(device: torch.device) -> int:
 def fits_in_memory(dataset: ImageDataset, memory_bytes: int) -> bool:
     """Whether open_data holds the images in `memory_bytes`, and does not stream them."""
     return dataset.images_NCHW.numel() <= memory_bytes
-
-
-def _in_words(num_bytes: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.0f} {unit}" if unit == "bytes" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:,.1f} GiB"

@@ -22,24 +22,15 @@ from torch import Tensor
 from tuner.data.dataset import ImageDataset
 from tuner.data.resident import Statistics, normalise, pixel_scaling
 from tuner.data.splits import Split, _moments
+from tuner.data.stream_limit import READ_AHEAD, StreamLimit, chunk_rows_of
 from tuner.errors import DataError
 
 # Shape suffixes: N images, B of a batch, K of a chunk, S slots of the buffer, C channels, H height, W width, V values.
 
 _IMAGES = "images.npy"
 
-_CHUNK_BYTES = 2**20
-"""Enough for a disk to read at nearly its full speed; the smaller, the better the shuffling."""
 _GAP_BYTES = 2**16
 """Between wanted rows; reading on over a smaller gap costs less than another read."""
-_READ_AHEAD = 5
-"""Chunks that are read, or being read, before they are asked for."""
-_CHUNKS_HELD = _READ_AHEAD + 3
-"""The one in use, the one that follows it, and the room into which rows are read when some are to be left out."""
-_BATCHES_HELD = 6
-"""Outside the buffer: two on their way to a device, in page-locked memory that comes in powers of two; and two here."""
-_BOOKKEEPING_BYTES = 64
-"""For every row held, at most: its number, and slot numbers while they are put into a new order."""
 
 PixelBatches = Iterator[tuple[Tensor, Tensor]]
 """(pixels_BCHW, rows_B): uint8 on the CPU, and the rows of the data set that they are."""
@@ -70,15 +61,20 @@ class StreamedData:
         """Of one image as it is stored: a byte for each of its C * H * W values."""
         return self.images.image_bytes
 
+    @property
+    def limit(self) -> StreamLimit:
+        """What its batches may take in memory."""
+        return StreamLimit(self.memory_bytes, self.image_bytes, self.device)
+
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images_BCHW, labels_B) of one epoch, shuffled, the short last batch included.
 
-        The generator is a CPU's; one seed gives one order for one `memory_bytes` and batch size, on every device.
-        Raises DataError when the memory does not suffice for such batches, or the file cannot be read.
+        The generator is a CPU's; one seed gives one order for one `memory_bytes`, batch size and kind of
+        device. Raises DataError when the memory does not suffice for such batches, or the file cannot be read.
         """
-        room = _room(self.memory_bytes, self.images.image_bytes, batch_size)
+        room = self.limit.room_for(batch_size)
         chunks = torch.split(self.train_indices_N, room.chunk_rows)
         order = torch.randperm(len(chunks), generator=generator).tolist()
         # Of its own, so that what the caller draws from his while the batches come changes nothing.
@@ -91,9 +87,11 @@ class StreamedData:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images_BCHW, labels_B) of the validation rows in their order, the short last batch included.
 
-        Raises DataError as train_batches does.
+        Batches are smaller than asked for where the memory does not suffice: no result hangs on their size. Raises
+        DataError when it does not suffice for one image, or the file cannot be read.
         """
-        room = _room(self.memory_bytes, self.images.image_bytes, batch_size)
+        batch_size = min(batch_size, max(1, self.limit.largest_batch))
+        room = self.limit.room_for(batch_size)
         batches = self._in_order(batch_size, chunk_rows=room.chunk_rows)
         return self._delivered(batches, dtype=dtype, channels_last=channels_last)
 
@@ -144,6 +142,7 @@ class StreamedData:
                     pixels_BCHW[start : start + len(pixels_KCHW)] = pixels_KCHW
                     start += len(pixels_KCHW)
                 yield torch.from_numpy(pixels_BCHW), rows_B
+                del pixels_BCHW
 
     def _delivered(
         self, batches: PixelBatches, *, dtype: torch.dtype, channels_last: bool
@@ -162,6 +161,7 @@ class StreamedData:
             else:
                 there_BCHW, labels_B = pixels_BCHW.to(self.device), labels_B.to(self.device)
             yield normalise(there_BCHW, scaling, dtype=dtype, channels_last=channels_last), labels_B
+            del pixels_BCHW, there_BCHW  # before the next one is drawn: one at a time lies outside the buffer
 
 
 def load_streamed(
@@ -197,8 +197,8 @@ def streamed_statistics(images: "ImageFile", indices_N: Tensor) -> Statistics:
     """Give what channel_statistics gives, to the last bit, holding a few chunks at a time."""
     num_channels = images.image_shape[0]
     histogram_CV = torch.zeros(num_channels, 256, dtype=torch.int64)
-    chunk_rows = max(1, _CHUNK_BYTES // images.image_bytes)
-    with closing(images.read_ahead(torch.split(indices_N, chunk_rows))) as arriving:
+    chunks = torch.split(indices_N, chunk_rows_of(images.image_bytes))
+    with closing(images.read_ahead(chunks)) as arriving:
         for pixels_KCHW, _ in arriving:
             for channel in range(num_channels):
                 values = torch.from_numpy(pixels_KCHW[:, channel].reshape(-1))
@@ -234,7 +234,7 @@ class ImageFile:
                 ahead: deque[tuple[Future[NDArray[np.uint8]], Tensor]] = deque()
                 remaining = iter(chunks)
                 try:
-                    for rows_K in islice(remaining, _READ_AHEAD):
+                    for rows_K in islice(remaining, READ_AHEAD):
                         ahead.append((pool.submit(self._read, file, rows_K), rows_K))
                     while ahead:
                         future, rows_K = ahead.popleft()
@@ -287,27 +287,3 @@ def find_images(dataset: ImageDataset) -> ImageFile:
             f"the decoded images must be readable; {path} is not ({error}): load the data set again"
         ) from error
     return ImageFile(path, mapped.offset, mapped.shape[1:])
-
-
-@dataclass(frozen=True)
-class _Room:
-    num_slots: int
-    chunk_rows: int
-
-
-def _room(memory_bytes: int, image_bytes: int, batch_size: int) -> _Room:
-    """Share a limit between the shuffle buffer, the chunks read ahead and the batches on their way.
-
-    Raises DataError when the buffer would not hold two batches.
-    """
-    row_bytes = image_bytes + _BOOKKEEPING_BYTES
-    needed = (_BATCHES_HELD + 2) * batch_size + _CHUNKS_HELD
-    num_rows = memory_bytes // row_bytes
-    if num_rows < needed:
-        raise DataError(
-            f"streaming batches of {batch_size} images of {image_bytes:,} bytes needs {needed * row_bytes:,} bytes of "
-            f"memory; {memory_bytes:,} are allowed: allow more, or choose a smaller batch size"
-        )
-    num_rows -= _BATCHES_HELD * batch_size
-    chunk_rows = min(max(1, _CHUNK_BYTES // image_bytes), max(1, num_rows // (4 * _CHUNKS_HELD)))
-    return _Room(num_slots=num_rows - _CHUNKS_HELD * chunk_rows, chunk_rows=chunk_rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -16,6 +15,7 @@ from optuna.trial import TrialState
 from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
+from tuner.data.stream_limit import StreamLimit
 from tuner.errors import StudyError
 from tuner.search.best import BestTrials
 from tuner.search.events import (
@@ -29,6 +29,7 @@ from tuner.search.events import (
     TrialStarted,
 )
 from tuner.search.executors import Answer, Executor
+from tuner.search.memory import memory_excess
 from tuner.search.record import StudyRecord
 from tuner.search.runner import TrialTask, training_seed
 from tuner.search.running import RunningTrial
@@ -49,6 +50,7 @@ STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": 
 class SearchPlan:
     """What a search is for. `budget_seconds` ends it; `memory_bytes` is what one trial's training step may take.
 
+    stream: what its batches may take, where the images are streamed.
     class_names: for pictures; without them classes are numbered.
     """
 
@@ -59,6 +61,7 @@ class SearchPlan:
     seed: int
     study_folder: Path
     memory_bytes: float = float("inf")
+    stream: StreamLimit | None = None
     budget_seconds: float = float("inf")
     class_names: tuple[str, ...] = ()
 
@@ -173,7 +176,9 @@ class _Search:
         self._next_number += 1
         candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
         cost = network_cost(trace(candidate.architecture))
-        needed = cost.training_bytes(candidate.recipe.batch_size)
+        excess, too_large = memory_excess(
+            cost, candidate.recipe.batch_size, step_bytes=plan.memory_bytes, stream=plan.stream
+        )
         stored = self._record.begin(
             candidate,
             params,
@@ -184,7 +189,7 @@ class _Search:
                 "architecture": str(candidate.architecture),
                 "runner": runner,
             },
-            constraint=None if math.isinf(plan.memory_bytes) else (needed - plan.memory_bytes) / 2**30,
+            constraint=excess,
         )
         if stored != number:
             raise StudyError(
@@ -193,10 +198,8 @@ class _Search:
             )
         running = RunningTrial(number, candidate, params, self._clock())
         known = self._curves_by_fingerprint.get(candidate.fingerprint)
-        if needed > plan.memory_bytes:
-            allowed = f"{plan.memory_bytes / 2**30:.1f} allowed"
-            reason = f"its training step needs {needed / 2**30:.1f} GiB of memory, more than the {allowed}"
-            yield self._end(running, "rejected", reason)
+        if too_large:
+            yield self._end(running, "rejected", too_large)
         elif known is not None:
             yield self._end(running, "repeated", f"the same candidate as trial {known[0]}")
         else:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from tuner.architecture.shapes import Shape
-from tuner.errors import DeviceError, UnfitDevice
+from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import device_kind, num_cores
 from tuner.search.processes import run_apart, run_aside
 from tuner.search.record import StudyRecord
 from tuner.training.engine import Engine
+from tuner.training.forced import NOTHING_FORCED, Forced, force
 from tuner.training.measure import Measurement, call, load_or_measure, machine_cache_dir, measure_anew
 
 ENGINES = "tuner:engines"
@@ -34,16 +36,19 @@ class MeasuredDevices:
         return next(iter(self.by_device.values()))
 
 
-def measure_devices(devices: Sequence[torch.device], shape: Shape, *, workers: int | None) -> MeasuredDevices:
+def measure_devices(
+    devices: Sequence[torch.device], shape: Shape, *, workers: int | None, forced: Forced = NOTHING_FORCED
+) -> MeasuredDevices:
     """The engine for each device, measured if it must be; GPUs of one kind share what was measured on the first.
 
-    Of several GPUs those are left out that cannot compute a training step. Raises DeviceError when none can.
+    Of several GPUs those are left out that cannot compute a training step. Raises DeviceError when none can, and when a
+    way that is forced does not compute what plain PyTorch does.
     """
     measured: dict[torch.device, Measurement] = {}
     errors: list[UnfitDevice] = []
     for device in devices:
         try:
-            measured[device] = _measure(device, shape, workers=workers)
+            measured[device] = _measure(device, shape, workers=workers, forced=forced)
         except UnfitDevice as error:
             errors.append(error)
     if not measured:
@@ -70,11 +75,13 @@ def share_out(measured: MeasuredDevices, *, workers: int | None) -> tuple[torch.
     return places[: max(len(counts), num_cores())] if workers is None else places
 
 
-def study_engines(record: StudyRecord, measured: MeasuredDevices) -> dict[torch.device, Engine]:
+def study_engines(
+    record: StudyRecord, measured: MeasuredDevices, *, forced: Forced = NOTHING_FORCED
+) -> dict[torch.device, Engine]:
     """How the trials of a study are computed on each device.
 
     A GPU computes as the study has it for GPUs of its kind; a kind that is new to the study is taken up as measured. A
-    CPU computes as the study has it, whatever the CPU.
+    CPU computes as the study has it, whatever the CPU. Raises StudyError where that is not what is forced now.
     """
     first, known = record.engine, stored_engines(record)
     engines: dict[torch.device, Engine] = {}
@@ -84,6 +91,11 @@ def study_engines(record: StudyRecord, measured: MeasuredDevices) -> dict[torch.
         if device.type == "cuda":
             engine = known.get(one.kind) or new.setdefault(one.kind, one.engine)
         engines[device] = replace(engine, device=str(device), num_threads=first.num_threads)
+    if any(forced.differs_from(engine) for engine in engines.values()):
+        raise StudyError(
+            f"study {record.name!r} did not begin with --engine {forced}, and its trials are all computed in one way: "
+            "leave the option out, or start another study with --study NAME"
+        )
     if new:
         stored = {kind: engine.to_json() for kind, engine in (known | new).items()}
         record.storage.set_study_user_attr(record.study_id, ENGINES, stored)
@@ -117,9 +129,10 @@ def engine_notes(engines: Mapping[torch.device, Engine], measured: MeasuredDevic
     return (*lines, *measured.left_out)
 
 
-def _measure(device: torch.device, shape: Shape, *, workers: int | None) -> Measurement:
+def _measure(device: torch.device, shape: Shape, *, workers: int | None, forced: Forced) -> Measurement:
     run = _where(device, workers=workers)
-    return load_or_measure(device, shape, num_threads=NUM_THREADS, cache_dir=machine_cache_dir(), run=run)
+    measured = load_or_measure(device, shape, num_threads=NUM_THREADS, cache_dir=machine_cache_dir(), run=run)
+    return run(partial(force, measured, forced)) if forced.values else measured
 
 
 def _where(device: torch.device, *, workers: int | None) -> Callable[[Callable[[], Measurement]], Measurement]:

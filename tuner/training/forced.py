@@ -31,14 +31,19 @@ class Forced:
         return any(getattr(engine, name) != value for name, value in self.values.items())
 
 
+NOTHING_FORCED = Forced({})
+
+
 def parse_forced(text: str, device: torch.device) -> Forced:
-    """Read `CHOICE=VALUE,...`: on or off, or what `tuner doctor` lists as plain and fast. An empty text forces nothing.
+    """Read `CHOICE=VALUE,...`: on or off, or what `tuner doctor` lists as plain and fast. `auto` forces nothing.
 
     Raises OptionError for a choice that this type of device does not have, and for a value that it cannot take.
     """
+    if text == "auto":
+        return NOTHING_FORCED
     choices = {choice.name: choice for choice in CHOICES[device.type]}
     values: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
+    for part in text.split(","):
         name, _, word = (piece.strip() for piece in part.partition("="))
         if name not in choices:
             there = ", ".join(choices) or "none: it always trains in the plain way"

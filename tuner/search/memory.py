@@ -1,0 +1,45 @@
+"""Whether a candidate keeps to the memory that a trial may take: for its training step, and to stream its batches."""
+
+from __future__ import annotations
+
+import math
+
+from tuner.architecture.cost import Cost
+from tuner.data.stream_limit import StreamLimit
+from tuner.errors import SpaceError
+from tuner.space.schema import SearchSpace
+
+GIB = 2**30
+
+
+def memory_excess(
+    cost: Cost, batch_size: int, *, step_bytes: float, stream: StreamLimit | None
+) -> tuple[float | None, str]:
+    """How far a candidate is beyond what is allowed, in GiB, and why; at most 0 and empty for one that keeps to it.
+
+    step_bytes: what its training step may take. stream: what its batches may, None where images are held in memory.
+    Of two limits, the one that is kept to the least counts. None where nothing is limited.
+    """
+    needed = cost.training_bytes(batch_size)
+    excesses = [] if math.isinf(step_bytes) else [needed - step_bytes]
+    reason = ""
+    if needed > step_bytes:
+        allowed = f"{step_bytes / GIB:.1f} allowed"
+        reason = f"its training step needs {needed / GIB:.1f} GiB of memory, more than the {allowed}"
+    if stream is not None:
+        excesses.append(stream.needed_bytes(batch_size) - stream.memory_bytes)
+        reason = reason or stream.reason_against(batch_size)
+    return max(excesses) / GIB if excesses else None, reason
+
+
+def check_batch_sizes(space: SearchSpace, stream: StreamLimit | None) -> None:
+    """Raise SpaceError where images must be streamed, and not even the smallest batch of a space can be."""
+    parameter = space.recipe.batch_size
+    smallest = min(parameter.choices) if parameter.choices is not None else parameter.low
+    assert smallest is not None
+    reason = "" if stream is None else stream.reason_against(smallest)
+    if reason:
+        raise SpaceError(
+            f"space {space.name!r}: recipe.batch_size: even the smallest is too large: {reason}; "
+            "give smaller ones, or a smaller --image-size"
+        )
