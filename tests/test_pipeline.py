@@ -22,8 +22,9 @@ from tuner.search.locks import hold
 from tuner.search.places import check_study_name, default_study_name, existing_storage, storage_url
 from tuner.search.record import list_studies, load_study
 from tuner.training.checkpoint import load_checkpoint
+from tuner.training.choices import Runners
 from tuner.training.engine import Engine
-from tuner.training.measure import Runners, load_or_measure, machine_cache_dir
+from tuner.training.measure import load_or_measure, machine_cache_dir
 
 TINY = """
 [network]

@@ -28,8 +28,8 @@ from tuner.search.devices import (
 from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.storage import open_storage
+from tuner.training.choices import Measurement, Runners
 from tuner.training.engine import Engine
-from tuner.training.measure import Measurement, Runners
 
 CPU = torch.device("cpu")
 GPUS = [torch.device("cuda", index) for index in range(3)]

@@ -18,17 +18,9 @@ from tuner.architecture import fused
 from tuner.errors import UnfitDevice
 from tuner.training import measure
 from tuner.training.check import check_architectures, check_engine
+from tuner.training.choices import CHOICES, FAILED, Choice, Measurement, Runners, Verdict, unmet_need
 from tuner.training.engine import Engine
-from tuner.training.measure import (
-    CHOICES,
-    Choice,
-    Measurement,
-    Runners,
-    Verdict,
-    judge,
-    load_or_measure,
-    measure_engine,
-)
+from tuner.training.measure import judge, load_or_measure, measure_engine
 
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 SHAPE = (1, 8, 8)
@@ -132,20 +124,20 @@ def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pyte
         raise RuntimeError("no such kernel here")
 
     monkeypatch.setattr("tuner.training.engine.fast_form", fail)
-    verdict = judge(Choice("blocks", "layers", "fused", {}), Engine(), SHAPE)
+    verdict = judge(Choice("blocks", "layers", "fused"), Engine(), SHAPE)
     assert not verdict.is_taken
     assert "no such kernel here" in verdict.problem
 
 
 def test_a_way_that_is_slower_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.011))
-    verdict = judge(Choice("channels_last", False, True, {}), Engine(), SHAPE)
+    verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (False, "no faster")
 
 
 def test_a_way_that_is_faster_and_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.005))
-    verdict = judge(Choice("channels_last", False, True, {}), Engine(), SHAPE)
+    verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (True, "")
 
 
@@ -153,7 +145,7 @@ def test_a_way_that_pays_on_larger_networks_is_taken_when_it_is_no_slower(monkey
     (optimizer,) = (choice for choice in CHOICES["cpu"] if choice.name == "optimizer")
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0101))
     assert judge(optimizer, Engine(), SHAPE).is_taken
-    assert not judge(Choice("optimizer", "foreach", "fused", {}), Engine(), SHAPE).is_taken
+    assert not judge(Choice("optimizer", "foreach", "fused"), Engine(), SHAPE).is_taken
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0110))
     assert not judge(optimizer, Engine(), SHAPE).is_taken
 
@@ -187,12 +179,52 @@ def test_a_kept_measurement_that_is_damaged_is_made_anew(tmp_path: Path) -> None
     assert Measurement.from_json(json.loads(path.read_text())).engine.device == "cpu"
 
 
-def test_the_engine_has_just_what_its_verdicts_say() -> None:
+def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
+    """Every choice is twice as fast as its plain way, but those that are named, which are as much slower."""
+
+    def time_them(plain: Engine, fast: Engine, shape: object) -> tuple[float, float]:
+        name = next(choice.name for choice in tried if choice.engine(plain) == fast or undone(choice, fast) == plain)
+        return (1.0, 2.0) if name in slower else (1.0, 0.5)
+
+    def undone(choice: Choice, fast: Engine) -> Engine:
+        return replace(fast, **{choice.name: choice.plain})
+
+    tried = CHOICES["cpu"]
+    monkeypatch.setattr(measure, "time_in_turn", time_them)
+    monkeypatch.setattr(measure, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
+
+
+@pytest.mark.parametrize("slower", [set(), {"channels_last"}, {"blocks"}, {"early_pooling", "byte_dropout"}], ids=str)
+def test_the_engine_has_just_what_its_verdicts_say(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
+    timed_as(monkeypatch, slower)
     measured = measure_engine(CPU, SHAPE, num_threads=1)
     for verdict in measured.verdicts:
         assert getattr(measured.engine, verdict.name) == (verdict.fast if verdict.is_taken else verdict.plain)
         assert verdict.is_taken == (not verdict.problem)
-    assert measured.runners.count >= 1
+    assert [verdict.name for verdict in measured.verdicts] == [choice.name for choice in CHOICES["cpu"]]
+
+
+def test_a_choice_that_is_slower_by_itself_comes_with_the_one_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"channels_last"})
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    (verdict,) = (verdict for verdict in measured.verdicts if verdict.name == "channels_last")
+    assert (measured.engine.channels_last, verdict.is_taken, verdict.comes_with) == (True, True, "blocks")
+    assert "left out" not in str(measured)
+
+
+def test_a_choice_without_what_it_requires_has_a_verdict_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"blocks"})
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    verdicts = {verdict.name: verdict for verdict in measured.verdicts}
+    for name in ("early_pooling", "byte_dropout"):
+        assert verdicts[name] == Verdict(name, False, True, None, None, "needs blocks=fused", is_taken=False)
+        assert f"{name} (needs blocks=fused)" in str(measured)
+
+
+def test_a_graph_brings_the_optimizer_that_it_needs() -> None:
+    (graph,) = (choice for choice in CHOICES["cuda"] if choice.name == "graph")
+    assert graph.engine(Engine("cuda")) == Engine("cuda", graph=True, optimizer="fused")
+    assert unmet_need(graph, Engine("cuda")) == ""
 
 
 GPUS = [torch.device("cuda", index) for index in range(3)]
@@ -229,7 +261,7 @@ def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_anoth
 
     def judge_one(choice: Choice, engine: Engine, shape: object) -> Verdict:
         judged.append(choice.name)
-        problem = {"graph": f"{measure.FAILED}no capture here", "tf32": "no faster"}.get(choice.name, "")
+        problem = {"graph": f"{FAILED}no capture here", "tf32": "no faster"}.get(choice.name, "")
         return Verdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, problem, not problem)
 
     def in_another_process(function: Callable[[], Measurement]) -> Measurement:

@@ -13,9 +13,10 @@ from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import device_kind, num_cores
 from tuner.search.processes import run_apart, run_aside
 from tuner.search.record import StudyRecord
+from tuner.training.choices import Measurement
 from tuner.training.engine import Engine
 from tuner.training.forced import NOTHING_FORCED, Forced, force
-from tuner.training.measure import Measurement, call, load_or_measure, machine_cache_dir, measure_anew
+from tuner.training.measure import call, load_or_measure, machine_cache_dir, measure_anew
 
 ENGINES = "tuner:engines"
 """Study attribute: how its trials are computed on each kind of GPU, by the kind in words."""

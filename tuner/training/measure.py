@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from platformdirs import user_cache_dir
@@ -19,121 +18,24 @@ from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_kind, device_name, memory_bytes, num_cores
 from tuner.training.check import check_engine
+from tuner.training.choices import (
+    CHOICES,
+    FAILED,
+    MIN_GAIN,
+    Choice,
+    Measurement,
+    Runners,
+    Verdict,
+    unmet_need,
+    verdicts_of,
+)
 from tuner.training.engine import Engine, prepare_process
 from tuner.training.rehearsal import CHECK_STEPS
 from tuner.training.timing import TimedRun, measured_shape, time_in_turn
 from tuner.versions import package_versions
 
-MIN_GAIN = 1.02
-"""A fast way is taken when it is at least this much faster: below that, noise decides."""
-TIE = 0.97
-"""The same for a way that is known to pay on networks larger than the one that is timed: it must be no slower here."""
-FAILED = "failed: "
-"""What the problem of a way begins with that could not be computed."""
 MIN_BUSY = 0.1
 """Less of a GPU's time than this is not believed, nor that there were no kernels at all."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A field of Engine that has a plain value and one that may be faster; considered where `requires` holds.
-
-    min_gain: how many times faster it must be to be taken.
-    """
-
-    name: str
-    plain: Any
-    fast: Any
-    requires: Mapping[str, Any]
-    min_gain: float = MIN_GAIN
-
-    def engine(self, base: Engine) -> Engine:
-        """The engine with the fast value."""
-        changes: dict[str, Any] = {self.name: self.fast}
-        if changes == {"blocks": "fused"}:
-            # The only layout that fused blocks know, and what they are made for: each is then judged by itself.
-            changes |= {"channels_last": True, "early_pooling": True, "byte_dropout": True}
-        return replace(base, **changes)
-
-
-CHOICES: dict[str, tuple[Choice, ...]] = {
-    "cpu": (
-        Choice("keep_freed_memory", False, True, {}, min_gain=TIE),
-        Choice("flush_denormals", False, True, {}),
-        Choice("channels_last", False, True, {}),
-        Choice("blocks", "layers", "fused", {}),
-        Choice("early_pooling", False, True, {"blocks": "fused"}),
-        Choice("byte_dropout", False, True, {"blocks": "fused"}),
-        Choice("precision", "fp32", "bf16", {}),
-        Choice("optimizer", "foreach", "fused", {}, min_gain=TIE),
-        Choice("seeds_together", False, True, {}),
-    ),
-    "cuda": (
-        Choice("channels_last", False, True, {}),
-        Choice("tf32", False, True, {}),
-        Choice("precision", "fp32", "bf16", {}),
-        Choice("optimizer", "foreach", "fused", {}, min_gain=TIE),
-        Choice("graph", False, True, {"optimizer": "fused"}),
-        Choice("seeds_together", False, True, {}),
-    ),
-    "mps": (),
-}
-"""By type of device, in the order in which they are tried, each on top of those already taken."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was measured of a choice: seconds of a seed's step, plain and fast, and whether the fast way is taken."""
-
-    name: str
-    plain: Any
-    fast: Any
-    seconds_plain: float
-    seconds_fast: float
-    problem: str
-    is_taken: bool
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the device could not compute the fast way, or the plain one."""
-        return self.problem.startswith(FAILED)
-
-
-@dataclass(frozen=True)
-class Runners:
-    """How many trials at once a device bears, and why. `num_threads` is for a runner that has the CPU to itself."""
-
-    count: int
-    num_threads: int
-    why: str
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The engine for a device and an input shape, with the evidence. kind: of the device, as `device_kind` words it."""
-
-    engine: Engine
-    verdicts: tuple[Verdict, ...]
-    runners: Runners
-    kind: str
-
-    def __str__(self) -> str:
-        """Which fast ways are taken and which are left out, with the reason, as a log has it."""
-        taken = [verdict.name for verdict in self.verdicts if verdict.is_taken]
-        left_out = [f"{verdict.name} ({verdict.problem})" for verdict in self.verdicts if not verdict.is_taken]
-        return f"engine: {', '.join(taken) or 'the plain step'}" + (
-            f"; left out: {', '.join(left_out)}" if left_out else ""
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Measurement:
-        """The measurement in a JSON object. Raises TypeError or KeyError for anything else."""
-        verdicts = tuple(Verdict(**verdict) for verdict in data["verdicts"])
-        return Measurement(Engine.from_json(data["engine"]), verdicts, Runners(**data["runners"]), data["kind"])
 
 
 def call(measure: Callable[[], Measurement]) -> Measurement:
@@ -166,14 +68,17 @@ def measure_engine(
     judged = {verdict.name: verdict for verdict in known}
     verdicts: list[Verdict] = []
     for choice in CHOICES[device.type]:
-        if all(getattr(engine, name) == value for name, value in choice.requires.items()):
-            verdict = judged.get(choice.name) or judge(choice, engine, shape)
-            verdicts.append(verdict)
-            engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
-            if device.type == "cuda" and verdict.has_failed and choice.name not in judged:
-                raise Spoiled(tuple(verdicts))
+        if lack := unmet_need(choice, engine):
+            verdicts.append(Verdict(choice.name, choice.plain, choice.fast, None, None, lack, False))
+            continue
+        verdict = judged.get(choice.name) or judge(choice, engine, shape)
+        verdicts.append(verdict)
+        engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
+        if device.type == "cuda" and verdict.has_failed and choice.name not in judged:
+            raise Spoiled(tuple(verdicts))
     prepare_process(engine)
-    return Measurement(engine, tuple(verdicts), measure_runners(engine, shape), device_kind(device))
+    final = verdicts_of(engine, verdicts, CHOICES[device.type])
+    return Measurement(engine, final, measure_runners(engine, shape), device_kind(device))
 
 
 def measure_anew(

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.hardware import device_name, memory_bytes, num_cores
-from tuner.training.measure import Measurement
+from tuner.training.choices import Measurement
 from tuner.versions import package_versions
 
 OPTIONAL = {"safetensors": "export", "onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
@@ -40,11 +40,15 @@ def doctor_report(measurement: Measurement) -> RenderableType:
         choices.add_row(
             verdict.name,
             str(verdict.plain),
-            f"{1e3 * verdict.seconds_plain:.2f}",
+            _milliseconds(verdict.seconds_plain),
             str(verdict.fast),
-            f"{1e3 * verdict.seconds_fast:.2f}",
+            _milliseconds(verdict.seconds_fast),
             verdict.problem or "agrees with the plain step",
             str(verdict.fast if verdict.is_taken else verdict.plain),
         )
     none = Text("no choices on this device: the plain step") if not measurement.verdicts else choices
     return Group(facts, Text(""), none)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.2f}"
