@@ -17,7 +17,7 @@ from torch import Tensor
 from tuner.architecture import fused
 from tuner.errors import UnfitDevice
 from tuner.training import measure
-from tuner.training.check import check_architectures, check_engine
+from tuner.training.check import Check, check_architectures, check_engine
 from tuner.training.choices import CHOICES, FAILED, Choice, Measurement, Runners, Verdict, unmet_need
 from tuner.training.engine import Engine
 from tuner.training.measure import judge, load_or_measure, measure_engine
@@ -183,13 +183,10 @@ def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
     """Every choice is twice as fast as its plain way, but those that are named, which are as much slower."""
 
     def time_them(plain: Engine, fast: Engine, shape: object) -> tuple[float, float]:
-        name = next(choice.name for choice in tried if choice.engine(plain) == fast or undone(choice, fast) == plain)
+        changed = {name for name, value in vars(fast).items() if value != getattr(plain, name)}
+        name = "blocks" if "blocks" in changed else changed.pop()
         return (1.0, 2.0) if name in slower else (1.0, 0.5)
 
-    def undone(choice: Choice, fast: Engine) -> Engine:
-        return replace(fast, **{choice.name: choice.plain})
-
-    tried = CHOICES["cpu"]
     monkeypatch.setattr(measure, "time_in_turn", time_them)
     monkeypatch.setattr(measure, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
 
@@ -219,6 +216,70 @@ def test_a_choice_without_what_it_requires_has_a_verdict_that_says_so(monkeypatc
     for name in ("early_pooling", "byte_dropout"):
         assert verdicts[name] == Verdict(name, False, True, None, None, "needs blocks=fused", is_taken=False)
         assert f"{name} (needs blocks=fused)" in str(measured)
+
+
+def wrong_where(monkeypatch: pytest.MonkeyPatch, is_wrong: Callable[[Engine], bool]) -> list[Engine]:
+    """The engines that are checked, of which some come to wrong losses."""
+    checked: list[Engine] = []
+
+    def check_one(engine: Engine) -> Check:
+        checked.append(engine)
+        return Check(0.0, 0.0, "its losses differ by 1" if is_wrong(engine) else "")
+
+    monkeypatch.setattr(measure, "check_engine", check_one)
+    return checked
+
+
+def test_an_engine_that_came_to_be_unchecked_is_checked_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"early_pooling", "byte_dropout", "precision", "optimizer", "seeds_together"})
+    checked = wrong_where(monkeypatch, lambda engine: False)
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine.blocks == "fused"
+    assert not measured.engine.byte_dropout
+    assert checked[-1] == measured.engine
+    assert checked.count(measured.engine) == 1
+
+
+def test_an_engine_that_was_checked_as_it_is_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, set())
+    checked = wrong_where(monkeypatch, lambda engine: False)
+    assert checked.count(measure_engine(CPU, SHAPE, num_threads=1).engine) == 1
+
+
+def test_where_the_final_engine_is_wrong_the_plain_step_is_used_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed_as(monkeypatch, {"early_pooling", "byte_dropout", "precision", "optimizer", "seeds_together"})
+    wrong_where(monkeypatch, lambda engine: engine.blocks == "fused" and not engine.byte_dropout)
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine == Engine()
+    assert not any(verdict.is_taken for verdict in measured.verdicts)
+    assert all(verdict.problem for verdict in measured.verdicts)
+    assert str(measured).startswith(
+        "engine: the plain step, as what was taken one by one does not train as it does, taken together: "
+        "its losses differ by 1; left out: "
+    )
+
+
+@pytest.mark.parametrize("wrong", ["early_pooling", "byte_dropout"])
+def test_fused_blocks_are_taken_without_what_is_wrong_in_them(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    timed_as(monkeypatch, set())
+    wrong_where(monkeypatch, lambda engine: getattr(engine, wrong))
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine.blocks == "fused"
+    assert (measured.engine.early_pooling, measured.engine.byte_dropout) == (
+        wrong != "early_pooling",
+        wrong != "byte_dropout",
+    )
+    assert f"; left out: {wrong} (its losses differ by 1)" in str(measured)
+
+
+def test_fused_blocks_that_are_wrong_themselves_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, set())
+    wrong_where(monkeypatch, lambda engine: engine.blocks == "fused")
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert (measured.engine.blocks, measured.problem) == ("layers", "")
+    assert "blocks (its losses differ by 1)" in str(measured)
 
 
 def test_a_graph_brings_the_optimizer_that_it_needs() -> None:

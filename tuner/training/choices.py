@@ -17,6 +17,8 @@ That is on larger networks, and on denormal numbers, which come up late in a tra
 """
 FAILED = "failed: "
 """What the problem of a way begins with that could not be computed."""
+SLOWER = "no faster"
+"""The problem of a way that was timed and not checked."""
 WORDS = {"on": True, "off": False}
 """How the values of a choice that is taken or not are written."""
 

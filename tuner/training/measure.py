@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from tuner.training.choices import (
     CHOICES,
     FAILED,
     MIN_GAIN,
+    SLOWER,
     Choice,
     Measurement,
     Runners,
@@ -57,28 +59,43 @@ def measure_engine(
     """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
 
     Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
-    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why.
+    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why. An engine that has
+    come to be without having been checked as it is, is checked in the end; where it differs the plain step is used.
 
     `known` are verdicts that stand already. Raises UnfitDevice where not even the plain step can be computed, and
     Spoiled when a way fails on a GPU: to be gone on with in another process.
     """
-    engine = Engine(device=str(device), num_threads=num_threads)
+    plain = Engine(device=str(device), num_threads=num_threads)
     if device.type != "cpu":
-        _require_plain_step(engine, shape)
+        _require_plain_step(plain, shape)
+    engine, verdicts, is_checked = _choose(plain, shape, known)
+    problem = "" if is_checked else _problem(engine)
+    if problem:
+        engine, problem = plain, f"what was taken one by one does not train as it does, taken together: {problem}"
+        left_out = "right by itself, wrong with the others"
+        verdicts = [replace(one, problem=one.problem or left_out, is_taken=False) for one in verdicts]
+    prepare_process(engine)
+    final = verdicts_of(engine, verdicts, CHOICES[device.type])
+    return Measurement(engine, final, measure_runners(engine, shape), device_kind(device), problem)
+
+
+def _choose(plain: Engine, shape: Shape, known: Sequence[Verdict]) -> tuple[Engine, list[Verdict], bool]:
+    """The fastest engine, a verdict on every choice, and whether just this engine was checked. Raises Spoiled."""
+    device_type = torch.device(plain.device).type
     judged = {verdict.name: verdict for verdict in known}
-    verdicts: list[Verdict] = []
-    for choice in CHOICES[device.type]:
+    engine, checked, verdicts = plain, {plain}, []
+    for choice in CHOICES[device_type]:
         if lack := unmet_need(choice, engine):
             verdicts.append(Verdict(choice.name, choice.plain, choice.fast, None, None, lack, False))
             continue
-        verdict = judged.get(choice.name) or judge(choice, engine, shape)
+        form, verdict = (choice, judged[choice.name]) if choice.name in judged else judge_forms(choice, engine, shape)
         verdicts.append(verdict)
-        engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
-        if device.type == "cuda" and verdict.has_failed and choice.name not in judged:
+        engine = form.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
+        if verdict.is_taken:
+            checked.add(engine)
+        if device_type == "cuda" and verdict.has_failed and choice.name not in judged:
             raise Spoiled(tuple(verdicts))
-    prepare_process(engine)
-    final = verdicts_of(engine, verdicts, CHOICES[device.type])
-    return Measurement(engine, final, measure_runners(engine, shape), device_kind(device))
+    return engine, verdicts, engine in checked
 
 
 def measure_anew(
@@ -209,14 +226,40 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     return float(min(1.0, max(MIN_BUSY, busy / wall)))
 
 
+def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, Verdict]:
+    """Judge a choice; where it is wrong with those that it is tried with, with fewer. The form that is judged, too."""
+    first = judge(choice, base, shape)
+    if first.is_taken or first.problem == SLOWER:
+        return choice, first
+    for count in reversed(range(len(choice.tried_with))):
+        for fewer in combinations(choice.tried_with, count):
+            form = replace(choice, tried_with=fewer)
+            verdict = judge(form, base, shape)
+            if verdict.is_taken:
+                return form, verdict
+    return choice, first
+
+
 def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
     """Time a choice's two ways, and check the fast one if it is faster."""
     fast = choice.engine(base)
     plain = replace(base, **{choice.name: choice.plain})
     try:
         seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
-        problem = "no faster" if seconds_fast * choice.min_gain > seconds_plain else check_engine(fast).problem
+        problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else _problem(fast)
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
         seconds_plain = seconds_fast = 0.0
-        problem = f"{FAILED}{type(error).__name__}: {error}".splitlines()[0]
+        problem = _failure(error)
     return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
+
+
+def _problem(engine: Engine) -> str:
+    """How an engine differs from the plain step, or how it fails; empty when it does neither."""
+    try:
+        return check_engine(engine).problem
+    except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
+        return _failure(error)
+
+
+def _failure(error: Exception) -> str:
+    return f"{FAILED}{type(error).__name__}: {error}".splitlines()[0]
