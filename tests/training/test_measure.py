@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +18,7 @@ from tuner.training import measure
 from tuner.training.check import Check, check_architectures, check_engine
 from tuner.training.choices import CHOICES, FAILED, Choice, Measurement, Runners, Verdict, unmet_need
 from tuner.training.engine import Engine
-from tuner.training.measure import judge, load_or_measure, measure_engine
+from tuner.training.measure import judge, measure_engine
 
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 SHAPE = (1, 8, 8)
@@ -150,35 +148,6 @@ def test_a_way_that_pays_on_larger_networks_is_taken_when_it_is_no_slower(monkey
     assert not judge(optimizer, Engine(), SHAPE).is_taken
 
 
-def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
-    assert [type(verdict) for verdict in first.verdicts] == [Verdict] * len(first.verdicts)
-    monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
-    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == first
-
-
-def test_what_doctor_keeps_is_what_a_study_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = measure.measure_engine(CPU, SHAPE, num_threads=1)
-    measure.keep_measurement(measured, SHAPE, cache_dir=tmp_path)
-    monkeypatch.setattr(measure, "measure_engine", None)
-    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == measured
-
-
-def test_a_measurement_for_another_number_of_cores_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores in (1, 1, 3):
-        monkeypatch.setattr(measure, "num_cores", lambda cores=cores: cores)
-        load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_kept_measurement_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
-    load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
-    (path,) = tmp_path.glob("engine-*.json")
-    path.write_text(path.read_text()[:20])
-    assert isinstance(load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path), Measurement)
-    assert Measurement.from_json(json.loads(path.read_text())).engine.device == "cpu"
-
-
 def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
     """Every choice is twice as fast as its plain way, but those that are named, which are as much slower."""
 
@@ -286,32 +255,6 @@ def test_a_graph_brings_the_optimizer_that_it_needs() -> None:
     (graph,) = (choice for choice in CHOICES["cuda"] if choice.name == "graph")
     assert graph.engine(Engine("cuda")) == Engine("cuda", graph=True, optimizer="fused")
     assert unmet_need(graph, Engine("cuda")) == ""
-
-
-GPUS = [torch.device("cuda", index) for index in range(3)]
-
-
-def test_gpus_of_one_kind_share_a_measurement_and_each_has_its_own_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds = dict(zip(GPUS, ("large", "small", "large"), strict=True))
-    measured = []
-
-    def measure_one(device: torch.device, *_: object, num_threads: int, **__: object) -> Measurement:
-        measured.append(device)
-        engine = Engine(str(device), num_threads=num_threads, tf32=kinds[device] == "large")
-        return Measurement(engine, (), Runners(1, 1, "rehearsed"), kinds[device])
-
-    monkeypatch.setattr(measure, "device_kind", kinds.__getitem__)
-    monkeypatch.setattr(measure, "measure_engine", measure_one)
-    for _ in range(2):
-        found = [load_or_measure(gpu, SHAPE, num_threads=1, cache_dir=tmp_path) for gpu in GPUS]
-        assert [(one.kind, one.engine.device, one.engine.tf32) for one in found] == [
-            ("large", "cuda:0", True),
-            ("small", "cuda:1", False),
-            ("large", "cuda:2", True),
-        ]
-    assert measured == GPUS[:2]
 
 
 def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_another_process(

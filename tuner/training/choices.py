@@ -119,7 +119,8 @@ class Runners:
 class Measurement:
     """The engine for a device and an input shape, with the evidence. kind: of the device, as `device_kind` words it.
 
-    problem: why the plain step is used although faster ways were found, one by one.
+    problem: why the plain step is used although faster ways were found, one by one. not_kept: why it had to be measured
+    and will be again.
     """
 
     engine: Engine
@@ -127,6 +128,7 @@ class Measurement:
     runners: Runners
     kind: str
     problem: str = ""
+    not_kept: str = ""
 
     def __str__(self) -> str:
         """Which fast ways are taken and which are left out, with the reason, as a log has it."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_dir
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from tuner.architecture.shapes import Shape
@@ -32,9 +28,9 @@ from tuner.training.choices import (
     verdicts_of,
 )
 from tuner.training.engine import Engine, prepare_process
+from tuner.training.kept import keep_measurement, load_measurement
 from tuner.training.rehearsal import CHECK_STEPS
-from tuner.training.timing import TimedRun, measured_shape, time_in_turn
-from tuner.versions import package_versions
+from tuner.training.timing import TimedRun, time_in_turn
 
 MIN_BUSY = 0.1
 """Less of a GPU's time than this is not believed, nor that there were no kernels at all."""
@@ -124,11 +120,6 @@ def _require_plain_step(engine: Engine, shape: Shape) -> None:
         raise UnfitDevice(f"{device} ({device_name(device)}) cannot compute a training step: {reason}") from error
 
 
-def machine_cache_dir() -> Path:
-    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR."""
-    return Path(os.environ.get("TUNER_CACHE_DIR") or user_cache_dir("tuner"))
-
-
 def load_or_measure(
     device: torch.device,
     shape: Shape,
@@ -139,40 +130,18 @@ def load_or_measure(
 ) -> Measurement:
     """What was measured before on such a device with these versions, or a new measurement, which is then kept.
 
-    `run` is where a new one is made: in this process, or aside. Raises UnfitDevice as `measure_engine` does, and
-    DeviceError when it cannot be kept.
+    `run` is where a new one is made: in this process, or aside. One that cannot be kept is used all the same, and says
+    so. Raises UnfitDevice as `measure_engine` does.
     """
-    path = _kept_at(device, shape, num_threads=num_threads, cache_dir=cache_dir)
-    if path.is_file():
-        try:
-            kept = Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
-            return replace(kept, engine=replace(kept.engine, device=str(device)))  # kept of any device of the kind
-        except (ValueError, TypeError, KeyError):
-            path.unlink()  # cut short or of another version: measured anew
+    kept = load_measurement(device, shape, num_threads=num_threads, cache_dir=cache_dir)
+    if kept:
+        return replace(kept, engine=replace(kept.engine, device=str(device)))  # kept of any device of the kind
     measurement = measure_anew(device, shape, num_threads=num_threads, run=run)
-    keep_measurement(measurement, shape, cache_dir=cache_dir)
-    return measurement
-
-
-def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path) -> None:
-    """Let later searches over images of `shape` on this machine have a measurement. Raises DeviceError."""
-    engine = measurement.engine
-    path = _kept_at(torch.device(engine.device), shape, num_threads=engine.num_threads, cache_dir=cache_dir)
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DeviceError(
-            f"{cache_dir}: cannot be written: {error.strerror}; set TUNER_CACHE_DIR to a folder"
-        ) from error
-
-
-def _kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
-    known = [device.type, device_kind(device), *map(str, (measured_shape(shape), num_threads, num_cores(), CHOICES))]
-    key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()
-    return cache_dir / f"engine-{key}.json"
+        keep_measurement(measurement, shape, cache_dir=cache_dir)
+    except DeviceError as error:
+        return replace(measurement, not_kept=str(error))
+    return measurement
 
 
 def measure_runners(engine: Engine, shape: Shape) -> Runners:
