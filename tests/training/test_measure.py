@@ -125,6 +125,7 @@ def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pyte
     verdict = judge(Choice("blocks", "layers", "fused"), Engine(), SHAPE)
     assert not verdict.is_taken
     assert "no such kernel here" in verdict.problem
+    assert (verdict.seconds_plain, verdict.seconds_fast) == (None, None)
 
 
 def test_a_way_that_is_slower_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

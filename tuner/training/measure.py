@@ -157,6 +157,8 @@ def measure_runners(engine: Engine, shape: Shape) -> Runners:
         cores = num_cores()
         speedup = thread_speedup(engine, shape, num_threads=cores) if cores > 1 else 1.0
         why = f"{cores} threads make one runner {speedup:.2f} times faster"
+        if speedup < 1:
+            why = f"a step takes {1 / speedup:.1f} times as long with {cores} threads"
         num_threads = cores if speedup > MIN_GAIN else 1
         return Runners(cores if speedup < cores else 1, num_threads, why)
     if device.type == "cuda":
@@ -213,11 +215,11 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
     """Time a choice's two ways, and check the fast one if it is faster."""
     fast = choice.engine(base)
     plain = replace(base, **{choice.name: choice.plain})
+    seconds_plain = seconds_fast = None
     try:
         seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
         problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else _problem(fast)
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
-        seconds_plain = seconds_fast = 0.0
         problem = _failure(error)
     return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
 
