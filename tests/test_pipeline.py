@@ -22,8 +22,10 @@ from tuner.search.locks import hold
 from tuner.search.places import check_study_name, default_study_name, existing_storage, storage_url
 from tuner.search.record import list_studies, load_study
 from tuner.training.checkpoint import load_checkpoint
+from tuner.training.choices import Runners
 from tuner.training.engine import Engine
-from tuner.training.measure import Runners, load_or_measure, machine_cache_dir
+from tuner.training.kept import machine_cache_dir
+from tuner.training.measure import load_or_measure
 
 TINY = """
 [network]
@@ -332,6 +334,21 @@ def test_a_run_says_which_ways_it_takes_and_which_it_leaves_out(tmp_path: Path) 
     for verdict in measured.verdicts:
         assert (verdict.name in said.partition("; left out: ")[0]) == verdict.is_taken
         assert verdict.is_taken or f"{verdict.name} ({verdict.problem})" in said
+
+
+def test_a_run_that_cannot_keep_its_measurement_goes_on_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TUNER_CACHE_DIR", str(tmp_path / "file"))
+    events = run_events(options_in(tmp_path, trials=1))
+    ready = next(events)
+    events.close()
+    assert isinstance(ready, DataReady)
+    assert [note for note in ready.notes if "TUNER_CACHE_DIR" in note] == [
+        f"{tmp_path / 'file'}: cannot be written: File exists: measured anew next time; "
+        "set TUNER_CACHE_DIR to a folder that can"
+    ]
 
 
 def test_the_engine_does_not_depend_on_the_folder_of_studies(finished: RunOptions, tmp_path: Path) -> None:

@@ -59,10 +59,21 @@ def device_kind(device: torch.device) -> str:
     )
 
 
+def cpu_flags() -> str:
+    """What the processor's instructions are known by, as in `fpu sse2 avx2 amx_bf16`: its name where nothing says."""
+    return _cpuinfo("flags", "Features") or platform.processor()
+
+
 def _processor_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*names: str) -> str:
+    """The first value that Linux has under any of these names; empty elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            if name.strip() in names:
+                return value.strip()
+    return ""

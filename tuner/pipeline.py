@@ -205,7 +205,7 @@ def confirm_events(
         engines = study_engines(record, measured)
         image_bytes = memory_for_runners(places)
         runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
-        yield _data_ready(record.name, dataset, split, record.engine, runners.held, *measured.left_out)
+        yield _data_ready(record.name, dataset, split, record.engine, runners.held, *measured.notes)
         if in_time:
             plan = limit_to_time(plan, record, len(places))
         with local_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:

@@ -28,8 +28,8 @@ from tuner.search.devices import (
 from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.storage import open_storage
+from tuner.training.choices import Measurement, Runners
 from tuner.training.engine import Engine
-from tuner.training.measure import Measurement, Runners
 
 CPU = torch.device("cpu")
 GPUS = [torch.device("cuda", index) for index in range(3)]
@@ -173,6 +173,8 @@ def test_a_log_has_a_line_for_each_kind_and_none_says_its_name_where_there_is_bu
         f"{SMALL}: engine: the plain step",
         "left out: cuda:3",
     )
+    not_kept = {device: replace(one, not_kept="/cache: full") for device, one in measured.by_device.items()}
+    assert MeasuredDevices(not_kept, ("left out: cuda:3",)).notes == ("left out: cuda:3", "/cache: full")
     later = two_kinds(small=Engine())
     assert engine_notes(study_engines(record, later), later) == (
         f"{LARGE}: engine: the plain step",

@@ -361,3 +361,15 @@ def test_doctor_shows_the_device_the_versions_and_every_choice_with_both_times(t
     assert printed.returncode == 0, printed.stderr
     for text in ("cpu", f"torch {torch.__version__.partition('+')[0]}", "runners", "precision", "bf16", "taken"):
         assert text in printed.stdout
+
+
+def test_doctor_says_where_the_measurement_is_kept_or_why_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("COLUMNS", "400")  # no path is broken
+    for folder, words in (("cache", "cache/engine-"), ("file", "file: cannot be written: File exists: measured anew")):
+        monkeypatch.setenv("TUNER_CACHE_DIR", str(tmp_path / folder))
+        printed = run_tuner("doctor", "--device", "cpu", "--input", "1x8x8", cwd=tmp_path)
+        assert printed.returncode == 0, printed.stderr
+        assert str(tmp_path / words) in printed.stdout

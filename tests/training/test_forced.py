@@ -7,9 +7,9 @@ import torch
 
 from tuner.architecture import fused
 from tuner.errors import DeviceError, OptionError
+from tuner.training.choices import CHOICES, Measurement, Runners, Verdict
 from tuner.training.engine import Engine
 from tuner.training.forced import force, parse_forced
-from tuner.training.measure import CHOICES, Measurement, Runners, Verdict
 
 CPU = torch.device("cpu")
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, precision="bf16")

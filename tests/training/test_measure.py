@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,18 +15,10 @@ from torch import Tensor
 from tuner.architecture import fused
 from tuner.errors import UnfitDevice
 from tuner.training import measure
-from tuner.training.check import check_architectures, check_engine
+from tuner.training.check import Check, check_architectures, check_engine
+from tuner.training.choices import CHOICES, FAILED, Choice, Measurement, Runners, Verdict, unmet_need
 from tuner.training.engine import Engine
-from tuner.training.measure import (
-    CHOICES,
-    Choice,
-    Measurement,
-    Runners,
-    Verdict,
-    judge,
-    load_or_measure,
-    measure_engine,
-)
+from tuner.training.measure import judge, measure_engine
 
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 SHAPE = (1, 8, 8)
@@ -132,20 +122,21 @@ def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pyte
         raise RuntimeError("no such kernel here")
 
     monkeypatch.setattr("tuner.training.engine.fast_form", fail)
-    verdict = judge(Choice("blocks", "layers", "fused", {}), Engine(), SHAPE)
+    verdict = judge(Choice("blocks", "layers", "fused"), Engine(), SHAPE)
     assert not verdict.is_taken
     assert "no such kernel here" in verdict.problem
+    assert (verdict.seconds_plain, verdict.seconds_fast) == (None, None)
 
 
 def test_a_way_that_is_slower_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.011))
-    verdict = judge(Choice("channels_last", False, True, {}), Engine(), SHAPE)
+    verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (False, "no faster")
 
 
 def test_a_way_that_is_faster_and_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.005))
-    verdict = judge(Choice("channels_last", False, True, {}), Engine(), SHAPE)
+    verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (True, "")
 
 
@@ -153,72 +144,118 @@ def test_a_way_that_pays_on_larger_networks_is_taken_when_it_is_no_slower(monkey
     (optimizer,) = (choice for choice in CHOICES["cpu"] if choice.name == "optimizer")
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0101))
     assert judge(optimizer, Engine(), SHAPE).is_taken
-    assert not judge(Choice("optimizer", "foreach", "fused", {}), Engine(), SHAPE).is_taken
+    assert not judge(Choice("optimizer", "foreach", "fused"), Engine(), SHAPE).is_taken
     monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0110))
     assert not judge(optimizer, Engine(), SHAPE).is_taken
 
 
-def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
-    assert [type(verdict) for verdict in first.verdicts] == [Verdict] * len(first.verdicts)
-    monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
-    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == first
+def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
+    """Every choice is twice as fast as its plain way, but those that are named, which are as much slower."""
+
+    def time_them(plain: Engine, fast: Engine, shape: object) -> tuple[float, float]:
+        changed = {name for name, value in vars(fast).items() if value != getattr(plain, name)}
+        name = "blocks" if "blocks" in changed else changed.pop()
+        return (1.0, 2.0) if name in slower else (1.0, 0.5)
+
+    monkeypatch.setattr(measure, "time_in_turn", time_them)
+    monkeypatch.setattr(measure, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
 
 
-def test_what_doctor_keeps_is_what_a_study_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = measure.measure_engine(CPU, SHAPE, num_threads=1)
-    measure.keep_measurement(measured, SHAPE, cache_dir=tmp_path)
-    monkeypatch.setattr(measure, "measure_engine", None)
-    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == measured
-
-
-def test_a_measurement_for_another_number_of_cores_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores in (1, 1, 3):
-        monkeypatch.setattr(measure, "num_cores", lambda cores=cores: cores)
-        load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_kept_measurement_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
-    load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
-    (path,) = tmp_path.glob("engine-*.json")
-    path.write_text(path.read_text()[:20])
-    assert isinstance(load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path), Measurement)
-    assert Measurement.from_json(json.loads(path.read_text())).engine.device == "cpu"
-
-
-def test_the_engine_has_just_what_its_verdicts_say() -> None:
+@pytest.mark.parametrize("slower", [set(), {"channels_last"}, {"blocks"}, {"early_pooling", "byte_dropout"}], ids=str)
+def test_the_engine_has_just_what_its_verdicts_say(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
+    timed_as(monkeypatch, slower)
     measured = measure_engine(CPU, SHAPE, num_threads=1)
     for verdict in measured.verdicts:
         assert getattr(measured.engine, verdict.name) == (verdict.fast if verdict.is_taken else verdict.plain)
         assert verdict.is_taken == (not verdict.problem)
-    assert measured.runners.count >= 1
+    assert [verdict.name for verdict in measured.verdicts] == [choice.name for choice in CHOICES["cpu"]]
 
 
-GPUS = [torch.device("cuda", index) for index in range(3)]
+def test_a_choice_that_is_slower_by_itself_comes_with_the_one_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"channels_last"})
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    (verdict,) = (verdict for verdict in measured.verdicts if verdict.name == "channels_last")
+    assert (measured.engine.channels_last, verdict.is_taken, verdict.comes_with) == (True, True, "blocks")
+    assert "left out" not in str(measured)
 
 
-def test_gpus_of_one_kind_share_a_measurement_and_each_has_its_own_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_choice_without_what_it_requires_has_a_verdict_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"blocks"})
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    verdicts = {verdict.name: verdict for verdict in measured.verdicts}
+    for name in ("early_pooling", "byte_dropout"):
+        assert verdicts[name] == Verdict(name, False, True, None, None, "needs blocks=fused", is_taken=False)
+        assert f"{name} (needs blocks=fused)" in str(measured)
+
+
+def wrong_where(monkeypatch: pytest.MonkeyPatch, is_wrong: Callable[[Engine], bool]) -> list[Engine]:
+    """The engines that are checked, of which some come to wrong losses."""
+    checked: list[Engine] = []
+
+    def check_one(engine: Engine) -> Check:
+        checked.append(engine)
+        return Check(0.0, 0.0, "its losses differ by 1" if is_wrong(engine) else "")
+
+    monkeypatch.setattr(measure, "check_engine", check_one)
+    return checked
+
+
+def test_an_engine_that_came_to_be_unchecked_is_checked_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"early_pooling", "byte_dropout", "precision", "optimizer", "seeds_together"})
+    checked = wrong_where(monkeypatch, lambda engine: False)
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine.blocks == "fused"
+    assert not measured.engine.byte_dropout
+    assert checked[-1] == measured.engine
+    assert checked.count(measured.engine) == 1
+
+
+def test_an_engine_that_was_checked_as_it_is_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, set())
+    checked = wrong_where(monkeypatch, lambda engine: False)
+    assert checked.count(measure_engine(CPU, SHAPE, num_threads=1).engine) == 1
+
+
+def test_where_the_final_engine_is_wrong_the_plain_step_is_used_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kinds = dict(zip(GPUS, ("large", "small", "large"), strict=True))
-    measured = []
+    timed_as(monkeypatch, {"early_pooling", "byte_dropout", "precision", "optimizer", "seeds_together"})
+    wrong_where(monkeypatch, lambda engine: engine.blocks == "fused" and not engine.byte_dropout)
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine == Engine()
+    assert not any(verdict.is_taken for verdict in measured.verdicts)
+    assert all(verdict.problem for verdict in measured.verdicts)
+    assert str(measured).startswith(
+        "engine: the plain step, as what was taken one by one does not train as it does, taken together: "
+        "its losses differ by 1; left out: "
+    )
 
-    def measure_one(device: torch.device, *_: object, num_threads: int, **__: object) -> Measurement:
-        measured.append(device)
-        engine = Engine(str(device), num_threads=num_threads, tf32=kinds[device] == "large")
-        return Measurement(engine, (), Runners(1, 1, "rehearsed"), kinds[device])
 
-    monkeypatch.setattr(measure, "device_kind", kinds.__getitem__)
-    monkeypatch.setattr(measure, "measure_engine", measure_one)
-    for _ in range(2):
-        found = [load_or_measure(gpu, SHAPE, num_threads=1, cache_dir=tmp_path) for gpu in GPUS]
-        assert [(one.kind, one.engine.device, one.engine.tf32) for one in found] == [
-            ("large", "cuda:0", True),
-            ("small", "cuda:1", False),
-            ("large", "cuda:2", True),
-        ]
-    assert measured == GPUS[:2]
+@pytest.mark.parametrize("wrong", ["early_pooling", "byte_dropout"])
+def test_fused_blocks_are_taken_without_what_is_wrong_in_them(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    timed_as(monkeypatch, set())
+    wrong_where(monkeypatch, lambda engine: getattr(engine, wrong))
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine.blocks == "fused"
+    assert (measured.engine.early_pooling, measured.engine.byte_dropout) == (
+        wrong != "early_pooling",
+        wrong != "byte_dropout",
+    )
+    assert f"; left out: {wrong} (its losses differ by 1)" in str(measured)
+
+
+def test_fused_blocks_that_are_wrong_themselves_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, set())
+    wrong_where(monkeypatch, lambda engine: engine.blocks == "fused")
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert (measured.engine.blocks, measured.problem) == ("layers", "")
+    assert "blocks (its losses differ by 1)" in str(measured)
+
+
+def test_a_graph_brings_the_optimizer_that_it_needs() -> None:
+    (graph,) = (choice for choice in CHOICES["cuda"] if choice.name == "graph")
+    assert graph.engine(Engine("cuda")) == Engine("cuda", graph=True, optimizer="fused")
+    assert unmet_need(graph, Engine("cuda")) == ""
 
 
 def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_another_process(
@@ -229,7 +266,7 @@ def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_anoth
 
     def judge_one(choice: Choice, engine: Engine, shape: object) -> Verdict:
         judged.append(choice.name)
-        problem = {"graph": f"{measure.FAILED}no capture here", "tf32": "no faster"}.get(choice.name, "")
+        problem = {"graph": f"{FAILED}no capture here", "tf32": "no faster"}.get(choice.name, "")
         return Verdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, problem, not problem)
 
     def in_another_process(function: Callable[[], Measurement]) -> Measurement:

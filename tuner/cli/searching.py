@@ -198,18 +198,23 @@ def doctor(
     """
     shape = parse_shape(image_shape)
     quiet_optuna()
+    from tuner.errors import DeviceError
     from tuner.hardware import device_kind, devices_for
     from tuner.search.devices import measure_again
     from tuner.training.engine import choose_device
-    from tuner.training.measure import keep_measurement, machine_cache_dir
+    from tuner.training.kept import keep_measurement, machine_cache_dir
     from tuner.ui.doctor import doctor_report
     from tuner.versions import check_installation
 
     check_installation()
 
     devices = devices_for(choose_device(device), is_auto=device == "auto")
+    console = plain_console()
     for one in {device_kind(one): one for one in reversed(devices)}.values():
         measurement = measure_again(one, shape)
-        plain_console().print(doctor_report(measurement))
-        keep_measurement(measurement, shape, cache_dir=machine_cache_dir())
-    typer.echo("kept: new studies of such images on this machine train so")
+        try:
+            path = keep_measurement(measurement, shape, cache_dir=machine_cache_dir())
+            kept = f"{path}: new studies of such images on this machine train so"
+        except DeviceError as error:
+            kept = f"no: {error}"
+        console.print(doctor_report(measurement, shape, kept=kept, width=console.width))

@@ -13,9 +13,11 @@ from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import device_kind, num_cores
 from tuner.search.processes import run_apart, run_aside
 from tuner.search.record import StudyRecord
+from tuner.training.choices import Measurement
 from tuner.training.engine import Engine
 from tuner.training.forced import NOTHING_FORCED, Forced, force
-from tuner.training.measure import Measurement, call, load_or_measure, machine_cache_dir, measure_anew
+from tuner.training.kept import machine_cache_dir
+from tuner.training.measure import call, load_or_measure, measure_anew
 
 ENGINES = "tuner:engines"
 """Study attribute: how its trials are computed on each kind of GPU, by the kind in words."""
@@ -34,6 +36,12 @@ class MeasuredDevices:
     def first(self) -> Measurement:
         """Of the device by which a study is known."""
         return next(iter(self.by_device.values()))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is out of order, for a log, a line each: devices left out, measurements that cannot be kept."""
+        not_kept = {one.not_kept: None for one in self.by_device.values() if one.not_kept}
+        return (*self.left_out, *not_kept)
 
 
 def measure_devices(
@@ -119,14 +127,14 @@ def study_engine(record: StudyRecord, device: torch.device, shape: Shape) -> Eng
 
 
 def engine_notes(engines: Mapping[torch.device, Engine], measured: MeasuredDevices) -> tuple[str, ...]:
-    """Which ways of training are taken, as a log has it: a line for each kind of device, and for what is left out."""
+    """Which ways of training are taken, as a log has it: a line for each kind of device, then the notes."""
     kinds = {one.kind: (engines[device], one) for device, one in measured.by_device.items()}
     lines = []
     for kind, (engine, one) in kinds.items():
         is_as_measured = replace(engine, device=one.engine.device, num_threads=one.engine.num_threads) == one.engine
         how = str(one) if is_as_measured else "engine: as it was measured when the study began"
         lines.append(f"{kind}: {how}" if len(kinds) > 1 else how)
-    return (*lines, *measured.left_out)
+    return (*lines, *measured.notes)
 
 
 def _measure(device: torch.device, shape: Shape, *, workers: int | None, forced: Forced) -> Measurement:

@@ -10,11 +10,8 @@ import torch
 
 from tuner.errors import DeviceError, OptionError
 from tuner.training.check import check_engine
+from tuner.training.choices import CHOICES, WORDS, Measurement, unmet_need, verdicts_of, word, written
 from tuner.training.engine import Engine
-from tuner.training.measure import CHOICES, Choice, Measurement
-
-WORDS = {"on": True, "off": False}
-"""How the values of a choice that is taken or not are written."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Forced:
     values: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return _written(self.values)
+        return written(self.values)
 
     def differs_from(self, engine: Engine) -> bool:
         """Whether an engine computes in another way than was asked for."""
@@ -44,14 +41,14 @@ def parse_forced(text: str, device: torch.device) -> Forced:
     choices = {choice.name: choice for choice in CHOICES[device.type]}
     values: dict[str, Any] = {}
     for part in text.split(","):
-        name, _, word = (piece.strip() for piece in part.partition("="))
+        name, _, asked = (piece.strip() for piece in part.partition("="))
         if name not in choices:
             there = ", ".join(choices) or "none: it always trains in the plain way"
             raise OptionError(f"engine: {name!r} is no choice on {device.type}; there are {there}")
-        value = WORDS.get(word, word)
+        value = WORDS.get(asked, asked)
         known = (choices[name].plain, choices[name].fast)
         if value not in known:
-            raise OptionError(f"engine: {name} must be {' or '.join(map(_word, known))}, got {word!r}")
+            raise OptionError(f"engine: {name} must be {' or '.join(map(word, known))}, got {asked!r}")
         values[name] = value
     return Forced(values)
 
@@ -72,30 +69,20 @@ def force(measured: Measurement, forced: Forced) -> Measurement:
             engine = choice.engine(engine) if value == choice.fast else replace(engine, **{choice.name: value})
     engine = replace(engine, **forced.values)
     for choice in choices:
-        needs = _needs(choice)
+        needs = choice.needs
         if getattr(engine, choice.name) == choice.fast and any(getattr(engine, name) != needs[name] for name in needs):
             if choice.name in forced.values:
-                raise DeviceError(f"engine {forced}: {choice.name}={_word(choice.fast)} needs {_written(needs)}")
+                raise DeviceError(f"engine {forced}: {choice.name}={word(choice.fast)} needs {written(needs)}")
             engine = replace(engine, **{choice.name: choice.plain})
     problem = check_engine(engine).problem
     if problem:
         raise DeviceError(f"engine {forced}: does not train as plain PyTorch does here: {problem}")
+    lacks = {choice.name: unmet_need(choice, engine) for choice in choices}
     verdicts = []
     for verdict in measured.verdicts:
-        is_taken = getattr(engine, verdict.name) == verdict.fast
-        reason = "" if is_taken else verdict.problem or "as asked"
-        verdicts.append(replace(verdict, is_taken=is_taken, problem=reason))
-    return replace(measured, engine=engine, verdicts=tuple(verdicts))
-
-
-def _needs(choice: Choice) -> Mapping[str, Any]:
-    """What the fast way of a choice cannot be without."""
-    return {**choice.requires, "channels_last": True} if choice.name == "blocks" else choice.requires
-
-
-def _written(values: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={_word(value)}" for name, value in values.items())
-
-
-def _word(value: object) -> str:
-    return next((word for word, known in WORDS.items() if known is value), str(value))
+        name = verdict.name
+        is_fast = getattr(engine, name) == verdict.fast
+        reason = "" if is_fast else lacks[name] or verdict.problem or "as asked"
+        is_taken = is_fast and (name in forced.values or verdict.is_taken)
+        verdicts.append(replace(verdict, is_taken=is_taken, problem=reason, comes_with=""))
+    return replace(measured, engine=engine, verdicts=verdicts_of(engine, verdicts, choices), problem="")

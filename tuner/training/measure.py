@@ -2,138 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import torch
-from platformdirs import user_cache_dir
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_kind, device_name, memory_bytes, num_cores
 from tuner.training.check import check_engine
+from tuner.training.choices import (
+    CHOICES,
+    FAILED,
+    MIN_GAIN,
+    SLOWER,
+    Choice,
+    Measurement,
+    Runners,
+    Verdict,
+    unmet_need,
+    verdicts_of,
+)
 from tuner.training.engine import Engine, prepare_process
+from tuner.training.kept import keep_measurement, load_measurement
 from tuner.training.rehearsal import CHECK_STEPS
-from tuner.training.timing import TimedRun, measured_shape, time_in_turn
-from tuner.versions import package_versions
+from tuner.training.timing import TimedRun, time_in_turn
 
-MIN_GAIN = 1.02
-"""A fast way is taken when it is at least this much faster: below that, noise decides."""
-TIE = 0.97
-"""The same for a way that is known to pay on networks larger than the one that is timed: it must be no slower here."""
-FAILED = "failed: "
-"""What the problem of a way begins with that could not be computed."""
 MIN_BUSY = 0.1
 """Less of a GPU's time than this is not believed, nor that there were no kernels at all."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A field of Engine that has a plain value and one that may be faster; considered where `requires` holds.
-
-    min_gain: how many times faster it must be to be taken.
-    """
-
-    name: str
-    plain: Any
-    fast: Any
-    requires: Mapping[str, Any]
-    min_gain: float = MIN_GAIN
-
-    def engine(self, base: Engine) -> Engine:
-        """The engine with the fast value."""
-        changes: dict[str, Any] = {self.name: self.fast}
-        if changes == {"blocks": "fused"}:
-            # The only layout that fused blocks know, and what they are made for: each is then judged by itself.
-            changes |= {"channels_last": True, "early_pooling": True, "byte_dropout": True}
-        return replace(base, **changes)
-
-
-CHOICES: dict[str, tuple[Choice, ...]] = {
-    "cpu": (
-        Choice("keep_freed_memory", False, True, {}, min_gain=TIE),
-        Choice("flush_denormals", False, True, {}),
-        Choice("channels_last", False, True, {}),
-        Choice("blocks", "layers", "fused", {}),
-        Choice("early_pooling", False, True, {"blocks": "fused"}),
-        Choice("byte_dropout", False, True, {"blocks": "fused"}),
-        Choice("precision", "fp32", "bf16", {}),
-        Choice("optimizer", "foreach", "fused", {}, min_gain=TIE),
-        Choice("seeds_together", False, True, {}),
-    ),
-    "cuda": (
-        Choice("channels_last", False, True, {}),
-        Choice("tf32", False, True, {}),
-        Choice("precision", "fp32", "bf16", {}),
-        Choice("optimizer", "foreach", "fused", {}, min_gain=TIE),
-        Choice("graph", False, True, {"optimizer": "fused"}),
-        Choice("seeds_together", False, True, {}),
-    ),
-    "mps": (),
-}
-"""By type of device, in the order in which they are tried, each on top of those already taken."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was measured of a choice: seconds of a seed's step, plain and fast, and whether the fast way is taken."""
-
-    name: str
-    plain: Any
-    fast: Any
-    seconds_plain: float
-    seconds_fast: float
-    problem: str
-    is_taken: bool
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the device could not compute the fast way, or the plain one."""
-        return self.problem.startswith(FAILED)
-
-
-@dataclass(frozen=True)
-class Runners:
-    """How many trials at once a device bears, and why. `num_threads` is for a runner that has the CPU to itself."""
-
-    count: int
-    num_threads: int
-    why: str
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The engine for a device and an input shape, with the evidence. kind: of the device, as `device_kind` words it."""
-
-    engine: Engine
-    verdicts: tuple[Verdict, ...]
-    runners: Runners
-    kind: str
-
-    def __str__(self) -> str:
-        """Which fast ways are taken and which are left out, with the reason, as a log has it."""
-        taken = [verdict.name for verdict in self.verdicts if verdict.is_taken]
-        left_out = [f"{verdict.name} ({verdict.problem})" for verdict in self.verdicts if not verdict.is_taken]
-        return f"engine: {', '.join(taken) or 'the plain step'}" + (
-            f"; left out: {', '.join(left_out)}" if left_out else ""
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Measurement:
-        """The measurement in a JSON object. Raises TypeError or KeyError for anything else."""
-        verdicts = tuple(Verdict(**verdict) for verdict in data["verdicts"])
-        return Measurement(Engine.from_json(data["engine"]), verdicts, Runners(**data["runners"]), data["kind"])
 
 
 def call(measure: Callable[[], Measurement]) -> Measurement:
@@ -155,25 +55,43 @@ def measure_engine(
     """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
 
     Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
-    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why.
+    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why. An engine that has
+    come to be without having been checked as it is, is checked in the end; where it differs the plain step is used.
 
     `known` are verdicts that stand already. Raises UnfitDevice where not even the plain step can be computed, and
     Spoiled when a way fails on a GPU: to be gone on with in another process.
     """
-    engine = Engine(device=str(device), num_threads=num_threads)
+    plain = Engine(device=str(device), num_threads=num_threads)
     if device.type != "cpu":
-        _require_plain_step(engine, shape)
-    judged = {verdict.name: verdict for verdict in known}
-    verdicts: list[Verdict] = []
-    for choice in CHOICES[device.type]:
-        if all(getattr(engine, name) == value for name, value in choice.requires.items()):
-            verdict = judged.get(choice.name) or judge(choice, engine, shape)
-            verdicts.append(verdict)
-            engine = choice.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
-            if device.type == "cuda" and verdict.has_failed and choice.name not in judged:
-                raise Spoiled(tuple(verdicts))
+        _require_plain_step(plain, shape)
+    engine, verdicts, is_checked = _choose(plain, shape, known)
+    problem = "" if is_checked else _problem(engine)
+    if problem:
+        engine, problem = plain, f"what was taken one by one does not train as it does, taken together: {problem}"
+        left_out = "right by itself, wrong with the others"
+        verdicts = [replace(one, problem=one.problem or left_out, is_taken=False) for one in verdicts]
     prepare_process(engine)
-    return Measurement(engine, tuple(verdicts), measure_runners(engine, shape), device_kind(device))
+    final = verdicts_of(engine, verdicts, CHOICES[device.type])
+    return Measurement(engine, final, measure_runners(engine, shape), device_kind(device), problem)
+
+
+def _choose(plain: Engine, shape: Shape, known: Sequence[Verdict]) -> tuple[Engine, list[Verdict], bool]:
+    """The fastest engine, a verdict on every choice, and whether just this engine was checked. Raises Spoiled."""
+    device_type = torch.device(plain.device).type
+    judged = {verdict.name: verdict for verdict in known}
+    engine, checked, verdicts = plain, {plain}, []
+    for choice in CHOICES[device_type]:
+        if lack := unmet_need(choice, engine):
+            verdicts.append(Verdict(choice.name, choice.plain, choice.fast, None, None, lack, False))
+            continue
+        form, verdict = (choice, judged[choice.name]) if choice.name in judged else judge_forms(choice, engine, shape)
+        verdicts.append(verdict)
+        engine = form.engine(engine) if verdict.is_taken else replace(engine, **{choice.name: choice.plain})
+        if verdict.is_taken:
+            checked.add(engine)
+        if device_type == "cuda" and verdict.has_failed and choice.name not in judged:
+            raise Spoiled(tuple(verdicts))
+    return engine, verdicts, engine in checked
 
 
 def measure_anew(
@@ -202,11 +120,6 @@ def _require_plain_step(engine: Engine, shape: Shape) -> None:
         raise UnfitDevice(f"{device} ({device_name(device)}) cannot compute a training step: {reason}") from error
 
 
-def machine_cache_dir() -> Path:
-    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR."""
-    return Path(os.environ.get("TUNER_CACHE_DIR") or user_cache_dir("tuner"))
-
-
 def load_or_measure(
     device: torch.device,
     shape: Shape,
@@ -217,40 +130,18 @@ def load_or_measure(
 ) -> Measurement:
     """What was measured before on such a device with these versions, or a new measurement, which is then kept.
 
-    `run` is where a new one is made: in this process, or aside. Raises UnfitDevice as `measure_engine` does, and
-    DeviceError when it cannot be kept.
+    `run` is where a new one is made: in this process, or aside. One that cannot be kept is used all the same, and says
+    so. Raises UnfitDevice as `measure_engine` does.
     """
-    path = _kept_at(device, shape, num_threads=num_threads, cache_dir=cache_dir)
-    if path.is_file():
-        try:
-            kept = Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
-            return replace(kept, engine=replace(kept.engine, device=str(device)))  # kept of any device of the kind
-        except (ValueError, TypeError, KeyError):
-            path.unlink()  # cut short or of another version: measured anew
+    kept = load_measurement(device, shape, num_threads=num_threads, cache_dir=cache_dir)
+    if kept:
+        return replace(kept, engine=replace(kept.engine, device=str(device)))  # kept of any device of the kind
     measurement = measure_anew(device, shape, num_threads=num_threads, run=run)
-    keep_measurement(measurement, shape, cache_dir=cache_dir)
-    return measurement
-
-
-def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path) -> None:
-    """Let later searches over images of `shape` on this machine have a measurement. Raises DeviceError."""
-    engine = measurement.engine
-    path = _kept_at(torch.device(engine.device), shape, num_threads=engine.num_threads, cache_dir=cache_dir)
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DeviceError(
-            f"{cache_dir}: cannot be written: {error.strerror}; set TUNER_CACHE_DIR to a folder"
-        ) from error
-
-
-def _kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
-    known = [device.type, device_kind(device), *map(str, (measured_shape(shape), num_threads, num_cores(), CHOICES))]
-    key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()
-    return cache_dir / f"engine-{key}.json"
+        keep_measurement(measurement, shape, cache_dir=cache_dir)
+    except DeviceError as error:
+        return replace(measurement, not_kept=str(error))
+    return measurement
 
 
 def measure_runners(engine: Engine, shape: Shape) -> Runners:
@@ -266,6 +157,8 @@ def measure_runners(engine: Engine, shape: Shape) -> Runners:
         cores = num_cores()
         speedup = thread_speedup(engine, shape, num_threads=cores) if cores > 1 else 1.0
         why = f"{cores} threads make one runner {speedup:.2f} times faster"
+        if speedup < 1:
+            why = f"a step takes {1 / speedup:.1f} times as long with {cores} threads"
         num_threads = cores if speedup > MIN_GAIN else 1
         return Runners(cores if speedup < cores else 1, num_threads, why)
     if device.type == "cuda":
@@ -304,14 +197,40 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     return float(min(1.0, max(MIN_BUSY, busy / wall)))
 
 
+def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, Verdict]:
+    """Judge a choice; where it is wrong with those that it is tried with, with fewer. The form that is judged, too."""
+    first = judge(choice, base, shape)
+    if first.is_taken or first.problem == SLOWER:
+        return choice, first
+    for count in reversed(range(len(choice.tried_with))):
+        for fewer in combinations(choice.tried_with, count):
+            form = replace(choice, tried_with=fewer)
+            verdict = judge(form, base, shape)
+            if verdict.is_taken:
+                return form, verdict
+    return choice, first
+
+
 def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
     """Time a choice's two ways, and check the fast one if it is faster."""
     fast = choice.engine(base)
     plain = replace(base, **{choice.name: choice.plain})
+    seconds_plain = seconds_fast = None
     try:
         seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
-        problem = "no faster" if seconds_fast * choice.min_gain > seconds_plain else check_engine(fast).problem
+        problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else _problem(fast)
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
-        seconds_plain = seconds_fast = 0.0
-        problem = f"{FAILED}{type(error).__name__}: {error}".splitlines()[0]
+        problem = _failure(error)
     return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
+
+
+def _problem(engine: Engine) -> str:
+    """How an engine differs from the plain step, or how it fails; empty when it does neither."""
+    try:
+        return check_engine(engine).problem
+    except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
+        return _failure(error)
+
+
+def _failure(error: Exception) -> str:
+    return f"{FAILED}{type(error).__name__}: {error}".splitlines()[0]

@@ -10,16 +10,36 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tuner.architecture.shapes import Shape
 from tuner.hardware import device_name, memory_bytes, num_cores
-from tuner.training.measure import Measurement
+from tuner.training.choices import Measurement, Verdict
+from tuner.training.timing import BATCH_SIZE, measured_shape
 from tuner.versions import package_versions
 
 OPTIONAL = {"safetensors": "export", "onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
 """Packages that not every command needs, with the extra that brings them."""
 
 
-def doctor_report(measurement: Measurement) -> RenderableType:
-    """The whole report; what one attaches to a report of a fault."""
+NARROW = 100
+"""Columns below which the choices are a list: a table would break words."""
+
+
+def doctor_report(measurement: Measurement, shape: Shape, *, kept: str, width: int) -> RenderableType:
+    """The whole report; what one attaches to a report of a fault.
+
+    shape: (C, H, W) of the images that it was measured for. kept: where the measurement is, or why it is nowhere.
+    width: of the terminal, in columns.
+    """
+    facts = _facts(measurement, shape)
+    facts.add_row("kept", kept)
+    if measurement.problem:
+        facts.add_row("problem", f"the plain step is used, as {measurement.problem}")
+    choices: RenderableType = _table(measurement) if width >= NARROW else _list(measurement)
+    none = Text("no choices on this device: the plain step") if not measurement.verdicts else choices
+    return Group(facts, Text(""), none)
+
+
+def _facts(measurement: Measurement, shape: Shape) -> Table:
     device = torch.device(measurement.engine.device)
     facts = Table.grid(padding=(0, 2))
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
@@ -29,22 +49,49 @@ def doctor_report(measurement: Measurement) -> RenderableType:
     facts.add_row("versions", versions)
     if device.type == "cuda":
         facts.add_row("cuda", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")  # type: ignore[no-untyped-call]
+    facts.add_row("measured", _measured(measurement.engine.num_threads, shape))
     facts.add_row("runners", f"{measurement.runners.count} ({measurement.runners.why})")
     missing = sorted({extra for package, extra in OPTIONAL.items() if find_spec(package) is None})
     mend = ", ".join(f"pip install 'tuner[{extra}]'" for extra in missing)
     facts.add_row("missing", f"for other formats of export: {mend}" if missing else "nothing")
-    choices = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in ("choice", "plain", "ms a step", "fast", "ms a step", "checked", "taken"):
-        choices.add_column(name, justify="right" if name == "ms a step" else "left", overflow="fold")
+    return facts
+
+
+def _measured(num_threads: int, shape: Shape) -> str:
+    """What the steps were that were timed."""
+    sizes = ["x".join(map(str, one)) for one in (shape, measured_shape(shape))]
+    size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]}, at the size of {sizes[1]}"
+    return f"batches of {BATCH_SIZE} images of {size}, {num_threads} thread{'s' * (num_threads != 1)}"
+
+
+def _table(measurement: Measurement) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("choice", "plain", "ms a step", "fast", "ms a step", "taken", "why"):
+        table.add_column(name, justify="right" if name == "ms a step" else "left", overflow="fold")
     for verdict in measurement.verdicts:
-        choices.add_row(
-            verdict.name,
-            str(verdict.plain),
-            f"{1e3 * verdict.seconds_plain:.2f}",
-            str(verdict.fast),
-            f"{1e3 * verdict.seconds_fast:.2f}",
-            verdict.problem or "agrees with the plain step",
-            str(verdict.fast if verdict.is_taken else verdict.plain),
-        )
-    none = Text("no choices on this device: the plain step") if not measurement.verdicts else choices
-    return Group(facts, Text(""), none)
+        plain, fast = _milliseconds(verdict.seconds_plain), _milliseconds(verdict.seconds_fast)
+        table.add_row(verdict.name, str(verdict.plain), plain, str(verdict.fast), fast, _taken(verdict), _why(verdict))
+    return table
+
+
+def _list(measurement: Measurement) -> Group:
+    lines = []
+    for verdict in measurement.verdicts:
+        lines.append(Text(f"{verdict.name}: taken {_taken(verdict)} ({_why(verdict)})"))
+        plain, fast = _milliseconds(verdict.seconds_plain), _milliseconds(verdict.seconds_fast)
+        lines.append(Text(f"  ms a step: {verdict.plain} {plain}, {verdict.fast} {fast}"))
+    return Group(*lines)
+
+
+def _taken(verdict: Verdict) -> str:
+    return str(verdict.fast if verdict.is_taken else verdict.plain)
+
+
+def _why(verdict: Verdict) -> str:
+    if verdict.comes_with:
+        return f"comes with {verdict.comes_with}"
+    return verdict.problem or "agrees with the plain step"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.2f}"

@@ -1,0 +1,104 @@
+"""Measurements that are kept on a machine, so that each is made once: a file each in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from math import isfinite
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_dir
+
+from tuner.architecture.shapes import Shape
+from tuner.errors import DeviceError
+from tuner.hardware import cpu_flags, device_kind, num_cores
+from tuner.training.choices import CHOICES, Choice, Measurement, Runners, Verdict
+from tuner.training.engine import Engine
+from tuner.training.timing import measured_shape
+from tuner.versions import package_versions
+
+
+def machine_cache_dir() -> Path:
+    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR."""
+    return Path(os.environ.get("TUNER_CACHE_DIR") or user_cache_dir("tuner"))
+
+
+def kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
+    """The file of a measurement. Its name holds for this kind of device, these versions and these choices only.
+
+    A CPU is known by its instructions, too: its name need not tell them, and a user's cache may be on several machines.
+    """
+    known = [device.type, device_kind(device), *map(str, (measured_shape(shape), num_threads, num_cores(), CHOICES))]
+    if device.type == "cpu":
+        known.append(cpu_flags())
+    key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()
+    return cache_dir / f"engine-{key}.json"
+
+
+def load_measurement(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Measurement | None:
+    """What was kept of such a device; None where nothing was, or nothing that can be used."""
+    path = kept_at(device, shape, num_threads=num_threads, cache_dir=cache_dir)
+    try:
+        kept = Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none, cut short, or of another version
+        return None
+    return kept if _is_sound(kept, device, num_threads) else None
+
+
+def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path) -> Path:
+    """Let later searches over images of `shape` on this machine have a measurement; the file. Raises DeviceError."""
+    engine = measurement.engine
+    path = kept_at(torch.device(engine.device), shape, num_threads=engine.num_threads, cache_dir=cache_dir)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DeviceError(
+            f"{cache_dir}: cannot be written: {error.strerror}: measured anew next time; set TUNER_CACHE_DIR to a "
+            "folder that can"
+        ) from error
+    return path
+
+
+def _is_sound(measurement: Measurement, device: torch.device, num_threads: int) -> bool:
+    """Whether a measurement that was read is one of this device, with values that its choices can have."""
+    engine, choices = measurement.engine, CHOICES[device.type]
+    values = {choice.name: (choice.plain, choice.fast) for choice in choices}
+    fixed = Engine(num_threads=num_threads).to_json().items()
+    return (
+        isinstance(engine.device, str)
+        and engine.device.partition(":")[0] == device.type
+        and measurement.kind == device_kind(device)
+        and isinstance(measurement.problem, str)
+        and all(
+            _is_one_of(getattr(engine, name), values.get(name, (value,))) for name, value in fixed if name != "device"
+        )
+        and len(measurement.verdicts) == len(choices)
+        and all(_is_verdict_on(choice, one, engine) for choice, one in zip(choices, measurement.verdicts, strict=True))
+        and _are_runners(measurement.runners)
+    )
+
+
+def _is_one_of(value: object, known: tuple[object, ...]) -> bool:
+    """Whether a value is among those known, and of its type: 1 is not True."""
+    return any(type(value) is type(one) and value == one for one in known)
+
+
+def _is_verdict_on(choice: Choice, verdict: Verdict, engine: Engine) -> bool:
+    seconds = (verdict.seconds_plain, verdict.seconds_fast)
+    return (
+        (verdict.name, verdict.plain, verdict.fast) == (choice.name, choice.plain, choice.fast)
+        and verdict.is_taken is (getattr(engine, choice.name) == choice.fast)
+        and isinstance(verdict.problem, str)
+        and isinstance(verdict.comes_with, str)
+        and all(one is None or (isinstance(one, float) and isfinite(one)) for one in seconds)
+    )
+
+
+def _are_runners(runners: Runners) -> bool:
+    counts = (runners.count, runners.num_threads)
+    return all(type(count) is int and count >= 1 for count in counts) and isinstance(runners.why, str)
