@@ -183,9 +183,11 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     run = TimedRun(engine, shape)
     for _ in range(CHECK_STEPS):
         run.seconds()
+    wall = sum(run.seconds() for _ in range(num_steps))  # before, for the profiler slows the CPU down
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
-        wall = sum(run.seconds() for _ in range(num_steps))
+        for _ in range(num_steps):
+            run.seconds()
     # Of the kernels alone: an operation of the CPU has the time of those that it started, too, and so has the mark that
     # an optimizer's step leaves on the GPU.
     kernels = [
