@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import optuna
 import typer
 
+from tuner.cli import USAGE_ERROR
+from tuner.errors import TunerError
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, pretty_exceptions_enable=False)
 DataDir = Annotated[Path, typer.Option(help="Where MNIST lies, or is downloaded to.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
+Images = Annotated[int, typer.Option(help="To train on, for each network; at most what the set has.", min=100)]
+
+
+def parse_patience(text: str) -> float:
+    """A number above 0, which may be `inf`. Raises typer.BadParameter."""
+    try:
+        patience = float(text)
+    except ValueError:
+        patience = 0.0
+    if not patience > 0:
+        raise typer.BadParameter(f"must be a number above 0, got {text!r}")
+    return patience
 
 
 @app.command()
@@ -20,8 +36,8 @@ def throughput(
     dataset: Annotated[
         str, typer.Option(help="mnist, or another set that torchvision splits into train and test.")
     ] = "mnist",
-    images: Annotated[int, typer.Option(help="To train on, for each network.")] = 20_000,
-    seeds: Annotated[int, typer.Option(help="Of ours; their median counts.")] = 3,
+    images: Images = 20_000,
+    seeds: Annotated[int, typer.Option(help="Of ours; their median counts.", min=1)] = 3,
     engine: Annotated[str, typer.Option(help="Force choices, as `tuner run --engine` does.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -45,9 +61,14 @@ def throughput(
 @app.command()
 def search(
     data_dir: DataDir = Path("data"),
-    trials: int = 20,
-    epochs: int = 3,
-    patience: Annotated[float, typer.Option(help="The textbook is stopped after so many times our time.")] = 10.0,
+    trials: Annotated[int, typer.Option(help="Of ours, and of the textbook.", min=1)] = 20,
+    epochs: Annotated[int, typer.Option(help="At most, for each trial.", min=1)] = 3,
+    patience: Annotated[
+        float,
+        typer.Option(
+            parser=parse_patience, metavar="FLOAT", help="The textbook is stopped after so many times our time."
+        ),
+    ] = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """The whole search on MNIST: ours, then the textbook's, from the same space."""
@@ -71,7 +92,7 @@ def overhead(
 
 @app.command()
 def start(
-    runs: Annotated[int, typer.Option(help="Of each kind; their median counts.")] = 3,
+    runs: Annotated[int, typer.Option(help="Of each kind; their median counts.", min=1)] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Seconds from `tuner run` on digits to its first epoch, with and without the measurement of the engine."""
@@ -85,7 +106,7 @@ def start(
 def memory(
     data_dir: DataDir = Path("data"),
     dataset: Annotated[str, typer.Option(help="mnist, or any other set at hand.")] = "mnist",
-    images: Annotated[int, typer.Option(help="To train on, for each network.")] = 4_000,
+    images: Images = 4_000,
     as_json: AsJson = False,
 ) -> None:
     """What a runner adds to the shared images: private memory, for each of the networks of `throughput`."""
@@ -104,6 +125,22 @@ def lines(result: dict[str, Any]) -> str:
     return "\n".join(f"{key:<32} {value}" for key, value in result.items())
 
 
+def main() -> None:
+    """Run a benchmark; whatever the user can mend is one line on standard error and exit code 2."""
+    try:
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="python -m benchmarks", standalone_mode=False)
+    except TunerError as error:
+        fail(str(error))
+    except USAGE_ERROR as error:
+        fail(error.format_message() if hasattr(error, "format_message") else str(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str) -> NoReturn:
+    print(f"benchmarks: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    app()
+    main()

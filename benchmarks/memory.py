@@ -17,6 +17,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
+from tuner.errors import RunnerError
 from tuner.pipeline import input_spec_of
 from tuner.search.runner import TrialTask
 from tuner.space.schema import load_space
@@ -36,6 +37,8 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
 
     The process has imported torch and opened the images, and has not yet made a network: `base_mib` is its private
     memory then, and `mib` what comes on top, with what torch sets up once for its first network.
+
+    Raises TunerError for a data set that this cannot be measured with, and if a process dies.
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -45,12 +48,11 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
         measured = load_or_measure(choose_device("auto"), input_spec.shape, num_threads=1, cache_dir=work)
         engine = replace(measured.engine, num_threads=1)
         say(f"engine {engine}")
-        trainer = SubsetTrainer(
-            images.folder, "memory", work / "checkpoints", 0, engine, rows=choose_rows(images.labels_N, num_images)
-        )
+        chosen = choose_rows(len(images.labels_N), num_images)
+        trainer = SubsetTrainer(images.folder, "memory", work / "checkpoints", 0, engine, rows=chosen)
         rows: list[dict[str, Any]] = []
         for candidate in networks(space, input_spec):
-            base, added = _in_a_process(trainer, candidate)
+            base, added = train_in_a_process(trainer, candidate)
             allowed = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
             rows.append(
                 {
@@ -74,13 +76,21 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
     }
 
 
-def _in_a_process(trainer: SubsetTrainer, candidate: Candidate) -> tuple[int, int]:
+def train_in_a_process(trainer: SubsetTrainer, candidate: Candidate) -> tuple[int, int]:
+    """Private bytes before the first network, and what came on top. Raises RunnerError if the process dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(sender, trainer, candidate))
     process.start()
     sender.close()
-    measured: tuple[int, int] = receiver.recv()
+    try:
+        measured: tuple[int, int] = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RunnerError(
+            f"a network must train for an epoch in a process of its own; that of {candidate.architecture} ended with "
+            f"exit code {process.exitcode}: what it printed is above; if that is nothing, it was killed"
+        ) from None
     process.join()
     return measured
 
@@ -95,12 +105,14 @@ def _train(sender: Any, trainer: SubsetTrainer, candidate: Candidate) -> None:
         while not is_over.wait(SAMPLED_EVERY):
             most = max(most, _private_bytes() - before)
 
-    watching = threading.Thread(target=watch)
+    watching = threading.Thread(target=watch, daemon=True)
     watching.start()
-    for _ in trainer(task):
-        pass
-    is_over.set()
-    watching.join()
+    try:
+        for _ in trainer(task):
+            pass
+    finally:
+        is_over.set()
+        watching.join()
     sender.send((before, most))
 
 

@@ -35,10 +35,11 @@ def train_nothing(task: TrialTask) -> Iterator[EpochResult]:
 
 
 def measure(num_trials: int, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Mean milliseconds of the trials up to each window, and of the last hundred before it.
+    """Mean milliseconds of the trials up to each window and up to all of them, and of the last hundred before it.
 
     Raises RuntimeError if a trial made fewer reports than it should; one that repeats another makes none.
     """
+    windows = sorted({window for window in WINDOWS if window < num_trials} | {num_trials})
     with tempfile.TemporaryDirectory() as folder:
         record = open_study(open_storage(f"sqlite:///{folder}/tuner.db"), "overhead", {}, engine=Engine())
         plan = SearchPlan(
@@ -53,12 +54,12 @@ def measure(num_trials: int, *, say: Callable[[str], None]) -> dict[str, Any]:
         for event in search(record, plan, InProcess(train_nothing)):
             if isinstance(event, TrialEnded):
                 ends.append(time.perf_counter())
-                if event.number + 1 in WINDOWS:
+                if event.number + 1 in windows:
                     say(f"{event.number + 1} trials after {ends[-1] - ends[0]:.1f} s")
         check_reports(record.trials(), num_trials)
     milliseconds = [1e3 * (after - before) for before, after in itertools.pairwise(ends)]
     result: dict[str, Any] = {}
-    for window in (window for window in WINDOWS if window <= len(milliseconds)):
+    for window in windows:
         result[f"ms_per_trial_up_to_{window}"] = mean(milliseconds[:window])
         result[f"ms_per_trial_at_{window}"] = mean(milliseconds[window - 100 : window])
     return result

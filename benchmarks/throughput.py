@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import queue
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import torch
 
+from benchmarks.every_core import run_processes
 from benchmarks.textbook import Rows, train_textbook
 from tuner.architecture.cost import layer_cost
 from tuner.architecture.spec import InputSpec
@@ -26,6 +23,7 @@ from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.sources import load_development
 from tuner.data.splits import Split
+from tuner.errors import DataError
 from tuner.hardware import device_name, num_cores
 from tuner.pipeline import input_spec_of
 from tuner.search.coordinator import SearchPlan, search
@@ -41,8 +39,11 @@ from tuner.training.engine import Engine, choose_device
 from tuner.training.forced import force, parse_forced
 from tuner.training.measure import load_or_measure
 
-NUM_VALIDATION = 5_000
-WARM_UP_IMAGES = 256
+MIN_IMAGES = 100
+"""To train on: with fewer, the seconds are those of starting."""
+MAX_VALIDATION = 5_000
+VALIDATION_PART = 6
+"""At least a sixth of a small set is left to score."""
 
 Say = Callable[[str], None]
 
@@ -60,22 +61,27 @@ class SubsetTrainer(ImageTrainer):
 def measure(
     data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, engine: str = "auto", say: Say
 ) -> dict[str, Any]:
-    """Run (a), (b) and (c), and give what the command prints. engine: choices that (c) is forced to."""
+    """Run (a), (b) and (c), and give what the command prints. engine: choices that (c) is forced to.
+
+    Raises TunerError for choices, a data set or a machine that this cannot be measured with.
+    """
+    device = choose_device("auto")
+    forced = parse_forced(engine, device)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         images = load_development(DataSpec(dataset, data_dir, work / "cache"))
-        rows = choose_rows(images.labels_N, num_images)
+        rows = choose_rows(len(images.labels_N), num_images)
+        say(f"{len(rows.train):,} images to train on, {len(rows.validation):,} to score")
         space = load_space(str(Path(__file__).with_name("throughput.toml")))
         input_spec = input_spec_of(images)
         candidates = networks(space, input_spec)
-        device = choose_device("auto")
         measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=work)
-        measured = force(measured, parse_forced(engine, device))
+        measured = force(measured, forced)
         cores = num_cores()
         say(f"{device_name(device)}, {cores} cores, torch {torch.__version__}; engine {measured.engine}")
         rates = {precision: matrix_product_rate(precision, device) for precision in (torch.float32, torch.bfloat16)}
         bf16_is_faster = rates[torch.bfloat16] > rates[torch.float32]
-        total_flops = num_images * sum(map(training_flops, candidates))
+        total_flops = len(rows.train) * sum(map(training_flops, candidates))
         floor = total_flops / max(rates.values())
         say(f"floor: {total_flops / 1e12:.2f} TFLOP at {max(rates.values()) / 1e9:.0f} GFLOP/s: {floor:.1f} s")
 
@@ -111,13 +117,13 @@ def measure(
 
     ours = median(seconds_c)
     ours_by_network = [median(seconds) for seconds in zip(*rows_c, strict=True)]
-    num_all = num_images * len(candidates)
+    num_all = len(rows.train) * len(candidates)
     return {
         "machine": device_name(device),
         "cores": cores,
         "torch": torch.__version__,
         "engine": measured.engine.to_json(),
-        "images": num_images,
+        "images": len(rows.train),
         "bf16_is_faster": bf16_is_faster,
         "seconds_textbook": seconds_a,
         "seconds_best_textbook": seconds_b,
@@ -203,11 +209,20 @@ def wait_for(result: torch.Tensor) -> None:
     result[0, 0].item()
 
 
-def choose_rows(labels_N: torch.Tensor, num_images: int) -> Rows:
-    """Stratified rows to train on and, of the rest, to score."""
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(labels_N), generator=generator).tolist()
-    return Rows(tuple(order[:num_images]), tuple(order[num_images : num_images + NUM_VALIDATION]))
+def choose_rows(num_all: int, num_images: int) -> Rows:
+    """Rows drawn at random, the same at every call: to train on, at most `num_images`; of the rest, to score.
+
+    Some are always left to score. Raises DataError if fewer than MIN_IMAGES of the set are left to train on.
+    """
+    num_kept = min(MAX_VALIDATION, -(-num_all // VALIDATION_PART))
+    if num_all - num_kept < MIN_IMAGES:
+        raise DataError(
+            f"at least {MIN_IMAGES} images are needed to train on; of the {num_all} of this set {num_all - num_kept} "
+            f"are, and {num_kept} to score: give a larger --dataset"
+        )
+    order = torch.randperm(num_all, generator=torch.Generator().manual_seed(0)).tolist()
+    num_train = min(num_images, num_all - num_kept)
+    return Rows(tuple(order[:num_train]), tuple(order[num_train : num_train + MAX_VALIDATION]))
 
 
 def small(space: SearchSpace, num_networks: int) -> SearchSpace:
@@ -238,58 +253,3 @@ def run_ours(
     network_of = {event.number: event.candidate.fingerprint for event in events if isinstance(event, TrialStarted)}
     ended_of = {network_of[one.number]: one for one in ended}
     return seconds, [ended_of[candidate.fingerprint] for candidate in networks(space, input_spec)]
-
-
-def run_processes(
-    candidates: list[Candidate], data_dir: Path, rows: Rows, *, dataset: str, num_processes: int
-) -> tuple[float, list[tuple[float, float]]]:
-    """The textbook in several processes of one thread, which take the networks from one queue."""
-    context = multiprocessing.get_context("spawn")
-    tasks: Queue[int] = context.Queue()
-    results: Queue[tuple[int, float, float]] = context.Queue()
-    ready = context.Barrier(num_processes + 1)
-    processes = [
-        context.Process(target=work_textbook, args=(tasks, results, ready, candidates, data_dir, rows, dataset))
-        for _ in range(num_processes)
-    ]
-    for process in processes:
-        process.start()
-    ready.wait()
-    started = time.perf_counter()
-    for number in range(len(candidates)):
-        tasks.put(number)
-    found = dict(parse(results.get()) for _ in candidates)
-    seconds = time.perf_counter() - started
-    for process in processes:
-        process.terminate()
-        process.join()
-    return seconds, [found[number] for number in range(len(candidates))]
-
-
-def parse(result: tuple[int, float, float]) -> tuple[int, tuple[float, float]]:
-    number, seconds, accuracy = result
-    return number, (seconds, accuracy)
-
-
-def work_textbook(
-    tasks: Queue[int],
-    results: Queue[tuple[int, float, float]],
-    ready: Barrier,
-    candidates: list[Candidate],
-    data_dir: Path,
-    rows: Rows,
-    dataset: str,
-) -> None:
-    torch.set_num_threads(1)
-    few = Rows(rows.train[:WARM_UP_IMAGES], rows.validation[:WARM_UP_IMAGES])
-    cpu = torch.device("cpu")
-    list(train_textbook(candidates[0], data_dir, few, dataset=dataset, seed=0, device=cpu))
-    ready.wait()
-    while True:
-        try:
-            number = tasks.get(timeout=5)
-        except queue.Empty:
-            return
-        epochs = train_textbook(candidates[number], data_dir, rows, dataset=dataset, seed=0, device=cpu)
-        seconds, accuracy = list(epochs)[-1]
-        results.put((number, seconds, accuracy))

@@ -1,0 +1,57 @@
+"""The textbook on every core: processes of one thread, which take the networks from one queue."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import torch
+
+from benchmarks.textbook import Rows, train_textbook
+from tuner.errors import RunnerError
+from tuner.training.candidate import Candidate
+
+WARM_UP_IMAGES = 256
+
+
+def run_processes(
+    candidates: list[Candidate], data_dir: Path, rows: Rows, *, dataset: str, num_processes: int
+) -> tuple[float, list[tuple[float, float]]]:
+    """Seconds of all, processes and warm-up not counted; then the seconds and the accuracy of each candidate.
+
+    Raises RunnerError if a process ends before all are trained.
+    """
+    context = multiprocessing.get_context("spawn")
+    warmed = context.Barrier(num_processes)
+    few = Rows(rows.train[:WARM_UP_IMAGES], rows.validation[:WARM_UP_IMAGES])
+    initial = (warmed, candidates[0], data_dir, few, dataset)
+    with ProcessPoolExecutor(num_processes, context, initializer=warm_up, initargs=initial) as pool:
+        try:
+            # A process is started for each of these calls, and none is answered before all have passed the barrier.
+            for answer in [pool.submit(os.getpid) for _ in range(num_processes)]:
+                answer.result()
+            started = time.perf_counter()
+            results = list(pool.map(partial(train_one, data_dir=data_dir, rows=rows, dataset=dataset), candidates))
+            return time.perf_counter() - started, results
+        except BrokenProcessPool as error:
+            raise RunnerError(
+                "the textbook's processes must live until all networks are trained, and one ended before: what it "
+                "printed is above; if that is nothing, it was killed, as for want of memory"
+            ) from error
+
+
+def warm_up(warmed: Barrier, candidate: Candidate, data_dir: Path, few: Rows, dataset: str) -> None:
+    torch.set_num_threads(1)
+    train_one(candidate, data_dir=data_dir, rows=few, dataset=dataset)
+    warmed.wait()  # if another process dies meanwhile, the pool ends this one
+
+
+def train_one(candidate: Candidate, *, data_dir: Path, rows: Rows, dataset: str) -> tuple[float, float]:
+    """Seconds, and the accuracy after the last epoch."""
+    return list(train_textbook(candidate, data_dir, rows, dataset=dataset, seed=0, device=torch.device("cpu")))[-1]
