@@ -32,16 +32,21 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> Patch:
     return put
 
 
-def graph_as(patch: Patch, replayed: Callable[[Learn], Learn]) -> None:
-    """A stand-in for CUDA graphs on the CPU: the first steps as they come, then those of `replayed`."""
+def graph_as(patch: Patch, replayed: Callable[[Learn], Learn], short: Callable[[Learn], Learn] | None = None) -> None:
+    """A stand-in for CUDA graphs on the CPU: the first steps as they come, then those of `replayed`.
+
+    Batches of another size are learned as they come, or as `short` does.
+    """
 
     def make(_: object) -> Callable[..., Learn]:
         def graphed(learn: Learn, *, batch_size: int) -> Learn:
             num_done, replay = 0, replayed(learn)
+            learn_short = short(learn) if short else learn
 
             def step(images: Tensor, labels: Tensor) -> Tensor:
                 nonlocal num_done
-                assert len(images) == batch_size
+                if len(images) != batch_size:
+                    return learn_short(images, labels)
                 num_done += 1
                 return (learn if num_done <= WARM_UP_STEPS else replay)(images, labels)
 
@@ -71,17 +76,72 @@ def with_the_masks_of_the_capture(learn: Learn) -> Learn:
     return replay
 
 
+def with_the_seeds_of_its_own(learn: Learn) -> Learn:
+    num_replays = 0
+
+    def replay(images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal num_replays
+        num_replays += 1
+        torch.manual_seed(1_000 + num_replays)
+        return learn(images, labels)
+
+    return replay
+
+
+def not_at_all(learn: Learn) -> Learn:
+    """A loss, but no step."""
+    return lambda images, labels: torch.zeros(())
+
+
+def only_before_a_short_batch(patch: Patch) -> None:
+    is_over = False
+
+    def short(learn: Learn) -> Learn:
+        def step(images: Tensor, labels: Tensor) -> Tensor:
+            nonlocal is_over
+            is_over = True
+            return learn(images, labels)
+
+        return step
+
+    def replayed(learn: Learn) -> Learn:
+        captured = of_the_first_batch(learn)
+        return lambda images, labels: (captured if is_over else learn)(images, labels)
+
+    graph_as(patch, replayed, short)
+
+
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("base", [LAYERS, FUSED], ids=["layers", "fused"])
-def test_right_ways_pass_whatever_the_masks(base: Engine, seed: int) -> None:
-    for engine in (base, replace(base, precision="bf16"), replace(base, seeds_together=True)):
-        assert check_engine(engine, seed=seed).problem == ""
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_right_ways_pass_whatever_the_seed(base: Engine, precision: Any, seed: int) -> None:
+    for engine in (base, replace(base, seeds_together=True)):
+        assert check_engine(replace(engine, precision=precision), seed=seed).problem == ""
 
 
 @pytest.mark.parametrize("base", [LAYERS, FUSED], ids=["layers", "fused"])
-def test_a_replay_that_learns_each_batch_passes(base: Engine, patch: Patch) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_replay_that_learns_each_batch_passes(base: Engine, precision: Any, patch: Patch) -> None:
     graph_as(patch, lambda learn: learn)
-    assert check_engine(replace(base, graph=True)).problem == ""
+    assert check_engine(replace(base, precision=precision, graph=True)).problem == ""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_graph_that_does_not_learn_a_short_batch_is_found(precision: Any, patch: Patch) -> None:
+    graph_as(patch, lambda learn: learn, not_at_all)
+    assert "differ" in check_engine(replace(LAYERS, precision=precision, graph=True)).problem
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_graph_that_is_wrong_after_a_short_batch_is_found(precision: Any, patch: Patch) -> None:
+    only_before_a_short_batch(patch)
+    assert "differ" in check_engine(replace(LAYERS, precision=precision, graph=True)).problem
+
+
+@pytest.mark.parametrize("base", [LAYERS, FUSED], ids=["layers", "fused"])
+def test_a_replay_that_does_not_follow_the_seed_is_found(base: Engine, patch: Patch) -> None:
+    graph_as(patch, with_the_seeds_of_its_own)
+    assert "does not follow the seed" in check_engine(replace(base, graph=True)).problem
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -36,6 +36,7 @@ def test_the_whole_fast_engine_agrees_in_both_precisions() -> None:
     assert exact.problem == rough.problem == ""
     assert exact.loss_difference < rough.loss_difference
     assert exact.weight_difference < rough.weight_difference
+    assert exact.tensor_difference < rough.tensor_difference
 
 
 def test_between_them_the_checked_networks_have_everything_that_a_block_may_have() -> None:
@@ -45,6 +46,11 @@ def test_between_them_the_checked_networks_have_everything_that_a_block_may_have
     }  # fmt: skip
     assert {block.pooling for block in blocks} == {"none", "max", "average"}
     assert {block.normalization for block in blocks} == {"none", "batch"}
+    for pooling in ("max", "average"):
+        windows = {(block.pool_size, block.pool_stride) for block in blocks if block.pooling == pooling}
+        assert windows >= {(2, 2), (3, 2)}
+    early = {block.activation in ("gelu", "silu") for block in blocks if block.pooling == "max"}
+    assert early == {True, False}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -16,19 +16,19 @@ from tuner.training.engine import Engine, Step, build_optimizer, input_dtype, pl
 from tuner.training.graph import WARM_UP_STEPS
 from tuner.training.stacked import stack_models
 
-CHECK_STEPS = WARM_UP_STEPS + 3
-"""Enough that a captured graph is replayed."""
+CHECK_STEPS = WARM_UP_STEPS + 4
+"""Enough that a captured graph is replayed, and once more after a batch that it cannot take."""
 SEEDS_TOGETHER = 3
 """With which training together is timed and checked: as many as a confirmation has."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A training step and (images_NCHW, labels_N) to run it on; `weights` looks at the parameters of each seed."""
+    """A training step and (images_NCHW, labels_N) to run it on; `states` looks at the state dict of each seed."""
 
     step: Step
     batches: list[tuple[Tensor, Tensor]]
-    weights: Callable[[], list[list[Tensor]]]
+    states: Callable[[], list[dict[str, Tensor]]]
 
     def losses(self, number: int, learning_rate: float) -> list[float]:
         """Take a step on the batch of this number; the loss of each seed."""
@@ -43,14 +43,15 @@ def rehearse(
     *,
     seeds: Sequence[int] = (0,),
     with_stray: bool = False,
-    num_batches: int = 1,
+    batch_sizes: Sequence[int] = (),
 ) -> Rehearsal:
     """A model and batches of noise from the seed, or from each seed where the engine trains them together.
 
-    `with_stray` adds a model whose weights are not numbers to those that train together.
+    `with_stray` adds a model whose weights are not numbers to those that train together. Without `batch_sizes` there is
+    one batch, of the recipe's size.
     """
     models = [fresh_model(engine, architecture, seed) for seed in seeds]
-    noise = [_noise(engine, architecture, recipe.batch_size, seed, num_batches) for seed in seeds]
+    noise = [_noise(engine, architecture, batch_sizes or [recipe.batch_size], seed) for seed in seeds]
     if not engine.seeds_together:
         (batches,) = noise
         (model,) = models
@@ -68,11 +69,11 @@ def rehearse(
     optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
     step = prepare_step(model, architecture, recipe, engine=engine, optimizer=optimizer)
 
-    def weights() -> list[list[Tensor]]:
-        named = {name: weight.detach().cpu() for name, weight in model.named_parameters()}
-        return [list(one.values()) for one in unstack_states(named, len(models))[: len(seeds)]]
+    def states() -> list[dict[str, Tensor]]:
+        state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        return unstack_states(state, len(models))[: len(seeds)]
 
-    return Rehearsal(step, batches, weights)
+    return Rehearsal(step, batches, states)
 
 
 def fresh_model(engine: Engine, architecture: Architecture, seed: int) -> nn.Sequential:
@@ -84,12 +85,12 @@ def fresh_model(engine: Engine, architecture: Architecture, seed: int) -> nn.Seq
 
 
 def _noise(
-    engine: Engine, architecture: Architecture, batch_size: int, seed: int, num_batches: int
+    engine: Engine, architecture: Architecture, batch_sizes: Sequence[int], seed: int
 ) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     batches = []
-    for _ in range(num_batches):
+    for batch_size in batch_sizes:
         images_NCHW = torch.randn(batch_size, *architecture.input_shape, generator=generator)
         labels_N = torch.randint(architecture.num_classes, (batch_size,), generator=generator)
         images_NCHW = images_NCHW.to(engine.device, dtype=input_dtype(engine)).contiguous(memory_format=layout)
