@@ -200,7 +200,7 @@ def wrong_where(monkeypatch: pytest.MonkeyPatch, is_wrong: Callable[[Engine], bo
 
     def check_one(engine: Engine) -> Check:
         checked.append(engine)
-        return Check(0.0, 0.0, "its losses differ by 1" if is_wrong(engine) else "")
+        return Check(0.0, 0.0, 0.0, "its losses differ by 1" if is_wrong(engine) else "")
 
     monkeypatch.setattr(measure, "check_engine", check_one)
     return checked
