@@ -314,8 +314,12 @@ def test_a_forced_engine_is_what_the_study_gets_and_keeps(tmp_path: Path) -> Non
     options = options_in(tmp_path / "forced", engine=f"optimizer={other}")
     assert engine_of(options) == replace(measured, optimizer=other)
     assert engine_of(replace(options, engine="auto")).optimizer == other
+    record = load_study(existing_storage(options.studies))
+    source = record.data_source
+    refused = replace(options, engine=f"optimizer={measured.optimizer}", data_dir=tmp_path / "elsewhere")
     with pytest.raises(StudyError, match=f"did not begin with --engine optimizer={measured.optimizer}, and") as caught:
-        next(run_events(replace(options, engine=f"optimizer={measured.optimizer}")))
+        next(run_events(refused))
+    assert record.data_source == source
     assert "\n" not in str(caught.value)
 
 

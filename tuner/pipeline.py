@@ -146,8 +146,8 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         check_batch_sizes(space, stream)  # before there is a study, for the next run may begin it in another way
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         _refuse_other_device(record, device)
-        record.save_data_spec(options.data_spec)
         engines = study_engines(record, measured, forced=forced)
+        record.save_data_spec(options.data_spec)
         runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
         yield _data_ready(name, dataset, split, record.engine, runners.held, *engine_notes(engines, measured))
         plan = SearchPlan(

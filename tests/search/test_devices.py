@@ -178,7 +178,7 @@ def test_a_log_has_a_line_for_each_kind_and_none_says_its_name_where_there_is_bu
     later = two_kinds(small=Engine())
     assert engine_notes(study_engines(record, later), later) == (
         f"{LARGE}: engine: the plain step",
-        f"{SMALL}: engine: as it was measured when the study began",
+        f"{SMALL}: engine: as the study began with it",
     )
 
 

@@ -157,6 +157,18 @@ def test_a_trial_that_has_ended_is_not_changed_any_more(url: str) -> None:
     assert (stored.state, stored.values, stored.user_attrs) == (TrialState.PRUNED, None, {"outcome": "pruned"})
 
 
+def test_a_study_that_is_deleted_while_it_runs_is_said_to_be_gone(url: str) -> None:
+    storage = open_storage(url)
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "a")
+    template = create_trial(state=TrialState.RUNNING)
+    trial_id, _ = storage.begin_trial(study_id, template)
+    storage.delete_study(study_id)
+    with pytest.raises(StudyError, match="not in its database any more"):
+        storage.end_trial(trial_id, TrialState.PRUNED, [], {})
+    with pytest.raises(StudyError, match="not in its database any more"):
+        storage.begin_trial(study_id, template)
+
+
 def test_a_note_that_somebody_wrote_while_a_trial_ran_is_left_as_it_is(url: str) -> None:
     storage = open_storage(url)
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "a")

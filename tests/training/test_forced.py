@@ -67,6 +67,7 @@ def test_the_verdicts_say_what_was_asked_for() -> None:
         ("", "'' is no choice on cpu"),
         ("speed=9", "'speed' is no choice on cpu; there are keep_freed_memory, "),
         ("graph=on", "'graph' is no choice on cpu"),
+        ("precision=fp32,precision=bf16", "precision must be given once, got fp32 and bf16"),
         ("precision=fp16", "precision must be fp32 or bf16, got 'fp16'"),
         ("channels_last=yes", "channels_last must be off or on, got 'yes'"),
         ("channels_last", "channels_last must be off or on, got ''"),
@@ -93,4 +94,13 @@ def test_what_trains_otherwise_than_plain_pytorch_is_refused(monkeypatch: pytest
     values, gradient = fused.ACTIVATIONS[torch.nn.ReLU]
     monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
     with pytest.raises(DeviceError, match="does not train as plain PyTorch does here: its losses differ"):
+        forced_engine(Engine(), "blocks=fused")
+
+
+def test_what_fails_here_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel here\nand more")
+
+    monkeypatch.setattr("tuner.training.engine.fast_form", fail)
+    with pytest.raises(DeviceError, match=r"failed: RuntimeError: no such kernel here$"):
         forced_engine(Engine(), "blocks=fused")

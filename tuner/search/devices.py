@@ -132,7 +132,7 @@ def engine_notes(engines: Mapping[torch.device, Engine], measured: MeasuredDevic
     lines = []
     for kind, (engine, one) in kinds.items():
         is_as_measured = replace(engine, device=one.engine.device, num_threads=one.engine.num_threads) == one.engine
-        how = str(one) if is_as_measured else "engine: as it was measured when the study began"
+        how = str(one) if is_as_measured else "engine: as the study began with it"
         lines.append(f"{kind}: {how}" if len(kinds) > 1 else how)
     return (*lines, *measured.notes)
 

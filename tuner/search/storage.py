@@ -33,6 +33,8 @@ from tuner.search.sqlite import connect_to_read, is_read_only, sqlite_file
 SQLITE_TIMEOUT = 60.0
 """Seconds to wait for another process that is writing another study of the same file."""
 
+GONE = "the study is not in its database any more: somebody has deleted it while it ran"
+
 
 class Storage(RDBStorage):
     """An RDBStorage whose trials are created whole and ended whole."""
@@ -56,7 +58,8 @@ class Storage(RDBStorage):
         ]
         study = select(models.StudyModel.study_id).where(models.StudyModel.study_id == study_id)
         with self.engine.begin() as connection:
-            connection.execute(study.with_for_update()).one()
+            if connection.execute(study.with_for_update()).one_or_none() is None:
+                raise StudyError(GONE)
             key = connection.execute(insert(trials), row).inserted_primary_key
             assert key is not None
             trial_id = cast(int, key[0])
@@ -107,7 +110,10 @@ class Storage(RDBStorage):
         ]
         owner = {"trial_id": trial_id}
         with self.engine.begin() as connection:
-            trial = connection.execute(select(trials.c.study_id, trials.c.state).where(this).with_for_update()).one()
+            found = connection.execute(select(trials.c.study_id, trials.c.state).where(this).with_for_update())
+            trial = found.one_or_none()
+            if trial is None:
+                raise StudyError(GONE)
             self.check_trial_is_updatable(trial_id, trial.state)
             _insert(connection, models.TrialUserAttributeModel, _attribute_rows(owner, attributes))
             _insert(connection, models.TrialSystemAttributeModel, _attribute_rows(owner, system_attributes or {}))

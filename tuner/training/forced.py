@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from tuner.errors import DeviceError, OptionError
-from tuner.training.check import check_engine
 from tuner.training.choices import CHOICES, WORDS, Measurement, unmet_need, verdicts_of, word, written
 from tuner.training.engine import Engine
+from tuner.training.measure import engine_problem
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def parse_forced(text: str, device: torch.device) -> Forced:
         known = (choices[name].plain, choices[name].fast)
         if value not in known:
             raise OptionError(f"engine: {name} must be {' or '.join(map(word, known))}, got {asked!r}")
+        if name in values:
+            raise OptionError(f"engine: {name} must be given once, got {word(values[name])} and {word(value)}")
         values[name] = value
     return Forced(values)
 
@@ -74,7 +76,7 @@ def force(measured: Measurement, forced: Forced) -> Measurement:
             if choice.name in forced.values:
                 raise DeviceError(f"engine {forced}: {choice.name}={word(choice.fast)} needs {written(needs)}")
             engine = replace(engine, **{choice.name: choice.plain})
-    problem = check_engine(engine).problem
+    problem = engine_problem(engine)
     if problem:
         raise DeviceError(f"engine {forced}: does not train as plain PyTorch does here: {problem}")
     lacks = {choice.name: unmet_need(choice, engine) for choice in choices}

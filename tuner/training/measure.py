@@ -65,7 +65,7 @@ def measure_engine(
     if device.type != "cpu":
         _require_plain_step(plain, shape)
     engine, verdicts, is_checked = _choose(plain, shape, known)
-    problem = "" if is_checked else _problem(engine)
+    problem = "" if is_checked else engine_problem(engine)
     if problem:
         engine, problem = plain, f"what was taken one by one does not train as it does, taken together: {problem}"
         left_out = "right by itself, wrong with the others"
@@ -220,13 +220,13 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
     seconds_plain = seconds_fast = None
     try:
         seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
-        problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else _problem(fast)
+        problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else engine_problem(fast)
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
         problem = _failure(error)
     return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
 
 
-def _problem(engine: Engine) -> str:
+def engine_problem(engine: Engine) -> str:
     """How an engine differs from the plain step, or how it fails; empty when it does neither."""
     try:
         return check_engine(engine).problem
