@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.measurements import FUSED
 from tuner.training.check import check_engine
 from tuner.training.engine import Engine
 from tuner.training.graph import WARM_UP_STEPS, Learn
 
-FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 LAYERS = Engine(optimizer="fused")
 Patch = Callable[[str, Callable[..., Any]], None]
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.training.measurements import FUSED
 from tuner.architecture import fast, fused, stacked
 from tuner.architecture.layers import BatchNorm2d
 from tuner.training.check import check_engine
 from tuner.training.engine import Engine
 from tuner.training.graph import Learn
 
-FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 LAYERS = Engine(optimizer="fused")
 both_precisions = pytest.mark.parametrize("precision", ["fp32", "bf16"])
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.training.measurements import measurement_of
 from tuner.architecture import fused
 from tuner.errors import DeviceError, OptionError
-from tuner.training.choices import CHOICES, Measurement, Runners, Verdict
 from tuner.training.engine import Engine
 from tuner.training.forced import force, parse_forced
 
@@ -15,22 +15,12 @@ CPU = torch.device("cpu")
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, precision="bf16")
 
 
-def measured(engine: Engine) -> Measurement:
-    """A measurement that has come to this engine, with a verdict on every choice of a CPU."""
-    verdicts = [
-        Verdict(choice.name, choice.plain, choice.fast, 1.0, 1.0, "" if taken else "no faster", taken)
-        for choice in CHOICES["cpu"]
-        for taken in [getattr(engine, choice.name) == choice.fast]
-    ]
-    return Measurement(engine, tuple(verdicts), Runners(1, 1, ""), "any")
-
-
 def forced_engine(engine: Engine, text: str) -> Engine:
-    return force(measured(engine), parse_forced(text, CPU)).engine
+    return force(measurement_of(engine), parse_forced(text, CPU)).engine
 
 
 def test_nothing_asked_for_changes_nothing() -> None:
-    found = measured(FUSED)
+    found = measurement_of(FUSED)
     assert force(found, parse_forced("auto", CPU)) == found
 
 
@@ -53,7 +43,7 @@ def test_what_is_asked_for_is_taken_and_the_rest_stays_where_it_can(
 
 
 def test_the_verdicts_say_what_was_asked_for() -> None:
-    found = force(measured(FUSED), parse_forced("precision=fp32,optimizer=fused", CPU))
+    found = force(measurement_of(FUSED), parse_forced("precision=fp32,optimizer=fused", CPU))
     verdicts = {verdict.name: (verdict.is_taken, verdict.problem) for verdict in found.verdicts}
     assert verdicts["precision"] == (False, "as asked")
     assert verdicts["optimizer"] == (True, "")

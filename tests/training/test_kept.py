@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training.measurements import measurement_of
 from tuner.errors import DeviceError
 from tuner.hardware import cpu_flags
 from tuner.training import kept, measure
-from tuner.training.choices import CHOICES, Measurement, Runners, Verdict
+from tuner.training.choices import Measurement, Verdict
 from tuner.training.engine import Engine
 from tuner.training.kept import keep_measurement, load_measurement
 from tuner.training.measure import load_or_measure
@@ -23,12 +24,7 @@ CPU = torch.device("cpu")
 def measurement(device: torch.device = CPU, **taken: object) -> Measurement:
     """As of a machine on which only these choices pay."""
     engine = replace(Engine(str(device)), **taken)  # type: ignore[arg-type]
-    verdicts = [
-        Verdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, "" if is_taken else "no faster", is_taken)
-        for choice in CHOICES[device.type]
-        for is_taken in [getattr(engine, choice.name) == choice.fast]
-    ]
-    return Measurement(engine, tuple(verdicts), Runners(1, 1, "rehearsed"), kept.device_kind(device))
+    return measurement_of(engine, kind=kept.device_kind(device))
 
 
 def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

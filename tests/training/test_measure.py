@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.measurements import FUSED
 from tuner.architecture import fused
 from tuner.errors import UnfitDevice
 from tuner.training import measure
@@ -20,7 +21,6 @@ from tuner.training.choices import CHOICES, FAILED, Choice, Measurement, Runners
 from tuner.training.engine import Engine
 from tuner.training.measure import judge, measure_engine
 
-FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 SHAPE = (1, 8, 8)
 CPU = torch.device("cpu")
 

@@ -14,6 +14,7 @@ from real_data import candidate, small_digits
 from torch import Tensor
 
 from tests.strategies import ALL_SPACES, candidates_of
+from tests.training.measurements import FUSED
 from tuner.architecture.factory import build_model
 from tuner.architecture.trace import resolve
 from tuner.data.resident import ResidentData
@@ -23,7 +24,6 @@ from tuner.training.loop import EpochResult, evaluate, train
 from tuner.training.stacked import train_together
 
 PLAIN = Engine("cpu")
-FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 SEEDS = (3, 1, 4)
 
 
