@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
     """Train each network of the throughput list for an epoch in a process of its own, and give what it added there.
 
     The process has imported torch and opened the images, and has not yet made a network: `base_mib` is its private
-    memory then, and `mib` what comes on top, with what torch sets up once for its first network.
+    memory then, and `mib` what comes on top, with what torch sets up once for its first network. `kept_mib` is what is
+    still there when all of them have been trained one after another in one process, as a runner does.
 
     Raises TunerError for a data set that this cannot be measured with, and if a process dies.
     """
@@ -52,7 +53,7 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
         trainer = SubsetTrainer(images.folder, "memory", work / "checkpoints", 0, engine, rows=chosen)
         rows: list[dict[str, Any]] = []
         for candidate in networks(space, input_spec):
-            base, added = train_in_a_process(trainer, candidate)
+            base, added, _ = train_in_a_process(trainer, [candidate])
             allowed = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
             rows.append(
                 {
@@ -66,38 +67,43 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
                 f"{base / MIB:5.0f} MiB before, {added / MIB:5.0f} on top, estimated {allowed / MIB:5.0f}: "
                 f"{candidate.architecture}"
             )
+        _, _, kept = train_in_a_process(trainer, networks(space, input_spec))
     return {
         "engine": engine.to_json(),
         "images_mib": images.images_NCHW.numel() / MIB,
         "networks": rows,
         "base_mib": max(row["base_mib"] for row in rows),
+        "kept_mib": kept / MIB,
         "largest_mib": max(row["mib"] for row in rows),
         "largest_share_of_estimate": max(row["mib"] / row["estimate_mib"] for row in rows),
     }
 
 
-def train_in_a_process(trainer: SubsetTrainer, candidate: Candidate) -> tuple[int, int]:
-    """Private bytes before the first network, and what came on top. Raises RunnerError if the process dies."""
+def train_in_a_process(trainer: SubsetTrainer, candidates: Sequence[Candidate]) -> tuple[int, int, int]:
+    """Private bytes before the first network, and what came on top of them: at the peak, and when all was over.
+
+    Raises RunnerError if the process dies.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(sender, trainer, candidate))
+    process = context.Process(target=_train, args=(sender, trainer, candidates))
     process.start()
     sender.close()
     try:
-        measured: tuple[int, int] = receiver.recv()
+        measured: tuple[int, int, int] = receiver.recv()
     except EOFError:
         process.join()
         raise RunnerError(
-            f"a network must train for an epoch in a process of its own; that of {candidate.architecture} ended with "
+            "networks must train for an epoch in a process of their own; that of "
+            f"{'; '.join(str(candidate.architecture) for candidate in candidates)} ended with "
             f"exit code {process.exitcode}: what it printed is above; if that is nothing, it was killed"
         ) from None
     process.join()
     return measured
 
 
-def _train(sender: Any, trainer: SubsetTrainer, candidate: Candidate) -> None:
-    task = TrialTask(0, candidate, seed=0)
-    trainer._open(task)
+def _train(sender: Any, trainer: SubsetTrainer, candidates: Sequence[Candidate]) -> None:
+    trainer._open(TrialTask(0, candidates[0], seed=0))
     before, most, is_over = _private_bytes(), 0, threading.Event()
 
     def watch() -> None:
@@ -108,12 +114,13 @@ def _train(sender: Any, trainer: SubsetTrainer, candidate: Candidate) -> None:
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     try:
-        for _ in trainer(task):
-            pass
+        for number, candidate in enumerate(candidates):
+            for _ in trainer(TrialTask(number, candidate, seed=0)):
+                pass
     finally:
         is_over.set()
         watching.join()
-    sender.send((before, most))
+    sender.send((before, most, _private_bytes() - before))
 
 
 def _private_bytes() -> int:

@@ -140,7 +140,7 @@ def test_a_training_that_fails_under_the_memory_benchmark_is_an_error(tmp_path: 
     trainer = SubsetTrainer(images.folder, "memory", tmp_path / "checkpoints", 0, Engine(), rows=ROWS)
     coloured = listed(InputSpec(3, 8, 8, 10))[0]  # and digits are grey
     with pytest.raises(RunnerError, match="ended with exit code 1: what it printed is above"):
-        memory.train_in_a_process(trainer, coloured)
+        memory.train_in_a_process(trainer, [coloured])
 
 
 @pytest.mark.parametrize(

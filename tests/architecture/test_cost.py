@@ -56,24 +56,32 @@ def test_each_layer_costs_what_its_module_holds(architecture: Architecture) -> N
 @pytest.mark.parametrize(
     ("layer", "cost"),
     [
-        (shapes.convolution((1, 28, 28), out_channels=16, kernel_size=3), Cost(160, 0, 2 * 9 * 16 * 26 * 26, 10_816)),
+        (
+            shapes.convolution((1, 28, 28), out_channels=16, kernel_size=3),
+            Cost(160, 0, 2 * 9 * 16 * 26 * 26, 10_816, 784 + 10_816),
+        ),
         (
             shapes.convolution((3, 4, 4), out_channels=2, kernel_size=3, padding=1, bias=False),
-            Cost(54, 0, 2 * 27 * 2 * 16, 32),
+            Cost(54, 0, 2 * 27 * 2 * 16, 32, 48 + 32),
         ),
-        (shapes.linear((800,), out_features=10), Cost(8_010, 0, 16_000, 10)),
-        (shapes.batch_norm((8, 5, 5)), Cost(16, 17, 0, 200)),
-        (shapes.pool((8, 5, 5), kind="MaxPool2d", kernel_size=2, stride=2), Cost(0, 0, 0, 32)),
+        (shapes.linear((800,), out_features=10), Cost(8_010, 0, 16_000, 10, 810)),
+        (shapes.batch_norm((8, 5, 5)), Cost(16, 17, 0, 200, 400)),
+        (shapes.pool((8, 5, 5), kind="MaxPool2d", kernel_size=2, stride=2), Cost(0, 0, 0, 32, 200 + 3 * 32)),
     ],
 )
 def test_the_cost_of_one_layer_by_hand(layer: Layer, cost: Cost) -> None:
     assert layer_cost(layer) == cost
 
 
-def test_the_memory_of_a_training_step_by_hand() -> None:
-    # Four numbers a parameter, three an activation and image, four bytes each.
-    assert Cost(100, 7, 0, 50).training_bytes(2) == 4 * (4 * 100 + 3 * 2 * 50)
+def test_the_memory_of_training_by_hand() -> None:
+    # Four numbers a parameter, three an activation and image, twice the widest layer's of 64 images; four bytes each.
+    assert Cost(100, 7, 0, 50, 30).training_bytes(2) == 4 * (4 * 100 + 3 * 2 * 50 + 2 * 64 * 30)
+
+
+def test_the_widest_of_layers_is_that_of_their_sum() -> None:
+    wide, narrow = Cost(1, 1, 1, 20, 30), Cost(1, 1, 1, 20, 25)
+    assert (wide + narrow).widest == (narrow + wide).widest == 30
 
 
 def test_work_grows_with_what_a_network_multiplies_and_with_what_it_writes() -> None:
-    assert Cost(1, 1, 1_000, 10).work == 1_000 + 10 * FLOPS_OF_AN_ACTIVATION
+    assert Cost(1, 1, 1_000, 10, 10).work == 1_000 + 10 * FLOPS_OF_AN_ACTIVATION

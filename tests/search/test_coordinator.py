@@ -226,7 +226,7 @@ def test_a_candidate_beyond_the_memory_is_rejected_and_not_trained(study: Rehear
     assert rejected
     assert len(sizes) == 6
     assert max(sizes) <= limit
-    assert all(event.reason.startswith("its training step needs 0.0 GiB of memory, more than") for event in rejected)
+    assert all(event.reason.startswith("its training needs 0.0 GiB of memory, more than") for event in rejected)
     assert not any(event.counts for event in rejected)
     assert ending_of(events) == SearchEnded(6, "")
     trials = {trial.number: trial for trial in study.record().trials()}

@@ -10,8 +10,8 @@ from tuner.errors import SpaceError
 from tuner.search.memory import check_batch_sizes, memory_excess
 
 GIB = 2**30
-COST = Cost(num_parameters=0, num_buffers=0, flops=0, activations=2**26)
-"""Of which a training step takes 0.75 GiB for each image of a batch."""
+COST = Cost(num_parameters=0, num_buffers=0, flops=0, activations=2**26, widest=0)
+"""Of which a training step takes 0.75 GiB for each image of a batch, and scoring nothing."""
 STREAM = StreamLimit(512 * 2**20, 3 * 512 * 512, torch.device("cpu"))
 
 
@@ -20,7 +20,7 @@ STREAM = StreamLimit(512 * 2**20, 3 * 512 * 512, torch.device("cpu"))
     [
         (4, math.inf, None, ""),
         (4, 3.0 * GIB, None, ""),
-        (4, 2.5 * GIB, None, "its training step needs 3.0 GiB of memory, more than the 2.5 allowed"),
+        (4, 2.5 * GIB, None, "its training needs 3.0 GiB of memory, more than the 2.5 allowed"),
         (256, math.inf, STREAM, ""),
         (
             512,
@@ -29,7 +29,7 @@ STREAM = StreamLimit(512 * 2**20, 3 * 512 * 512, torch.device("cpu"))
             "a batch size of 512 needs 775 MiB of memory to stream images of 768 KiB, "
             "more than the 512 MiB allowed; at most 336 fits",
         ),
-        (512, 1.0, STREAM, "its training step needs 384.0 GiB of memory, more than the 0.0 allowed"),
+        (512, 1.0, STREAM, "its training needs 384.0 GiB of memory, more than the 0.0 allowed"),
     ],
 )
 def test_a_candidate_beyond_a_limit_is_told_by_how_much(

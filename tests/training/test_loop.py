@@ -1,5 +1,6 @@
+import gc
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,22 @@ def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(
         logits_NK = model.eval()(images_NCHW)
     assert loss == pytest.approx(functional.cross_entropy(logits_NK, labels_N).item(), rel=1e-4)
     assert accuracy == pytest.approx((logits_NK.argmax(1) == labels_N).double().mean().item())
+
+
+def test_scoring_keeps_nothing_of_a_batch_while_the_next_is_scored(data: ResidentData) -> None:
+    """Small blocks that stay lie in the gaps that feature maps have left, and the heap grows with every batch."""
+    counts = []
+
+    class Watched(ResidentData):
+        def validation_batches(self, *args: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in super().validation_batches(*args, **options):
+                yield batch
+                counts.append(sum(type(value) is Tensor for value in gc.get_objects()))
+
+    watched = Watched(**{field.name: getattr(data, field.name) for field in fields(data)})
+    evaluate(build_model(candidate().architecture), watched, engine=ENGINE, batch_size=5)
+    assert len(counts) == 20
+    assert len(set(counts[:-1])) == 1
 
 
 def test_the_confusion_matrix_counts_every_validation_image_once_by_its_class(data: ResidentData) -> None:

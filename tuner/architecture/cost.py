@@ -9,6 +9,10 @@ from math import prod
 from tuner.architecture.shapes import Layer
 
 FLOAT_BYTES = 4
+SCORED_AT_ONCE = 64
+"""Images that are scored at once at least, and on a CPU: as many as keep the feature maps in its caches."""
+INDEX_FLOATS = 2
+"""Room that max pooling takes for the place of each of its values, in floats: torch writes it as int64."""
 FLOPS_OF_AN_ACTIVATION = 300
 """What it costs to write, normalize, activate and drop one number and to go back over it, in FLOPs of the forward pass.
 
@@ -25,12 +29,14 @@ class Cost:
     flops: of one image's forward pass, 2 for each multiply-add of convolutions and linear layers, none for the rest,
         as torch.utils.flop_counter counts them.
     activations: numbers that leave the layers for one image; what a training step keeps for its backward pass.
+    widest: numbers that enter and leave a layer for one image, of the layer where they are most; what scoring holds.
     """
 
     num_parameters: int
     num_buffers: int
     flops: int
     activations: int
+    widest: int
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -38,6 +44,7 @@ class Cost:
             self.num_buffers + other.num_buffers,
             self.flops + other.flops,
             self.activations + other.activations,
+            max(self.widest, other.widest),
         )
 
     @property
@@ -46,11 +53,14 @@ class Cost:
         return self.flops + FLOPS_OF_AN_ACTIVATION * self.activations
 
     def training_bytes(self, batch_size: int) -> int:
-        """Upper estimate of a training step's memory in bytes, fp32.
+        """Upper estimate of what training takes, its scoring included, in bytes, fp32.
 
         Weights, gradients and Adam's two moments; for each activation its value, its gradient and one temporary.
+        Scoring comes on top, since its feature maps are of another size and may not fit where those of a step were, and
+        those of the widest layer twice, since one layer's may not fit where another's were.
         """
-        return FLOAT_BYTES * (4 * self.num_parameters + 3 * batch_size * self.activations)
+        num_values = 3 * batch_size * self.activations + 2 * SCORED_AT_ONCE * self.widest
+        return FLOAT_BYTES * (4 * self.num_parameters + num_values)
 
 
 def layer_cost(layer: Layer) -> Cost:
@@ -69,9 +79,13 @@ def layer_cost(layer: Layer) -> Cost:
         num_features = layer.arguments["num_features"]
         num_parameters = 2 * num_features
         num_buffers = 2 * num_features + 1
-    return Cost(num_parameters, num_buffers, flops, prod(layer.output_shape))
+    activations = prod(layer.output_shape)
+    held = prod(layer.input_shape) + activations
+    if layer.kind == "MaxPool2d":
+        held += INDEX_FLOATS * activations
+    return Cost(num_parameters, num_buffers, flops, activations, held)
 
 
 def network_cost(layers: Sequence[Layer]) -> Cost:
     """The cost of a whole network, as traced."""
-    return sum((layer_cost(layer) for layer in layers), start=Cost(0, 0, 0, 0))
+    return sum((layer_cost(layer) for layer in layers), start=Cost(0, 0, 0, 0, 0))

@@ -48,7 +48,7 @@ STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What a search is for. `budget_seconds` ends it; `memory_bytes` is what one trial's training step may take.
+    """What a search is for. `budget_seconds` ends it; `memory_bytes` is what one trial's training may take.
 
     stream: what its batches may take, where the images are streamed.
     class_names: for pictures; without them classes are numbered.

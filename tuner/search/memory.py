@@ -1,4 +1,4 @@
-"""Whether a candidate keeps to the memory that a trial may take: for its training step, and to stream its batches."""
+"""Whether a candidate keeps to the memory that a trial may take: for its training, and to stream its batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def memory_excess(
 ) -> tuple[float | None, str]:
     """How far a candidate is beyond what is allowed, in GiB, and why; at most 0 and empty for one that keeps to it.
 
-    step_bytes: what its training step may take. stream: what its batches may, None where images are held in memory.
+    step_bytes: what its training may take. stream: what its batches may, None where images are held in memory.
     Of two limits, the one that is kept to the least counts. None where nothing is limited.
     """
     needed = cost.training_bytes(batch_size)
@@ -25,7 +25,7 @@ def memory_excess(
     reason = ""
     if needed > step_bytes:
         allowed = f"{step_bytes / GIB:.1f} allowed"
-        reason = f"its training step needs {needed / GIB:.1f} GiB of memory, more than the {allowed}"
+        reason = f"its training needs {needed / GIB:.1f} GiB of memory, more than the {allowed}"
     if stream is not None:
         excesses.append(stream.needed_bytes(batch_size) - stream.memory_bytes)
         reason = reason or stream.reason_against(batch_size)

@@ -18,14 +18,14 @@ from tuner.search.runner import ImageTrainer
 from tuner.training.engine import Engine
 
 MEMORY_SHARE = 0.5
-"""Of the device's memory, that all runners together may take for their training steps."""
+"""Of the device's memory, that all runners together may take for training."""
 
 
 @dataclass(frozen=True)
 class StudyRunners:
     """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held.
 
-    device: of the first runner. step_bytes: what the training step of a runner may take. together_bytes: that of seeds
+    device: of the first runner. step_bytes: what the training of a runner may take. together_bytes: that of seeds
     that train together, 0 where an engine has them apart, or where each would stream images of its own.
     """
 
@@ -95,6 +95,6 @@ def runners_for(
 
 
 def _step_bytes(device: torch.device, num_runners: int) -> float:
-    """What the training step of each runner may take, where so many share a device."""
+    """What the training of each runner may take, where so many share a device."""
     contexts = GPU_CONTEXT_BYTES * num_runners if device.type == "cuda" else 0
     return (memory_bytes(device) - contexts) * MEMORY_SHARE / num_runners

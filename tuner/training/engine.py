@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,17 +18,13 @@ from tuner.architecture.spec import Architecture
 from tuner.errors import DeviceError
 from tuner.training.candidate import Recipe
 from tuner.training.graph import graphed
+from tuner.training.unused_memory import give_back_freed_memory, keep_few_kernels, keep_freed_memory
 
 Step = Callable[[Tensor, Tensor, float], Tensor]
 """(images_NCHW, labels_N, learning rate) -> the batch's loss, a scalar that is still on the device; it has learned.
 
 Of models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> their losses_M.
 """
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-"""Parameters of glibc's mallopt, from malloc.h."""
-DEFAULT_MMAP_MAX, MAX_MMAP_THRESHOLD = 65_536, 32 * 2**20
-"""How many mappings it makes, and up to which size it learns to do without one, once such a block was freed."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Engine:
     early_pooling: in fused blocks, a monotone activation after max pooling, on a quarter of the values.
     byte_dropout: in fused blocks, dropout masks from one random byte for each element.
     optimizer: torch.optim's implementation.
-    keep_freed_memory: tell glibc not to give freed memory back to the system after every step.
+    keep_freed_memory: tell glibc not to give freed memory back to the system until the trial is over.
     graph: replay the whole step as one CUDA graph. tf32: let CUDA multiply fp32 matrices in TF32.
     seeds_together: where a candidate trains with several seeds, their models learn in the same steps, as one network.
     """
@@ -101,7 +96,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare_process(engine: Engine) -> None:
-    """Set what torch and the C library keep for the whole process: GPU, threads, denormals, TF32, freed memory."""
+    """Set what torch, oneDNN and the C library keep for the whole process, before the first step.
+
+    GPU, threads, denormals, TF32, compiled kernels, freed memory.
+    """
+    keep_few_kernels()
     device = torch.device(engine.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # where streams are made and graphs captured
@@ -115,32 +114,16 @@ def prepare_process(engine: Engine) -> None:
 
 
 def give_back_memory(engine: Engine) -> None:
-    """Give back to a GPU what a training that is over has left in this process, for the others that share it.
+    """Give back what a training that is over has left in this process, for the others that share its device.
 
-    torch keeps freed memory for its process, and that of a captured graph even for this graph alone. What hangs in
-    cycles of references, such as those of an error, is freed first.
+    On a GPU torch keeps freed memory for its process, and that of a captured graph even for this graph alone. What
+    hangs in cycles of references, such as those of an error, is freed first. On a CPU the C library keeps it.
     """
     if torch.device(engine.device).type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def keep_freed_memory(keep: bool) -> bool:
-    """Tell glibc to keep freed memory, or to do as it does by default; whether there is a glibc that took it.
-
-    By default it learns: what is larger than the largest block freed so far is mapped, and every page of it faulted in,
-    at every step. To set any parameter ends that learning, so "by default" is here what it comes to: blocks of up to
-    32 MiB are not mapped, and up to twice that is kept at the end of the heap. Source: mallopt(3), M_MMAP_THRESHOLD.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # another C library, such as musl
-        return False
-    values = {
-        M_MMAP_MAX: 0 if keep else DEFAULT_MMAP_MAX,
-        M_MMAP_THRESHOLD: MAX_MMAP_THRESHOLD,
-        M_TRIM_THRESHOLD: 2**31 - 1 if keep else 2 * MAX_MMAP_THRESHOLD,
-    }
-    return all(mallopt(parameter, value) for parameter, value in values.items())
+    elif sys.platform == "linux":
+        give_back_freed_memory()
 
 
 def input_dtype(engine: Engine) -> torch.dtype:

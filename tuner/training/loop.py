@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tuner.architecture.cost import SCORED_AT_ONCE
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.fast import scoring_form
 from tuner.architecture.spec import Architecture
@@ -22,8 +23,8 @@ from tuner.training.latency import measure_latency
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
 
-EVALUATION_BATCH = 64
-"""Images scored at once on a CPU: as many as keep the feature maps in its caches."""
+EVALUATION_BATCH = SCORED_AT_ONCE
+"""Images scored at once on a CPU."""
 EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU, EVALUATION_LAYER_GPU = 2_048, 2_048 * 3 * 32 * 32, 2**26
 """On a GPU: as many, if their values are no more than the second, and those that any layer gives for them no more than
 the third, 256 MiB in fp32; fewer of larger images, and in wider networks."""
@@ -172,21 +173,22 @@ def evaluate(
     forward = scoring_form(model) if engine.blocks == "fused" else model
     device = torch.device(engine.device)
     loss_sum = torch.zeros((), device=device)
-    labels: list[Tensor] = []
-    predictions: list[Tensor] = []
+    labels_N = data.labels_N[data.validation_indices_N].to(device)
+    # Made beforehand: what is kept of every batch would come to lie where its feature maps were, and those of the next
+    # batch, for which that gap is now too small, beyond the end of the heap.
+    predictions_N, num_done = torch.empty_like(labels_N), 0
     with torch.inference_mode(), exact_arithmetic():
         batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)
-        for images_NCHW, labels_N in batches:
-            logits_NK = forward(images_NCHW)
-            loss_sum += functional.cross_entropy(logits_NK, labels_N, reduction="sum")
-            labels.append(labels_N)
-            predictions.append(logits_NK.argmax(1))
-        labels_N, predictions_N = torch.cat(labels), torch.cat(predictions)
+        for images_BCHW, labels_B in batches:
+            logits_BK = forward(images_BCHW)
+            loss_sum += functional.cross_entropy(logits_BK, labels_B, reduction="sum")
+            predictions_N[num_done : num_done + len(labels_B)] = logits_BK.argmax(1)
+            num_done += len(labels_B)
         num_correct = (predictions_N == labels_N).sum()
         num_classes = len(data.class_names)
         confusion = None
         if num_classes <= MAX_CONFUSION_CLASSES:
             cells = torch.bincount(labels_N * num_classes + predictions_N, minlength=num_classes**2)
             confusion = tuple(map(tuple, cells.view(num_classes, num_classes).tolist()))
-    num_images = len(data.validation_indices_N)
+    num_images = len(labels_N)
     return loss_sum.item() / num_images, num_correct.item() / num_images, confusion

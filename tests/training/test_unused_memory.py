@@ -1,0 +1,101 @@
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from tuner.training.engine import Engine, give_back_memory
+from tuner.training.unused_memory import KERNELS_KEPT, keep_freed_memory
+
+MIB = 2**20
+
+CONVOLVE = """
+import sys
+import torch
+from tuner.training.engine import Engine, prepare_process
+
+def convolve(num_channels):
+    torch.conv2d(torch.ones(16, 8, 16, 16), torch.ones(num_channels, 8, 3, 3))
+
+prepare_process(Engine())
+convolve(1)
+print("others", flush=True)
+for number in range(int(sys.argv[1])):
+    convolve(2 + number)
+print("again", flush=True)
+convolve(1)
+"""
+MULTIPLY = """
+import torch
+from tuner.training.engine import Engine, prepare_process
+from peak_memory import private_bytes
+
+def multiply(size):
+    torch.mm(torch.ones(32, 64, dtype=torch.bfloat16), torch.ones(64, size, dtype=torch.bfloat16))
+
+prepare_process(Engine())
+kept = []
+for number in range(1, 401):
+    multiply(8 * number)
+    kept.append(private_bytes()[0])
+print(kept[-1] - kept[100])
+"""
+
+
+def output_of(script: str, *arguments: str, environment: Mapping[str, str]) -> str:
+    ours = {name: value for name, value in os.environ.items() if name not in KERNELS_KEPT}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**ours, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), **environment},
+    )
+    return done.stdout
+
+
+def kernels_asked_for(num_others: int, **environment: str) -> tuple[list[str], list[str]]:
+    """Whether oneDNN has the kernels of so many convolutions, and then those of one that came before: hit or miss."""
+    said = output_of(CONVOLVE, str(num_others), environment={"ONEDNN_VERBOSE": "profile_create", **environment})
+    parts = said.partition("others\n")[2].split("again\n")
+    others, again = ([line.split(",create:cache_")[1] for line in part.splitlines()] for part in parts)
+    return [word[:3] for word in others], [word[:3] for word in again]
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+def test_onednn_forgets_kernels_of_earlier_networks_unless_the_user_has_it_keep_more() -> None:
+    of_one, again = kernels_asked_for(1)
+    assert "mis" in of_one
+    assert set(again) == {"hit"}
+    num_others = 700 // len(of_one)  # between the 512 that are kept and oneDNN's own 1,024
+    assert set(kernels_asked_for(num_others)[1]) == {"mis"}
+    assert set(kernels_asked_for(num_others, ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024")[1]) == {"hit"}
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no products of oneDNN in bf16"
+)
+def test_torch_forgets_products_of_earlier_networks() -> None:
+    grown = int(output_of(MULTIPLY, environment={"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8"}))
+    assert grown < 25 * MIB  # 300 products take about four times as much
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
+def test_what_glibc_was_told_to_keep_is_given_back_when_a_training_is_over() -> None:
+    from peak_memory import private_bytes
+
+    assert keep_freed_memory(True)
+    try:
+        tensors = [torch.ones(MIB // 4) for _ in range(100)]
+        held, _ = private_bytes()
+        del tensors[:-1]  # what stays lies above what is free
+        kept, _ = private_bytes()
+        give_back_memory(Engine())
+        left, _ = private_bytes()
+    finally:
+        keep_freed_memory(False)
+    assert held - kept < 5 * MIB
+    assert kept - left > 90 * MIB
