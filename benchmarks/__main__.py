@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import optuna
 import typer
 
-from tuner.cli import USAGE_ERROR
 from tuner.errors import TunerError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, pretty_exceptions_enable=False)
@@ -127,6 +125,12 @@ def lines(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run a benchmark; whatever the user can mend is one line on standard error and exit code 2."""
+    # Not above: every process that trains imports this module, too.
+    import optuna
+
+    from tuner.cli import USAGE_ERROR
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         code = app(args=sys.argv[1:] or ["--help"], prog_name="python -m benchmarks", standalone_mode=False)
     except TunerError as error:
@@ -142,5 +146,4 @@ def fail(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     main()

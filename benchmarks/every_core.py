@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.textbook import Rows, train_textbook
+from benchmarks.subset import Rows
+from benchmarks.textbook import train_textbook
 from tuner.errors import RunnerError
 from tuner.training.candidate import Candidate
 

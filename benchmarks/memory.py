@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from benchmarks.throughput import SubsetTrainer, choose_rows, networks
+from benchmarks.peak import train_watched
+from benchmarks.subset import SubsetTrainer, choose_rows
+from benchmarks.throughput import networks
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
 from tuner.errors import RunnerError
 from tuner.pipeline import input_spec_of
-from tuner.search.runner import TrialTask
+from tuner.search.processes import import_ahead, start
 from tuner.space.schema import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.engine import choose_device
 from tuner.training.measure import load_or_measure
 
 MIB = 2**20
-SAMPLED_EVERY = 0.005
-"""Seconds."""
-
 Say = Callable[[str], None]
 
 
 def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[str, Any]:
     """Train each network of the throughput list for an epoch in a process of its own, and give what it added there.
 
-    The process has imported torch and opened the images, and has not yet made a network: `base_mib` is its private
-    memory then, and `mib` what comes on top, with what torch sets up once for its first network. `kept_mib` is what is
-    still there when all of them have been trained one after another in one process, as a runner does.
+    The process is made as a runner's is, and has opened the images and trained a network of one channel, for which
+    torch sets itself up: `base_mib` is what it shares with no other process then, and `mib` what comes on top.
+    `kept_mib` is what is still there when all of them have been trained one after another in one process.
 
     Raises TunerError for a data set that this cannot be measured with, and if a process dies.
     """
@@ -80,14 +76,13 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
 
 
 def train_in_a_process(trainer: SubsetTrainer, candidates: Sequence[Candidate]) -> tuple[int, int, int]:
-    """Private bytes before the first network, and what came on top of them: at the peak, and when all was over.
+    """Bytes of its own before these networks, and what came on top of them: at the peak, and when all was over.
 
     Raises RunnerError if the process dies.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(sender, trainer, candidates))
-    process.start()
+    import_ahead()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = start(train_watched, sender, trainer, candidates, name="memory")
     sender.close()
     try:
         measured: tuple[int, int, int] = receiver.recv()
@@ -100,30 +95,3 @@ def train_in_a_process(trainer: SubsetTrainer, candidates: Sequence[Candidate]) 
         ) from None
     process.join()
     return measured
-
-
-def _train(sender: Any, trainer: SubsetTrainer, candidates: Sequence[Candidate]) -> None:
-    trainer._open(TrialTask(0, candidates[0], seed=0))
-    before, most, is_over = _private_bytes(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not is_over.wait(SAMPLED_EVERY):
-            most = max(most, _private_bytes() - before)
-
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    try:
-        for number, candidate in enumerate(candidates):
-            for _ in trainer(TrialTask(number, candidate, seed=0)):
-                pass
-    finally:
-        is_over.set()
-        watching.join()
-    sender.send((before, most, _private_bytes() - before))
-
-
-def _private_bytes() -> int:
-    """Without what is mapped from files and shared with other processes, where the system tells it apart."""
-    memory = psutil.Process().memory_info()
-    return int(memory.rss - getattr(memory, "shared", 0))

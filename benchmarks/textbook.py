@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
+from benchmarks.subset import Rows
 from tuner.architecture.trace import trace
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.schedule import learning_rate_factor
@@ -28,14 +28,6 @@ DATASETS = {
     "cifar100": datasets.CIFAR100,
 }
 """Those that torchvision opens with `train=True`."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which images of the training part are learned from, and which scored."""
-
-    train: tuple[int, ...]
-    validation: tuple[int, ...]
 
 
 def train_textbook(

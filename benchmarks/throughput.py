@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -16,21 +16,19 @@ from typing import Any
 import torch
 
 from benchmarks.every_core import run_processes
-from benchmarks.textbook import Rows, train_textbook
+from benchmarks.subset import SubsetTrainer, choose_rows
+from benchmarks.textbook import train_textbook
 from tuner.architecture.cost import layer_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
-from tuner.data.dataset import DataSpec, ImageDataset
+from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
-from tuner.data.splits import Split
-from tuner.errors import DataError
 from tuner.hardware import device_name, num_cores
 from tuner.pipeline import input_spec_of
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded, TrialStarted
 from tuner.search.executors import Executor, LocalProcesses
 from tuner.search.record import open_study
-from tuner.search.runner import ImageTrainer, TrialTask
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace, load_space
@@ -39,23 +37,7 @@ from tuner.training.engine import Engine, choose_device
 from tuner.training.forced import force, parse_forced
 from tuner.training.measure import load_or_measure
 
-MIN_IMAGES = 100
-"""To train on: with fewer, the seconds are those of starting."""
-MAX_VALIDATION = 5_000
-VALIDATION_PART = 6
-"""At least a sixth of a small set is left to score."""
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class SubsetTrainer(ImageTrainer):
-    """Ours, on given rows of the data set."""
-
-    rows: Rows = Rows((), ())
-
-    def _split(self, dataset: ImageDataset, task: TrialTask) -> Split:
-        return Split(torch.tensor(self.rows.train), torch.tensor(self.rows.validation))
 
 
 def measure(
@@ -207,22 +189,6 @@ def matrix_product_rate(dtype: torch.dtype, device: torch.device, *, repeats: in
 def wait_for(result: torch.Tensor) -> None:
     """What a GPU is asked for is done later; reading one number of it waits for all."""
     result[0, 0].item()
-
-
-def choose_rows(num_all: int, num_images: int) -> Rows:
-    """Rows drawn at random, the same at every call: to train on, at most `num_images`; of the rest, to score.
-
-    Some are always left to score. Raises DataError if fewer than MIN_IMAGES of the set are left to train on.
-    """
-    num_kept = min(MAX_VALIDATION, -(-num_all // VALIDATION_PART))
-    if num_all - num_kept < MIN_IMAGES:
-        raise DataError(
-            f"at least {MIN_IMAGES} images are needed to train on; of the {num_all} of this set {num_all - num_kept} "
-            f"are, and {num_kept} to score: give a larger --dataset"
-        )
-    order = torch.randperm(num_all, generator=torch.Generator().manual_seed(0)).tolist()
-    num_train = min(num_images, num_all - num_kept)
-    return Rows(tuple(order[:num_train]), tuple(order[num_train : num_train + MAX_VALIDATION]))
 
 
 def small(space: SearchSpace, num_networks: int) -> SearchSpace:

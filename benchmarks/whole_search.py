@@ -12,7 +12,8 @@ from typing import Any
 import optuna
 import torch
 
-from benchmarks.textbook import Rows, train_textbook
+from benchmarks.subset import Rows
+from benchmarks.textbook import train_textbook
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.hardware import device_name, num_cores

@@ -15,8 +15,8 @@ import pytest
 from benchmarks import memory, throughput
 from benchmarks.__main__ import main
 from benchmarks.every_core import run_processes
-from benchmarks.textbook import Rows
-from benchmarks.throughput import SubsetTrainer, choose_rows, networks
+from benchmarks.subset import Rows, SubsetTrainer, choose_rows
+from benchmarks.throughput import networks
 from tests.data.sample_data import write_mnist
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec

@@ -14,8 +14,8 @@ KERNELS_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": 512, "LRU_CACHE_CAPACITY": 32
 """How many compiled kernels oneDNN keeps of all, and torch itself of matrix products in bf16.
 
 A step must find its own there, or it compiles them anew each time: about eight for a block, of which a space has up to
-64, and twelve products for a head. By default both are 1,024, a hundredth to a quarter of a MiB each, and every network
-has others. Source: oneDNN's developer guide, Primitive Cache; lru_cache.hpp of intel/ideep.
+64, and twelve products for a head. By default both are 1,024, and every network has others. Source: oneDNN's developer
+guide, Primitive Cache; lru_cache.hpp of intel/ideep.
 """
 
 
