@@ -2,11 +2,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.training.peak_memory import private_bytes
 from tuner.training.engine import Engine, give_back_memory
 from tuner.training.unused_memory import KERNELS_KEPT, keep_freed_memory
 
@@ -31,7 +31,7 @@ convolve(1)
 MULTIPLY = """
 import torch
 from tuner.training.engine import Engine, prepare_process
-from peak_memory import private_bytes
+from tests.training.peak_memory import private_bytes
 
 def multiply(size):
     torch.mm(torch.ones(32, 64, dtype=torch.bfloat16), torch.ones(64, size, dtype=torch.bfloat16))
@@ -52,7 +52,7 @@ def output_of(script: str, *arguments: str, environment: Mapping[str, str]) -> s
         capture_output=True,
         text=True,
         check=True,
-        env={**ours, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), **environment},
+        env={**ours, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
     )
     return done.stdout
 
@@ -85,8 +85,6 @@ def test_torch_forgets_products_of_earlier_networks() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
 def test_what_glibc_was_told_to_keep_is_given_back_when_a_training_is_over() -> None:
-    from peak_memory import private_bytes
-
     assert keep_freed_memory(True)
     try:
         tensors = [torch.ones(MIB // 4) for _ in range(100)]
