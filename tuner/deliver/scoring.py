@@ -45,10 +45,12 @@ def score_checkpoint(
     )
     model = model_from(checkpoint).to(device)
     batch_size = evaluation_batch(device, checkpoint.candidate.architecture)
-    correct, loss_sum = [], torch.zeros((), device=device)
+    correct_N = torch.empty(len(everything), dtype=torch.bool, device=device)
+    num_done, loss_sum = 0, torch.zeros((), device=device)
     with torch.inference_mode(), exact_arithmetic():
         for images_BCHW, labels_B in data.validation_batches(batch_size, dtype=torch.float32, channels_last=False):
             logits_BK = model(images_BCHW)
-            correct.append(logits_BK.argmax(1) == labels_B)
+            correct_N[num_done : num_done + len(labels_B)] = logits_BK.argmax(1) == labels_B
+            num_done += len(labels_B)
             loss_sum += functional.cross_entropy(logits_BK, labels_B, reduction="sum")
-    return Score(torch.cat(correct).cpu(), float(loss_sum) / len(everything))
+    return Score(correct_N.cpu(), float(loss_sum) / len(everything))
