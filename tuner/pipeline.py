@@ -105,7 +105,8 @@ RunEvent = DataReady | SearchEvent | ConfirmEvent
 def run_events(options: RunOptions, *, report: Report | None = None) -> Generator[RunEvent]:
     """Run or top up a study and confirm its winner, an event at a time; a closed iterator leaves it to be gone on with.
 
-    `report` hears of downloads and decoding. Raises TunerError for whatever the user can mend.
+    `report` hears of downloads and decoding. With one runner on a CPU the training is done in this process, and what
+    `training.engine.prepare_process` sets stays set. Raises TunerError for whatever the user can mend.
     """
     started = time.monotonic()
     end_if_unguarded()

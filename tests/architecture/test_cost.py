@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.strategies import architectures
 from tuner.architecture import shapes
+from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.cost import FLOPS_OF_AN_ACTIVATION, Cost, layer_cost, network_cost
 from tuner.architecture.factory import build_model
 from tuner.architecture.shapes import Layer
-from tuner.architecture.spec import Architecture
-from tuner.architecture.trace import trace
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.architecture.trace import resolve, trace
 
 
 def on_meta(architecture: Architecture) -> nn.Sequential:
@@ -74,8 +76,17 @@ def test_the_cost_of_one_layer_by_hand(layer: Layer, cost: Cost) -> None:
 
 
 def test_the_memory_of_training_by_hand() -> None:
-    # Four numbers a parameter, three an activation and image, twice the widest layer's of 64 images; four bytes each.
-    assert Cost(100, 7, 0, 50, 30).training_bytes(2) == 4 * (4 * 100 + 3 * 2 * 50 + 2 * 64 * 30)
+    # Seven numbers a parameter; three an activation, and four of what enters and leaves the network, for each image of
+    # a batch; twice the widest layer's of 64 images, or of as many as come to 2 ** 23 numbers; four bytes each.
+    cost = Cost(100, 7, 0, 50, 30, 12)
+    assert cost.training_bytes(2) == 4 * (7 * 100 + 2 * (3 * 50 + 4 * 12) + 2 * 64 * 30)
+    wide = replace(cost, widest=2**21)
+    assert wide.training_bytes(2) == 4 * (7 * 100 + 2 * (3 * 50 + 4 * 12) + 2 * 4 * 2**21)
+
+
+def test_images_and_logits_are_the_ends_of_a_network() -> None:
+    architecture = resolve(Architecture(InputSpec(3, 8, 10, num_classes=7), (PlainBlock(4),), Head()))
+    assert network_cost(trace(architecture)).ends == 3 * 8 * 10 + 7
 
 
 def test_the_widest_of_layers_is_that_of_their_sum() -> None:

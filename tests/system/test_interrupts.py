@@ -22,6 +22,23 @@ try:
 except KeyboardInterrupt:
     raise ImportError("what an interrupt becomes in the middle of an import") from None
 """
+TRAINS_FOR_AN_HOUR = """
+import os
+import time
+
+from tuner.search.executors import LocalProcesses
+from tuner.search.runner import TrialTask
+
+def train(task):
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
+    yield
+
+if __name__ == "__main__":
+    executor = LocalProcesses([train])
+    executor.start(0, TrialTask(0, None, seed=0))
+    time.sleep(3600)
+"""
 UNGUARDED = """
 import tuner
 
@@ -113,3 +130,20 @@ def test_a_script_without_the_guard_is_told_so_once(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("tuner.errors.RunnerError: the script that starts the search is")
     assert 'if __name__ == "__main__":' in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_runner_ends_in_the_middle_of_an_epoch_when_its_coordinator_is_gone(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    (tmp_path / "script.py").write_text(TRAINS_FOR_AN_HOUR)
+    with subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        runner = psutil.Process(int(process.stdout.readline()))
+        process.send_signal(sent)
+        process.wait()
+        try:
+            runner.wait(timeout=60)
+        finally:
+            if runner.is_running():
+                runner.kill()

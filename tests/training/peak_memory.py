@@ -20,14 +20,14 @@ NUM_TRAIN, NUM_VALIDATION = 1_030, 1_030  # the last batches are short
 
 
 def noise_for(candidate: Candidate) -> ResidentData:
-    shape = candidate.architecture.input_shape
+    shape, num_classes = candidate.architecture.input_shape, candidate.architecture.input.num_classes
     num_images = NUM_TRAIN + NUM_VALIDATION
     return ResidentData(
         name="noise",
         digest="",
-        class_names=tuple("0123456789"),
+        class_names=tuple(map(str, range(num_classes))),
         images_NCHW=torch.randint(256, (num_images, *shape), dtype=torch.uint8),
-        labels_N=torch.randint(10, (num_images,)),
+        labels_N=torch.randint(num_classes, (num_images,)),
         train_indices_N=torch.arange(NUM_TRAIN),
         validation_indices_N=torch.arange(NUM_TRAIN, num_images),
         mean=(0.5,) * shape[0],

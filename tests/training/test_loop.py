@@ -99,14 +99,15 @@ def test_nothing_is_trained_before_an_epoch_is_asked_for_and_after_the_last(data
 
 
 @pytest.mark.parametrize(
-    ("side", "out_channels", "at_once"), [(8, 4, 2_048), (32, 64, 1_024), (64, 8, 512), (64, 64, 256), (224, 8, 64)]
+    ("side", "out_channels", "on_gpu", "on_cpu"),
+    [(8, 4, 2_048, 64), (32, 32, 2_048, 64), (32, 64, 1_024, 64), (64, 64, 256, 16), (224, 8, 41, 10), (512, 64, 4, 1)],
 )
-def test_a_gpu_scores_fewer_images_at_once_that_are_larger_or_in_a_wider_network(
-    side: int, out_channels: int, at_once: int
+def test_fewer_images_are_scored_at_once_that_are_larger_or_in_a_wider_network(
+    side: int, out_channels: int, on_gpu: int, on_cpu: int
 ) -> None:
     architecture = resolve(Architecture(InputSpec(3, side, side, 10), (PlainBlock(out_channels),), Head()))
-    assert evaluation_batch(torch.device("cuda"), architecture) == at_once
-    assert evaluation_batch(torch.device("cpu"), architecture) == 64
+    assert evaluation_batch(torch.device("cuda"), architecture) == on_gpu
+    assert evaluation_batch(torch.device("cpu"), architecture) == on_cpu
 
 
 def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(data: ResidentData) -> None:

@@ -12,6 +12,7 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import trace
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.engine import Engine
+from tuner.training.unused_memory import MAX_MMAP_THRESHOLD
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is Linux's to tell")
 
@@ -20,6 +21,24 @@ WIDE = (
     PlainBlock(64, kernel_size=5, normalization="batch", activation="tanh", pooling="average", pool_size=3),
     PlainBlock(48, padding="valid", normalization="batch", activation="elu", dropout=0.2),
 )
+MOSTLY = {
+    "activations": (Architecture(InputSpec(3, 32, 32, num_classes=10), WIDE, Head()), 64),
+    "scoring": (Architecture(InputSpec(3, 32, 32, num_classes=10), WIDE, Head()), 8),
+    "images": (
+        Architecture(
+            InputSpec(3, 96, 96, num_classes=10),
+            (PlainBlock(8, kernel_size=8, stride=8, padding="valid"),),
+            Head("average"),
+        ),
+        512,
+    ),
+    "logits": (Architecture(InputSpec(1, 8, 8, num_classes=10_000), (PlainBlock(4),), Head("average")), 1_024),
+    "parameters": (
+        Architecture(InputSpec(1, 28, 28, num_classes=10), (PlainBlock(16),), Head(hidden_features=3_072)),
+        64,
+    ),
+}
+"""Networks, and sizes of their batches, by what takes most of the memory."""
 FAST = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 
 
@@ -36,14 +55,15 @@ def learn_in_turn(engine: Engine, candidates: list[Candidate]) -> list[tuple[int
     return [(peak, kept) for peak, kept in json.loads(done.stdout)]
 
 
-@pytest.mark.parametrize("keep", [False, True], ids=["given back", "kept"])
-@pytest.mark.parametrize("engine", [Engine(), FAST], ids=["plain", "fast"])
-def test_training_and_scoring_take_about_what_is_estimated_at_most_and_give_it_back(engine: Engine, keep: bool) -> None:
-    """Of small batches scoring takes the most. How the heap comes to lie differs from run to run, hence a margin."""
-    architecture = Architecture(InputSpec(3, 32, 32, num_classes=10), WIDE, Head())
-    candidates = [resolve_candidate(Candidate(architecture, Recipe(batch_size=size, epochs=1))) for size in (8, 64)]
-    estimates = [network_cost(trace(one.architecture)).training_bytes(one.recipe.batch_size) for one in candidates]
-    learned = learn_in_turn(replace(engine, keep_freed_memory=keep), candidates)
-    for estimate, (peak, kept) in zip(estimates, learned, strict=True):
-        assert estimate / 5 < peak < 1.4 * estimate
-        assert kept < 24 * MIB
+@pytest.mark.parametrize("engine", [Engine(), replace(FAST, keep_freed_memory=True)], ids=["plain", "fast"])
+def test_training_and_scoring_take_what_is_estimated_at_most_and_give_it_back(engine: Engine) -> None:
+    """How the heap comes to lie differs from run to run, hence a margin: what glibc keeps at its end."""
+    candidates = [
+        resolve_candidate(Candidate(architecture, Recipe(batch_size=size, epochs=1)))
+        for architecture, size in MOSTLY.values()
+    ]
+    learned = learn_in_turn(engine, candidates)
+    for name, candidate, (peak, kept) in zip(MOSTLY, candidates, learned, strict=True):
+        estimate = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
+        assert estimate / 5 < peak < estimate + 2 * MAX_MMAP_THRESHOLD, name
+        assert kept < 24 * MIB, name

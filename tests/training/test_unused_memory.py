@@ -28,6 +28,26 @@ for number in range(int(sys.argv[1])):
 print("again", flush=True)
 convolve(1)
 """
+LEARN = """
+import torch
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.training.candidate import Candidate, Recipe, resolve_candidate
+from tuner.training.engine import Engine, build_optimizer, prepare_process, prepare_step
+from tuner.training.loop import fresh_model
+
+engine = Engine()
+prepare_process(engine)
+blocks = tuple(PlainBlock(8 + number % 61, kernel_size=(3, 5, 1, 7)[number % 4]) for number in range(64))
+architecture = Architecture(InputSpec(3, 8, 8, 10), blocks, Head(hidden_features=64))
+candidate = resolve_candidate(Candidate(architecture, Recipe()))
+model = fresh_model(candidate.architecture, 0, engine=engine).train()
+optimizer = build_optimizer(model.parameters(), candidate.recipe, engine=engine)
+step = prepare_step(model, candidate.architecture, candidate.recipe, engine=engine, optimizer=optimizer)
+for number in range(2):
+    print("step", flush=True)
+    step(torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), 1e-3)
+"""
 MULTIPLY = """
 import torch
 from tuner.training.engine import Engine, prepare_process
@@ -70,9 +90,17 @@ def test_onednn_forgets_kernels_of_earlier_networks_unless_the_user_has_it_keep_
     of_one, again = kernels_asked_for(1)
     assert "mis" in of_one
     assert set(again) == {"hit"}
-    num_others = 700 // len(of_one)  # between the 512 that are kept and oneDNN's own 1,024
+    num_others = 900 // len(of_one)  # between the 768 that are kept and oneDNN's own 1,024
     assert set(kernels_asked_for(num_others)[1]) == {"mis"}
     assert set(kernels_asked_for(num_others, ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024")[1]) == {"hit"}
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+def test_a_step_of_the_deepest_network_finds_its_kernels_again() -> None:
+    said = output_of(LEARN, environment={"ONEDNN_VERBOSE": "profile_create"})
+    first, second = said.split("step\n")[1:]
+    assert first.count("create:cache_miss") > 64
+    assert second.count("create:cache_miss") == 0
 
 
 @pytest.mark.skipif(

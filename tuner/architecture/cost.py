@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from tuner.architecture.shapes import Layer
 
 FLOAT_BYTES = 4
-SCORED_AT_ONCE = 64
-"""Images that are scored at once at least, and on a CPU: as many as keep the feature maps in its caches."""
+SCORED_AT_ONCE, SCORED_VALUES = 64, 2**23
+"""Images that are scored at once on a CPU, if what enters and leaves the widest layer for them is no more numbers than
+the second, 32 MiB in fp32; fewer in wider networks."""
 INDEX_FLOATS = 2
 """Room that max pooling takes for the place of each of its values, in floats: torch writes it as int64."""
+COPIES_OF_PARAMETERS, COPIES_OF_ENDS = 7, 4
 FLOPS_OF_AN_ACTIVATION = 300
 """What it costs to write, normalize, activate and drop one number and to go back over it, in FLOPs of the forward pass.
 
@@ -30,6 +32,7 @@ class Cost:
         as torch.utils.flop_counter counts them.
     activations: numbers that leave the layers for one image; what a training step keeps for its backward pass.
     widest: numbers that enter and leave a layer for one image, of the layer where they are most; what scoring holds.
+    ends: numbers that enter and leave the network for one image, of which there are more copies than of others.
     """
 
     num_parameters: int
@@ -37,6 +40,7 @@ class Cost:
     flops: int
     activations: int
     widest: int
+    ends: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -45,6 +49,7 @@ class Cost:
             self.flops + other.flops,
             self.activations + other.activations,
             max(self.widest, other.widest),
+            self.ends + other.ends,
         )
 
     @property
@@ -52,15 +57,23 @@ class Cost:
         """What training takes for one image, in FLOPs of the forward pass; small networks wait for memory as well."""
         return self.flops + FLOPS_OF_AN_ACTIVATION * self.activations
 
-    def training_bytes(self, batch_size: int) -> int:
-        """Upper estimate of what training takes, its scoring included, in bytes, fp32.
+    @property
+    def scored_at_once(self) -> int:
+        """How many images are scored at once on a CPU."""
+        return max(1, min(SCORED_AT_ONCE, SCORED_VALUES // self.widest))
 
-        Weights, gradients and Adam's two moments; for each activation its value, its gradient and one temporary.
-        Scoring comes on top, since its feature maps are of another size and may not fit where those of a step were, and
-        those of the widest layer twice, since one layer's may not fit where another's were.
+    def training_bytes(self, batch_size: int) -> int:
+        """Upper estimate of what training takes, its scoring and saving included, in bytes.
+
+        Weights, gradients, Adam's two moments, and copies of weights and gradients in another precision or layout. For
+        each activation its value, its gradient and one temporary. Of the images those of this batch and of the last, as
+        bytes, floats and in the layout of the convolutions; of the logits those that the loss makes. Scoring comes on
+        top, since its feature maps are of another size and may not fit where those of a step were, and those of the
+        widest layer twice, since one layer's may not fit where another's were.
         """
-        num_values = 3 * batch_size * self.activations + 2 * SCORED_AT_ONCE * self.widest
-        return FLOAT_BYTES * (4 * self.num_parameters + num_values)
+        of_batch = batch_size * (3 * self.activations + COPIES_OF_ENDS * self.ends)
+        of_scoring = 2 * self.scored_at_once * self.widest
+        return FLOAT_BYTES * (COPIES_OF_PARAMETERS * self.num_parameters + of_batch + of_scoring)
 
 
 def layer_cost(layer: Layer) -> Cost:
@@ -88,4 +101,5 @@ def layer_cost(layer: Layer) -> Cost:
 
 def network_cost(layers: Sequence[Layer]) -> Cost:
     """The cost of a whole network, as traced."""
-    return sum((layer_cost(layer) for layer in layers), start=Cost(0, 0, 0, 0, 0))
+    total = sum((layer_cost(layer) for layer in layers), start=Cost(0, 0, 0, 0, 0))
+    return replace(total, ends=prod(layers[0].input_shape) + prod(layers[-1].output_shape))

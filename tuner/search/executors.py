@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess, SpawnProcess
 from typing import Protocol, cast
 
 from tuner.errors import RunnerError
-from tuner.search.processes import import_ahead, start, why_not_started
+from tuner.search.processes import end_with_parent, import_ahead, start, why_not_started
 from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
 from tuner.training.loop import EpochResult
 
@@ -203,6 +203,7 @@ def local_executor(trainers: Sequence[Trainer], *, apart: bool = False) -> Itera
 def _serve(connection: Connection, trainer: Trainer) -> None:
     """The life of a runner's process: train what comes, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides what follows
+    end_with_parent()
     gc.freeze()  # what was imported stays, and is not looked through whenever cycles of references are sought
     runner = TrialRunner(trainer)
     try:

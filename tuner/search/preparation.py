@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from tuner.architecture.cost import FLOAT_BYTES
 from tuner.data.dataset import ImageDataset
 from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.splits import Split
@@ -16,9 +17,14 @@ from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
 from tuner.search.record import StudyRecord
 from tuner.search.runner import ImageTrainer
 from tuner.training.engine import Engine
+from tuner.training.loop import EVALUATION_LAYER_GPU
 
 MEMORY_SHARE = 0.5
 """Of the device's memory, that all runners together may take for training."""
+
+SCORING_BYTES_GPU = 3 * FLOAT_BYTES * EVALUATION_LAYER_GPU
+"""What scoring takes on a GPU, where more images are scored at once than a trial's estimate counts: what enters and
+leaves a layer, and the places of its maxima."""
 
 
 @dataclass(frozen=True)
@@ -96,5 +102,5 @@ def runners_for(
 
 def _step_bytes(device: torch.device, num_runners: int) -> float:
     """What the training of each runner may take, where so many share a device."""
-    contexts = GPU_CONTEXT_BYTES * num_runners if device.type == "cuda" else 0
-    return (memory_bytes(device) - contexts) * MEMORY_SHARE / num_runners
+    beside = (GPU_CONTEXT_BYTES + SCORING_BYTES_GPU) * num_runners if device.type == "cuda" else 0
+    return (memory_bytes(device) - beside) * MEMORY_SHARE / num_runners

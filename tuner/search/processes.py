@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from multiprocessing.forkserver import ForkServer
 from typing import Any, TypeVar
@@ -88,10 +89,26 @@ def run_apart(function: Callable[[], T]) -> T:
 
 def _answer(connection: Connection, function: Callable[[], T]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     try:
         connection.send((function(), None))
     except Exception as error:  # noqa: BLE001 - whoever asked gets it
         connection.send((None, error))
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, in the middle of an epoch too.
+
+    Whoever takes up the study afterwards must not find it training and writing still.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called in a process that multiprocessing has started"
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def why_not_started(exit_code: int | None) -> str:

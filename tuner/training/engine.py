@@ -162,9 +162,11 @@ def prepare_step(
     def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
         logits_NK = forward(images_NCHW)
         loss = _mean_loss(logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward(torch.ones_like(loss))  # type: ignore[no-untyped-call]
         optimizer.step()
+        optimizer.zero_grad(
+            set_to_none=True
+        )  # here, so that neither the next forward pass nor scoring has them beside it
         return loss.detach()
 
     learn_fast = graphed(learn, batch_size=recipe.batch_size) if engine.graph else learn

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.architecture.cost import SCORED_AT_ONCE
+from tuner.architecture.cost import SCORED_AT_ONCE, network_cost
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.fast import scoring_form
 from tuner.architecture.spec import Architecture
@@ -23,8 +23,6 @@ from tuner.training.latency import measure_latency
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
 
-EVALUATION_BATCH = SCORED_AT_ONCE
-"""Images scored at once on a CPU."""
 EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU, EVALUATION_LAYER_GPU = 2_048, 2_048 * 3 * 32 * 32, 2**26
 """On a GPU: as many, if their values are no more than the second, and those that any layer gives for them no more than
 the third, 256 MiB in fp32; fewer of larger images, and in wider networks."""
@@ -154,15 +152,16 @@ def epoch_result(
 
 def evaluation_batch(device: torch.device, architecture: Architecture) -> int:
     """How many images a network scores at once on a device."""
+    layers = trace(architecture)
     if device.type == "cpu":
-        return EVALUATION_BATCH
+        return network_cost(layers).scored_at_once
     by_image = EVALUATION_VALUES_GPU // math.prod(architecture.input_shape)
-    by_layer = EVALUATION_LAYER_GPU // max(math.prod(layer.output_shape) for layer in trace(architecture))
-    return max(EVALUATION_BATCH, min(EVALUATION_BATCH_GPU, by_image, by_layer))
+    by_layer = EVALUATION_LAYER_GPU // max(math.prod(layer.output_shape) for layer in layers)
+    return max(1, min(EVALUATION_BATCH_GPU, by_image, by_layer))
 
 
 def evaluate(
-    model: nn.Sequential, data: TrainingData, *, engine: Engine, batch_size: int = EVALUATION_BATCH
+    model: nn.Sequential, data: TrainingData, *, engine: Engine, batch_size: int = SCORED_AT_ONCE
 ) -> tuple[float, float, Confusion | None]:
     """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training.
 

@@ -10,13 +10,15 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's mallopt, from malloc.h."""
 DEFAULT_MMAP_MAX, MAX_MMAP_THRESHOLD = 65_536, 32 * 2**20
 """How many mappings it makes, and up to which size it learns to do without one, once such a block was freed."""
-KERNELS_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": 512, "LRU_CACHE_CAPACITY": 32}
+KERNELS_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": 768, "LRU_CACHE_CAPACITY": 32}
 """How many compiled kernels oneDNN keeps of all, and torch itself of matrix products in bf16.
 
-A step must find its own there, or it compiles them anew each time: about eight for a block, of which a space has up to
+A step must find its own there, or it compiles them anew each time: about ten for a block, of which a space has up to
 64, and twelve products for a head. By default both are 1,024, and every network has others. Source: oneDNN's developer
 guide, Primitive Cache; lru_cache.hpp of intel/ideep.
 """
+OLDER_NAMES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "DNNL_PRIMITIVE_CACHE_CAPACITY"}
+"""That are still read, where the newer ones are not set."""
 
 
 def keep_freed_memory(keep: bool) -> bool:
@@ -55,7 +57,8 @@ def keep_few_kernels() -> None:
     Both numbers are read once: when the first kernel is compiled, and the second by torch.set_num_threads already.
     """
     for name, count in KERNELS_KEPT.items():
-        os.environ.setdefault(name, str(count))
+        if OLDER_NAMES.get(name, name) not in os.environ:
+            os.environ.setdefault(name, str(count))
 
 
 def _from_glibc(name: str) -> Callable[..., int] | None:

@@ -26,7 +26,7 @@ from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_check
 from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
 from tuner.training.checkpoint import Checkpoint, model_from
-from tuner.training.loop import EVALUATION_BATCH, MAX_CONFUSION_CLASSES, Confusion
+from tuner.training.loop import MAX_CONFUSION_CLASSES, Confusion, evaluation_batch
 
 NUM_WORST = 24
 THUMBNAIL = 160
@@ -111,8 +111,9 @@ def _judge(checkpoint: Checkpoint, dataset: ImageDataset, rows_N: Tensor, *, whe
 
 def _logits(checkpoint: Checkpoint, dataset: ImageDataset, rows_N: Tensor) -> Iterator[Tensor]:
     model = model_from(checkpoint)
+    batch_size = evaluation_batch(torch.device("cpu"), checkpoint.candidate.architecture)
     with torch.inference_mode():
-        for rows_B in torch.split(rows_N, EVALUATION_BATCH):
+        for rows_B in torch.split(rows_N, batch_size):
             yield model(normalise(dataset.images_NCHW[rows_B], checkpoint.preprocessing))
 
 
