@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.measurements import measurement_of
-from tuner.architecture import fused
+from tuner.architecture import fast, fused
 from tuner.errors import DeviceError, OptionError
 from tuner.training.engine import Engine
 from tuner.training.forced import force, parse_forced
@@ -85,6 +85,34 @@ def test_what_trains_otherwise_than_plain_pytorch_is_refused(monkeypatch: pytest
     monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
     with pytest.raises(DeviceError, match="does not train as plain PyTorch does here: its losses differ"):
         forced_engine(Engine(), "blocks=fused")
+
+
+@pytest.mark.parametrize("base", [FUSED, replace(FUSED, seeds_together=True)], ids=["alone", "together"])
+def test_what_is_wrong_for_one_seed_alone_is_refused(base: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stacked network has linear layers of its own."""
+    right = fast._in_any_precision
+
+    def wrong(module: torch.nn.Module, form: fast.FastForm) -> fast.Forward:
+        layer = right(module, form)
+        return (lambda x: layer(x) * 0.3) if isinstance(module, torch.nn.Linear) else layer
+
+    monkeypatch.setattr(fast, "_in_any_precision", wrong)
+    with pytest.raises(DeviceError, match="does not train as plain PyTorch does here: its losses differ"):
+        forced_engine(base, "early_pooling=off")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("keep_freed_memory", "tuner.training.choices.keep_freed_memory"),
+        ("flush_denormals", "torch.set_flush_denormal"),
+    ],
+)
+def test_what_does_nothing_here_is_refused(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, lambda asked: False)
+    with pytest.raises(DeviceError, match=f"engine {name}=on: {name}=on does nothing here: "):
+        forced_engine(Engine(), f"{name}=on")
+    assert forced_engine(Engine(), f"{name}=off") == Engine()
 
 
 def test_what_fails_here_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

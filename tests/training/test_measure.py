@@ -222,6 +222,37 @@ def test_an_engine_that_was_checked_as_it_is_is_not_checked_again(monkeypatch: p
     assert checked.count(measure_engine(CPU, SHAPE, num_threads=1).engine) == 1
 
 
+def test_how_one_seed_trains_alone_is_checked_in_the_end_where_it_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"early_pooling", "byte_dropout", "precision", "optimizer"})
+    checked = wrong_where(monkeypatch, lambda engine: False)
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine.seeds_together
+    assert checked[-1] == replace(measured.engine, seeds_together=False)
+    assert checked.count(measured.engine) == 1
+
+
+def test_an_engine_that_is_wrong_for_one_seed_alone_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, {"early_pooling", "byte_dropout", "precision", "optimizer"})
+    wrong_where(monkeypatch, lambda engine: not engine.byte_dropout and not engine.seeds_together)
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    assert measured.engine == Engine()
+    assert "taken together: its losses differ by 1" in measured.problem
+
+
+def test_what_does_nothing_here_is_neither_timed_nor_taken_and_the_verdict_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed_as(monkeypatch, set())
+    monkeypatch.setattr("tuner.training.unused_memory._from_glibc", lambda name: None)
+    monkeypatch.setattr("torch.set_flush_denormal", lambda flushes: False)
+    measured = measure_engine(CPU, SHAPE, num_threads=1)
+    verdicts = {verdict.name: verdict for verdict in measured.verdicts}
+    for name, why in (("keep_freed_memory", "the C library is not glibc"), ("flush_denormals", "torch cannot")):
+        assert not getattr(measured.engine, name)
+        assert (verdicts[name].seconds_fast, verdicts[name].is_taken) == (None, False)
+        assert verdicts[name].problem.startswith(f"does nothing here: {why}")
+
+
 def test_where_the_final_engine_is_wrong_the_plain_step_is_used_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

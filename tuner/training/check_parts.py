@@ -1,11 +1,11 @@
-"""What is wrong with an engine's optimizers or dropout, each by itself; every function says so, or nothing: "".
+"""What is wrong with an engine's scores, optimizers or dropout, each by itself; every function says so, or nothing: "".
 
 Legend: M models in one, N images, C channels, H and W sides, h and w sides after pooling, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Literal
@@ -15,16 +15,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.fast import scoring_form
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
-from tuner.training.engine import Engine, build_optimizer, input_dtype, prepare_forward, set_learning_rate
+from tuner.training.engine import (
+    Engine,
+    build_optimizer,
+    exact_arithmetic,
+    input_dtype,
+    prepare_forward,
+    prepare_process,
+    set_learning_rate,
+)
 from tuner.training.graph import graphed
 from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, fresh_model, rehearse
 from tuner.training.stacked import stack_models
 
-RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.07)
-"""The learning rate of each step: those that are replayed differ much from that of the captured one, the fourth."""
+RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.01, 0.07)
+"""The learning rate of each step: those that are replayed differ much from that of the captured one, the fourth.
+
+That of the last but one is low, for the gradients of a single image are rough in bf16.
+"""
+SCORED_IMAGES = 32
+SCORING_TOLERANCE = 1e-4
+"""Largest difference of a logit in evaluation from the plain one, as a share of the largest: rounding."""
 OPTIMIZER_RECIPES = (
     Recipe("sgd", momentum=0.0),
     Recipe("sgd", weight_decay=0.1, momentum=0.9),
@@ -33,12 +48,40 @@ OPTIMIZER_RECIPES = (
 )
 OPTIMIZER_TOLERANCE = 1e-4
 """Largest difference of the weights from the plain optimizer's, as a share of the way that those went: rounding."""
-DROPOUT_RATE = 0.3
+DROPOUT_RATE, LOW_RATE = 0.3, 0.003
+"""Blocks with a rate below 1/256 run layer by layer where others are fused."""
 DROPOUT_IMAGES = 256
 DROPOUT_TOLERANCE = 0.02
 """Of the scale, relative: bf16 rounds by 0.4 %, and a rate of whole 1/256 has a scale of its own."""
 LEAST_SPREAD = 1e-4
 """Losses in nats that differ by less have the same masks; other masks make tens of times as much."""
+
+
+def scoring_problem(engine: Engine, learned: Sequence[tuple[Architecture, Mapping[str, Tensor]]]) -> str:
+    """Hold the engine's logits in evaluation, by which every candidate is judged, against those of the plain model.
+
+    Of networks with the weights that each has learned, in fp32 whatever the engine's precision.
+    """
+    plain = Engine(device=engine.device, num_threads=engine.num_threads)
+    for architecture, state in learned:
+        wanted_NK, found_NK = (_scored(one, architecture, state) for one in (plain, engine))
+        difference = float((found_NK - wanted_NK).abs().max() / wanted_NK.abs().max())
+        if not difference <= SCORING_TOLERANCE:
+            return f"its logits in evaluation differ by {difference:.2g}, more than {SCORING_TOLERANCE:.2g}"
+    return ""
+
+
+def _scored(engine: Engine, architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
+    """Logits (N, K) of noise, as `evaluate` of the training loop computes them."""
+    prepare_process(engine)
+    model = fresh_model(engine, architecture, 0).eval()
+    model.load_state_dict(state)
+    forward = scoring_form(model) if engine.blocks == "fused" else model
+    generator = torch.Generator().manual_seed(0)
+    images_NCHW = torch.randn(SCORED_IMAGES, *architecture.input_shape, generator=generator).to(engine.device)
+    layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+    with torch.inference_mode(), exact_arithmetic():
+        return forward(images_NCHW.contiguous(memory_format=layout))
 
 
 def optimizer_problem(engine: Engine) -> str:
@@ -83,14 +126,15 @@ def dropout_problem(engine: Engine, seed: int) -> str:
     that gradients meet the mask that the values met.
     """
     places = {
-        "without pooling": _mask_architecture("none", block=DROPOUT_RATE),
-        "after max pooling": _mask_architecture("max", block=DROPOUT_RATE),
-        "after average pooling": _mask_architecture("average", block=DROPOUT_RATE),
-        "in the head": _mask_architecture("none", head=DROPOUT_RATE),
+        "without pooling": (_mask_architecture("none", block=DROPOUT_RATE), DROPOUT_RATE),
+        "after max pooling": (_mask_architecture("max", block=DROPOUT_RATE), DROPOUT_RATE),
+        "after average pooling": (_mask_architecture("average", block=DROPOUT_RATE), DROPOUT_RATE),
+        "in the head": (_mask_architecture("none", head=DROPOUT_RATE), DROPOUT_RATE),
+        "at a low rate": (_mask_architecture("none", block=LOW_RATE), LOW_RATE),
     }
-    with _masks_from(seed):
-        for place, architecture in places.items():
-            problem = _mask_problem(*_masks(engine, architecture))
+    with masks_from(seed):
+        for place, (architecture, rate) in places.items():
+            problem = _mask_problem(*_masks(engine, architecture), rate=rate)
             if problem:
                 return f"its dropout {place} {problem}"
     return ""
@@ -102,7 +146,7 @@ def frozen_problem(engine: Engine, seed: int) -> str:
     They have the same losses again after the same seed, which every epoch of a training sets.
     """
     seeds = range(SEEDS_TOGETHER) if engine.seeds_together else range(1)
-    with _masks_from(seed):
+    with masks_from(seed):
         for architecture in (_mask_architecture("max", block=0.5), _mask_architecture("none", head=0.5)):
             run = rehearse(engine, architecture, Recipe("sgd", batch_size=16), seeds=seeds)
             losses_TM = torch.tensor([run.losses(0, 0.0) for _ in range(CHECK_STEPS)])
@@ -123,7 +167,7 @@ def _losses_after(run: Rehearsal, seed: int) -> Tensor:
 
 
 @contextmanager
-def _masks_from(seed: int) -> Iterator[None]:
+def masks_from(seed: int) -> Iterator[None]:
     """The random numbers of a seed, for what is checked not to change from one time to the next."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -164,10 +208,10 @@ def _masks(engine: Engine, architecture: Architecture) -> tuple[Tensor, Tensor]:
     return logits.detach().float().reshape(-1, architecture.num_classes), grad_MNK.flatten(0, 1)
 
 
-def _mask_problem(values: Tensor, gradients: Tensor, *, rate: float = DROPOUT_RATE) -> str:
+def _mask_problem(values: Tensor, gradients: Tensor, *, rate: float) -> str:
     share = float((values == 0).float().mean())
     if abs(share - rate) > 1 / 256 + 5 * (rate * (1 - rate) / values.numel()) ** 0.5:
-        return f"drops {share:.2%} where {rate:.0%} is asked for"
+        return f"drops {share:.2%} where {100 * rate:.2g} % is asked for"
     scales = values[values != 0] * (1 - rate)
     furthest = float(scales[(scales - 1).abs().argmax()])
     if not abs(furthest - 1) <= DROPOUT_TOLERANCE:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
+
 from tuner.training.engine import Engine
+from tuner.training.unused_memory import keep_freed_memory
 
 MIN_GAIN = 1.02
 """A fast way is taken when it is at least this much faster: below that, noise decides."""
@@ -154,6 +158,18 @@ def unmet_need(choice: Choice, engine: Engine) -> str:
     """What an engine lacks for the fast value of a choice, as in `needs blocks=fused`; empty when nothing."""
     lacks = any(getattr(engine, name) != value for name, value in choice.requires.items())
     return f"needs {written(choice.requires)}" if lacks else ""
+
+
+def no_effect(choice: Choice) -> str:
+    """Why the fast value of a choice would change nothing on this machine; empty where it would.
+
+    To find out, this process is set to the plain value.
+    """
+    if choice.name == "keep_freed_memory" and (sys.platform != "linux" or not keep_freed_memory(False)):
+        return "does nothing here: the C library is not glibc"
+    if choice.name == "flush_denormals" and not torch.set_flush_denormal(False):
+        return "does nothing here: torch cannot have this CPU do it"
+    return ""
 
 
 def verdicts_of(engine: Engine, verdicts: Sequence[Verdict], choices: Sequence[Choice]) -> tuple[Verdict, ...]:

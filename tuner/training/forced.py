@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from tuner.errors import DeviceError, OptionError
-from tuner.training.choices import CHOICES, WORDS, Measurement, unmet_need, verdicts_of, word, written
+from tuner.training.choices import CHOICES, WORDS, Measurement, no_effect, unmet_need, verdicts_of, word, written
 from tuner.training.engine import Engine
-from tuner.training.measure import engine_problem
+from tuner.training.measure import forms_problem
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def force(measured: Measurement, forced: Forced) -> Measurement:
     """A measurement with the engine that is asked for; its other choices stay, where they can without these.
 
     A way that was measured to be slower is taken all the same; one that does not compute what the plain step computes
-    is refused. Raises DeviceError.
+    is refused, with one seed as with several together, and so is one that does nothing here. Raises DeviceError.
     """
     if not forced.values:
         return measured
@@ -68,6 +68,8 @@ def force(measured: Measurement, forced: Forced) -> Measurement:
     for choice in choices:
         if choice.name in forced.values:
             value = forced.values[choice.name]
+            if value == choice.fast and (reason := no_effect(choice)):
+                raise DeviceError(f"engine {forced}: {choice.name}={word(value)} {reason}")
             engine = choice.engine(engine) if value == choice.fast else replace(engine, **{choice.name: value})
     engine = replace(engine, **forced.values)
     for choice in choices:
@@ -76,7 +78,7 @@ def force(measured: Measurement, forced: Forced) -> Measurement:
             if choice.name in forced.values:
                 raise DeviceError(f"engine {forced}: {choice.name}={word(choice.fast)} needs {written(needs)}")
             engine = replace(engine, **{choice.name: choice.plain})
-    problem = engine_problem(engine)
+    problem = forms_problem(engine, checked={Engine(device=engine.device, num_threads=engine.num_threads)})
     if problem:
         raise DeviceError(f"engine {forced}: does not train as plain PyTorch does here: {problem}")
     lacks = {choice.name: unmet_need(choice, engine) for choice in choices}

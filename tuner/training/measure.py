@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -24,6 +24,7 @@ from tuner.training.choices import (
     Measurement,
     Runners,
     Verdict,
+    no_effect,
     unmet_need,
     verdicts_of,
 )
@@ -55,8 +56,9 @@ def measure_engine(
     """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
 
     Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
-    the plain step. A way that differs, fails or is no faster is left out, and the verdict says why. An engine that has
-    come to be without having been checked as it is, is checked in the end; where it differs the plain step is used.
+    the plain step. A way that differs, fails, is no faster or does nothing here is left out, and the verdict says why.
+    An engine that has come to be without having been checked as it is, is checked in the end, and so is how it trains
+    one seed alone; where it differs the plain step is used.
 
     `known` are verdicts that stand already. Raises UnfitDevice where not even the plain step can be computed, and
     Spoiled when a way fails on a GPU: to be gone on with in another process.
@@ -64,8 +66,8 @@ def measure_engine(
     plain = Engine(device=str(device), num_threads=num_threads)
     if device.type != "cpu":
         _require_plain_step(plain, shape)
-    engine, verdicts, is_checked = _choose(plain, shape, known)
-    problem = "" if is_checked else engine_problem(engine)
+    engine, verdicts, checked = _choose(plain, shape, known)
+    problem = forms_problem(engine, checked=checked)
     if problem:
         engine, problem = plain, f"what was taken one by one does not train as it does, taken together: {problem}"
         left_out = "right by itself, wrong with the others"
@@ -75,13 +77,13 @@ def measure_engine(
     return Measurement(engine, final, measure_runners(engine, shape), device_kind(device), problem)
 
 
-def _choose(plain: Engine, shape: Shape, known: Sequence[Verdict]) -> tuple[Engine, list[Verdict], bool]:
-    """The fastest engine, a verdict on every choice, and whether just this engine was checked. Raises Spoiled."""
+def _choose(plain: Engine, shape: Shape, known: Sequence[Verdict]) -> tuple[Engine, list[Verdict], set[Engine]]:
+    """The fastest engine, a verdict on every choice, and the engines that passed the check. Raises Spoiled."""
     device_type = torch.device(plain.device).type
     judged = {verdict.name: verdict for verdict in known}
     engine, checked, verdicts = plain, {plain}, []
     for choice in CHOICES[device_type]:
-        if lack := unmet_need(choice, engine):
+        if lack := unmet_need(choice, engine) or no_effect(choice):
             verdicts.append(Verdict(choice.name, choice.plain, choice.fast, None, None, lack, False))
             continue
         form, verdict = (choice, judged[choice.name]) if choice.name in judged else judge_forms(choice, engine, shape)
@@ -91,7 +93,7 @@ def _choose(plain: Engine, shape: Shape, known: Sequence[Verdict]) -> tuple[Engi
             checked.add(engine)
         if device_type == "cuda" and verdict.has_failed and choice.name not in judged:
             raise Spoiled(tuple(verdicts))
-    return engine, verdicts, engine in checked
+    return engine, verdicts, checked
 
 
 def measure_anew(
@@ -224,6 +226,13 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
         problem = _failure(error)
     return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
+
+
+def forms_problem(engine: Engine, *, checked: Collection[Engine] = ()) -> str:
+    """`engine_problem` of an engine as it trains one seed alone, and seeds together where it does; not of `checked`."""
+    forms = dict.fromkeys([replace(engine, seeds_together=False), engine])
+    problems = (engine_problem(form) for form in forms if form not in checked)
+    return next(filter(None, problems), "")
 
 
 def engine_problem(engine: Engine) -> str:
