@@ -1,148 +1,15 @@
-"""`python -m benchmarks throughput|search|overhead|start|memory`."""
+"""`python -m benchmarks`: every process that trains imports this file, too, and so it imports little."""
 
-from __future__ import annotations
-
-import json
-import sys
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
-
-import typer
-
-from tuner.errors import TunerError
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, pretty_exceptions_enable=False)
-DataDir = Annotated[Path, typer.Option(help="Where MNIST lies, or is downloaded to.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
-Images = Annotated[int, typer.Option(help="To train on, for each network; at most what the set has.", min=100)]
-
-
-def parse_patience(text: str) -> float:
-    """A number above 0, which may be `inf`. Raises typer.BadParameter."""
-    try:
-        patience = float(text)
-    except ValueError:
-        patience = 0.0
-    if not patience > 0:
-        raise typer.BadParameter(f"must be a number above 0, got {text!r}")
-    return patience
-
-
-@app.command()
-def throughput(
-    data_dir: DataDir = Path("data"),
-    dataset: Annotated[
-        str, typer.Option(help="mnist, or another set that torchvision splits into train and test.")
-    ] = "mnist",
-    images: Images = 20_000,
-    seeds: Annotated[int, typer.Option(help="Of ours; their median counts.", min=1)] = 3,
-    engine: Annotated[str, typer.Option(help="Force choices, as `tuner run --engine` does.")] = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Twelve fixed networks, one pass each: the textbook's loop, the same on every core, ours."""
-    from benchmarks.textbook import DATASETS
-    from benchmarks.throughput import measure, table
-
-    if dataset not in DATASETS:
-        raise typer.BadParameter(f"{dataset!r} is none of {', '.join(DATASETS)}", param_hint="--dataset")
-    result = measure(
-        data_dir,
-        dataset=dataset,
-        num_images=images,
-        num_seeds=seeds,
-        engine=engine,
-        say=lambda line: say(line, as_json),
-    )
-    typer.echo(json.dumps(result, indent=2) if as_json else table(result))
-
-
-@app.command()
-def search(
-    data_dir: DataDir = Path("data"),
-    trials: Annotated[int, typer.Option(help="Of ours, and of the textbook.", min=1)] = 20,
-    epochs: Annotated[int, typer.Option(help="At most, for each trial.", min=1)] = 3,
-    patience: Annotated[
-        float,
-        typer.Option(
-            parser=parse_patience, metavar="FLOAT", help="The textbook is stopped after so many times our time."
-        ),
-    ] = 10.0,
-    as_json: AsJson = False,
-) -> None:
-    """The whole search on MNIST: ours, then the textbook's, from the same space."""
-    from benchmarks.whole_search import measure
-
-    result = measure(data_dir, num_trials=trials, epochs=epochs, patience=patience, say=lambda line: say(line, as_json))
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
-
-
-@app.command()
-def overhead(
-    trials: Annotated[int, typer.Option(help="Up to so many trials.", min=100, max=10_000)] = 10_000,
-    as_json: AsJson = False,
-) -> None:
-    """The cost of a trial that trains nothing, through the real search loop and SQLite."""
-    from benchmarks.overhead import measure
-
-    result = measure(trials, say=lambda line: say(line, as_json))
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
-
-
-@app.command()
-def start(
-    runs: Annotated[int, typer.Option(help="Of each kind; their median counts.", min=1)] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Seconds from `tuner run` on digits to its first epoch, with and without the measurement of the engine."""
-    from benchmarks.start import measure
-
-    result = measure(runs, say=lambda line: say(line, as_json))
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
-
-
-@app.command()
-def memory(
-    data_dir: DataDir = Path("data"),
-    dataset: Annotated[str, typer.Option(help="mnist, or any other set at hand.")] = "mnist",
-    images: Images = 4_000,
-    as_json: AsJson = False,
-) -> None:
-    """What a runner adds to the shared images: private memory, for each of the networks of `throughput`."""
-    from benchmarks.memory import measure
-
-    result = measure(data_dir, dataset=dataset, num_images=images, say=lambda line: say(line, as_json))
-    numbers = {key: value for key, value in result.items() if isinstance(value, float)}
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(numbers))
-
-
-def say(line: str, as_json: bool) -> None:
-    typer.echo(line, err=as_json)
-
-
-def lines(result: dict[str, Any]) -> str:
-    return "\n".join(f"{key:<32} {value}" for key, value in result.items())
+from tuner.interrupts import leave_at_once, say_anew
 
 
 def main() -> None:
-    """Run a benchmark; whatever the user can mend is one line on standard error and exit code 2."""
-    # Not above: every process that trains imports this module, too.
-    import optuna
+    """Run the command line."""
+    leave_at_once()
+    say_anew()
+    from benchmarks.cli import main as run_command
 
-    from tuner.cli import USAGE_ERROR
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        code = app(args=sys.argv[1:] or ["--help"], prog_name="python -m benchmarks", standalone_mode=False)
-    except TunerError as error:
-        fail(str(error))
-    except USAGE_ERROR as error:
-        fail(error.format_message() if hasattr(error, "format_message") else str(error))
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def fail(message: str) -> NoReturn:
-    print(f"benchmarks: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    run_command()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.put_off import interrupts_put_off
 from benchmarks.subset import Rows
 from benchmarks.textbook import train_textbook
 from tuner.errors import RunnerError
+from tuner.search.processes import deaf_to_interrupts
 from tuner.training.candidate import Candidate
 
 WARM_UP_IMAGES = 256
@@ -35,7 +38,9 @@ def run_processes(
     with ProcessPoolExecutor(num_processes, context, initializer=warm_up, initargs=initial) as pool:
         try:
             # A process is started for each of these calls, and none is answered before all have passed the barrier.
-            for answer in [pool.submit(os.getpid) for _ in range(num_processes)]:
+            with interrupts_put_off(), deaf_to_interrupts():
+                answers = [pool.submit(os.getpid) for _ in range(num_processes)]
+            for answer in answers:
                 answer.result()
             started = time.perf_counter()
             results = list(pool.map(partial(train_one, data_dir=data_dir, rows=rows, dataset=dataset), candidates))
@@ -45,9 +50,14 @@ def run_processes(
                 "the textbook's processes must live until all networks are trained, and one ended before: what it "
                 "printed is above; if that is nothing, it was killed, as for want of memory"
             ) from error
+        except KeyboardInterrupt:  # the pool would wait for what they train
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
 def warm_up(warmed: Barrier, candidate: Candidate, data_dir: Path, few: Rows, dataset: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends them
     torch.set_num_threads(1)
     train_one(candidate, data_dir=data_dir, rows=few, dataset=dataset)
     warmed.wait()  # if another process dies meanwhile, the pool ends this one

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peak import train_watched
+from benchmarks.put_off import interrupts_put_off
 from benchmarks.subset import SubsetTrainer, choose_rows
 from benchmarks.throughput import networks
 from tuner.architecture.cost import network_cost
@@ -82,16 +84,19 @@ def train_in_a_process(trainer: SubsetTrainer, candidates: Sequence[Candidate]) 
     """
     import_ahead()
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = start(train_watched, sender, trainer, candidates, name="memory")
-    sender.close()
-    try:
-        measured: tuple[int, int, int] = receiver.recv()
-    except EOFError:
-        process.join()
-        raise RunnerError(
-            "networks must train for an epoch in a process of their own; that of "
-            f"{'; '.join(str(candidate.architecture) for candidate in candidates)} ended with "
-            f"exit code {process.exitcode}: what it printed is above; if that is nothing, it was killed"
-        ) from None
-    process.join()
-    return measured
+    with ExitStack() as started:
+        with interrupts_put_off():
+            process = start(train_watched, sender, trainer, candidates, name="memory")
+            started.callback(process.join)
+            started.callback(process.kill)  # first: it has said all, or, if this one was interrupted, would train on
+        sender.close()
+        try:
+            measured: tuple[int, int, int] = receiver.recv()
+        except EOFError:
+            process.join()
+            raise RunnerError(
+                "networks must train for an epoch in a process of their own; that of "
+                f"{'; '.join(str(candidate.architecture) for candidate in candidates)} ended with "
+                f"exit code {process.exitcode}: what it printed is above; if that is nothing, it was killed"
+            ) from None
+        return measured

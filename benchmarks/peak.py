@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def train_watched(sender: Connection, trainer: SubsetTrainer, candidates: Sequen
     Its own when it had trained a network of one channel, for which torch sets itself up, and what came on top of that:
     at the peak, and when all was over.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever has started this ends it
     _train(
         trainer, Candidate(Architecture(candidates[0].architecture.input, (PlainBlock(1),), Head()), Recipe(epochs=1))
     )

@@ -9,10 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
+
+from tuner.errors import RunnerError
 
 POLL_SECONDS = 0.02
 
@@ -29,17 +33,45 @@ def measure(num_runs: int, *, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def seconds_to_first_epoch(cache_dir: Path, *, studies: Path) -> float:
-    """Of the real command in a process of its own, which is ended then. Raises RuntimeError if it ends before."""
+    """Of the real command in a process of its own, which is ended then. Raises RunnerError if it ends before."""
     command = [sys.executable, "-m", "tuner", "run", "--quiet", "--no-confirm", "--studies", str(studies)]
     started = time.perf_counter()
-    with subprocess.Popen(command, env={**os.environ, "TUNER_CACHE_DIR": str(cache_dir)}) as process:
-        while not has_epoch(studies / "tuner.db"):
-            if process.poll() is not None:
-                raise RuntimeError(f"the run ended with {process.returncode} before its first epoch")
-            time.sleep(POLL_SECONDS)
-        seconds = time.perf_counter() - started
-        process.terminate()
-    return seconds
+    environment = {**os.environ, "TUNER_CACHE_DIR": str(cache_dir)}
+    # In a process group of its own it does not hear Ctrl-C, of which it would print a line, too.
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            while not has_epoch(studies / "tuner.db"):
+                if process.poll() is not None:
+                    raise RunnerError(
+                        f"`tuner run` must reach its first epoch, and ended before, with exit code "
+                        f"{process.returncode}: what it printed is above; if that is nothing, it was killed"
+                    )
+                time.sleep(POLL_SECONDS)
+            return time.perf_counter() - started
+        finally:
+            end_with_all_it_started(process.pid)
+
+
+def end_with_all_it_started(pid: int) -> None:
+    """End a process and all below it, and wait until they are gone: its runners would train on for a while."""
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    family = [process, *process.children(recursive=True)]
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.terminate()
+    while any(map(is_at_work, family)):
+        time.sleep(POLL_SECONDS)
+
+
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether a process is there and has not ended; one that has may still await being asked how."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def has_epoch(path: Path) -> bool:

@@ -23,6 +23,7 @@ from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
+from tuner.errors import RunnerError
 from tuner.hardware import device_name, num_cores
 from tuner.pipeline import input_spec_of
 from tuner.search.coordinator import SearchPlan, search
@@ -202,7 +203,8 @@ def run_ours(
 ) -> tuple[float, list[TrialEnded]]:
     """Every configuration of the space through the real search loop, one epoch each; seconds, and how each ended.
 
-    What ended is in the order of the space; the search starts the longest first.
+    What ended is in the order of the space; the search starts the longest first. Raises RunnerError for a trial that is
+    not complete.
     """
     folder.mkdir()
     record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), "throughput", {}, engine=Engine())
@@ -213,9 +215,12 @@ def run_ours(
     events = list(search(record, plan, executor))
     seconds = time.perf_counter() - started
     ended = [event for event in events if isinstance(event, TrialEnded)]
+    candidate_of = {event.number: event.candidate for event in events if isinstance(event, TrialStarted)}
     failed = [one for one in ended if one.outcome != "complete"]
     if failed:
-        raise RuntimeError(f"trial {failed[0].number} {failed[0].outcome}: {failed[0].reason}")
-    network_of = {event.number: event.candidate.fingerprint for event in events if isinstance(event, TrialStarted)}
-    ended_of = {network_of[one.number]: one for one in ended}
+        raise RunnerError(
+            f"every network must train to the end of its epoch; {candidate_of[failed[0].number].architecture} did not "
+            f"({failed[0].outcome}): {failed[0].reason}; mend that, and start again"
+        )
+    ended_of = {candidate_of[one.number].fingerprint: one for one in ended}
     return seconds, [ended_of[candidate.fingerprint] for candidate in networks(space, input_spec)]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from benchmarks import memory, throughput
-from benchmarks.__main__ import main
+from benchmarks import memory, start, throughput
+from benchmarks.cli import main
 from benchmarks.every_core import run_processes
 from benchmarks.subset import Rows, SubsetTrainer, choose_rows
 from benchmarks.throughput import networks
@@ -22,7 +26,9 @@ from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
 from tuner.errors import DataError, RunnerError
-from tuner.space.schema import load_space
+from tuner.interrupts import EXIT_CODE, LINE_ANEW
+from tuner.search.executors import InProcess
+from tuner.space.schema import SearchSpace, load_space
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 
@@ -38,9 +44,12 @@ class TakesItsProcessAlong:
         return os._exit, (9,)
 
 
+def throughput_space() -> SearchSpace:
+    return load_space(str(Path(throughput.__file__).with_name("throughput.toml")))
+
+
 def listed(input_spec: InputSpec) -> list[Candidate]:
-    space = load_space(str(Path(throughput.__file__).with_name("throughput.toml")))
-    return networks(space, input_spec)
+    return networks(throughput_space(), input_spec)
 
 
 @pytest.fixture
@@ -122,6 +131,44 @@ def test_overhead_tells_of_the_number_of_trials_asked_for(printed_by: Printed) -
     assert min(result.values()) > 0
 
 
+def test_memory_tells_what_each_network_added_at_its_peak_and_what_stayed(tmp_path: Path, printed_by: Printed) -> None:
+    result = printed_by("memory", "--data-dir", tmp_path, "--dataset", "digits", "--images", "100")
+    added = [row["mib"] for row in result["networks"]]
+    assert len(added) == 12
+    assert min(added) > 0
+    assert result["largest_mib"] == max(added)
+    assert result["kept_mib"] > 0
+    assert result["base_mib"] == max(row["base_mib"] for row in result["networks"]) > 0
+    assert result["largest_share_of_estimate"] == max(row["mib"] / row["estimate_mib"] for row in result["networks"])
+
+
+def processes_with(cache_dir: Path) -> list[int]:
+    """Those that were started with this folder for what the tuner keeps."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_one = process.environ().get("TUNER_CACHE_DIR") == str(cache_dir)
+            found += [process.pid] * (is_one and process.status() != psutil.STATUS_ZOMBIE)
+    return found
+
+
+def test_start_tells_the_seconds_of_both_kinds(printed_by: Printed) -> None:
+    result = printed_by("start", "--runs", "1")
+    assert list(result) == ["seconds_first_start", "seconds_second_start"]
+    assert min(result.values()) > 0
+
+
+def test_a_start_leaves_nothing_behind_that_trains(tmp_path: Path) -> None:
+    assert start.seconds_to_first_epoch(tmp_path, studies=tmp_path / "studies") > 0
+    assert processes_with(tmp_path) == []
+
+
+def test_a_run_that_ends_before_its_first_epoch_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunnerError, match="ended before, with exit code 2: what it printed is above"):
+        start.seconds_to_first_epoch(tmp_path, studies=tmp_path / "file")
+
+
 def test_a_textbook_process_that_dies_as_it_starts_is_an_error(tmp_path: Path) -> None:
     candidates = listed(InputSpec(1, 28, 28, 10))
     with pytest.raises(RunnerError, match="must live until all networks are trained"):
@@ -141,6 +188,15 @@ def test_a_training_that_fails_under_the_memory_benchmark_is_an_error(tmp_path: 
     coloured = listed(InputSpec(3, 8, 8, 10))[0]  # and digits are grey
     with pytest.raises(RunnerError, match="ended with exit code 1: what it printed is above"):
         memory.train_in_a_process(trainer, [coloured])
+
+
+def test_a_training_that_fails_under_the_throughput_benchmark_is_an_error(tmp_path: Path) -> None:
+    images = load_development(DataSpec("digits", tmp_path, tmp_path / "cache"))
+    trainer = SubsetTrainer(images.folder, "throughput", tmp_path / "checkpoints", 0, Engine(), rows=ROWS)
+    space = throughput.small(throughput_space(), 1)
+    coloured = InputSpec(3, 8, 8, 10)  # and digits are grey
+    with pytest.raises(RunnerError, match=r"must train to the end of its epoch; .* did not \(failed\): RuntimeError: "):
+        throughput.run_ours(InProcess(trainer), space, coloured, tmp_path / "run", 0)
 
 
 @pytest.mark.parametrize(
@@ -183,3 +239,55 @@ def test_the_real_command_ends_in_the_same_line() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("benchmarks: error: --dataset must be a known name")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_what_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "benchmarks", "start", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("benchmarks: error: [Errno 28] No space left on device\n", 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the processes are others")
+@pytest.mark.parametrize(
+    ("arguments", "last_line", "num_processes"),
+    [
+        ("throughput --images 100 --seeds 1", "(c) ours, seed 0", 3),
+        ("search --trials 4 --epochs 1 --patience inf", "textbook ", 0),
+        ("start", "run 1, first start", 3),
+        ("memory --images 100 --dataset digits", "engine ", 3),
+    ],
+)
+def test_an_interrupt_is_one_line_and_leaves_nothing_that_trains(
+    arguments: str, last_line: str, num_processes: int, tmp_path: Path
+) -> None:
+    """All processes of the terminal's group hear it, once those that train are there, beside two that make them."""
+    write_mnist(tmp_path / "MNIST" / "raw", num_train=120)
+    command = [sys.executable, "-m", "benchmarks", *arguments.split()]
+    if not arguments.startswith("start"):
+        command += ["--data-dir", str(tmp_path)]
+    environment = {**os.environ, "TUNER_CACHE_DIR": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith(last_line):
+                break
+        while process.poll() is None and len(psutil.Process(process.pid).children(recursive=True)) < num_processes:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stderr.read() == f"{LINE_ANEW}\n"
+        assert process.wait() == EXIT_CODE
+    until = time.monotonic() + 10  # the process that makes others ends by itself when it has nobody to make them for
+    while time.monotonic() < until and processes_with(tmp_path / "cache"):
+        time.sleep(0.05)
+    assert processes_with(tmp_path / "cache") == []

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from tuner.errors import RunnerError, StudyError
 from tuner.search.coordinator import search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialLost, TrialStarted
 from tuner.search.executors import Answer, InProcess, LocalProcesses, local_executor
-from tuner.search.processes import run_aside
+from tuner.search.processes import run_apart, run_aside
 from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask, checkpoint_path
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
@@ -38,6 +39,13 @@ def writes_before_it_answers(folder: Path, task: TrialTask) -> Iterator[EpochRes
         time.sleep(0.0 if result.epoch == 1 else 0.3)
         checkpoint_path(folder, task.number).write_text(str(result.epoch))
         yield result
+
+
+def does_not_listen(task: TrialTask) -> Iterator[EpochResult]:
+    """A trainer whose process cannot be asked to end, as one that is inside of a library; its second epoch is long."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield next(rehearse(task))
+    time.sleep(30)
 
 
 class CannotBeOpened:
@@ -144,6 +152,18 @@ def test_a_process_that_is_stopped_between_two_epochs_takes_the_next_trial() -> 
         executor.start(0, TASK)
         assert wait_for(executor) == [(0, next(rehearse(TASK)))]
         assert children() == before
+
+
+def test_a_process_that_does_not_listen_is_gone_all_the_same_when_its_runner_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tuner.search.executors.GOODBYE_SECONDS", 0.1)
+    with local_executor([does_not_listen] * 2) as executor:
+        executor.start(0, TASK)
+        assert wait_for(executor) == [(0, next(rehearse(TASK)))]
+        (process,) = children()
+        executor.next_epoch(0)
+    assert not process.is_running()
 
 
 def test_a_budget_with_processes_leaves_no_traceback_and_no_checkpoint_of_a_stopped_trial(
@@ -276,3 +296,10 @@ def test_what_runs_aside_gives_its_value_its_error_or_why_it_could_not() -> None
     if sys.platform == "linux":  # elsewhere it would end this process
         with pytest.raises(RunnerError, match=r"could not start \(exit code 9\)"):
             run_aside(leaves)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports anew")
+def test_a_process_has_what_trains_imported_before_it_begins() -> None:
+    """It is asked by a built-in function, as one of this file would bring this file's imports with it."""
+    imported = run_apart(partial(eval, "set(__import__('sys').modules)"))
+    assert {"torch", "torch._dynamo", "tuner.search.runner"} <= imported

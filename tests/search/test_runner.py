@@ -1,5 +1,6 @@
 import math
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
 
+from tests.training.peak_memory import private_bytes
 from tuner.data.resident import ResidentData
 from tuner.data.sources import DataSpec, load_development
 from tuner.search.runner import ImageTrainer, TrainingEnded, TrialRunner, TrialTask, checkpoint_path
@@ -15,6 +17,7 @@ from tuner.space.sampling import candidate_from, first_params
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.engine import Engine
 from tuner.training.loop import Diverged, EpochResult, evaluate
+from tuner.training.unused_memory import keep_freed_memory
 
 CANDIDATE = candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS)
 TASK = TrialTask(3, CANDIDATE, seed=5)
@@ -155,3 +158,28 @@ def test_images_are_held_once_however_many_splits_are_trained_on(trainer: ImageT
     held = [trainer._open(task) for task in tasks]
     assert len({data.images_NCHW.data_ptr() for data in held if isinstance(data, ResidentData)}) == 1
     assert len({data.mean for data in held}) == 3
+
+
+def bytes_with_what_was_freed() -> int:
+    """Private bytes of this process, 100 MiB of them freed and kept."""
+    tensors = [torch.ones(2**18) for _ in range(101)]
+    del tensors[:-1]  # what stays lies above what is free
+    return private_bytes()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
+def test_the_real_trainer_gives_back_what_was_freed_before_a_training_and_when_it_is_over(
+    trainer: ImageTrainer,
+) -> None:
+    trainer = replace(trainer, engine=Engine("cpu", keep_freed_memory=True))
+    try:
+        list(trainer(TASK))  # torch sets itself up, and the data set is open
+        before = bytes_with_what_was_freed()
+        epochs = trainer(TASK)
+        next(epochs)
+        assert before - private_bytes()[0] > 80 * 2**20
+        before = bytes_with_what_was_freed()
+        list(epochs)
+        assert before - private_bytes()[0] > 80 * 2**20
+    finally:
+        keep_freed_memory(False)

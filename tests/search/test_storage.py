@@ -125,6 +125,16 @@ def test_a_trial_is_left_in_the_tables_as_optuna_itself_leaves_it(tmp_path: Path
     assert tables(tmp_path / "ours.db") == tables(tmp_path / "theirs.db")
 
 
+def test_a_report_that_an_earlier_run_has_left_is_written_over(url: str) -> None:
+    storage = open_storage(url)
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "a")
+    trial_id = storage.create_new_trial(study_id)
+    storage.report(trial_id, 1, 0.25)
+    storage.report(trial_id, 2, 0.5)
+    storage.report(trial_id, 1, 0.75)
+    assert storage.get_trial(trial_id).intermediate_values == {1: 0.75, 2: 0.5}
+
+
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zones to choose from")
 def test_the_times_of_a_trial_are_local_ones_for_whoever_reads_them(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")

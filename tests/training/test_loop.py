@@ -2,7 +2,7 @@ import gc
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -121,6 +121,35 @@ def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(
         logits_NK = model.eval()(images_NCHW)
     assert loss == pytest.approx(functional.cross_entropy(logits_NK, labels_N).item(), rel=1e-4)
     assert accuracy == pytest.approx((logits_NK.argmax(1) == labels_N).double().mean().item())
+
+
+def tf32_is_allowed() -> tuple[bool, bool]:
+    """In matrix products, and in convolutions."""
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def allow_tf32(products: bool, convolutions: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
+
+
+@pytest.mark.parametrize("blocks", ["layers", "fused"])
+def test_scores_are_in_fp32_where_training_is_allowed_tf32(
+    data: ResidentData, blocks: Literal["layers", "fused"]
+) -> None:
+    """Only a GPU computes in it, but the process is told everywhere, and a module sees what holds while it scores."""
+    before = tf32_is_allowed()
+    seen = []
+    model = build_model(candidate().architecture)
+    for layer in model:
+        layer.register_forward_pre_hook(lambda *_: seen.append(tf32_is_allowed()))
+    allow_tf32(True, True)
+    try:
+        evaluate(model, data, engine=Engine("cpu", blocks=blocks))
+        afterwards = tf32_is_allowed()
+    finally:
+        allow_tf32(*before)
+    assert set(seen) == {(False, False)}
+    assert afterwards == (True, True)
 
 
 def test_scoring_keeps_nothing_of_a_batch_while_the_next_is_scored(data: ResidentData) -> None:

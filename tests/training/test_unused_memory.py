@@ -8,7 +8,7 @@ import torch
 
 from tests.training.peak_memory import private_bytes
 from tuner.training.engine import Engine, give_back_memory
-from tuner.training.unused_memory import KERNELS_KEPT, keep_freed_memory
+from tuner.training.unused_memory import KERNELS_KEPT, give_back_freed_memory, keep_freed_memory
 
 MIB = 2**20
 
@@ -109,6 +109,26 @@ def test_a_step_of_the_deepest_network_finds_its_kernels_again() -> None:
 def test_torch_forgets_products_of_earlier_networks() -> None:
     grown = int(output_of(MULTIPLY, environment={"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8"}))
     assert grown < 25 * MIB  # 300 products take about four times as much
+
+
+def freed_bytes() -> int:
+    """What the system has back of a block of 64 MiB, larger than any that glibc keeps by itself, once it is freed."""
+    block = torch.ones(16 * MIB)
+    held, _ = private_bytes()
+    del block
+    return held - private_bytes()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
+def test_glibc_keeps_freed_blocks_of_any_size_while_it_is_told_to() -> None:
+    try:
+        assert keep_freed_memory(True)
+        kept_back = freed_bytes()
+    finally:
+        assert keep_freed_memory(False)
+        give_back_freed_memory()
+    assert kept_back < 5 * MIB
+    assert freed_bytes() > 60 * MIB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
