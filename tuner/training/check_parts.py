@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.blocks import PlainBlock
-from tuner.architecture.fast import scoring_form
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
@@ -26,6 +25,7 @@ from tuner.training.engine import (
     input_dtype,
     prepare_forward,
     prepare_process,
+    prepare_scoring,
     set_learning_rate,
 )
 from tuner.training.graph import graphed
@@ -76,7 +76,7 @@ def _scored(engine: Engine, architecture: Architecture, state: Mapping[str, Tens
     prepare_process(engine)
     model = fresh_model(engine, architecture, 0).eval()
     model.load_state_dict(state)
-    forward = scoring_form(model) if engine.blocks == "fused" else model
+    forward = prepare_scoring(model, engine=engine)
     generator = torch.Generator().manual_seed(0)
     images_NCHW = torch.randn(SCORED_IMAGES, *architecture.input_shape, generator=generator).to(engine.device)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format

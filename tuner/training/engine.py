@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.architecture.fast import FastForm, Forward, fast_form
+from tuner.architecture.fast import FastForm, Forward, fast_form, scoring_form
 from tuner.architecture.spec import Architecture
 from tuner.errors import DeviceError
 from tuner.training.candidate import Recipe
@@ -194,6 +194,11 @@ def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine:
             return forward(images_NCHW)
 
     return forward_in_precision
+
+
+def prepare_scoring(model: nn.Sequential, *, engine: Engine) -> Forward:
+    """A placed model's images_NCHW (fp32) to logits_NK in evaluation, as the engine computes them."""
+    return scoring_form(model) if engine.blocks == "fused" else model
 
 
 def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:

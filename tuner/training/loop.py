@@ -13,12 +13,19 @@ from torch.nn import functional
 
 from tuner.architecture.cost import SCORED_AT_ONCE, network_cost
 from tuner.architecture.factory import build_model, initialise
-from tuner.architecture.fast import scoring_form
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, build_optimizer, exact_arithmetic, input_dtype, place, prepare_step
+from tuner.training.engine import (
+    Engine,
+    build_optimizer,
+    exact_arithmetic,
+    input_dtype,
+    place,
+    prepare_scoring,
+    prepare_step,
+)
 from tuner.training.latency import measure_latency
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
@@ -169,7 +176,7 @@ def evaluate(
     counted once, at the end.
     """
     model.eval()
-    forward = scoring_form(model) if engine.blocks == "fused" else model
+    forward = prepare_scoring(model, engine=engine)
     device = torch.device(engine.device)
     loss_sum = torch.zeros((), device=device)
     labels_N = data.labels_N[data.validation_indices_N].to(device)
