@@ -15,6 +15,8 @@ the second, 32 MiB in fp32; fewer in wider networks."""
 INDEX_FLOATS = 2
 """Room that max pooling takes for the place of each of its values, in floats: torch writes it as int64."""
 COPIES_OF_PARAMETERS, COPIES_OF_ENDS = 7, 4
+"""Numbers that a training holds for each parameter, and for each number of a batch's images and logits, at most; seen
+at the peaks of networks that are mostly the one or the other (tests/training/test_peak_memory.py)."""
 FLOPS_OF_AN_ACTIVATION = 300
 """What it costs to write, normalize, activate and drop one number and to go back over it, in FLOPs of the forward pass.
 

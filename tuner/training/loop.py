@@ -31,8 +31,8 @@ from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
 
 EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU, EVALUATION_LAYER_GPU = 2_048, 2_048 * 3 * 32 * 32, 2**26
-"""On a GPU: as many, if their values are no more than the second, and those that any layer gives for them no more than
-the third, 256 MiB in fp32; fewer of larger images, and in wider networks."""
+"""Images scored at once on a GPU: as many as the first, if their values are no more than the second, and those that any
+layer gives for them no more than the third, 256 MiB in fp32; fewer of larger images, and in wider networks."""
 NOT_SCORED = math.nan
 """Validation loss and accuracy of an epoch that was not scored."""
 
