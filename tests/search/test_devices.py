@@ -25,7 +25,7 @@ from tuner.search.devices import (
     study_engine,
     study_engines,
 )
-from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
+from tuner.search.preparation import SCORING_BYTES_GPU, StudyRunners, memory_for_runners, runners_for
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.storage import open_storage
 from tuner.training.choices import Measurement, Runners
@@ -217,10 +217,11 @@ def test_what_a_runner_may_take_is_what_the_one_with_the_least_memory_bears(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = runners_on_three_gpus(tmp_path / "1", monkeypatch, two_kinds(), workers=1)
-    assert alone.step_bytes == (80 * 2**30 - GPU_CONTEXT_BYTES) / 2
+    beside = GPU_CONTEXT_BYTES + SCORING_BYTES_GPU
+    assert alone.step_bytes == (80 * 2**30 - beside) / 2
     assert alone.image_bytes == 72 * 2**30
     runners = runners_on_three_gpus(tmp_path / "2", monkeypatch, two_kinds(), workers=5)
-    assert runners.step_bytes == (8 * 2**30 - 2 * GPU_CONTEXT_BYTES) / 4
+    assert runners.step_bytes == (8 * 2**30 - 2 * beside) / 4
     assert {trainer.image_bytes for trainer in runners.trainers} == {8 * 2**30 * 9 // 10 // 2}
 
 
