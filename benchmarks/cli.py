@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from tuner import interrupts
-from tuner.cli import USAGE_ERROR
-from tuner.errors import TunerError
+from tuner.cli.ending import run_and_exit
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, pretty_exceptions_enable=False)
 DataDir = Annotated[Path, typer.Option(help="Where MNIST lies, or is downloaded to.")]
@@ -57,7 +55,7 @@ def throughput(
         engine=engine,
         say=lambda line: say(line, as_json),
     )
-    typer.echo(json.dumps(result, indent=2) if as_json else table(result))
+    show(result, as_json, text=table(result))
 
 
 @app.command()
@@ -78,7 +76,7 @@ def search(
 
     interrupts.leave_in_order()
     result = measure(data_dir, num_trials=trials, epochs=epochs, patience=patience, say=lambda line: say(line, as_json))
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
+    show(result, as_json)
 
 
 @app.command()
@@ -91,7 +89,7 @@ def overhead(
 
     interrupts.leave_in_order()
     result = measure(trials, say=lambda line: say(line, as_json))
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
+    show(result, as_json)
 
 
 @app.command()
@@ -104,7 +102,7 @@ def start(
 
     interrupts.leave_in_order()
     result = measure(runs, say=lambda line: say(line, as_json))
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(result))
+    show(result, as_json)
 
 
 @app.command()
@@ -120,11 +118,16 @@ def memory(
     interrupts.leave_in_order()
     result = measure(data_dir, dataset=dataset, num_images=images, say=lambda line: say(line, as_json))
     numbers = {key: value for key, value in result.items() if isinstance(value, float)}
-    typer.echo(json.dumps(result, indent=2) if as_json else lines(numbers))
+    show(result, as_json, text=lines(numbers))
 
 
 def say(line: str, as_json: bool) -> None:
     typer.echo(line, err=as_json)
+
+
+def show(result: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
+    """Print a result: as JSON, as its own text, or a line for each of its figures."""
+    typer.echo(json.dumps(result, indent=2) if as_json else text or lines(result))
 
 
 def lines(result: dict[str, Any]) -> str:
@@ -136,32 +139,7 @@ def main() -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # of an interrupted trial it prints the traceback as a warning
-    try:
-        code = app(args=sys.argv[1:] or ["--help"], prog_name="python -m benchmarks", standalone_mode=False)
-        sys.stdout.flush()
-    except BaseException as error:
-        if interrupts.was_heard():
-            interrupts.end()
-        if isinstance(error, TunerError):
-            fail(str(error))
-        if isinstance(error, USAGE_ERROR):
-            fail(error.format_message() if hasattr(error, "format_message") else str(error))
-        if isinstance(error, OSError):
-            drop_output()
-            if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
-                sys.exit(1)
-            fail(str(error))
-        raise
-    if interrupts.was_heard():  # Typer gives its own exit code for a KeyboardInterrupt that it has caught itself
-        interrupts.end()
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def drop_output() -> None:
-    """Drop what could not be written, which Python would try again. Source: the note on SIGPIPE in its signal docs."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def fail(message: str) -> NoReturn:
-    print(f"benchmarks: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    arguments = sys.argv[1:] or ["--help"]
+    run_and_exit(
+        lambda: app(args=arguments, prog_name="python -m benchmarks", standalone_mode=False), name="benchmarks"
+    )

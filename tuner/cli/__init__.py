@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -11,13 +10,11 @@ import typer
 
 from tuner import interrupts
 from tuner.cli.delivering import evaluate, export, predict, train
+from tuner.cli.ending import run_and_exit
 from tuner.cli.options import print_notes
 from tuner.cli.searching import confirm, doctor, inspect, run, spaces
 from tuner.cli.studies import compare, dashboard, delete, list_, report, show
 from tuner.errors import TunerError
-
-USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-"""What Typer raises for options it cannot parse; its own class, which Typer does not export."""
 
 app = typer.Typer(
     name="tuner",
@@ -48,31 +45,15 @@ def main() -> None:
     arguments = sys.argv[1:] or ["--help"]
     if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
+
+    def command() -> object:
         _refuse_empty(arguments)
         code = app(args=arguments, standalone_mode=False)
         if not interrupts.was_heard():
             print_notes()
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BaseException as error:
-        if interrupts.was_heard() or isinstance(error, KeyboardInterrupt):
-            interrupts.end()
-        if isinstance(error, TunerError):
-            _fail(str(error))
-        if isinstance(error, USAGE_ERROR):
-            _fail(error.format_message() if hasattr(error, "format_message") else str(error))
-        if isinstance(error, OSError):
-            _drop_output()
-            if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
-                sys.exit(1)
-            _fail(str(error))
-        if isinstance(error, MemoryError | RuntimeError):
-            _fail_out_of_memory(error)
-        raise
-    if interrupts.was_heard():  # Typer gives its own exit code for a KeyboardInterrupt that it has caught itself
-        interrupts.end()
-    sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+    run_and_exit(command, name="tuner")
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
@@ -80,22 +61,3 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
     for before, argument in zip(["tuner", *arguments], arguments, strict=False):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             raise TunerError(f"{argument.rstrip('=') or before}: an empty value; give one, or leave it out")
-
-
-def _fail(message: str) -> None:
-    print(f"tuner: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
-    sys.exit(2)
-
-
-def _fail_out_of_memory(error: MemoryError | RuntimeError) -> None:
-    """End the command for want of memory; give way to any other error."""
-    from tuner.training.failures import is_out_of_memory
-
-    if is_out_of_memory(error):
-        _fail("there is not enough memory for this; give smaller images, or fewer --workers")
-
-
-def _drop_output() -> None:
-    """Drop what could not be written, which Python would try again. Source: the note on SIGPIPE in its signal docs."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

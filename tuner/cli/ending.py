@@ -1,0 +1,59 @@
+"""How a command ends: what the user can mend is one line on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from tuner import interrupts
+from tuner.errors import TunerError
+
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""What Typer raises for options it cannot parse; its own class, which Typer does not export."""
+
+
+def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
+    """Run a command that gives its exit code, or nothing for 0, and end the process. `name` begins what is said."""
+    try:
+        code = command()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BaseException as error:
+        if interrupts.was_heard() or isinstance(error, KeyboardInterrupt):
+            interrupts.end()
+        if isinstance(error, TunerError):
+            _fail(name, str(error))
+        if isinstance(error, USAGE_ERROR):
+            _fail(name, error.format_message() if hasattr(error, "format_message") else str(error))
+        if isinstance(error, OSError):
+            _drop_output()
+            if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
+                sys.exit(1)
+            _fail(name, str(error))
+        if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
+            _fail(name, "there is not enough memory for this; give smaller images, or fewer --workers")
+        raise
+    if interrupts.was_heard():  # Typer gives its own exit code for a KeyboardInterrupt that it has caught itself
+        interrupts.end()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(name: str, message: str) -> NoReturn:
+    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    from tuner.training.failures import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _drop_output() -> None:
+    """Drop what could not be written, which Python would try again. Source: the note on SIGPIPE in its signal docs."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
