@@ -1,4 +1,4 @@
-"""`python -m benchmarks throughput|search|overhead|start|memory`."""
+"""`python -m benchmarks throughput|search|overhead|start|memory|verdicts`."""
 
 from __future__ import annotations
 
@@ -119,6 +119,19 @@ def memory(
     result = measure(data_dir, dataset=dataset, num_images=images, say=lambda line: say(line, as_json))
     numbers = {key: value for key, value in result.items() if isinstance(value, float)}
     show(result, as_json, text=lines(numbers))
+
+
+@app.command()
+def verdicts(
+    rounds: Annotated[int, typer.Option(help="Number of confirmations for each scenario.", min=1)] = 2_000,
+    as_json: AsJson = False,
+) -> None:
+    """How often the intervals and verdicts of confirmations are right, on simulated networks of known accuracy."""
+    from benchmarks.verdicts import measure, table
+
+    interrupts.leave_in_order()
+    result = measure(rounds, say=lambda line: say(line, as_json))
+    show(result, as_json, text=table(result))
 
 
 def say(line: str, as_json: bool) -> None:

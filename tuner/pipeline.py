@@ -18,6 +18,7 @@ from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
 from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
+from tuner.deliver.contenders import Splits
 from tuner.errors import DeviceError
 from tuner.hardware import devices_for, num_cores
 from tuner.option_rules import check_options
@@ -232,7 +233,8 @@ def _confirm(
         executor,
         folder=runners.folder,
         seed=record.settings["seed"],
-        num_validation=runners.num_validation,
+        epochs=record.settings["epochs"],
+        splits=Splits(runners.num_validation, runners.num_images, runners.is_validation_fixed),
         load_test_set=lambda: load_test_set(spec),
         device=runners.device,
         memory_bytes=runners.image_bytes,

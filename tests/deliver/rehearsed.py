@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from tests.search.rehearsal import Rehearsal
+from tests.search.rehearsal import EPOCHS, Rehearsal
 from tuner.data.dataset import ImageDataset
 from tuner.deliver.confirm import ConfirmEvent, ConfirmPlan, confirm
+from tuner.deliver.contenders import Splits
 from tuner.search.executors import Executor, InProcess
 from tuner.search.runner import Trainer
 
@@ -39,7 +40,8 @@ def confirming(
         executor or InProcess(trainer),
         folder=rehearsal.study_folder,
         seed=0,
-        num_validation=num_validation,
+        epochs=EPOCHS,
+        splits=Splits(num_validation, 5 * num_validation),
         load_test_set=sealed,
         device=torch.device("cpu"),
         memory_bytes=sys.maxsize,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,27 +15,29 @@ from tests.deliver.rehearsed import TEST_SET_OPENED, Opened, confirming
 from tests.search.rehearsal import EPOCHS, Losing, Rehearsal, ends_with, rehearse
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
-from tuner.deliver.conclusion import conclude
+from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (
     Confirmed,
     ConfirmEvent,
     ConfirmPlan,
     ConfirmStarted,
     _affordable,
+    baseline_trial,
     search_seconds,
 )
-from tuner.deliver.intervals import accuracy_interval, difference_interval
+from tuner.deliver.contenders import Contender, Splits, contender_from, spread_of
+from tuner.deliver.intervals import accuracy_interval, difference_interval, pool, spread_of_seeds
 from tuner.deliver.predict import normalise
-from tuner.deliver.race import ConfirmProgress, contender_from
+from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
 from tuner.search.places import existing_storage
-from tuner.search.record import load_study
-from tuner.search.runner import TrialTask
+from tuner.search.record import TrialRecord, load_study
+from tuner.search.runner import ImageTrainer, Trainer, TrialTask
 from tuner.training.checkpoint import load_checkpoint, model_from
-from tuner.training.loop import EpochResult
+from tuner.training.loop import Diverged, EpochResult
 
 
 class Recorder:
@@ -54,7 +56,7 @@ class Recorder:
             yield replace(result, validation_accuracy=accuracy)
 
 
-def race(rehearsal: Rehearsal, trainer: Recorder, **options: Any) -> list[ConfirmEvent]:
+def race(rehearsal: Rehearsal, trainer: Trainer, **options: Any) -> list[ConfirmEvent]:
     """Every event until the first training on all images has begun."""
     events: list[ConfirmEvent] = []
     with closing(confirming(rehearsal, trainer, **options)) as running:
@@ -116,13 +118,13 @@ def test_the_best_mean_wins_though_the_search_saw_another_in_front(rehearsal: Re
     assert finalists[0] in best_three(rehearsal)
 
 
-def test_a_candidate_clearly_behind_is_dropped_after_its_first_seed_and_one_just_behind_is_not(
+def test_a_candidate_clearly_behind_is_dropped_after_two_seeds_and_one_just_behind_is_not(
     rehearsal: Rehearsal,
 ) -> None:
     second = best_three(rehearsal)[1]
     trainer = Recorder(worse=(second,))
     race(rehearsal, trainer)
-    assert numbers(trainer.tasks, "fresh").count(second) == 1
+    assert numbers(trainer.tasks, "fresh").count(second) == 2
     trainer = Recorder(worse=(second,))
     race(rehearsal, trainer, num_validation=1)
     assert numbers(trainer.tasks, "fresh").count(second) == 3
@@ -134,10 +136,135 @@ def test_a_candidate_that_is_left_alone_gets_every_seed_too_and_the_count_comes_
     best, *others = dict.fromkeys([*best_three(rehearsal), 0])
     trainer = Recorder(worse=tuple(others))
     events = race(rehearsal, trainer)
-    assert numbers(trainer.tasks, "fresh") == [best, *others, best, best]
+    assert numbers(trainer.tasks, "fresh") == [best, *others] * 2 + [best]
     counts = [(event.done, event.total) for event in events if isinstance(event, ConfirmProgress)]
-    all_at_first, left = 3 * (1 + len(others)), 1 + len(others) + 2
-    assert counts == [(done, all_at_first if done <= 1 + len(others) else left) for done in range(1, left + 1)]
+    at_first, left = 3 * (1 + len(others)), 2 * (1 + len(others)) + 1
+    assert counts == [(done, at_first if done < left else left) for done in range(1, left + 1)]
+
+
+def test_a_candidate_behind_by_no_more_than_seeds_differ_is_not_dropped(rehearsal: Rehearsal) -> None:
+    """On a million images every difference is clear, but for what the seeds do."""
+    second = best_three(rehearsal)[1]
+    seeds: list[int] = []
+
+    def spreading(task: TrialTask) -> Iterator[EpochResult]:
+        seeds.append(task.seed)
+        for result in rehearse(task):
+            luck = 0.03 if len(set(seeds)) % 2 == task.number % 2 else -0.03
+            accuracy = result.validation_accuracy + luck - (0.02 if task.number == second else 0.0)
+            yield replace(result, validation_accuracy=accuracy)
+
+    trainer = Recorder()
+    trainer_tasks = trainer.tasks
+
+    def recorded(task: TrialTask) -> Iterator[EpochResult]:
+        trainer_tasks.append(task)
+        yield from spreading(task)
+
+    race(rehearsal, recorded, num_validation=1_000_000)
+    assert numbers(trainer_tasks, "fresh").count(second) == 3
+
+
+def failing(trainer: Recorder, when: Callable[[TrialTask], bool]) -> Callable[[TrialTask], Iterator[EpochResult]]:
+    """The trainer, but for the tasks that diverge."""
+
+    def train(task: TrialTask) -> Iterator[EpochResult]:
+        if when(task):
+            trainer.tasks.append(task)
+            raise Diverged("the training loss of epoch 1 is nan")
+        yield from trainer(task)
+
+    return train
+
+
+def test_one_that_was_dropped_as_behind_cannot_win_by_two_seeds_when_the_leader_fails_later(
+    rehearsal: Rehearsal,
+) -> None:
+    leader, *others = dict.fromkeys([*best_three(rehearsal), 0])
+    trainer = Recorder(worse=tuple(others))
+    seeds: list[int] = []
+
+    def third_of_the_leader(task: TrialTask) -> bool:
+        seeds.append(task.seed)
+        return task.split == "fresh" and task.number == leader and len(set(seeds)) == 3
+
+    with pytest.raises(Opened, match=TEST_SET_OPENED):
+        list(confirming(rehearsal, failing(trainer, third_of_the_leader)))
+    raced = numbers(trainer.tasks, "fresh")
+    assert all(raced.count(number) == 3 for number in (leader, *others))  # the others race on to their last seed
+    assert leader not in numbers(trainer.tasks, "none")
+
+
+def test_a_final_training_that_diverges_lets_the_next_contender_win_and_it_is_said(
+    confirmed: tuple[RunOptions, list[object]], tmp_path: Path
+) -> None:
+    """The seeds are fixed, so that the same confirmation would fail for ever."""
+    options = replace(confirmed[0], studies=tmp_path / "studies", confirm="no")
+    run(options)
+    diverges = {}
+    real = ImageTrainer.__call__
+
+    def train(self: ImageTrainer, task: TrialTask) -> Iterator[EpochResult]:
+        if task.split == "none" and task.number == diverges.setdefault("winner", task.number):
+            raise Diverged("the training loss of epoch 1 is nan")
+        yield from real(self, task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageTrainer, "__call__", train)
+        *_, last = confirm_events(options.studies, load_summary(options).study, plan=ConfirmPlan(), workers=1)
+    assert isinstance(last, Confirmed)
+    assert last.confirmation.number != diverges["winner"]
+    notes = " ".join(last.confirmation.notes)
+    assert f"trial {diverges['winner']} won the race and could not be trained on all images" in notes
+    assert "the training loss of epoch 1 is nan" in notes
+
+
+def test_the_seeds_that_choose_the_winner_do_not_judge_it(rehearsal: Rehearsal) -> None:
+    trainer = Recorder()
+    with pytest.raises(Opened, match=TEST_SET_OPENED):
+        list(confirming(rehearsal, trainer))
+    chose = {task.seed for task in trainer.tasks if task.split == "fresh"}
+    judge = {task.seed for task in trainer.tasks if task.split == "none"}
+    assert len(chose) == len(judge) == 3
+    assert not chose & judge
+
+
+def test_a_trial_that_was_stopped_early_is_compared_with_the_epochs_of_a_full_trial(rehearsal: Rehearsal) -> None:
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    whole = trials[best_three(rehearsal)[0]]
+    stopped = replace(whole, outcome="pruned", curve={epoch: whole.curve[epoch] for epoch in (1, 2)}, seconds=4.0)
+    never = replace(whole, outcome="failed", curve={}, seconds=0.0)
+    assert contender_from(whole, epochs=EPOCHS).candidate.recipe.epochs == whole.best_epoch == EPOCHS - 1
+    assert contender_from(stopped, epochs=EPOCHS).candidate.recipe.epochs == EPOCHS
+    assert contender_from(stopped, epochs=EPOCHS).seconds == 2.0 * EPOCHS
+    assert contender_from(never, epochs=EPOCHS).candidate.recipe.epochs == EPOCHS
+    assert contender_from(never, epochs=EPOCHS, seconds_per_work=1e-6).seconds > 0
+
+
+def test_an_opening_of_the_test_set_is_counted_before_it_is_opened(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path)
+    rehearsal.run(3)
+    for number in (1, 2):
+        with pytest.raises(Opened, match=TEST_SET_OPENED):
+            list(confirming(rehearsal, Recorder()))
+        assert rehearsal.record().num_test_set_openings == number
+
+
+def test_the_baseline_is_the_last_that_memory_sufficed_for_or_the_first_trial_of_an_older_study(
+    rehearsal: Rehearsal,
+) -> None:
+    first, second, third = rehearsal.record().trials()[:3]
+    mark = {"origin": "space", "changes": []}
+    unmarked = [replace(trial, baseline=None) for trial in (first, second, third)]
+    assert first.baseline == mark
+    assert baseline_trial(unmarked) == unmarked[0]
+    assert baseline_trial([replace(unmarked[0], outcome="rejected", curve={}), *unmarked[1:]]) is None
+    too_large = replace(first, outcome="rejected", curve={})
+    smaller = replace(second, baseline=mark)
+    assert baseline_trial([too_large, smaller, third]) == smaller
+    assert baseline_trial([too_large, replace(smaller, outcome="rejected"), third]) is None
+    same = replace(smaller, candidate=third.candidate, outcome="repeated", curve={})
+    assert baseline_trial([too_large, third, same]) == third
 
 
 def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(rehearsal: Rehearsal) -> None:
@@ -180,28 +307,86 @@ def test_a_first_configuration_that_fails_on_all_images_does_not_end_the_confirm
     assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
 
 
+def concluded(
+    winner: Contender,
+    baseline: Contender | None,
+    contenders: list[Contender],
+    right: dict[int, torch.Tensor],
+    **options: Any,
+) -> Confirmation:
+    """What `conclude` makes of which images are right, by trial and seed."""
+    defaults: dict[str, Any] = {
+        "splits": SPLITS,
+        "seeds": list(range(len(right[winner.trial.number]))),
+        "num_trials": 12,
+        "num_openings": 1,
+        "is_full": True,
+        "seconds": 1.0,
+        "notes": (),
+    }
+    scores = {number: [Score(correct_N, 0.1) for correct_N in correct_SN] for number, correct_SN in right.items()}
+    return conclude(winner, baseline, contenders, scores, **{**defaults, **options})
+
+
+SPLITS = Splits(200, 1_000)
+
+
+def spreading(trial: TrialRecord, *accuracies: float) -> Contender:
+    """A contender with these accuracies in the race."""
+    contender = contender_from(trial, epochs=EPOCHS)
+    contender.accuracies = dict(enumerate(accuracies))
+    return contender
+
+
 def test_a_winner_that_was_scored_alone_is_compared_with_nothing(rehearsal: Rehearsal) -> None:
     trials = {trial.number: trial for trial in rehearsal.record().trials()}
-    winner, baseline = contender_from(trials[best_three(rehearsal)[0]]), contender_from(trials[0])
-    winner.accuracies, baseline.dropped = {0: 0.9, 1: 0.91}, "seed 1: no luck"
+    winner, baseline = spreading(trials[best_three(rehearsal)[0]], 0.9, 0.91), spreading(trials[0])
+    baseline.fail("seed 1: no luck")
     right = torch.rand(2, 1_000, generator=torch.Generator().manual_seed(0)) < 0.9
-    found = conclude(
-        winner,
-        baseline,
-        [winner, baseline],
-        {winner.trial.number: [Score(correct_N, 0.1) for correct_N in right]},
-        seeds=[1, 2],
-        num_trials=12,
-        num_openings=1,
-        is_full=True,
-        seconds=1.0,
-        notes=(),
-    )
+    found = concluded(winner, baseline, [winner, baseline], {winner.trial.number: right})
     assert (found.baseline_test_accuracy, found.difference, found.difference_interval) == (None, None, None)
     assert found.beats_baseline == "undecided"
     assert "trial 0, could not be trained again (seed 1: no luck)" in found.notes[0]
-    alone = [list(winner.accuracies.values())]
-    assert found.interval == accuracy_interval(right.double().mean(1).tolist(), 1_000, on_splits=alone)
+    spread = pool([spread_of_seeds(right.numpy()), spread_of([winner], SPLITS)])
+    assert found.interval == accuracy_interval(right.numpy(), spread)
+
+
+def test_one_final_seed_has_the_spread_that_the_race_has_seen(rehearsal: Rehearsal) -> None:
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    winner, baseline = spreading(trials[best_three(rehearsal)[0]], 0.8, 0.9, 0.85), spreading(trials[0], 0.8, 0.7, 0.85)
+    generator = torch.Generator().manual_seed(0)
+    right = {
+        winner.trial.number: torch.rand(1, 100_000, generator=generator) < 0.9,
+        0: torch.rand(1, 100_000, generator=generator) < 0.85,
+    }
+    found = concluded(winner, baseline, [winner, baseline], right)
+    assert found.interval is not None
+    assert found.interval[1] - found.interval[0] > 0.1  # that of the images alone is 0.004
+    assert found.beats_baseline == "undecided"
+
+
+def test_where_nothing_is_known_of_the_spread_of_seeds_there_is_no_interval_and_no_verdict(
+    rehearsal: Rehearsal,
+) -> None:
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    winner, baseline = spreading(trials[best_three(rehearsal)[0]], 0.9), spreading(trials[0], 0.5)
+    right = {winner.trial.number: torch.ones(1, 100, dtype=torch.bool), 0: torch.zeros(1, 100, dtype=torch.bool)}
+    found = concluded(winner, baseline, [winner, baseline], right)
+    assert (found.interval, found.difference_interval) == (None, None)
+    assert found.beats_baseline == "undecided"
+    assert found.difference == 1.0
+    assert "no interval and no verdict" in found.notes[0]
+
+
+def test_a_baseline_that_is_always_one_class_does_not_narrow_the_interval(rehearsal: Rehearsal) -> None:
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    winner, baseline = spreading(trials[best_three(rehearsal)[0]], 0.8, 0.9, 0.85), spreading(trials[0], 0.5, 0.5, 0.5)
+    generator = torch.Generator().manual_seed(0)
+    own = torch.rand(3, 1_000, generator=generator) < torch.tensor([[0.8], [0.9], [0.85]])
+    constant = (torch.arange(1_000) % 2 == 0).expand(3, -1)
+    with_it = concluded(winner, baseline, [winner, baseline], {winner.trial.number: own, 0: constant})
+    without = concluded(winner, None, [winner], {winner.trial.number: own})
+    assert with_it.interval == without.interval
 
 
 def test_the_test_set_is_opened_only_after_the_last_choice(rehearsal: Rehearsal) -> None:
@@ -245,8 +430,9 @@ def test_a_confirmation_takes_no_more_than_is_left_of_the_budget(tmp_path: Path)
 
 
 def test_seeds_are_kept_before_candidates_but_for_a_second_one(rehearsal: Rehearsal) -> None:
-    trials = {trial.number: replace(trial, seconds=1.0) for trial in rehearsal.record().trials()}
-    ranked, baseline = [trials[number] for number in best_three(rehearsal)], contender_from(trials[0])
+    trials = {trial.number: trial for trial in rehearsal.record().trials()}
+    ranked = [replace(contender_from(trials[number], epochs=EPOCHS), seconds=1.0) for number in best_three(rehearsal)]
+    baseline = replace(contender_from(trials[0], epochs=EPOCHS), seconds=1.0)
     tried = [
         _affordable(ranked, baseline, ConfirmPlan(seconds=seconds / 10), num_runners=1)[:2]
         for seconds in range(300, -1, -1)
@@ -265,30 +451,19 @@ def test_the_wall_time_of_a_search_is_that_of_its_busiest_runner_whatever_runs_i
 
 def test_the_spread_of_seeds_is_estimated_from_all_that_was_trained_again(rehearsal: Rehearsal) -> None:
     trials = {trial.number: trial for trial in rehearsal.record().trials()}
-    contenders = [contender_from(trials[number]) for number in {*best_three(rehearsal), 0}]
     generator = torch.Generator().manual_seed(0)
-    for one in contenders:
-        one.accuracies = dict(enumerate((0.9 + 0.01 * torch.randn(2, generator=generator)).tolist()))
+    contenders = [
+        spreading(trials[number], *(0.9 + 0.01 * torch.randn(2, generator=generator)).tolist())
+        for number in {*best_three(rehearsal), 0}
+    ]
     winner, baseline = contenders[0], contenders[-1]
     right = {one.trial.number: torch.rand(2, 10_000, generator=generator) < 0.95 for one in (winner, baseline)}
-    scores = {number: [Score(correct_N, 0.1) for correct_N in correct_SN] for number, correct_SN in right.items()}
-    found = conclude(
-        winner,
-        baseline,
-        contenders,
-        scores,
-        seeds=[1, 2],
-        num_trials=12,
-        num_openings=1,
-        is_full=True,
-        seconds=1.0,
-        notes=(),
-    )
-    own, other = (right[one.trial.number].double().mean(1).tolist() for one in (winner, baseline))
-    race = [list(one.accuracies.values()) for one in contenders]
-    assert found.interval == accuracy_interval(own, 10_000, other=other, on_splits=race)
-    assert found.difference_interval == difference_interval(*right.values(), on_splits=race)
-    assert found.interval != accuracy_interval(own, 10_000)
+    found = concluded(winner, baseline, contenders, right)
+    own, other = (right[one.trial.number].numpy() for one in (winner, baseline))
+    spread = pool([spread_of_seeds(own), spread_of_seeds(other), spread_of(contenders, SPLITS)])
+    assert found.interval == accuracy_interval(own, spread)
+    assert found.difference_interval == difference_interval(own, other, spread)
+    assert found.interval != accuracy_interval(own, spread_of_seeds(own))
 
 
 def test_a_study_without_a_complete_trial_has_nothing_to_confirm(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.search.rehearsal import Rehearsal, rehearse
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.deliver.confirm import Confirmed, ConfirmEvent
-from tuner.deliver.race import ConfirmProgress, group_seeds
+from tuner.deliver.retraining import ConfirmProgress, group_seeds
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, run_events
 from tuner.search.runner import TrialTask
@@ -74,7 +74,7 @@ def test_the_same_trainings_are_done_together_as_apart_and_each_counts_once(rehe
     assert sorted(whats(events_together)) == sorted(whats(events_apart))
     assert events_together[-1] == replace(events_apart[-1], what=events_together[-1].what)  # type: ignore[arg-type]
     assert not any(task.others for task in apart.tasks)
-    assert [1 + len(task.others) for task in together.tasks if task.split == "fresh"] == [1] * 4 + [2] * 4
+    assert [1 + len(task.others) for task in together.tasks if task.split == "fresh"] == [2] * 4 + [1] * 4
     assert [1 + len(task.others) for task in together.tasks if task.split == "none"] == [3, 3]
 
 

@@ -26,7 +26,7 @@ SPACE = make_space(
     recipe={"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
     first=[{"block": [{"out_channels": 8}], "recipe": {"learning_rate": 1e-3}}],
 )
-FINITE_SPACE = make_space(name="finite", block={"out_channels": [4, 8, 16]})
+FINITE_SPACE = make_space(name="finite", block={"out_channels": [4, 8, 16]}, first=[{"block": [{}, {}]}])
 SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "tiny", "space": {}, "seed": 0, "epochs": EPOCHS}
 
 

@@ -394,7 +394,8 @@ def test_a_search_that_gives_up_while_a_trial_runs_lets_it_end_and_speaks_of_no_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuner.search.coordinator.MAX_UNCOUNTED", 20)
-    space = make_space(name="two", network={"num_blocks": 1}, block={"out_channels": [4, 8]})
+    first = [{"block": [{}]}]
+    space = make_space(name="two", network={"num_blocks": 1}, block={"out_channels": [4, 8]}, first=first)
     study = Rehearsal(tmp_path, space=space)
     events = list(search(study.record(), study.plan(50), OneFastOneSlow(rehearse)))
     numbers = [event.number for event in ended(events)]

@@ -86,7 +86,8 @@ def test_the_weights_of_a_result_are_those_that_had_its_score(data: ResidentData
         model = build_model(candidate().architecture)
         model.load_state_dict(result.weights)
         place(model, ENGINE)
-        assert evaluate(model, data, engine=ENGINE)[:2] == (result.validation_loss, result.validation_accuracy)
+        loss, correct_N, _ = evaluate(model, data, engine=ENGINE)
+        assert (loss, correct_N.mean()) == (result.validation_loss, result.validation_accuracy)
 
 
 def test_nothing_is_trained_before_an_epoch_is_asked_for_and_after_the_last(data: ResidentData) -> None:
@@ -116,11 +117,11 @@ def test_evaluation_is_mean_cross_entropy_and_accuracy_over_the_validation_part(
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
     images_NCHW = (data.images_NCHW[data.validation_indices_N] / 255 - mean) / std
     labels_N = data.labels_N[data.validation_indices_N]
-    loss, accuracy, _ = evaluate(model, data, engine=ENGINE)
+    loss, correct_N, _ = evaluate(model, data, engine=ENGINE)
     with torch.no_grad():
         logits_NK = model.eval()(images_NCHW)
     assert loss == pytest.approx(functional.cross_entropy(logits_NK, labels_N).item(), rel=1e-4)
-    assert accuracy == pytest.approx((logits_NK.argmax(1) == labels_N).double().mean().item())
+    assert correct_N.tolist() == (logits_NK.argmax(1) == labels_N).tolist()
 
 
 def tf32_is_allowed() -> tuple[bool, bool]:
@@ -174,7 +175,10 @@ def test_the_confusion_matrix_counts_every_validation_image_once_by_its_class(da
     labels_N = data.labels_N[data.validation_indices_N]
     assert confusion.sum(1).tolist() == torch.bincount(labels_N, minlength=10).tolist()
     assert confusion.diagonal().sum().item() / len(labels_N) == last.validation_accuracy
-    assert [result.latency_ms for result in earlier] == [None]
+    assert [(result.latency_ms, result.correct_N) for result in earlier] == [(None, None)]
+    assert last.correct_N is not None
+    assert last.correct_N.shape == labels_N.shape
+    assert last.correct_N.mean() == last.validation_accuracy
     assert last.latency_ms is not None
     assert last.latency_ms > 0
 

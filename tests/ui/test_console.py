@@ -15,7 +15,7 @@ from tests.ui.synthetic import CONFIRMED, NOT_COMPARED
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.deliver.confirm import ConfirmStarted
-from tuner.deliver.race import ConfirmProgress
+from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import DataReady
 from tuner.search.events import (
     BestTrial,
@@ -146,7 +146,7 @@ def test_a_winner_is_compared_with_the_first_configuration_where_there_is_someth
     assert "trial 1, could not be trained again" in alone
     assert "difference" not in alone
     first = CONFIRMED | {"baseline_number": 0}
-    assert "tried; nothing else was trained again" in said_of_the_test(first)
+    assert "it is the first configuration; nothing else was trained again" in said_of_the_test(first)
     another = [*CONFIRMED["candidates"], {"number": 1, "validation_accuracies": [0.9], "dropped": "behind"}]
     assert "nothing else was found to be better" in said_of_the_test(first | {"candidates": another})
 

@@ -157,9 +157,9 @@ def test_a_winner_that_is_the_first_configuration_is_compared_with_nothing(tmp_p
     record.save_confirmed(CONFIRMED | same)
     page = report_page(record, studies=tmp_path)
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
-    assert "It is the first configuration that was tried; nothing else was trained again." in head
+    assert "It is the first configuration; nothing else was trained again." in head
     assert 'class="lead first"' in head
-    for text in ("+0.00", "does not beat", 'class="interval"', "over the first configuration"):
+    for text in ("+0.00", "does not beat", 'class="interval"', "over the baseline"):
         assert text not in head
 
 
@@ -170,7 +170,7 @@ def test_a_first_configuration_that_could_not_be_trained_again_is_compared_with_
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
     assert "Whether it beats the first configuration is undecided." in head
     assert "trial 1, could not be trained again" in head
-    for text in ("None", 'class="interval"', "over the first configuration"):
+    for text in ("None", 'class="interval"', "over the baseline"):
         assert text not in head
 
 

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any, Literal
 
-import torch
+import numpy as np
 
-from tuner.deliver.intervals import Interval, accuracy_interval, difference_interval
-from tuner.deliver.race import Contender
+from tuner.deliver.contenders import Contender, Splits, spread_of
+from tuner.deliver.intervals import Correct, Interval, accuracy_interval, difference_interval, pool, spread_of_seeds
 from tuner.deliver.scoring import Score
+from tuner.space.baseline import describe_baseline
 
 Verdict = Literal["yes", "no", "undecided"]
+UNMARKED = {"origin": "space", "changes": []}
+"""The baseline of studies from before it was marked: trial 0, the first configuration as it is given."""
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """What a confirmation found. Accuracies lie in 0..1, intervals are of 95 %; `number` is the winner's trial.
 
-    validation_mean: of the winner over fresh splits. search_accuracy: what the search had seen of it; gap: that less
-    test_accuracy. difference: winner less first configuration, on the test set; None, as its interval and
-    baseline_test_accuracy, where that one could not be trained again. candidates: every one that was trained again,
-    with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study has
-    been scored on its test set, this time included. is_full: whether nothing was left out, for want of time or by
-    choice.
+    interval: None where nothing is known of how much seeds differ. validation_mean: of the winner over the splits of
+    the race. search_accuracy: what the search had seen of it; gap: that minus test_accuracy. baseline_number: the trial
+    that the winner is compared with, and baseline what it is, in words; both are None in a study without one.
+    difference: winner minus baseline, on the test set; None, like its interval and baseline_test_accuracy, where the
+    baseline could not be trained again. candidates: every one that was trained again, with its accuracy for each seed.
+    num_trials: that the study had then. test_set_openings: how often the study has opened its test set, this time
+    included. is_full: whether nothing was skipped, for want of time or by choice.
     """
 
     number: int
     epochs: int
     seeds: list[int]
     test_accuracy: float
-    interval: Interval
+    interval: Interval | None
     validation_mean: float
     search_accuracy: float
     gap: float
-    baseline_number: int
+    baseline_number: int | None
+    baseline: str | None
     baseline_test_accuracy: float | None
     difference: float | None
     difference_interval: Interval | None
@@ -57,10 +62,11 @@ class Confirmation:
 
 def conclude(
     winner: Contender,
-    baseline: Contender,
+    baseline: Contender | None,
     contenders: Sequence[Contender],
     scores: Mapping[int, Sequence[Score]],
     *,
+    splits: Splits,
     seeds: list[int],
     num_trials: int,
     num_openings: int,
@@ -68,59 +74,49 @@ def conclude(
     seconds: float,
     notes: Sequence[str],
 ) -> Confirmation:
-    """What the scores on the test set, by trial and seed, say of the winner and of the first configuration.
+    """What the scores on the test set, by trial and seed, say of the winner and of the baseline.
 
-    scores: without those of a first configuration that could not be trained again. num_openings: of the test set, this
-    one included. notes: what was left out.
+    scores: without those of a baseline that could not be trained again. num_openings: of the test set, this one
+    included. notes: what was skipped or changed.
     """
-    own = torch.stack([one.correct_N for one in scores[winner.trial.number]])
-    accuracies = own.double().mean(1).tolist()
-    num_images = own.shape[1]
-    notes = list(notes)
-    if len(seeds) == 1:
-        notes.append("one seed: its interval is that of the test images alone")
-    if num_openings > 1:
-        notes.append(
-            f"the test set has now been opened {num_openings} times for this study: whoever goes on because of what it "
-            "said chooses by it, and then it is optimistic too"
-        )
-    on_splits = [list(one.accuracies.values()) for one in contenders]
-    other: list[float] = []
+    own_SN = _correct(scores[winner.trial.number])
+    other_SN = None
+    if baseline is not None and baseline is not winner and baseline.trial.number in scores:
+        other_SN = _correct(scores[baseline.trial.number])
+    on_test = [spread_of_seeds(one_SN) for one_SN in (own_SN, other_SN) if one_SN is not None]
+    spread = pool([*on_test, spread_of(contenders, splits)])
+    accuracies: list[float] = own_SN.mean(1).tolist()
     verdict: Verdict = "undecided"
     baseline_accuracy: float | None = None
     difference: float | None = None
-    interval: Interval | None = None
+    between: Interval | None = None
     if winner is baseline:
-        verdict, baseline_accuracy, difference, interval = "no", mean(accuracies), 0.0, (0.0, 0.0)
-    elif baseline.trial.number in scores:
-        others = torch.stack([one.correct_N for one in scores[baseline.trial.number]])
-        other = others.double().mean(1).tolist()
-        baseline_accuracy = float(others.double().mean())
-        difference = float(own.double().mean() - others.double().mean())
-        interval = difference_interval(own, others, on_splits=on_splits)
-        verdict = "yes" if interval[0] > 0 else "no" if interval[1] < 0 else "undecided"
-    else:
-        notes.append(
-            f"the first configuration, trial {baseline.trial.number}, could not be trained again "
-            f"({baseline.dropped}), so the winner was compared with nothing"
-        )
+        verdict, baseline_accuracy, difference, between = "no", mean(accuracies), 0.0, (0.0, 0.0)
+    elif other_SN is not None:
+        baseline_accuracy = float(other_SN.mean())
+        difference = float(own_SN.mean()) - baseline_accuracy
+        between = difference_interval(own_SN, other_SN, spread)
+        if between is not None:
+            verdict = "yes" if between[0] > 0 else "no" if between[1] < 0 else "undecided"
+    interval = accuracy_interval(own_SN, spread)
     search_accuracy = winner.trial.validation_accuracy or 0.0
     return Confirmation(
         number=winner.trial.number,
         epochs=winner.candidate.recipe.epochs,
         seeds=seeds,
         test_accuracy=mean(accuracies),
-        interval=accuracy_interval(accuracies, num_images, other=other, on_splits=on_splits),
+        interval=interval,
         validation_mean=winner.mean,
         search_accuracy=search_accuracy,
         gap=search_accuracy - mean(accuracies),
-        baseline_number=baseline.trial.number,
+        baseline_number=None if baseline is None else baseline.trial.number,
+        baseline=None if baseline is None else describe_baseline(baseline.trial.baseline or UNMARKED),
         baseline_test_accuracy=baseline_accuracy,
         difference=difference,
-        difference_interval=interval,
+        difference_interval=between,
         beats_baseline=verdict,
         delivered_test_accuracy=accuracies[0],
-        num_test_images=num_images,
+        num_test_images=own_SN.shape[1],
         candidates=[
             {
                 "number": one.trial.number,
@@ -133,5 +129,43 @@ def conclude(
         test_set_openings=num_openings,
         is_full=is_full,
         seconds=seconds,
-        notes=notes,
+        notes=[*notes, *_notes(winner, baseline, scores, interval=interval, num_openings=num_openings)],
     )
+
+
+def _correct(scores: Sequence[Score]) -> Correct:
+    """Whether each image is right, seed by seed."""
+    return np.stack([one.correct_N.numpy() for one in scores])
+
+
+def _notes(
+    winner: Contender,
+    baseline: Contender | None,
+    scores: Mapping[int, Sequence[Score]],
+    *,
+    interval: Interval | None,
+    num_openings: int,
+) -> Iterator[str]:
+    """What a reader of the figures has to know."""
+    if interval is None:
+        yield (
+            "nothing was trained with two seeds, so how much seeds differ is not known: there is no interval and no "
+            "verdict; `tuner confirm --full` takes the time for them"
+        )
+    elif len(scores[winner.trial.number]) == 1:
+        yield "one seed was scored on the test set; how much seeds differ was estimated from the race"
+    if num_openings > 1:
+        yield (
+            f"the test set has now been opened {num_openings} times for this study; once you act on its score, it is "
+            "no longer held out, and later scores on it are optimistic"
+        )
+    if baseline is None:
+        yield (
+            "the study has no baseline: its first configuration was never trained, so the winner was compared with "
+            "nothing"
+        )
+    elif baseline is not winner and baseline.trial.number not in scores:
+        yield (
+            f"the baseline, trial {baseline.trial.number}, could not be trained again ({baseline.dropped}), so the "
+            "winner was compared with nothing"
+        )

@@ -1,9 +1,9 @@
 """The best candidates again, on fresh splits with several seeds; then the winner on the sealed test set, once.
 
-The best of many noisy validation scores is a lucky one. So the top candidates of a search and its first configuration
-are trained anew: (a) each seed on a fresh split into train and validation, for as many epochs as were best in the
-search, the last one scored; the best mean wins. (b) The winner and the first configuration, with the same seeds, on
-train and validation together. Only then is the test set opened.
+The best of many noisy validation scores is a lucky one. So the top candidates of a search and its baseline are trained
+again: (a) each seed on a fresh split into train and validation, for as many epochs as were best in the search, the last
+one scored; the best mean wins. (b) The winner and the baseline, with other seeds, on train and validation together.
+Only then is the test set opened.
 """
 
 from __future__ import annotations
@@ -11,24 +11,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tuner.data.dataset import ImageDataset
 from tuner.deliver.conclusion import Confirmation, conclude
-from tuner.deliver.race import (
-    ConfirmProgress,
-    Contender,
-    contender_from,
-    race,
-    train_finalists,
-    training_seed,
-    weights_path,
-)
+from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
+from tuner.deliver.finalists import decide, final_seed, weights_path
+from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
@@ -46,7 +39,7 @@ FOLDER = ".confirm"
 
 @dataclass(frozen=True)
 class ConfirmStarted:
-    """Which trials are trained again, with how many seeds; `notes` say what was left out for want of time."""
+    """Which trials are trained again, with how many seeds; `notes` say what was skipped for want of time."""
 
     numbers: tuple[int, ...]
     num_seeds: int
@@ -96,7 +89,8 @@ def confirm(
     *,
     folder: Path,
     seed: int,
-    num_validation: int,
+    epochs: int,
+    splits: Splits,
     load_test_set: Callable[[], ImageDataset],
     device: torch.device,
     memory_bytes: int,
@@ -105,7 +99,7 @@ def confirm(
 ) -> Generator[ConfirmEvent]:
     """Confirm a study's winner, an event at a time. Raises StudyError when there is nothing to confirm.
 
-    num_validation: images that validate in each split. load_test_set is called once all choices are made.
+    epochs: of a full trial. load_test_set is called once, after the last choice; the opening is counted before it.
     memory_bytes: for images. together_bytes: for a training step of seeds that train together; 0 if none shall.
     """
     started = clock()
@@ -113,39 +107,40 @@ def confirm(
     ranked = _ranked(trials)
     if not ranked:
         raise StudyError(
-            f"study {record.name!r} has no complete trial, so no winner to confirm: go on with `tuner run`"
+            f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
         )
-    baseline = contender_from(_first(trials))
-    num_candidates, num_seeds, notes = _affordable(ranked, baseline, plan, num_runners=executor.num_runners)
-    contenders = [contender_from(trial) for trial in ranked[:num_candidates]]
-    if all(one.trial.number != baseline.trial.number for one in contenders):
-        contenders.append(baseline)
-    baseline = next(one for one in contenders if one.trial.number == baseline.trial.number)
-    yield ConfirmStarted(tuple(one.trial.number for one in contenders), num_seeds, tuple(notes))
+    pace = _seconds_per_work(trials)
+    known = baseline_trial(trials)
+    baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)
+    retrained = [contender_from(trial, epochs=epochs) for trial in ranked[: plan.num_candidates]]
+    num_candidates, num_seeds, skipped = _affordable(retrained, baseline, plan, num_runners=executor.num_runners)
+    contenders = retrained[:num_candidates]
+    if baseline is not None:
+        baseline = next((one for one in contenders if one.trial.number == baseline.trial.number), baseline)
+        contenders += [] if baseline in contenders else [baseline]
+    yield ConfirmStarted(tuple(one.trial.number for one in contenders), num_seeds, tuple(skipped))
 
     temporary = folder / FOLDER
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        yield from race(
+        finalists = yield from decide(
             contenders,
+            baseline,
             executor,
+            temporary,
             num_seeds=num_seeds,
+            num_final=lambda finalists: _seeds_left(
+                finalists, plan, num_seeds, spent=clock() - started, num_runners=executor.num_runners
+            ),
             seed=seed,
-            num_validation=num_validation,
+            splits=splits,
             together_bytes=together_bytes,
         )
-        winner = max(contenders, key=lambda one: (one.mean, -one.trial.number))
-        if winner.mean < 0:
-            raise StudyError(f"study {record.name!r}: no candidate could be trained again, so there is no winner")
-        finalists = [winner] if winner is baseline or not baseline.accuracies else [winner, baseline]
-        num_final = _seeds_left(finalists, plan, num_seeds, spent=clock() - started, num_runners=executor.num_runners)
+        winner, num_final = finalists.winner, finalists.num_seeds
         if num_final < num_seeds:
-            notes.append(f"{num_final} of {num_seeds} seeds were scored on the test set, for want of time")
-        yield from train_finalists(
-            finalists, executor, temporary, num_seeds=num_final, seed=seed, together_bytes=together_bytes
-        )
-        finalists = [one for one in finalists if one.accuracies]
+            skipped.append(f"{num_final} of {num_seeds} seeds were scored on the test set, for want of time")
 
+        num_openings = record.count_test_set_opening()
         test_set = load_test_set()
         scores = {
             one.trial.number: [
@@ -157,19 +152,20 @@ def confirm(
                 )
                 for number in range(num_final)
             ]
-            for one in finalists
+            for one in finalists.each
         }
         confirmation = conclude(
             winner,
             baseline,
             contenders,
             scores,
-            seeds=[training_seed(seed, number) for number in range(num_final)],
+            splits=splits,
+            seeds=[final_seed(seed, number) for number in range(num_final)],
             num_trials=sum(trial.counts for trial in trials),
-            num_openings=1 + openings(record.confirmed),
-            is_full=_is_full(plan, notes),
+            num_openings=num_openings,
+            is_full=not skipped and plan.num_candidates >= NUM_CANDIDATES and plan.num_seeds >= NUM_SEEDS,
             seconds=clock() - started,
-            notes=notes,
+            notes=[*skipped, *finalists.notes],
         )
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
@@ -181,13 +177,20 @@ def confirm(
     yield Confirmed(confirmation, confirmed_path(folder))
 
 
-def openings(confirmed: Mapping[str, Any] | None) -> int:
-    """How often a study has been scored on its test set; one that was stored before this was counted, once."""
-    return 0 if confirmed is None else int(confirmed.get("test_set_openings", 1))
+def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The trial that a winner is compared with; None where memory did not suffice for it, or it was never tried.
 
-
-def _is_full(plan: ConfirmPlan, left_out: Sequence[str]) -> bool:
-    return not left_out and plan.num_candidates >= NUM_CANDIDATES and plan.num_seeds >= NUM_SEEDS
+    The last one that was marked, since each is followed by a smaller one when memory does not suffice. In studies from
+    before they were marked it is trial 0, if that was trained.
+    """
+    marked = [trial for trial in trials if trial.baseline is not None]
+    if not marked:
+        return next((trial for trial in trials if trial.number == 0 and trial.counts), None)
+    found = marked[-1]
+    if found.outcome == "repeated":
+        same = [one for one in trials if one.candidate.fingerprint == found.candidate.fingerprint and one.curve]
+        return same[0] if same else found
+    return None if found.outcome == "rejected" else found
 
 
 def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -195,28 +198,32 @@ def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(complete, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.number))
 
 
-def _first(trials: Sequence[TrialRecord]) -> TrialRecord:
-    """The first configuration that was tried, and trained: what a user has without a search."""
-    return next(trial for trial in trials if trial.counts and trial.outcome in ("complete", "pruned"))
+def _seconds_per_work(trials: Sequence[TrialRecord]) -> float:
+    """Seconds for a unit of `Cost.work`, in all that the search has trained."""
+    trained = [trial for trial in trials if trial.curve]
+    return sum(trial.seconds for trial in trained) / sum(work_of(trial) * len(trial.curve) for trial in trained)
 
 
 def _affordable(
-    ranked: Sequence[TrialRecord], baseline: Contender, plan: ConfirmPlan, *, num_runners: int
+    retrained: Sequence[Contender], baseline: Contender | None, plan: ConfirmPlan, *, num_runners: int
 ) -> tuple[int, int, list[str]]:
     """The most candidates and seeds whose trainings fit into the time, at the pace of the search; never none.
 
-    Two seeds are kept first, without which the chance of a seed is not seen; then two candidates, without which nothing
-    is chosen; then seeds before candidates: a mean is the surer, and the spread of the seeds the better known.
+    retrained: the candidates that the plan asks for, the best first. Two seeds are kept first, without which the chance
+    of a seed is not seen; then two candidates, without which nothing is chosen; then seeds before candidates: a mean is
+    the surer, and the spread of the seeds the better known.
     """
-    most = min(plan.num_candidates, len(ranked))
+    most = len(retrained)
     forms = [(candidates, seeds) for seeds in range(plan.num_seeds, 0, -1) for candidates in range(most, 0, -1)]
     forms.sort(key=lambda form: (min(form[1], 2), min(form[0], 2), form[1], form[0]), reverse=True)
+    of_baseline = 0.0 if baseline is None else baseline.seconds
     for num_candidates, num_seeds in forms:
-        contenders = {trial.number: contender_from(trial) for trial in ranked[:num_candidates]}
+        contenders = {one.trial.number: one for one in retrained[:num_candidates]}
         longest = max(one.seconds for one in contenders.values())
-        contenders.setdefault(baseline.trial.number, baseline)
+        if baseline is not None:
+            contenders.setdefault(baseline.trial.number, baseline)
         again = sum(one.seconds for one in contenders.values())
-        final = MORE_IMAGES * (longest + baseline.seconds)
+        final = MORE_IMAGES * (longest + of_baseline)
         if num_seeds * (again + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
             why = f"so that it takes at most {plan.within}"
             break

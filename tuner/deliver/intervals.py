@@ -1,120 +1,198 @@
 """95 % intervals for test accuracies: over seeds, over images, and of the paired difference of two networks.
 
-With two or three seeds a network's own spread is hardly known: Student's quantile for one degree of freedom is 12.7.
-So the spread of the seeds is estimated from everything that was trained again, networks and splits together, with all
-their degrees of freedom. Source: the pooled estimate of variance, and the residual of a randomized block design, in
-Box, Hunter and Hunter, Statistics for Experimenters, 2005, chapters 3 and 4.
+Two things are left to chance: the seeds that networks train with, and the images that they are scored on. With two or
+three seeds a network's own spread is hardly known (Student's quantile for one degree of freedom is 12.7), so it is
+estimated from everything that was trained again, networks and splits together, with all their degrees of freedom.
+Source: the pooled estimate of variance, and the residual of a randomized block design, in Box, Hunter and Hunter,
+Statistics for Experimenters, 2005, chapters 3 and 4.
 
-A fresh split is the same for all contenders, so that what it does to all of them alike, such as images that are easy to
-validate, is taken out. What it does to each of them apart stays in: that adds to the spread that seeds have on the test
-set and takes nothing away, as fewer images to train on do; and what does worse than the winner mostly spreads more. So
-the intervals err towards being wide. They rest on one spread for all networks, and on a seed having nothing to say to
-networks of different shapes alike: a winner that spreads more than the others would get too narrow an interval.
+An accuracy differs from seed to seed for two reasons: the network is another one, and it is right on other images. The
+second is known, from the table of which network was right on which image, and is subtracted. Otherwise it would be
+counted twice, or, on a small validation part, taken for a large spread of the seeds. Both parts are combined side by
+side. Source: modified large-sample intervals for sums and differences of mean squares, Burdick and Graybill,
+Confidence Intervals on Variance Components, 1992, chapter 3.
+
+A network that is constant, such as one that always answers the same class, has no spread. It is not pooled with the
+others, whose spread it would dilute. The intervals rest on one spread for all other networks: a winner that spreads
+more than they do gets an interval that is too narrow. `python -m benchmarks verdicts` prints how often they are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import mean
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+# Shape suffixes: S seeds, N images, K networks.
 
 Interval = tuple[float, float]
-Accuracies = Sequence[Sequence[float]]
-"""A row for each network, with its accuracy (0..1) for each seed. Rows of different lengths lack the last seeds."""
+Correct = NDArray[np.bool_]
+"""Whether each image was classified correctly."""
 Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How much trainings with different seeds differ: a sum of squares, over its degrees of freedom a variance."""
+    """How much accuracies differ from seed to seed: a sum of squares, over its degrees of freedom a variance.
+
+    by_images: the part of `squares` that is expected of the images alone, however alike the seeds are.
+    """
 
     squares: float = 0.0
     freedom: int = 0
+    by_images: float = 0.0
 
     def __add__(self, other: Spread) -> Spread:
-        return Spread(self.squares + other.squares, self.freedom + other.freedom)
-
-    def half_width(self, num_seeds: int) -> float:
-        """Half of Student's 95 % interval of a mean over seeds; 0 for one seed, with which only the images count."""
-        if num_seeds < 2 or not self.freedom:
-            return 0.0
-        from scipy.special import stdtrit
-
-        return float(stdtrit(self.freedom, 0.975)) * sqrt(self.squares / self.freedom / num_seeds)
+        return Spread(self.squares + other.squares, self.freedom + other.freedom, self.by_images + other.by_images)
 
 
-def spread_of_seeds(accuracies: Accuracies) -> Spread:
-    """The spread of each network about its own mean, of all of them together."""
-    spread = Spread()
-    for row in accuracies:
-        if row:
-            centre = mean(row)
-            spread += Spread(sum((value - centre) ** 2 for value in row), len(row) - 1)
-    return spread
+@dataclass(frozen=True)
+class RaceRow:
+    """One network in the race. accuracies: by seed, in 0..1. correct_SN: on the validation images of each seed's split.
 
-
-def spread_on_splits(accuracies: Accuracies) -> Spread:
-    """The spread of networks that share a split for each seed, without what a split does to all of them alike.
-
-    Only networks with all the seeds are looked at. With a single one nothing can be told apart: all its spread counts.
+    correct_SN is None where the trainer does not say it; then nothing is subtracted for the images.
     """
-    num_seeds = max(map(len, accuracies), default=0)
-    rows = [row for row in accuracies if len(row) == num_seeds]
-    if num_seeds < 2 or len(rows) < 2:
-        return spread_of_seeds(rows)
-    of_network, of_seed = [mean(row) for row in rows], [mean(column) for column in zip(*rows, strict=True)]
-    centre = mean(of_network)
-    squares = sum(
-        (value - of_network[i] - of_seed[j] + centre) ** 2 for i, row in enumerate(rows) for j, value in enumerate(row)
-    )
-    return Spread(squares, (len(rows) - 1) * (num_seeds - 1))
+
+    accuracies: Sequence[float]
+    correct_SN: Correct | None = None
 
 
-def accuracy_interval(
-    accuracies: Sequence[float], num_images: int, *, other: Sequence[float] = (), on_splits: Accuracies = ()
-) -> Interval:
-    """Of the mean accuracy (0..1) of a network trained with different seeds and scored on the same images.
+def pool(spreads: Iterable[Spread]) -> Spread:
+    """All spreads together, without those that are zero; zero if all are."""
+    found = list(spreads)
+    return sum([one for one in found if one.squares > 0] or found, Spread())
 
-    other: those of another network on the same images. on_splits: those of all networks on fresh splits.
 
-    Two sources of chance, the seeds (Student's t) and the choice of test images (Wilson's score), are combined side by
-    side as the method of variance estimates recovery does. Source: Newcombe, Interval estimation for the difference
-    between independent proportions, 1998; Zou and Donner, 2008. With one seed, the images' part alone.
+def spread_of_seeds(correct_SN: Correct) -> Spread:
+    """The spread of one network about its mean, trained with several seeds and scored on the same images."""
+    accuracies = correct_SN.mean(1)
+    return _spread_about_mean(accuracies, by_images=_interaction(correct_SN) / correct_SN.shape[1])
+
+
+def spread_in_race(rows: Sequence[RaceRow], *, validation_share: float) -> Spread:
+    """The spread of networks that were trained with the same seeds, each seed on a split of its own.
+
+    Only networks with all the seeds are used, and of these only networks with any spread. What a split does to all of
+    them alike is taken out; a single network cannot tell it apart.
+
+    validation_share: the validation part's share of the images that are split afresh for every seed; 0 where all seeds
+    share one validation part.
     """
-    centre = mean(accuracies)
-    low, high = wilson(centre, num_images)
-    by_seed = (spread_of_seeds([accuracies, other]) + spread_on_splits(on_splits)).half_width(len(accuracies))
+    num_seeds = max((len(row.accuracies) for row in rows), default=0)
+    if num_seeds < 2:
+        return Spread()
+    complete = [row for row in rows if len(row.accuracies) == num_seeds]
+    spreading = [row for row in complete if len(set(row.accuracies)) > 1]
+    if not spreading:
+        return Spread(0.0, max(1, len(complete) - 1) * (num_seeds - 1))
+    if len(spreading) == 1:
+        row = spreading[0]
+        return _spread_about_mean(np.array(row.accuracies), by_images=_images_of_one(row, validation_share))
+    table_KS = np.array([row.accuracies for row in spreading])
+    freedom = (len(spreading) - 1) * (num_seeds - 1)
+    by_images = _images_of_several(spreading, is_fixed=not validation_share)
+    return Spread(_interaction(table_KS) * freedom, freedom, by_images * freedom)
+
+
+def accuracy_interval(correct_SN: Correct, spread: Spread) -> Interval | None:
+    """The interval of the mean accuracy (0..1) of a network trained with S seeds and scored on the same N images.
+
+    spread: of all that was trained again. Without degrees of freedom there is no interval. The images' part is Wilson's
+    score interval, for as many images as have the variance of the mean over the seeds.
+    """
+    if not spread.freedom:
+        return None
+    num_seeds, num_images = correct_SN.shape
+    by_image_N = correct_SN.mean(0)
+    centre = float(by_image_N.mean())
+    variance = float(by_image_N.var())
+    worth = num_images * centre * (1 - centre) / variance if variance else num_images
+    low, high = wilson(centre, worth)
+    seeds = _seeds_part(spread, num_seeds=num_seeds, num_networks=1)
     return (
-        max(0.0, centre - sqrt(by_seed**2 + (centre - low) ** 2)),
-        min(1.0, centre + sqrt(by_seed**2 + (high - centre) ** 2)),
+        max(0.0, centre - sqrt(seeds + (centre - low) ** 2)),
+        min(1.0, centre + sqrt(seeds + (high - centre) ** 2)),
     )
 
 
-def difference_interval(correct_SN: Tensor, other_correct_SN: Tensor, *, on_splits: Accuracies = ()) -> Interval:
-    """Of the mean accuracy of one network less that of another, paired by seed and by image.
+def difference_interval(correct_SN: Correct, other_correct_SN: Correct, spread: Spread) -> Interval | None:
+    """The interval of the mean accuracy of one network minus that of another, paired by image.
 
-    correct_SN: bool, whether seed S was right on image N; likewise the other's. on_splits: accuracies of all networks
-    on fresh splits. Both sources of chance as above, the images' by the variance of the difference image by image.
+    Both are trained with as many seeds and scored on the same images. A network that is right on the same images with
+    every seed adds no spread. Without degrees of freedom there is no interval.
     """
-    by_image_N = (correct_SN.double() - other_correct_SN.double()).mean(0)
-    both = [network_SN.double().mean(1).tolist() for network_SN in (correct_SN, other_correct_SN)]
-    spread = spread_on_splits(both) + spread_on_splits(on_splits)
-    by_seed = sqrt(2) * spread.half_width(len(correct_SN))  # a difference has the variance of both
-    num_images = len(by_image_N)
+    if not spread.freedom:
+        return None
+    by_image_N = correct_SN.mean(0) - other_correct_SN.mean(0)
+    num_seeds, num_images = correct_SN.shape
+    num_constant = sum(bool((one_SN == one_SN[0]).all()) for one_SN in (correct_SN, other_correct_SN))
+    num_networks = 2 - num_constant if num_seeds > 1 else 2
     # One image more on either side keeps the width from vanishing where the two agree on every image.
-    by_images = Z * sqrt((float(by_image_N.var(correction=0)) + 2 / (num_images + 2) ** 2) / num_images)
-    half = sqrt(by_seed**2 + by_images**2)
+    images = Z**2 * (float(by_image_N.var()) + 2 / (num_images + 2) ** 2) / num_images
+    half = sqrt(images + _seeds_part(spread, num_seeds=num_seeds, num_networks=num_networks))
     centre = float(by_image_N.mean())
     return centre - half, centre + half
 
 
-def wilson(share: float, num_images: int) -> Interval:
+def wilson(share: float, num_images: float) -> Interval:
     """Wilson's score interval of a proportion. Source: Wilson, Probable inference, 1927."""
     scale = 1 + Z**2 / num_images
     centre = (share + Z**2 / (2 * num_images)) / scale
     half = Z / scale * sqrt(share * (1 - share) / num_images + Z**2 / (4 * num_images**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _seeds_part(spread: Spread, *, num_seeds: int, num_networks: int) -> float:
+    """The square of the seeds' half width: of a mean over seeds, or of the sum or difference of several such means."""
+    from scipy.special import stdtrit
+
+    student = float(stdtrit(spread.freedom, 0.975))
+    per_freedom = max(0.0, student**2 * spread.squares - Z**2 * spread.by_images) / spread.freedom
+    return per_freedom * num_networks / num_seeds
+
+
+def _spread_about_mean(accuracies: NDArray[np.float64], *, by_images: float) -> Spread:
+    freedom = len(accuracies) - 1
+    if len(set(accuracies.tolist())) < 2:
+        return Spread(0.0, freedom)
+    return Spread(float(((accuracies - accuracies.mean()) ** 2).sum()), freedom, by_images * freedom)
+
+
+def _interaction(table: NDArray[np.float64] | Correct) -> float:
+    """Mean square of what rows and columns of a table do not explain by themselves; 0 for a single row."""
+    if len(table) < 2:
+        return 0.0
+    values = table.astype(np.float64)
+    left = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
+    freedom = (len(values) - 1) * (int(values.shape[1]) - 1)
+    return float((left**2).sum()) / freedom
+
+
+def _images_of_one(row: RaceRow, validation_share: float) -> float:
+    """What the images add to the variance of one network's accuracy from seed to seed.
+
+    Splits of the same images overlap by chance, which takes their share from the variance of a fresh sample. Source:
+    the finite population correction in Cochran, Sampling Techniques, 1977, section 2.6.
+    """
+    if row.correct_SN is None:
+        return 0.0
+    num_images = int(row.correct_SN.shape[1])
+    if not validation_share:
+        return _interaction(row.correct_SN) / float(num_images)
+    accuracy = float(row.correct_SN.mean())
+    return (1 - validation_share) * accuracy * (1 - accuracy) / num_images
+
+
+def _images_of_several(rows: Sequence[RaceRow], *, is_fixed: bool) -> float:
+    """What the images add to the interaction of networks and seeds."""
+    known = [row.correct_SN for row in rows if row.correct_SN is not None]
+    if len(known) < len(rows):
+        return 0.0
+    correct_KSN = np.stack(known)
+    # On one validation part a network's own difficult images are the same with every seed.
+    tables = list(correct_KSN) if is_fixed else list(correct_KSN.swapaxes(0, 1))
+    return float(np.mean([_interaction(table) for table in tables])) / int(correct_KSN.shape[2])

@@ -19,6 +19,7 @@ from tuner.data.stream_limit import StreamLimit
 from tuner.errors import StudyError
 from tuner.search.best import BestTrials
 from tuner.search.events import (
+    BaselineChosen,
     EpochFinished,
     Outcome,
     SearchEnded,
@@ -30,12 +31,14 @@ from tuner.search.events import (
 )
 from tuner.search.executors import Answer, Executor
 from tuner.search.memory import memory_excess
-from tuner.search.record import StudyRecord
+from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import TrialTask, training_seed
 from tuner.search.running import RunningTrial
 from tuner.search.strategy import Strategy
+from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
+from tuner.training.candidate import Candidate
 from tuner.training.loop import EpochResult
 
 MAX_UNCOUNTED = 1_000
@@ -83,7 +86,9 @@ class _Search:
         self._record, self._plan, self._executor, self._clock = record, plan, executor, clock
         self._distributions: dict[str, BaseDistribution] = distributions(plan.space)
         self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs, cost=self._work)
-        self._given: list[Params] = first_params(plan.space)
+        self._first, self._given = first_params(plan.space)[:1], first_params(plan.space)[1:]
+        self._baselines = list(baselines(plan.space, plan.input_spec, epochs=plan.epochs))
+        self._baseline_number: int | None = None
         self._running: dict[int, RunningTrial] = {}
         self._unfinished: list[RunningTrial] = []
         self._curves_by_fingerprint: dict[str, tuple[int, dict[int, float], TrialState]] = {}
@@ -134,6 +139,7 @@ class _Search:
         trials = self._record.trials()
         self._next_number = self._record.num_stored
         for trial in trials:
+            self._recognise_baseline(trial)
             if dict(trial.params) in self._given:
                 self._given.remove(dict(trial.params))
             if not trial.state.is_finished():
@@ -152,6 +158,25 @@ class _Search:
             self._outcomes[trial.outcome or "failed"] += 1
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
+
+    def _recognise_baseline(self, trial: TrialRecord) -> None:
+        """Remember which trial is the baseline; one that memory did not suffice for is followed by a smaller one.
+
+        In studies from before baselines were marked, it is trial 0 with the first configuration, if that was trained.
+        """
+        is_unmarked = trial.number == 0 and self._first == [dict(trial.params)]
+        if trial.baseline is None and not (is_unmarked and (trial.counts or not trial.state.is_finished())):
+            return
+        self._baseline_number = trial.number
+        if trial.outcome == "rejected":
+            self._give_smaller_baseline(trial.candidate.fingerprint)
+
+    def _give_smaller_baseline(self, fingerprint: str) -> None:
+        """Let the baseline be the next smaller one than that of a fingerprint; the last of all stays rejected."""
+        known = [one.candidate.fingerprint for one in self._baselines]
+        if fingerprint in known[:-1]:
+            self._baselines = self._baselines[known.index(fingerprint) + 1 :]
+            self._baseline_number = None
 
     def _fill_runners(self) -> Iterator[SearchEvent]:
         """Start trials until every runner has one, or as many run as are still wanted."""
@@ -172,22 +197,30 @@ class _Search:
     def _propose(self, runner: int) -> Iterator[SearchEvent]:
         """Sample the next candidate, store it, and start it unless it cannot or need not be trained."""
         plan, number = self._plan, self._next_number
-        params = self._strategy.propose(number, self._next_given())
+        baseline = self._fitting_baseline() if self._baseline_number is None else None
+        if baseline is None:
+            params = self._strategy.propose(number, self._next_given())
+            candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
+        else:
+            params = self._strategy.propose(number, baseline.params or {})
+            candidate, self._baseline_number = baseline.candidate, number
+            if params in self._given:
+                self._given.remove(params)
+            if baseline.changes or baseline.origin == "family":
+                yield BaselineChosen(number, describe_baseline(baseline.to_json()))
         self._next_number += 1
-        candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
         cost = network_cost(trace(candidate.architecture))
-        excess, too_large = memory_excess(
-            cost, candidate.recipe.batch_size, step_bytes=plan.memory_bytes, stream=plan.stream
-        )
+        excess, too_large = self._memory_excess(candidate)
         stored = self._record.begin(
             candidate,
             params,
-            self._distributions,
+            self._distributions if params else {},
             {
                 "num_parameters": cost.num_parameters,
                 "flops": cost.flops,
                 "architecture": str(candidate.architecture),
                 "runner": runner,
+                **({} if baseline is None else {"baseline": baseline.to_json()}),
             },
             constraint=excess,
         )
@@ -206,15 +239,23 @@ class _Search:
             self._curves_by_fingerprint[candidate.fingerprint] = (number, running.curve, TrialState.RUNNING)
             self._start(runner, running)
 
+    def _fitting_baseline(self) -> Baseline:
+        """The first of the baselines that fits into memory; the smallest where none does."""
+        fitting = (one for one in self._baselines if not self._memory_excess(one.candidate)[1])
+        return next(fitting, self._baselines[-1])
+
+    def _memory_excess(self, candidate: Candidate) -> tuple[float | None, str]:
+        cost, batch_size = network_cost(trace(candidate.architecture)), candidate.recipe.batch_size
+        return memory_excess(cost, batch_size, step_bytes=self._plan.memory_bytes, stream=self._plan.stream)
+
     def _next_given(self) -> Params | None:
         """The next of the configurations that the space gives, in its order; None when all have been tried.
 
         Where nothing is left but these, what takes longest starts first, so that no runner waits for another at the
-        end. The first of all stays the first: it is what the winner is compared with. Source: Graham, Bounds on
-        Multiprocessing Timing Anomalies (1969).
+        end. The baseline has come before them. Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
         """
         wanted = self._plan.num_trials - self._num_counted - len(self._running)
-        if self._next_number == 0 or wanted > len(self._given):
+        if wanted > len(self._given):
             return self._given.pop(0) if self._given else None
         longest = max(range(wanted), key=lambda at: self._work(self._given[at]))
         return self._given.pop(longest)
@@ -235,6 +276,8 @@ class _Search:
         if isinstance(answer, EpochResult):
             running.take(answer)
             reason = self._strategy.reason_to_stop(running.number, running.curve)
+            if running.number == self._baseline_number:
+                reason = ""  # a comparison needs all of its epochs
             if reason:
                 self._executor.stop(runner)
             else:
@@ -260,6 +303,8 @@ class _Search:
                 "lost": "failed",
             }
             yield self._end(running, outcomes[answer.kind], answer.reason, details=answer.details)
+            if answer.kind == "out of memory" and running.number == self._baseline_number:
+                self._give_smaller_baseline(running.candidate.fingerprint)
 
     def _stop_running(self, reason: str) -> Iterator[SearchEvent]:
         """End the trials that still run: those with an epoch as pruned; the others wait for the next run."""

@@ -55,6 +55,17 @@ class TrialStarted:
 
 
 @dataclass(frozen=True)
+class BaselineChosen:
+    """A trial is the baseline, and not simply the first configuration of the space as it is given.
+
+    description: what it is, such as `the first configuration, with batch_size 32 instead of 64 to fit into memory`.
+    """
+
+    number: int
+    description: str
+
+
+@dataclass(frozen=True)
 class EpochFinished:
     """One epoch of one trial is over."""
 
@@ -100,4 +111,4 @@ class SearchEnded:
     reason: str
 
 
-SearchEvent = SearchStarted | TrialStarted | EpochFinished | TrialLost | TrialEnded | SearchEnded
+SearchEvent = SearchStarted | BaselineChosen | TrialStarted | EpochFinished | TrialLost | TrialEnded | SearchEnded

@@ -31,6 +31,7 @@ leaves a layer, and the places of its maxima."""
 class StudyRunners:
     """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held.
 
+    num_images: of the development part. is_validation_fixed: whether the data set brings its own validation part.
     device: of the first runner. step_bytes: what the training of a runner may take. together_bytes: that of seeds
     that train together, 0 where an engine has them apart, or where each would stream images of its own.
     """
@@ -38,6 +39,8 @@ class StudyRunners:
     trainers: list[ImageTrainer]
     folder: Path
     num_validation: int
+    num_images: int
+    is_validation_fixed: bool
     device: torch.device
     image_bytes: int
     step_bytes: float
@@ -92,6 +95,8 @@ def runners_for(
         trainers,
         folder,
         num_validation=len(split.validation_indices_N),
+        num_images=len(dataset.labels_N),
+        is_validation_fixed=dataset.validation_indices_N is not None,
         device=places[0],
         image_bytes=image_bytes,
         step_bytes=step_bytes,

@@ -25,6 +25,8 @@ from tuner.training.engine import Engine
 SETTINGS, ENGINE, DATA, CONFIRMED = "tuner:settings", "tuner:engine", "tuner:data", "tuner:confirmed"
 """Study attributes: what a resumed search must share with the first one, how its trials are computed, where its images
 come from, and what the confirmation of its winner found."""
+OPENINGS = "tuner:test_set_openings"
+"""The study attribute that counts how often the test set was opened."""
 OBJECTIVE = "validation accuracy"
 NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
 """System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
@@ -37,7 +39,8 @@ class TrialRecord:
     """One trial as stored. `validation_accuracy` is of `best_epoch`; both are None before the first epoch.
 
     runner: the number of the runner that trained it. latency_ms: of one image's forward pass, of complete trials. Both
-    are None in studies that were run before they were kept.
+    are None in studies that were run before they were kept. baseline: of the trial that the winner is compared with,
+    what `space.baseline.Baseline` stores; None for all others.
     """
 
     number: int
@@ -54,6 +57,7 @@ class TrialRecord:
     ended: datetime | None
     runner: int | None = None
     latency_ms: float | None = None
+    baseline: Mapping[str, Any] | None = None
 
     @property
     def best_epoch(self) -> int | None:
@@ -96,6 +100,20 @@ class StudyRecord:
         """What the confirmation of the winner found, as `deliver.confirm` wrote it; None before there is one."""
         found: dict[str, Any] | None = self.storage.get_study_user_attrs(self.study_id).get(CONFIRMED)
         return found
+
+    @property
+    def num_test_set_openings(self) -> int:
+        """How often the study has opened its test set; a confirmation from before this was counted, once."""
+        attributes = self.storage.get_study_user_attrs(self.study_id)
+        confirmed = attributes.get(CONFIRMED) or {}
+        at_least = int(confirmed.get("test_set_openings", 1)) if confirmed else 0
+        return max(at_least, int(attributes.get(OPENINGS, 0)))
+
+    def count_test_set_opening(self) -> int:
+        """Count an opening of the test set that is about to happen, so that none goes uncounted; how many there are."""
+        number = self.num_test_set_openings + 1
+        self.storage.set_study_user_attr(self.study_id, OPENINGS, number)
+        return number
 
     def save_confirmed(self, confirmed: Mapping[str, Any] | None) -> None:
         """Store what a confirmation found; None takes it back."""
@@ -343,4 +361,5 @@ def _trial_record(trial: FrozenTrial) -> TrialRecord:
         ended=trial.datetime_complete,
         runner=attributes.get("runner"),
         latency_ms=attributes.get("latency_ms"),
+        baseline=attributes.get("baseline"),
     )

@@ -180,31 +180,56 @@ def study_note(
 
 
 BEATS_BASELINE = {
-    "yes": "it beats the first configuration",
-    "no": "it does not beat the first configuration",
-    "undecided": "whether it beats the first configuration is undecided",
+    "yes": "it beats {baseline}",
+    "no": "it does not beat {baseline}",
+    "undecided": "whether it beats {baseline} is undecided",
 }
 """The verdict of a confirmation in words, for every place that shows it."""
 
 
+def baseline_in_words(confirmed: Mapping[str, Any]) -> str:
+    """What the winner is compared with: `the first configuration`, and what was changed so that it fits."""
+    return str(confirmed.get("baseline") or "the first configuration")
+
+
 def beats_in_words(confirmed: Mapping[str, Any]) -> str:
-    """Whether the winner beats the first configuration, as a clause."""
+    """Whether the winner beats the baseline, as a clause."""
+    baseline = baseline_in_words(confirmed)
+    if confirmed["baseline_number"] is None:
+        return "there is no baseline to compare it with"
     if is_first(confirmed):
         others = [one for one in confirmed["candidates"] if one["number"] != confirmed["number"]]
         if any(one["validation_accuracies"] for one in others):
-            return "it is the first configuration that was tried: nothing else was found to be better"
-        return "it is the first configuration that was tried; nothing else was trained again"
-    return BEATS_BASELINE[confirmed["beats_baseline"]]
+            return f"it is {baseline}: nothing else was found to be better"
+        return f"it is {baseline}; nothing else was trained again"
+    return BEATS_BASELINE[confirmed["beats_baseline"]].format(baseline=baseline)
 
 
 def is_first(confirmed: Mapping[str, Any]) -> bool:
-    """Whether the confirmed winner is the first configuration itself, so that there is nothing to compare."""
+    """Whether the confirmed winner is the baseline itself, so that there is nothing to compare."""
     return bool(confirmed["number"] == confirmed["baseline_number"])
 
 
 def is_compared(confirmed: Mapping[str, Any]) -> bool:
-    """Whether there is a difference to speak of: the first configuration is another, and could be trained again."""
+    """Whether there is a difference to speak of: the baseline is another trial, and could be trained again."""
     return not is_first(confirmed) and confirmed["difference"] is not None
+
+
+def interval_in_words(confirmed: Mapping[str, Any]) -> str:
+    """`95 % interval 97.10% to 98.20%`, or that there is none."""
+    if confirmed["interval"] is None:
+        return "no interval"
+    low, high = confirmed["interval"]
+    return f"95 % interval {low:.2%} to {high:.2%}"
+
+
+def difference_in_words(confirmed: Mapping[str, Any]) -> str:
+    """The difference between winner and baseline, with its interval: `+1.25 points, +0.30 to +2.20`."""
+    points = f"{100 * confirmed['difference']:+.2f} points"
+    if confirmed["difference_interval"] is None:
+        return f"{points}, no interval"
+    less, more = confirmed["difference_interval"]
+    return f"{points}, {100 * less:+.2f} to {100 * more:+.2f}"
 
 
 def later_trials(confirmed: Mapping[str, Any], num_counted: int, *, name: str) -> str:
@@ -236,19 +261,16 @@ def gap_in_words(confirmed: Mapping[str, Any]) -> str:
 
 def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
     """What the confirmation of a winner found, in two sentences."""
-    low, high = confirmed["interval"]
     found = (
         f"**Confirmed**: trial {confirmed['number']} has {confirmed['test_accuracy']:.2%} on the sealed test set "
-        f"(95 % interval {low:.2%} to {high:.2%}; the study had {counted(confirmed['num_trials'], 'trial')} then)."
+        f"({interval_in_words(confirmed)}; the study had {counted(confirmed['num_trials'], 'trial')} then)."
     )
     beats = beats_in_words(confirmed).capitalize()
     if not is_compared(confirmed):
         return f"{found} {beats}."
-    less, more = confirmed["difference_interval"]
     return (
         f"{found} {beats} (trial {confirmed['baseline_number']}, "
-        f"{confirmed['baseline_test_accuracy']:.2%}): {100 * confirmed['difference']:+.2f} points, "
-        f"{100 * less:+.2f} to {100 * more:+.2f}."
+        f"{confirmed['baseline_test_accuracy']:.2%}): {difference_in_words(confirmed)}."
     )
 
 

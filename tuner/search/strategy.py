@@ -150,7 +150,10 @@ class Strategy:
         self._mirror = Mirror()
 
     def propose(self, number: int, params: Params | None = None) -> Params:
-        """A value of every parameter for the trial of this number, which runs from now on: `params` if given."""
+        """A value of every parameter for the trial of this number, which runs from now on: `params` if given.
+
+        The sampler does not see parameters that are not those of the space, as of a baseline outside it.
+        """
         if params is None:
             new = _as_running(number, {}, {})
             sampler = self._sampler(number)
@@ -159,17 +162,24 @@ class Strategy:
                 name: sampled[name] if name in sampled else sampler.sample_independent(self._mirror, new, name, one)
                 for name, one in self._distributions.items()
             }
-        self._mirror.known[number] = _as_running(number, params, self._distributions)
+        if self._lies_in_space(params):
+            self._mirror.known[number] = _as_running(number, params, self._distributions)
         return params
+
+    def _lies_in_space(self, params: Params) -> bool:
+        return set(params) == set(self._distributions)
 
     def learn(self, number: int, params: Params, curve: Mapping[int, float], *, state: TrialState) -> None:
         """Tell the sampler how a trial ended, in this run or an earlier one.
 
-        curve: its validation accuracy by epoch.
+        curve: its validation accuracy by epoch. A trial without the space's parameters is compared with at the rungs,
+        and the sampler does not see it.
         """
         for epoch, there in self._rungs.items():
             if epoch in curve:
                 there[number] = max(accuracy for at, accuracy in curve.items() if at <= epoch)
+        if not self._lies_in_space(params):
+            return
         known = self._mirror.known
         known[number] = self._as_ended(number, params, curve, state)
         ended = [other for other, trial in known.items() if trial.state.is_finished()]

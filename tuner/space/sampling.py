@@ -46,7 +46,7 @@ def first_params(space: SearchSpace, *, origin: str = "") -> list[Params]:
     Raises SpaceError where one lies outside the space; `origin` names the file in it.
     """
     return [
-        _params_of(configuration, space, f"{origin or space.name}: first.{number}")
+        params_of(configuration, space, f"{origin or space.name}: first.{number}")
         for number, configuration in enumerate(space.first)
     ]
 
@@ -110,8 +110,11 @@ def _draw(distribution: BaseDistribution, generator: random.Random) -> Any:
     return min(high, low + step * generator.randrange(round((high - low) / step) + 1))
 
 
-def _params_of(configuration: Configuration, space: SearchSpace, origin: str) -> Params:
-    """Flat parameters of a configuration; blocks beyond its depth, which have no effect, repeat its last one."""
+def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> Params:
+    """Flat parameters of a configuration; blocks beyond its depth, which have no effect, repeat its last one.
+
+    Raises SpaceError where one lies outside the space; `origin` names the configuration in it.
+    """
     given: Params = {"num_blocks": len(configuration.block)}
     for name, parameter in space.block:
         for number in range(1, space.max_blocks + 1):

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,8 +49,9 @@ class EpochResult:
     """What one epoch came to. Losses are mean cross-entropies in nats; accuracies lie in 0..1; `seconds` is wall time.
 
     `weights` is the live state dict, to be copied before the next epoch is asked for; None once sent elsewhere.
-    `confusion` is of the validation part, None above MAX_CONFUSION_CLASSES. `latency_ms` is of one image, and comes
-    with the last epoch alone. `seed_index` says which of the seeds that train together it is of, from 0.
+    `confusion` is of the validation part, None above MAX_CONFUSION_CLASSES. `latency_ms` is of one image; `correct_N`
+    says of every validation image, in their order, whether it was classified correctly. Both come with the last epoch
+    alone. `seed_index` says which of the seeds that train together it is of, from 0.
     """
 
     epoch: int
@@ -59,6 +62,7 @@ class EpochResult:
     weights: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
     confusion: Confusion | None = field(default=None, repr=False, compare=False)
     latency_ms: float | None = field(default=None, compare=False)
+    correct_N: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     seed_index: int = 0
 
 
@@ -137,10 +141,11 @@ def epoch_result(
     is_last = epoch == candidate.recipe.epochs
     is_scored = len(data.validation_indices_N) > 0 and (scores_all or is_last)
     validation_loss = validation_accuracy = NOT_SCORED
-    confusion = None
+    confusion = correct_N = None
     if is_scored:
         batch_size = evaluation_batch(torch.device(engine.device), candidate.architecture)
-        validation_loss, validation_accuracy, confusion = evaluate(model, data, engine=engine, batch_size=batch_size)
+        validation_loss, correct_N, confusion = evaluate(model, data, engine=engine, batch_size=batch_size)
+        validation_accuracy = int(correct_N.sum()) / len(correct_N)
     if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
         what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
         raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
@@ -154,6 +159,7 @@ def epoch_result(
         weights=model.state_dict(),
         confusion=confusion,
         latency_ms=measure_latency(model, candidate.architecture.input_shape, engine=engine) if is_last else None,
+        correct_N=correct_N if is_last else None,
     )
 
 
@@ -169,11 +175,11 @@ def evaluation_batch(device: torch.device, architecture: Architecture) -> int:
 
 def evaluate(
     model: nn.Sequential, data: TrainingData, *, engine: Engine, batch_size: int = SCORED_AT_ONCE
-) -> tuple[float, float, Confusion | None]:
-    """Mean cross-entropy and accuracy on the validation part, in fp32 whatever the precision of training.
+) -> tuple[float, NDArray[np.bool_], Confusion | None]:
+    """Mean cross-entropy on the validation part, and which images are correct, in fp32 whatever training computes in.
 
     Third the confusion matrix, unless there are more than MAX_CONFUSION_CLASSES. Predictions stay on the device and are
-    counted once, at the end.
+    read once, at the end.
     """
     model.eval()
     forward = prepare_scoring(model, engine=engine)
@@ -190,11 +196,10 @@ def evaluate(
             loss_sum += functional.cross_entropy(logits_BK, labels_B, reduction="sum")
             predictions_N[num_done : num_done + len(labels_B)] = logits_BK.argmax(1)
             num_done += len(labels_B)
-        num_correct = (predictions_N == labels_N).sum()
+        correct_N: NDArray[np.bool_] = (predictions_N == labels_N).cpu().numpy()
         num_classes = len(data.class_names)
         confusion = None
         if num_classes <= MAX_CONFUSION_CLASSES:
             cells = torch.bincount(labels_N * num_classes + predictions_N, minlength=num_classes**2)
             confusion = tuple(map(tuple, cells.view(num_classes, num_classes).tolist()))
-    num_images = len(labels_N)
-    return loss_sum.item() / num_images, num_correct.item() / num_images, confusion
+    return loss_sum.item() / len(labels_N), correct_N, confusion

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tuner.search.disk import disk_use, in_words
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import is_compared, is_first
+from tuner.search.shown import difference_in_words, interval_in_words, is_compared, is_first
 from tuner.search.summary import StudySummary, summarise
 
 Row = tuple[str, str, str]
@@ -66,15 +66,6 @@ def _best(summary: StudySummary) -> str:
     return "none complete" if best is None else f"trial {best.number}: {best.validation_accuracy:.2%} validation"
 
 
-def _between(accuracy: float, interval: list[float]) -> str:
-    return f"{accuracy:.2%} test ({interval[0]:.2%} to {interval[1]:.2%})"
-
-
-def _points(difference: float, interval: list[float]) -> str:
-    low, high = interval
-    return f"{100 * difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
-
-
 def _winner(summary: StudySummary) -> TrialRecord | None:
     return summary.winner or summary.best
 
@@ -84,11 +75,11 @@ def _winner_values(trial: TrialRecord) -> dict[str, str]:
 
 
 CONFIRMED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "confirmed": lambda found: f"trial {found['number']}: {_between(found['test_accuracy'], found['interval'])}",
-    "  beats first": lambda found: "it is the first" if is_first(found) else str(found["beats_baseline"]),
-    "  difference": lambda found: (
-        _points(found["difference"], found["difference_interval"]) if is_compared(found) else ""
+    "confirmed": lambda found: (
+        f"trial {found['number']}: {found['test_accuracy']:.2%} test, {interval_in_words(found)}"
     ),
+    "  beats first": lambda found: "it is the first" if is_first(found) else str(found["beats_baseline"]),
+    "  difference": lambda found: difference_in_words(found) if is_compared(found) else "",
     "  of the file": lambda found: f"{found['delivered_test_accuracy']:.2%}",
 }
 WINNER: dict[str, Callable[[TrialRecord], str]] = {

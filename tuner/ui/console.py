@@ -18,9 +18,10 @@ from rich.text import Text
 
 from tuner.data.dataset import Report
 from tuner.deliver.confirm import ConfirmStarted
-from tuner.deliver.race import ConfirmProgress
+from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import DataReady, RunEvent
 from tuner.search.events import (
+    BaselineChosen,
     BestTrial,
     EpochFinished,
     SearchEnded,
@@ -29,7 +30,15 @@ from tuner.search.events import (
     TrialLost,
     TrialStarted,
 )
-from tuner.search.shown import beats_in_words, counted, gap_in_words, is_compared, later_trials
+from tuner.search.shown import (
+    beats_in_words,
+    counted,
+    difference_in_words,
+    gap_in_words,
+    interval_in_words,
+    is_compared,
+    later_trials,
+)
 from tuner.search.summary import StudySummary
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -39,7 +48,7 @@ MAX_UNCOUNTED_TOLD = 10
 WIDE = 80
 """Columns of a terminal from which on curves are shown."""
 REFRESH_PER_SECOND = 4
-ALWAYS_TOLD = DataReady | SearchStarted | SearchEnded | TrialLost | ConfirmStarted | ConfirmProgress
+ALWAYS_TOLD = DataReady | SearchStarted | BaselineChosen | SearchEnded | TrialLost | ConfirmStarted | ConfirmProgress
 """Events that leave a line above the live view."""
 
 
@@ -224,18 +233,16 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
 
 
 def verdict_lines(confirmed: Mapping[str, Any]) -> list[str]:
-    """What a confirmation found, in words: the test accuracy, whether the winner beats the first configuration."""
-    low, high = confirmed["interval"]
+    """What a confirmation found, in words: the test accuracy, whether the winner beats the baseline."""
     against = beats_in_words(confirmed)
     if is_compared(confirmed):
-        less, more = confirmed["difference_interval"]
         against += (
             f" (trial {confirmed['baseline_number']}, {confirmed['baseline_test_accuracy']:.2%}): "
-            f"difference {100 * confirmed['difference']:+.2f} points, {100 * less:+.2f} to {100 * more:+.2f}"
+            f"difference {difference_in_words(confirmed)}"
         )
     return [
         f"{confirmed['test_accuracy']:.2%} on {confirmed['num_test_images']:,} sealed images, "
-        f"mean of {counted(len(confirmed['seeds']), 'seed')}, 95 % interval {low:.2%} to {high:.2%}; "
+        f"mean of {counted(len(confirmed['seeds']), 'seed')}, {interval_in_words(confirmed)}; "
         f"the file's own {confirmed['delivered_test_accuracy']:.2%}",
         against,
         f"the search's own figure, {confirmed['search_accuracy']:.2%}, was {gap_in_words(confirmed)}",
@@ -259,6 +266,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
                 return f"study {event.study} is complete: it has {event.num_counted} trials; --trials asks for more"
             there = f", {event.num_counted} there already" if event.num_counted else ""
             return f"study {event.study}: {event.num_trials} trials{there}, at most {event.epochs} epochs each"
+        case BaselineChosen():
+            return f"trial {event.number} is the baseline: {event.description}"
         case TrialEnded() if view.uncounted_in_a_row > MAX_UNCOUNTED_TOLD:
             return ""
         case TrialEnded():

@@ -15,7 +15,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.disk import in_words
 from tuner.search.record import TrialRecord
-from tuner.search.shown import beats_in_words, counted, later_trials, recipe_in_words
+from tuner.search.shown import beats_in_words, counted, interval_in_words, later_trials, recipe_in_words
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
@@ -113,11 +113,11 @@ def delivery_lines(summary: StudySummary) -> list[str]:
         path = summary.checkpoint
         words = f"not confirmed: the best of many scores is optimistic; `tuner confirm {summary.study}` tells"
     else:
-        path, (low, high) = summary.delivered, confirmed["interval"]
+        path = summary.delivered
         later = later_trials(confirmed, summary.num_counted, name=summary.study)
         words = (
             f"confirmed: trial {confirmed['number']}, {confirmed['test_accuracy']:.2%} on the sealed test set, "
-            f"95 % interval {low:.2%} to {high:.2%}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")
+            f"{interval_in_words(confirmed)}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")
         )
     return [words, f"file       {path or 'gone'}"]
 

@@ -8,7 +8,16 @@ from html import escape
 from typing import Any
 
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import beats_in_words, counted, gap_in_words, is_compared, is_first, later_trials
+from tuner.search.shown import (
+    baseline_in_words,
+    beats_in_words,
+    counted,
+    gap_in_words,
+    interval_in_words,
+    is_compared,
+    is_first,
+    later_trials,
+)
 from tuner.search.summary import StudySummary
 
 
@@ -65,21 +74,23 @@ def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
 
 
 def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
-    low, high = found["interval"]
     winner = summary.winner
     interval, against = "", {}
     if is_compared(found):
-        less, more = found["difference_interval"]
-        interval = _interval(found["difference"], less, more)
-        against["over the first configuration"] = (
+        between = "no interval"
+        if found["difference_interval"] is not None:
+            less, more = found["difference_interval"]
+            interval = _interval(found["difference"], less, more)
+            between = f"{_points(less)} to {_points(more)}"
+        against["over the baseline"] = (
             f"{_points(found['difference'])} points",
-            f"{_points(less)} to {_points(more)}; trial {found['baseline_number']} has "
+            f"{between}; trial {found['baseline_number']}, {baseline_in_words(found)}, has "
             f"{found['baseline_test_accuracy']:.2%}",
         )
     tiles = {
         "test accuracy": (
             f"{found['test_accuracy']:.2%}",
-            f"95 % interval {low:.2%} to {high:.2%}, {counted(len(found['seeds']), 'seed')}",
+            f"{interval_in_words(found)}, {counted(len(found['seeds']), 'seed')}",
         ),
         **against,
         "the search had promised": (
@@ -112,7 +123,7 @@ def _tiles(values: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _interval(difference: float, less: float, more: float) -> str:
-    """The difference from the first configuration with its interval, about the line of no difference."""
+    """The difference from the baseline with its interval, about the line of no difference."""
     reach = max(abs(less), abs(more), abs(difference), 1e-4) * 1.15
 
     def x(value: float) -> float:
@@ -123,7 +134,7 @@ def _interval(difference: float, less: float, more: float) -> str:
         '<path class="zero" d="M50 0V8"/>'
         f'<path class="range" d="M{x(less):.2f} 4H{x(more):.2f}"/></svg>'
         f'<span class="dot" style="left:{x(difference):.2f}%"></span>'
-        "<figcaption><span>first configuration better</span><span>difference with its 95 % interval</span>"
+        "<figcaption><span>baseline better</span><span>difference with its 95 % interval</span>"
         "<span>winner better</span></figcaption></figure>"
     )
 
@@ -134,7 +145,7 @@ def _candidates(found: Mapping[str, Any]) -> str:
         scores = ", ".join(f"{accuracy:.2%}" for accuracy in one["validation_accuracies"]) or "none"
         roles = [
             word
-            for word, number in (("winner", "number"), ("first", "baseline_number"))
+            for word, number in (("winner", "number"), ("baseline", "baseline_number"))
             if found[number] == one["number"]
         ]
         cells = [f"trial {one['number']}", ", ".join(roles), scores, str(one["dropped"] or "")]

@@ -1,0 +1,222 @@
+"""The baseline of a search: its first trial, made to fit, never stopped, and known again when the search is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.search.rehearsal import DIGITS, EPOCHS, SPACE, Rehearsal, ended, rehearse
+from tests.strategies import make_space
+from tuner.architecture.cost import network_cost
+from tuner.architecture.trace import trace
+from tuner.search.events import BaselineChosen, EpochFinished, TrialEnded
+from tuner.search.record import TrialRecord
+from tuner.search.runner import TrialTask
+from tuner.space.baseline import baselines
+from tuner.space.sampling import first_params
+from tuner.training.loop import EpochResult
+
+WITH_BATCHES = make_space(
+    name="batches",
+    block={"out_channels": [8, 16], "dropout": {"low": 0.0, "high": 0.4}},
+    recipe={"batch_size": [64, 32], "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
+    first=[{"block": [{}, {}], "recipe": {"batch_size": 64, "learning_rate": 1e-2}}, {"block": [{"dropout": 0.1}, {}]}],
+)
+
+
+def bytes_with(batch_size: int) -> float:
+    """What the first configuration takes with such batches."""
+    (found,) = [
+        one.candidate
+        for one in baselines(WITH_BATCHES, DIGITS, epochs=EPOCHS)
+        if one.candidate.recipe.batch_size == batch_size and one.candidate.architecture.blocks[0].out_channels == 8
+    ]
+    return network_cost(trace(found.architecture)).training_bytes(batch_size)
+
+
+def trial(study: Rehearsal, number: int) -> TrialRecord:
+    return study.record().trials()[number]
+
+
+def poor(task: TrialTask) -> Iterator[EpochResult]:
+    """The baseline is worse than everything else, in every epoch."""
+    for result in rehearse(task):
+        accuracy = 0.01 * result.epoch if task.number == 0 else result.validation_accuracy
+        yield replace(result, validation_accuracy=accuracy)
+
+
+def started_after_others(study: Rehearsal) -> list[Any]:
+    """A search whose first trial is interrupted, and taken up when others have passed the rungs."""
+    study.run(9, trainer=poor, until=lambda event: isinstance(event, EpochFinished))
+    return study.run(9, trainer=poor)
+
+
+def test_the_baseline_is_never_stopped_however_poor_it_is(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path)
+    for _ in range(3):  # a rung that is full of better trials
+        study.run(4, trainer=poor)
+    late = Rehearsal(tmp_path / "late")
+    late.folder.mkdir()
+    record = late.record()
+    assert not record.trials()
+    started_after_others(late)
+    for one in (study, late):
+        baseline = trial(one, 0)
+        assert (baseline.outcome, len(baseline.curve)) == ("complete", EPOCHS)
+        assert baseline.baseline == {"origin": "space", "changes": []}
+
+
+class FirstIsSlow:
+    """Two runners in this process; the one with trial 0 answers only when nothing else is left to do."""
+
+    num_runners = 2
+
+    def __init__(self) -> None:
+        self._epochs: dict[int, Iterator[EpochResult]] = {}
+        self._asked: list[int] = []
+        self._slow: int | None = None
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        self._epochs[runner] = poor(task)
+        self._slow = runner if task.number == 0 else self._slow
+        self._asked.append(runner)
+
+    def next_epoch(self, runner: int) -> None:
+        self._asked.append(runner)
+
+    def stop(self, runner: int) -> None:
+        self._asked = [one for one in self._asked if one != runner]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def answers(self, timeout: float) -> list[tuple[int, Any]]:
+        from tuner.search.runner import TrainingEnded
+
+        quick = [runner for runner in self._asked if runner != self._slow]
+        runner = (quick or self._asked)[0]
+        self._asked.remove(runner)
+        return [(runner, next(self._epochs[runner], TrainingEnded("finished")))]
+
+
+def test_the_baseline_is_not_stopped_by_trials_that_have_passed_it_on_another_runner(tmp_path: Path) -> None:
+    from tuner.search.coordinator import search
+
+    study = Rehearsal(tmp_path)
+    events = list(search(study.record(), study.plan(8), FirstIsSlow()))
+    last = ended(events)[-1]
+    assert (last.number, last.outcome, last.num_epochs) == (0, "complete", EPOCHS)
+
+
+def test_a_baseline_that_does_not_fit_gets_a_smaller_batch_and_that_is_reported(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path, space=WITH_BATCHES)
+    events = study.run(3, memory_bytes=bytes_with(32))
+    (chosen,) = [event for event in events if isinstance(event, BaselineChosen)]
+    assert chosen.number == 0
+    assert "batch_size 32 instead of 64" in chosen.description
+    baseline = trial(study, 0)
+    assert baseline.candidate.recipe.batch_size == 32
+    assert baseline.params["batch_size"] == 32
+    assert baseline.outcome == "complete"
+    assert [tuple(one.params.items()) for one in study.record().trials()].count(tuple(baseline.params.items())) == 1
+
+
+def test_a_baseline_outside_the_space_has_no_parameters_and_the_sampler_does_not_see_it(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path, space=WITH_BATCHES)
+    study.run(14, memory_bytes=bytes_with(16))
+    baseline = trial(study, 0)
+    assert baseline.candidate.recipe.batch_size == 16
+    assert dict(baseline.params) == {}
+    assert baseline.outcome == "complete"
+    others = [one for one in study.record().trials() if one.number]
+    assert all(len(one.params) == len(others[0].params) > 0 for one in others)
+    assert dict(others[0].params) == first_params(WITH_BATCHES)[1]
+    loaded = optuna.load_study(study_name=study.name, storage=study.url)
+    assert loaded.trials[0].distributions == {}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_a_resumed_search_knows_its_baseline_again(tmp_path: Path, cut: int) -> None:
+    whole, resumed = Rehearsal(tmp_path / "whole", space=WITH_BATCHES), Rehearsal(tmp_path / "cut", space=WITH_BATCHES)
+    for one in (whole, resumed):
+        one.folder.mkdir()
+    whole.run(9, memory_bytes=bytes_with(16))
+    resumed.run(cut, memory_bytes=bytes_with(16))
+    resumed.run(9, memory_bytes=bytes_with(16))
+    assert resumed.outcome() == whole.outcome()
+    assert [one.number for one in resumed.record().trials() if one.baseline] == [0]
+
+
+def test_a_baseline_that_runs_out_of_memory_after_all_is_followed_by_a_smaller_one(tmp_path: Path) -> None:
+    def short(task: TrialTask) -> Iterator[EpochResult]:
+        if task.candidate.recipe.batch_size > 16:
+            raise MemoryError("no room")
+        yield from rehearse(task)
+
+    in_one_go, resumed = (
+        Rehearsal(tmp_path / "whole", space=WITH_BATCHES),
+        Rehearsal(tmp_path / "cut", space=WITH_BATCHES),
+    )
+    for one in (in_one_go, resumed):
+        one.folder.mkdir()
+    in_one_go.run(1, trainer=short)
+    resumed.run(1, trainer=short, until=lambda event: isinstance(event, TrialEnded))
+    resumed.run(1, trainer=short)
+    for one in (in_one_go, resumed):
+        found = [(each.candidate.recipe.batch_size, each.outcome) for each in one.record().trials()]
+        assert found == [(64, "rejected"), (32, "rejected"), (16, "complete")]
+        assert all(each.baseline for each in one.record().trials())
+
+
+def test_a_space_without_a_first_configuration_begins_with_the_default_of_its_family(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path, space=make_space(name="none", block={"out_channels": [4, 8]}))
+    events = study.run(2)
+    (chosen,) = [event for event in events if isinstance(event, BaselineChosen)]
+    assert chosen.description == "the default configuration of its family"
+    baseline = trial(study, 0)
+    assert baseline.baseline == {"origin": "family", "changes": []}
+    assert [block.out_channels for block in baseline.candidate.architecture.blocks] == [32, 64]
+
+
+def unmarked(study: Rehearsal, number: int) -> None:
+    """Make a trial one of a study from before baselines were marked."""
+    import sqlite3
+
+    with sqlite3.connect(study.folder / "tuner.db") as connection:
+        connection.execute(
+            "DELETE FROM trial_user_attributes WHERE key = 'baseline' AND trial_id IN "
+            "(SELECT trial_id FROM trials WHERE number = ?)",
+            (number,),
+        )
+    connection.close()
+
+
+def test_an_older_study_that_trained_its_first_configuration_goes_on_with_it_as_its_baseline(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path)
+    study.run(2)
+    unmarked(study, 0)
+    events = study.run(3)
+    assert not any(isinstance(event, BaselineChosen) for event in events)
+    assert not any(one.baseline for one in study.record().trials())
+
+
+def test_an_older_study_whose_first_configuration_was_too_large_gets_a_baseline_when_it_is_resumed(
+    tmp_path: Path,
+) -> None:
+    study = Rehearsal(tmp_path, space=WITH_BATCHES)
+    assert SPACE.first
+
+    def too_large(task: TrialTask) -> Iterator[EpochResult]:
+        raise MemoryError("no room")
+        yield from ()
+
+    study.run(1, trainer=too_large, until=lambda event: isinstance(event, TrialEnded))
+    unmarked(study, 0)
+    study.run(3, memory_bytes=bytes_with(32))
+    marked = [one for one in study.record().trials() if one.baseline]
+    assert [(one.number, one.outcome, one.candidate.recipe.batch_size) for one in marked] == [(1, "complete", 32)]

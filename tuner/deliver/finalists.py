@@ -1,0 +1,138 @@
+"""Part (b) of a confirmation: the winner of the race and the baseline, trained on all images for the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.deliver.contenders import Contender, Splits
+from tuner.deliver.race import race
+from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
+from tuner.errors import StudyError
+from tuner.search.executors import Executor
+from tuner.search.runner import TrainingEnded, TrialTask
+from tuner.training.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """The winner of the race, and what the trainings on all images left for the test set.
+
+    baseline: None where there is none, or where it cannot be trained again. num_seeds: whose weights are in the folder,
+    for the winner and the baseline. notes: contenders that won the race and then could not be trained on all images.
+    """
+
+    winner: Contender
+    baseline: Contender | None
+    num_seeds: int
+    notes: tuple[str, ...]
+
+    @property
+    def each(self) -> list[Contender]:
+        """The winner, and the baseline where it is another one."""
+        return [self.winner] if self.baseline in (None, self.winner) else [self.winner, self.baseline]
+
+
+def decide(
+    contenders: Sequence[Contender],
+    baseline: Contender | None,
+    executor: Executor,
+    folder: Path,
+    *,
+    num_seeds: int,
+    num_final: Callable[[Sequence[Contender]], int],
+    seed: int,
+    splits: Splits,
+    together_bytes: float = 0.0,
+) -> Generator[ConfirmProgress, None, Finalists]:
+    """Race the contenders, and train the winner and the baseline on all images; their weights are left in the folder.
+
+    The best mean of the race wins; only contenders that were not dropped can. A winner that cannot be trained on all
+    images is dropped, and the next one takes its place. num_final: how many seeds finalists are trained with.
+    Raises StudyError when nobody is left.
+    """
+    notes: list[str] = []
+    trained: set[tuple[int, int]] = set()
+    most = num_seeds
+    while True:
+        yield from race(
+            contenders, executor, num_seeds=num_seeds, seed=seed, splits=splits, together_bytes=together_bytes
+        )
+        winner = max(
+            (one for one in contenders if not one.dropped),
+            key=lambda one: (one.mean, -one.trial.number),
+            default=None,
+        )
+        if winner is None:
+            reasons = "; ".join(f"trial {one.trial.number}: {one.dropped}" for one in contenders)
+            raise StudyError(f"no candidate could be trained again, so there is no winner ({reasons})")
+        if baseline is not None and not baseline.accuracies:
+            baseline = None
+        finalists = [winner] if baseline in (None, winner) else [winner, baseline]
+        most = min(most, num_final(finalists))
+        yield from train_finalists(
+            finalists, executor, folder, trained, num_seeds=most, seed=seed, together_bytes=together_bytes
+        )
+        if winner.accuracies:
+            still = baseline if baseline is not None and baseline.accuracies else None
+            return Finalists(winner, still, most, tuple(notes))
+        notes.append(
+            f"trial {winner.trial.number} won the race and could not be trained on all images ({winner.dropped}); "
+            "the next best took its place"
+        )
+
+
+def train_finalists(
+    finalists: Sequence[Contender],
+    executor: Executor,
+    folder: Path,
+    trained: set[tuple[int, int]],
+    *,
+    num_seeds: int,
+    seed: int,
+    together_bytes: float = 0.0,
+) -> Iterator[ConfirmProgress]:
+    """Part (b): on train and validation together, with seeds of its own; the weights are left in the folder.
+
+    trained: by trial and number of the seed, whose weights are there already; it is added to. A finalist that cannot be
+    trained is dropped, and loses its accuracies.
+    """
+    by_number = {one.trial.number: one for one in finalists}
+    numbers = {final_seed(seed, number): number for number in range(num_seeds)}
+    tasks = [
+        TrialTask(
+            one.trial.number,
+            one.candidate,
+            final_seed(seed, number),
+            split="none",
+            save_to=weights_path(folder, one, number),
+        )
+        for number in range(num_seeds)
+        for one in finalists
+        if (one.trial.number, number) not in trained
+    ]
+    done = 0
+    for task, end in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+        if task.others or is_lost(end):
+            yield ConfirmProgress(why_again(task, end), done, len(tasks))
+            continue
+        done += 1
+        one = by_number[task.number]
+        if isinstance(end, TrainingEnded):
+            one.fail(f"on all images, seed {numbers[task.seed] + 1}: {end.kind} {end.reason}".rstrip())
+            failed = f"trial {task.number} could not be trained on all images: {end.kind} {end.reason}"
+            yield ConfirmProgress(failed.rstrip(), done, len(tasks))
+            continue
+        trained.add((task.number, numbers[task.seed]))
+        yield ConfirmProgress(f"trial {task.number} on train and validation together", done, len(tasks))
+
+
+def final_seed(seed: int, number: int) -> int:
+    """Of the trainings on all images with seed `number`: not those of the race, whose luck chose the winner."""
+    return derive_seed(seed, "confirm final training", number)
+
+
+def weights_path(folder: Path, one: Contender, number: int) -> Path:
+    """Where the weights of a finalist with seed `number` lie until one is delivered."""
+    return folder / f"trial-{one.trial.number:05}-seed-{number}.pt"

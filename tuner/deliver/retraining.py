@@ -1,0 +1,120 @@
+"""Trials trained again on a search's runners; where that was measured to be faster, seeds of one trial together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from tuner.architecture.cost import network_cost
+from tuner.architecture.trace import trace
+from tuner.search.executors import Executor
+from tuner.search.runner import TrainingEnded, TrialTask
+from tuner.training.loop import EpochResult
+
+WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class ConfirmProgress:
+    """`done` of `total` trainings are over; `what` is the one that has just ended."""
+
+    what: str
+    done: int
+    total: int
+
+
+def group_seeds(tasks: Sequence[TrialTask], num_runners: int, together_bytes: float) -> list[TrialTask]:
+    """Tasks that differ in their seeds alone as one, as many as a step of `together_bytes` bears; 0 leaves all apart.
+
+    No runner is left without work for it: seeds side by side on two runners are done sooner than together on one.
+    """
+    if not together_bytes:
+        return list(tasks)
+    by_number: dict[int, list[TrialTask]] = {}
+    for task in tasks:
+        by_number.setdefault(task.number, []).append(task)
+    num_groups = ceil(num_runners / max(1, len(by_number)))  # of each trial
+    sizes = {}
+    for number, (first, *others) in by_number.items():
+        cost = network_cost(trace(first.candidate.architecture))
+        by_memory = int(together_bytes / cost.training_bytes(first.candidate.recipe.batch_size))
+        sizes[number] = min(ceil((1 + len(others)) / num_groups), by_memory)
+    if max(sizes.values(), default=0) < 2:
+        return list(tasks)
+    groups = []
+    for number, alike in by_number.items():
+        size = max(1, sizes[number])
+        for start in range(0, len(alike), size):
+            first, *others = alike[start : start + size]
+            groups.append(replace(first, others=tuple(others)))
+    return groups
+
+
+def is_lost(end: EpochResult | TrainingEnded) -> bool:
+    """Whether the process that trained died."""
+    return isinstance(end, TrainingEnded) and end.kind == "lost"
+
+
+def why_again(task: TrialTask, end: EpochResult | TrainingEnded) -> str:
+    """Why a task is trained once more, in words."""
+    reason = f"{end.kind}: {end.reason}" if isinstance(end, TrainingEnded) else "no score"
+    if not task.others:
+        return f"trial {task.number} is trained again: {reason}"
+    return f"trial {task.number}: seeds train one after another, as together they ended with {reason}"
+
+
+def train_all(
+    tasks: Sequence[TrialTask], executor: Executor
+) -> Iterator[tuple[TrialTask, EpochResult | TrainingEnded]]:
+    """Every task on some runner; each with its last epoch, or with what went wrong.
+
+    Seeds that train together each come as a task of its own. If something goes wrong with all of them, the task of all
+    comes with that, and then each of them, trained alone. One whose process died comes with that as lost, and then
+    again.
+    """
+    waiting = list(tasks)
+    lost: set[tuple[int, int]] = set()
+    running: dict[int, tuple[TrialTask, dict[int, EpochResult]]] = {}
+    try:
+        while waiting or running:
+            for runner in range(executor.num_runners):
+                if waiting and runner not in running:
+                    running[runner] = (waiting.pop(0), {})
+                    executor.start(runner, running[runner][0])
+            for runner, answer in executor.answers(WAIT_SECONDS):
+                if runner not in running:
+                    continue
+                task, last = running[runner]
+                if isinstance(answer, EpochResult):
+                    last[answer.seed_index] = answer
+                    executor.next_epoch(runner)
+                    continue
+                del running[runner]
+                if answer.kind == "lost" and not task.others and (task.number, task.seed) not in lost:
+                    lost.add((task.number, task.seed))
+                    waiting.append(task)
+                    yield task, answer
+                elif not task.others:
+                    end = replace(answer, kind="failed") if answer.kind == "lost" else answer
+                    yield task, last.get(0, end) if answer.kind == "finished" else end
+                elif answer.kind == "finished":
+                    yield from _ends_of_seeds(task, last)
+                else:
+                    waiting += [replace(task, others=()), *task.others]
+                    yield task, answer
+    finally:
+        for runner in running:
+            executor.stop(runner)
+
+
+def _ends_of_seeds(
+    task: TrialTask, last: Mapping[int, EpochResult]
+) -> Iterator[tuple[TrialTask, EpochResult | TrainingEnded]]:
+    """Each seed with its last epoch; one that has none went no further since its loss was not finite."""
+    for index, one in enumerate([replace(task, others=()), *task.others]):
+        num_epochs = last[index].epoch if index in last else 0
+        if num_epochs == task.candidate.recipe.epochs:
+            yield one, last[index]
+        else:
+            yield one, TrainingEnded("diverged", f"the loss of epoch {num_epochs + 1} is not finite")

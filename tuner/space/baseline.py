@@ -1,0 +1,184 @@
+"""The baseline of a study: the configuration that a winner has to beat, made to fit into memory where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
+from typing import Any, Literal
+
+from tuner.architecture.spec import InputSpec
+from tuner.errors import SpaceError
+from tuner.space.sampling import Params, params_of
+from tuner.space.schema import Configuration, Parameter, Rate, SearchSpace
+from tuner.training.candidate import Candidate, resolve_candidate
+
+Origin = Literal["space", "family"]
+MIN_BATCH_SIZE = 8
+"""A smaller batch than this trains another way: batch statistics are noise. Before that, channels are halved."""
+
+PLAIN_DEFAULT = Configuration(
+    block=[
+        {
+            "out_channels": out_channels,
+            "kernel_size": 3,
+            "stride": 1,
+            "padding": "same",
+            "normalization": "batch",
+            "activation": "relu",
+            "pooling": "max",
+            "pool_size": 2,
+            "pool_stride": 2,
+            "dropout": 0.0,
+        }
+        for out_channels in (32, 64)
+    ],
+    head={"pooling": "flatten", "hidden_features": 128, "activation": "relu", "dropout": 0.2},
+    recipe={
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "schedule": "one_cycle",
+        "batch_size": 64,
+        "weight_decay": 1e-2,
+        "momentum": 0.9,
+        "label_smoothing": 0.0,
+    },
+)
+"""What a space of plain blocks is compared with when it gives no first configuration."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A candidate to compare with.
+
+    params: in the space's names; None where the candidate is not in the space. origin: whether it is the first
+    configuration of the space, or the default of its family. changes: what was changed so that it fits, in words.
+    """
+
+    candidate: Candidate
+    params: Params | None
+    origin: Origin
+    changes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is stored with its trial, under `baseline`."""
+        return {"origin": self.origin, "changes": list(self.changes)}
+
+
+def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iterator[Baseline]:
+    """The baseline of a space as it is given, then versions of it that take less and less memory.
+
+    First the batch is halved, down to MIN_BATCH_SIZE, and the learning rate follows it: in proportion for SGD, by the
+    square root for Adam and AdamW. Then the channels of every block are halved, and in the end the batch again.
+    Source: Goyal et al., Accurate, Large Minibatch SGD, 2017; Malladi et al., On the SDEs and Scaling Rules for
+    Adaptive Gradient Algorithms, 2022.
+    """
+    origin: Origin = "space" if space.first else "family"
+    given = candidate_of(space.first[0] if space.first else PLAIN_DEFAULT, space, input_spec, epochs=epochs)
+    for candidate in _smaller_and_smaller(given):
+        yield Baseline(
+            resolve_candidate(candidate),
+            _params_in(space, candidate),
+            origin,
+            tuple(_differences(given, candidate)),
+        )
+
+
+def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
+    """The candidate of a configuration, whether it lies in the space or not; what it does not give is the default."""
+    optimizer = _given(configuration.recipe, "optimizer", space.recipe.optimizer)
+    recipe = {
+        name: _given(configuration.recipe, name, _of_optimizer(parameter, optimizer))
+        for name, parameter in space.recipe
+    }
+    return Candidate.from_json(
+        {
+            "architecture": {
+                "input": asdict(input_spec),
+                "blocks": [
+                    {name: _given(block, name, parameter) for name, parameter in space.block}
+                    for block in configuration.block
+                ],
+                "head": {name: _given(configuration.head, name, parameter) for name, parameter in space.head},
+            },
+            "recipe": {"epochs": epochs, **recipe},
+        }
+    )
+
+
+def describe_baseline(baseline: Mapping[str, Any]) -> str:
+    """A stored baseline in words: `the first configuration, with batch_size 32 instead of 64 to fit into memory`."""
+    changes = f", with {' and '.join(baseline['changes'])} to fit into memory" if baseline["changes"] else ""
+    return f"{NAMES[baseline['origin']]}{changes}"
+
+
+NAMES: Mapping[str, str] = {"space": "the first configuration", "family": "the default configuration of its family"}
+"""A baseline by its origin."""
+
+
+def _smaller_and_smaller(candidate: Candidate) -> Iterator[Candidate]:
+    yield candidate
+    while candidate.recipe.batch_size > MIN_BATCH_SIZE:
+        candidate = _with_half_the_batch(candidate)
+        yield candidate
+    while max(block.out_channels for block in candidate.architecture.blocks) > 1:
+        candidate = _with_half_the_channels(candidate)
+        yield candidate
+    while candidate.recipe.batch_size > 1:
+        candidate = _with_half_the_batch(candidate)
+        yield candidate
+
+
+def _with_half_the_batch(candidate: Candidate) -> Candidate:
+    recipe = candidate.recipe
+    batch_size = recipe.batch_size // 2
+    factor = batch_size / recipe.batch_size
+    factor = factor if recipe.optimizer == "sgd" else sqrt(factor)
+    return replace(
+        candidate, recipe=replace(recipe, batch_size=batch_size, learning_rate=recipe.learning_rate * factor)
+    )
+
+
+def _with_half_the_channels(candidate: Candidate) -> Candidate:
+    architecture = candidate.architecture
+    blocks = tuple(replace(block, out_channels=max(1, block.out_channels // 2)) for block in architecture.blocks)
+    return replace(candidate, architecture=replace(architecture, blocks=blocks))
+
+
+def _differences(given: Candidate, candidate: Candidate) -> Iterator[str]:
+    before, after = given.recipe, candidate.recipe
+    if after.batch_size != before.batch_size:
+        yield f"batch_size {after.batch_size} instead of {before.batch_size}"
+        yield f"learning_rate {after.learning_rate:.3g} instead of {before.learning_rate:.3g}"
+    channels = [[block.out_channels for block in one.architecture.blocks] for one in (given, candidate)]
+    if channels[0] != channels[1]:
+        yield f"out_channels {_listed(channels[1])} instead of {_listed(channels[0])}"
+
+
+def _listed(numbers: list[int]) -> str:
+    return "-".join(map(str, numbers))
+
+
+def _params_in(space: SearchSpace, candidate: Candidate) -> Params | None:
+    """The parameters of a candidate in the space's names; None where it is not in the space."""
+    recipe = {name: getattr(candidate.recipe, name) for name, _ in space.recipe}
+    configuration = Configuration(
+        block=[{name: getattr(block, name) for name, _ in space.block} for block in candidate.architecture.blocks],
+        head={name: getattr(candidate.architecture.head, name) for name, _ in space.head},
+        recipe=recipe,
+    )
+    try:
+        return params_of(configuration, space, space.name)
+    except SpaceError:
+        return None
+
+
+def _given(values: Mapping[str, Any], name: str, parameter: Parameter[Any]) -> Any:
+    if name in values:  # a table of one rate for each optimizer has no default of its own
+        return values[name]
+    return parameter.default
+
+
+def _of_optimizer(parameter: Parameter[Any], optimizer: str) -> Parameter[Any]:
+    own = parameter.by_optimizer if isinstance(parameter, Rate) else {}
+    return own.get(optimizer, parameter)
