@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuner.data.dataset import ImageDataset
-from tuner.data.splits import apportion, channel_statistics, part_size, split_development
+from tuner.data.splits import apportion, channel_statistics, fresh_split, part_size, split_development
 from tuner.errors import DataError
 
 class_counts = st.lists(st.integers(2, 60), min_size=2, max_size=12)
@@ -105,6 +105,25 @@ def test_the_own_validation_part_is_used_unless_a_fraction_is_given() -> None:
     assert own.validation_indices_N.tolist() == [0, 9]
     assert own.train_indices_N.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert len(split_development(dataset, seed=3, validation_fraction=0.4).validation_indices_N) == 4
+
+
+@given(class_counts, st.floats(0.05, 0.9), st.integers(0, 2**40))
+def test_a_fresh_split_is_the_stratified_split_of_its_seed_with_the_sizes_asked_for(
+    counts: list[int], fraction: float, seed: int
+) -> None:
+    dataset = dataset_of(counts, shuffled=True)
+    wanted = split_development(dataset, seed=seed, validation_fraction=fraction)
+    fresh = fresh_split(dataset, seed=seed, num_validation=len(wanted.validation_indices_N))
+    assert torch.equal(fresh.validation_indices_N, wanted.validation_indices_N)
+    assert torch.equal(fresh.train_indices_N, wanted.train_indices_N)
+
+
+def test_a_fresh_split_keeps_the_own_validation_part_whatever_the_seed() -> None:
+    dataset = dataset_of([5, 5], validation_rows=[0, 9])
+    for seed in range(5):
+        fresh = fresh_split(dataset, seed=seed, num_validation=2)
+        assert fresh.validation_indices_N.tolist() == [0, 9]
+        assert fresh.train_indices_N.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_a_class_with_one_image_is_named_with_its_count() -> None:

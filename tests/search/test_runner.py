@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
 
 from tests.training.peak_memory import private_bytes
@@ -158,6 +159,21 @@ def test_images_are_held_once_however_many_splits_are_trained_on(trainer: ImageT
     held = [trainer._open(task) for task in tasks]
     assert len({data.images_NCHW.data_ptr() for data in held if isinstance(data, ResidentData)}) == 1
     assert len({data.mean for data in held}) == 3
+
+
+def test_no_image_of_an_own_validation_folder_is_trained_on_by_a_fresh_split(tmp_path: Path) -> None:
+    for part, levels in {"train": range(40), "val": range(200, 210), "test": range(100, 104)}.items():
+        for level in levels:
+            file = tmp_path / "pets" / part / ("cat" if level % 2 else "dog") / f"{level}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), level).save(file)
+    dataset = load_development(DataSpec(str(tmp_path / "pets"), tmp_path / "data", tmp_path / "cache"))
+    trainer = ImageTrainer(dataset.folder, "study", tmp_path / "study", 0, Engine("cpu"))
+    for seed in range(5):
+        data = trainer._open(replace(TASK, split="fresh", split_seed=seed))
+        trained = dataset.images_NCHW[data.train_indices_N, 0, 0, 0]
+        assert sorted(trained.tolist()) == list(range(40))
+        assert len(data.validation_indices_N) == 10
 
 
 def bytes_with_what_was_freed() -> int:

@@ -51,6 +51,21 @@ def split_development(dataset: ImageDataset, *, seed: int, validation_fraction: 
     return _split_at(torch.from_numpy(chosen_N), num_images=num_images)
 
 
+def fresh_split(dataset: ImageDataset, *, seed: int, num_validation: int) -> Split:
+    """Split again for a confirmation, with `num_validation` images in the validation part.
+
+    The source's own validation part is kept: the user made it to hold no image of a patient or a video of which train
+    has another, and mixing it in would favour networks that memorise. Otherwise the split is stratified afresh.
+
+    This is the one place that decides on fresh splits: once images have groups, both parts keep every group whole.
+    """
+    if dataset.validation_indices_N is not None:
+        return _split_at(dataset.validation_indices_N, num_images=len(dataset.labels_N))
+    labels_N = dataset.labels_N.numpy()
+    chosen_N = choose_stratified(labels_N, dataset.class_names, total=num_validation, seed=seed)
+    return _split_at(torch.from_numpy(chosen_N), num_images=len(labels_N))
+
+
 def part_size(num_images: int, fraction: float) -> int:
     """Give that fraction of the images, rounded up."""
     # The small difference keeps 0.07 * 100 = 7.000000000000001 from being rounded up to 8.

@@ -17,7 +17,7 @@ from tuner.data.images import Preprocessing
 from tuner.data.opening import TrainingData, measure_statistics, open_data
 from tuner.data.resident import ResidentData, Statistics
 from tuner.data.sources import load_cached
-from tuner.data.splits import Split, split_development
+from tuner.data.splits import Split, fresh_split, split_development
 from tuner.training.candidate import Candidate
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
 from tuner.training.engine import Engine, give_back_memory, prepare_process
@@ -33,7 +33,8 @@ class TrialTask:
     """What a runner is asked to train.
 
     split: the study's own split into train and validation, whose best epoch is kept; a fresh one of the same sizes (of
-    `split_seed`), of which the last epoch alone is scored; or `none`: train and validation together, and no score.
+    `split_seed`; the source's own validation part stays), of which the last epoch alone is scored; or `none`: train and
+    validation together, and no score.
     save_to: where weights are kept. Without it those of the study's own split go among the study's checkpoints, and
     those of other splits, of the last epoch, are not kept.
     """
@@ -178,11 +179,10 @@ class ImageTrainer:
         own = split_development(dataset, seed=self.split_seed)
         if task.split == "study":
             return own
-        num_images, num_validation = len(dataset.labels_N), len(own.validation_indices_N)
         if task.split == "none":
-            everything = torch.arange(num_images)
+            everything = torch.arange(len(dataset.labels_N))
             return Split(everything, everything[:0])
-        return split_development(dataset, seed=task.split_seed, validation_fraction=num_validation / num_images)
+        return fresh_split(dataset, seed=task.split_seed, num_validation=len(own.validation_indices_N))
 
     def _checkpoint(
         self, task: TrialTask, data: TrainingData, result: EpochResult, weights: Mapping[str, Tensor]
