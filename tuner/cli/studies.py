@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open_study, plain_console, quiet_optuna
+from tuner.cli.options import (
+    STUDIES,
+    AsJson,
+    Storage,
+    Studies,
+    StudyName,
+    limit_threads,
+    open_study,
+    plain_console,
+    quiet_optuna,
+)
 
 LOOPBACK = "127.0.0.1"
 
@@ -60,6 +70,7 @@ def report(
     from tuner.ui.report import write_report
 
     record = open_study(study, studies, storage)
+    limit_threads()
     write_report(record, studies=studies, output=output)
     typer.echo(f"{output}: report of {record.name}")
 
