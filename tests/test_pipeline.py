@@ -350,8 +350,8 @@ def test_a_run_that_cannot_keep_its_measurement_goes_on_and_says_so_once(
     events.close()
     assert isinstance(ready, DataReady)
     assert [note for note in ready.notes if "TUNER_CACHE_DIR" in note] == [
-        f"{tmp_path / 'file'}: cannot be written: File exists: measured anew next time; "
-        "set TUNER_CACHE_DIR to a folder that can"
+        f"{tmp_path / 'file'}: cannot be written: File exists: this machine will be measured again next time; "
+        "set TUNER_CACHE_DIR to a folder that can be written"
     ]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from pathlib import Path
 
 import psutil
 import torch
+
+from tuner import control_groups
 
 GPU_CONTEXT_BYTES = 700 * 2**20
 """Of GPU memory that a process takes before its first tensor: CUDA's context and its libraries' kernels."""
@@ -22,9 +25,17 @@ def devices_for(device: torch.device, *, is_auto: bool) -> tuple[torch.device, .
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use."""
+    """Processor cores that this process may use; a container's CPU quota is rounded up to whole cores."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = control_groups.cpu_quota()
+    return cores if quota is None else min(cores, math.ceil(quota))
+
+
+def limit_threads() -> None:
+    """Keep torch in this process to the cores that it may use: by itself it takes all of the machine's."""
+    if torch.get_num_threads() > num_cores():
+        torch.set_num_threads(num_cores())
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -32,10 +43,8 @@ def memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     total = int(psutil.virtual_memory().total)
-    limit = Path("/sys/fs/cgroup/memory.max")  # Linux, control groups 2; elsewhere there is no such file
-    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-        return min(total, int(text))
-    return total
+    limit = control_groups.memory_limit()
+    return total if limit is None else min(total, limit)
 
 
 def device_name(device: torch.device) -> str:

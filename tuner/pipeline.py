@@ -45,6 +45,7 @@ from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine, choose_device
 from tuner.training.forced import parse_forced
+from tuner.training.host import generates_with_own_settings
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
@@ -103,11 +104,13 @@ class DataReady:
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 
 
+@generates_with_own_settings
 def run_events(options: RunOptions, *, report: Report | None = None) -> Generator[RunEvent]:
     """Run or top up a study and confirm its winner, an event at a time; a closed iterator leaves it to be gone on with.
 
-    `report` hears of downloads and decoding. With one runner on a CPU the training is done in this process, and what
-    `training.engine.prepare_process` sets stays set. Raises TunerError for whatever the user can mend.
+    `report` hears of downloads and decoding. With one runner on a CPU the training is done in this process, with
+    settings of torch that are not the caller's; the caller's are back whenever an event is yielded.
+    Raises TunerError for whatever the user can mend.
     """
     started = time.monotonic()
     end_if_unguarded()
@@ -178,6 +181,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
                 yield from _confirm(record, confirm_plan, executor, runners, options.data_spec)
 
 
+@generates_with_own_settings
 def confirm_events(
     studies: Path,
     name: str | None,

@@ -27,8 +27,9 @@ from tests.strategies import make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
+from tuner.errors import RunnerError
 from tuner.search.best import NUM_KEPT
-from tuner.search.coordinator import MAX_UNCOUNTED, search
+from tuner.search.coordinator import MAX_ALIKE, MAX_UNCOUNTED, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess
 from tuner.search.record import CONSTRAINTS
@@ -320,6 +321,35 @@ def test_a_trainer_that_raises_fails_the_trial_alone(study: Rehearsal) -> None:
     stored = optuna.load_study(study_name=study.name, storage=study.url).trials[1]
     assert "Traceback" in stored.user_attrs["details"]
     assert "no such" in stored.user_attrs["details"]
+
+
+def test_a_run_whose_first_trials_all_fail_alike_ends_after_a_few_with_the_reason(study: Rehearsal) -> None:
+    def fails(task: TrialTask) -> Iterator[EpochResult]:
+        raise RuntimeError(f"expected scalar type Float but found Double in batch {task.number}")
+        yield
+
+    with pytest.raises(RunnerError, match=r"first 5 trials all failed .*: expected scalar type") as caught:
+        study.run(8, trainer=fails)
+    assert "\n" not in str(caught.value)
+    trials = optuna.load_study(study_name=study.name, storage=study.url).trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * MAX_ALIKE
+    assert all("Traceback" in trial.user_attrs["details"] for trial in trials)
+    assert ending_of(study.run(8)) == SearchEnded(8, "")  # once that is put right
+
+
+@pytest.mark.usefixtures("_nobody_stops")
+@pytest.mark.parametrize("spared", [0, 2, 4])
+def test_a_run_goes_on_when_one_of_its_first_trials_has_had_an_epoch_or_failed_otherwise(
+    study: Rehearsal, spared: int
+) -> None:
+    def others_fail(task: TrialTask) -> Iterator[EpochResult]:
+        if task.number >= 12:
+            return rehearse(task)
+        return ends_with(KeyError("other") if task.number == spared else ValueError("no"))(task)
+
+    assert ending_of(study.run(2, trainer=others_fail)) == SearchEnded(2, "")
+    later = study.run(3, trainer=lambda task: ends_with(ValueError("no"))(task) if task.number < 30 else rehearse(task))
+    assert ending_of(later) == SearchEnded(3, "")  # trials of an earlier run have had epochs
 
 
 @pytest.mark.usefixtures("_nobody_stops")

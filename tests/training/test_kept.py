@@ -117,8 +117,8 @@ def test_a_measurement_that_cannot_be_kept_is_used_all_the_same_and_says_so(
     measured = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path / "file" / "cache")
     assert measured.engine == Engine(channels_last=True)
     assert measured.not_kept == (
-        f"{tmp_path / 'file' / 'cache'}: cannot be written: Not a directory: measured anew next time; "
-        "set TUNER_CACHE_DIR to a folder that can"
+        f"{tmp_path / 'file' / 'cache'}: cannot be written: Not a directory: this machine will be measured again next "
+        "time; set TUNER_CACHE_DIR to a folder that can be written"
     )
     with pytest.raises(DeviceError, match="set TUNER_CACHE_DIR"):
         keep_measurement(measured, SHAPE, cache_dir=tmp_path / "file")

@@ -17,6 +17,7 @@ from tuner.cli.options import (
     StudyName,
     cache_folder,
     folder_arguments,
+    limit_threads,
     open_study,
     plain_console,
     quiet_optuna,
@@ -80,6 +81,7 @@ def export(
     from tuner.ui.console import progress_reporter
 
     record = open_study(study, studies, storage)
+    limit_threads()
     with progress_reporter(plain_console(stderr=True), quiet=False) as report:
         exported = export_study(record, studies=studies, output=output, format=format, report=report)
     for path, checked in exported.files.items():
@@ -113,6 +115,7 @@ def evaluate(
     from tuner.deliver.evaluate import evaluate as score
     from tuner.ui.console import progress_reporter
 
+    limit_threads()
     classifier = load_classifier(checkpoint)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
         evaluation = score(classifier, DataSpec(dataset, data_dir, cache), part=part, report=report)
@@ -131,6 +134,7 @@ def predict(
     from tuner.deliver.predict import predict as predict_images
     from tuner.errors import DataError
 
+    limit_threads()
     classifier = load_classifier(checkpoint)
     files, unreadable = find_images(images), list[DataError]()
     predictions = predict_images(classifier, files, top=top, on_unreadable=unreadable.append)

@@ -11,6 +11,7 @@ import typer
 
 from tuner import interrupts
 from tuner.errors import TunerError
+from tuner.temporary import NO_FOLDER, has_temporary_folder
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for options it cannot parse; its own class, which Typer does not export."""
@@ -31,8 +32,11 @@ def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
             _fail(name, error.format_message() if hasattr(error, "format_message") else str(error))
         if isinstance(error, OSError):
             _drop_output()
-            if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
-                sys.exit(1)
+        if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
+            sys.exit(1)
+        if isinstance(error, Exception) and not has_temporary_folder():  # torch fails in many ways without one
+            _fail(name, NO_FOLDER)
+        if isinstance(error, OSError):
             _fail(name, str(error))
         if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
             _fail(name, "there is not enough memory for this; give smaller images, or fewer --workers")

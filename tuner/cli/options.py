@@ -118,6 +118,13 @@ def plain_console(*, stderr: bool = False) -> Console:
     return console
 
 
+def limit_threads() -> None:
+    """Keep a command that uses networks to the cores that it may use, where a container has a CPU quota."""
+    from tuner import hardware
+
+    hardware.limit_threads()
+
+
 def quiet_optuna() -> None:
     """Keep Optuna's log off the screen."""
     import optuna

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import STUDIES, AsJson, Storage, Studies, StudyName, open_study, plain_console, quiet_optuna
+from tuner.cli.options import (
+    STUDIES,
+    AsJson,
+    Storage,
+    Studies,
+    StudyName,
+    limit_threads,
+    open_study,
+    plain_console,
+    quiet_optuna,
+)
 
 LOOPBACK = "127.0.0.1"
 
@@ -60,6 +70,7 @@ def report(
     from tuner.ui.report import write_report
 
     record = open_study(study, studies, storage)
+    limit_threads()
     write_report(record, studies=studies, output=output)
     typer.echo(f"{output}: report of {record.name}")
 
@@ -106,6 +117,10 @@ def dashboard(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = 8080,
     host: Annotated[str, typer.Option(help="The address to listen on; this machine alone when left out.")] = LOOPBACK,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further host name to answer to, such as a proxy's; can be repeated."),
+    ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse whatever changes a study.")] = False,
     allow_anyone: Annotated[
         bool, typer.Option("--allow-anyone-to-delete", help="Needed for --host without --read-only.")
@@ -116,13 +131,15 @@ def dashboard(
 ) -> None:
     """Start optuna-dashboard on the studies; Ctrl-C ends it."""
     from tuner.search.shown import artifacts_folder
-    from tuner.ui.dashboard import address, is_loopback, serve_dashboard
+    from tuner.ui.dashboard import address, serve_dashboard
+    from tuner.ui.hosts import check_host_name, is_loopback
 
     if not (is_loopback(host) or read_only or allow_anyone):
         raise typer.BadParameter(
             f"--host {host}: the dashboard has no log-in, so whoever reaches it could delete studies; "
             "give --read-only, or --allow-anyone-to-delete"
         )
+    allow_hosts = [check_host_name(name) for name in allow_host or []]
     record = open_study(study, studies, storage)
     path = f"/dashboard/studies/{record.study_id}"
     kind = ", read-only" if read_only else ""
@@ -132,6 +149,7 @@ def dashboard(
         artifacts=artifacts_folder(studies / record.name),
         port=port,
         host=host,
+        allow_hosts=allow_hosts,
         read_only=read_only,
         open_browser=open_browser,
         path=path,

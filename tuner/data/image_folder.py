@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
+from tuner.data.given_path import given_path
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_pixels
 from tuner.data.splits import TEST_FRACTION, TEST_SEED, choose_stratified, part_size
 from tuner.data.threads import map_in_threads
@@ -16,7 +17,7 @@ from tuner.errors import DataError
 
 def list_image_folder(spec: DataSpec) -> ListedSource:
     """List an image folder. Raises DataError for a layout that is not one, and for classes too small to be split."""
-    listing = list_folder(Path(spec.dataset).expanduser())
+    listing = list_folder(given_path(spec.dataset))
     _check_counts(listing)
     files = [
         f"{file.name} {file.size} {file.mtime_ns}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from tuner.data import digits
 from tuner.data.cache import FORMAT, find_listing, hash_lines, save_listing, save_part
 from tuner.data.dataset import DataSpec, ListedSource, Report
+from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder
 from tuner.data.torchvision_sets import EMNIST_SPLITS, TORCHVISION_SETS, list_torchvision_set
 from tuner.errors import DataError
@@ -56,7 +57,7 @@ def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
         return digits.list_digits(spec)
     if spec.dataset in TORCHVISION_SETS:
         return list_torchvision_set(spec, report=report)
-    path = Path(spec.dataset).expanduser()
+    path = given_path(spec.dataset)
     # What looks like a path is one, even if nothing is there: then that is what has to be said.
     if path.exists() or len(path.parts) > 1 or spec.dataset.startswith((".", "~")):
         return list_image_folder(spec)

@@ -1,11 +1,11 @@
 """Many small pieces of work in threads, their results in order."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from tuner.data.dataset import Report
+from tuner.hardware import num_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ def map_in_threads(
     def apply(group: Sequence[Item]) -> list[Result]:
         return [function(item) for item in group]
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(max_workers=min(8, num_cores()), thread_name_prefix="decode") as pool:
         for start in range(0, len(items), _BLOCK):
             block = items[start : start + _BLOCK]
             groups = [block[first : first + _GROUP] for first in range(0, len(block), _GROUP)]

@@ -85,6 +85,7 @@ def check(one: Format, folder: Path, reference: Reference, *, name: str) -> Chec
     script = folder / f"check {one.file_name}.py"
     script.write_text(_BEFORE + one.usage(one.file_name) + _AFTER[one.images], encoding="utf-8")
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # a fresh process knows no CPU quota
     environment.pop("PYTHONSAFEPATH", None)  # model.py is imported from the script's folder
     command = [sys.executable, script.name]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)

@@ -16,6 +16,7 @@ from tuner.deliver.safetensors_file import load_safetensors
 from tuner.deliver.whole import scaling_of
 from tuner.errors import CheckpointError
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
+from tuner.training.host import with_own_settings
 
 BATCH = 64
 """Images classified at once: as many as keep the feature maps in a CPU's caches."""
@@ -36,6 +37,7 @@ class Classifier:
     logits: Callable[[Tensor], Tensor]
 
 
+@with_own_settings
 def load_classifier(path: str | Path) -> Classifier:
     """Load a checkpoint by the ending of its name: .safetensors, .onnx, and tuner's own for any other.
 

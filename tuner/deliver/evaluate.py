@@ -16,6 +16,7 @@ from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import BATCH, Classifier
 from tuner.errors import CheckpointError, DataError
+from tuner.training.host import with_own_settings
 
 PartName = Literal["test", "validation", "train"]
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
@@ -78,6 +79,7 @@ class Evaluation:
         }
 
 
+@with_own_settings
 def evaluate(
     classifier: Classifier, spec: DataSpec, *, part: PartName = "test", report: Report | None = None
 ) -> Evaluation:

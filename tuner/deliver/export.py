@@ -26,6 +26,7 @@ from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_check
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
 from tuner.training.checkpoint import Checkpoint
+from tuner.training.host import with_own_settings
 
 README = "README.md"
 CHECKS_AT_ONCE = 2
@@ -54,6 +55,7 @@ class _Target:
     is_folder: bool
 
 
+@with_own_settings
 def export(
     record: StudyRecord,
     *,

@@ -21,6 +21,7 @@ from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import ImageTrainer, TrialTask, training_seed
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory
+from tuner.training.host import generates_with_own_settings
 from tuner.training.loop import Diverged, EpochResult
 
 MAX_EPOCHS = 100_000
@@ -66,6 +67,7 @@ def train_trial(record: StudyRecord, number: int, *, epochs: int, studies: Path,
     return last
 
 
+@generates_with_own_settings
 def train_trial_events(
     record: StudyRecord,
     number: int,

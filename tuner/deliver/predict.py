@@ -15,6 +15,7 @@ from tuner.data.images import read_image
 from tuner.deliver.classifier import BATCH, Classifier, classifier_from, normalise
 from tuner.errors import DataError
 from tuner.training.checkpoint import Checkpoint
+from tuner.training.host import with_own_settings
 
 __all__ = ["Prediction", "find_images", "normalise", "predict"]
 
@@ -32,6 +33,7 @@ class Prediction:
         return {"image": str(self.image), "classes": list(classes), "probabilities": list(probabilities)}
 
 
+@with_own_settings
 def predict(
     network: Classifier | Checkpoint,
     images: Sequence[Path],

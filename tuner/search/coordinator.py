@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -16,7 +17,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
-from tuner.errors import StudyError
+from tuner.errors import RunnerError, StudyError
 from tuner.search.best import BestTrials
 from tuner.search.events import (
     BaselineChosen,
@@ -43,6 +44,8 @@ from tuner.training.loop import EpochResult
 
 MAX_UNCOUNTED = 1_000
 """Rejected, repeated and failed trials in a row after which a search gives up."""
+MAX_ALIKE = 5
+"""The first trials that a run trains; when all of them fail for one reason, every other trial would too."""
 WAIT_SECONDS = 0.5
 
 STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
@@ -98,6 +101,8 @@ class _Search:
         self._num_counted = 0
         self._uncounted_in_a_row = 0
         self._lost: set[int] = set()
+        self._first_reasons: list[str] = []
+        self._has_trained = False
         self._deadline = clock() + plan.budget_seconds
 
     def run(self) -> Generator[SearchEvent]:
@@ -142,6 +147,7 @@ class _Search:
             self._recognise_baseline(trial)
             if dict(trial.params) in self._given:
                 self._given.remove(dict(trial.params))
+            self._has_trained |= bool(trial.curve)
             if not trial.state.is_finished():
                 params = self._strategy.propose(trial.number, dict(trial.params))
                 self._unfinished.append(RunningTrial(trial.number, trial.candidate, params, self._clock()))
@@ -275,6 +281,7 @@ class _Search:
         running = self._running[runner]
         if isinstance(answer, EpochResult):
             running.take(answer)
+            self._has_trained = True
             reason = self._strategy.reason_to_stop(running.number, running.curve)
             if running.number == self._baseline_number:
                 reason = ""  # a comparison needs all of its epochs
@@ -305,6 +312,18 @@ class _Search:
             yield self._end(running, outcomes[answer.kind], answer.reason, details=answer.details)
             if answer.kind == "out of memory" and running.number == self._baseline_number:
                 self._give_smaller_baseline(running.candidate.fingerprint)
+            self._give_up_if_all_fail(outcomes[answer.kind], answer.reason)
+
+    def _give_up_if_all_fail(self, outcome: Outcome, reason: str) -> None:
+        """Raise RunnerError once the first trials of this run have failed alike and no trial has ever had an epoch."""
+        self._first_reasons.append(f"{outcome}: {re.sub(r'[0-9]+', '0', reason)}")  # sizes differ by trial
+        if self._has_trained or len(self._first_reasons) != MAX_ALIKE or len(set(self._first_reasons)) > 1:
+            return
+        if outcome == "failed":
+            raise RunnerError(
+                f"the first {MAX_ALIKE} trials all failed in the same way in their first epoch: {reason}; "
+                "fix that and run the same command again (the trials are stored with their tracebacks)"
+            )
 
     def _stop_running(self, reason: str) -> Iterator[SearchEvent]:
         """End the trials that still run: those with an epoch as pruned; the others wait for the next run."""

@@ -16,6 +16,7 @@ from multiprocessing.forkserver import ForkServer
 from typing import Any, TypeVar
 
 from tuner.errors import RunnerError
+from tuner.temporary import NO_FOLDER, has_temporary_folder
 
 UNGUARDED = 78
 """Exit code of a process that would begin the search again, for want of a guard in the script that it imports."""
@@ -50,7 +51,8 @@ def _said_in_one_line() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunnerError(f"a process cannot be started: {error.strerror}; give fewer --workers") from error
+        why = f"{error.strerror}; give fewer --workers" if has_temporary_folder() else NO_FOLDER
+        raise RunnerError(f"a process cannot be started: {why}") from error
 
 
 def import_ahead() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from tuner.data.dataset import DataSpec
+from tuner.data.given_path import given_path
 from tuner.data.sources import KNOWN_NAMES
 
 MAX_CHANGES = 3
@@ -18,7 +18,7 @@ Source = Mapping[str, Any]
 
 def data_source(spec: DataSpec) -> dict[str, Any]:
     """Where the images come from, by absolute paths, as a study keeps it."""
-    path = Path(spec.dataset).expanduser()
+    path = given_path(spec.dataset)
     dataset = str(path.resolve()) if path.is_dir() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
     return {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}

@@ -19,6 +19,7 @@ from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError
 from tuner.training.candidate import Candidate, Recipe
+from tuner.training.host import with_own_settings
 
 FORMAT = 1
 """Version of the layout; raised when a file of the new layout cannot be read by the old code."""
@@ -163,6 +164,7 @@ def model_from(checkpoint: Checkpoint) -> nn.Sequential:
     return model.eval()
 
 
+@with_own_settings
 def load_model(path: str | Path) -> nn.Sequential:
     """The network of a checkpoint file, in eval mode on the CPU: fp32 images (N, C, H, W), normalised as the file says.
 

@@ -19,10 +19,22 @@ from tuner.training.engine import Engine
 from tuner.training.timing import measured_shape
 from tuner.versions import package_versions
 
+NEXT_TIME = "this machine will be measured again next time; set TUNER_CACHE_DIR to a folder that can be written"
+"""What follows from a measurement that cannot be kept."""
 
-def machine_cache_dir() -> Path:
-    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR."""
-    return Path(os.environ.get("TUNER_CACHE_DIR") or user_cache_dir("tuner"))
+
+def machine_cache_dir() -> Path | None:
+    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR.
+
+    None for a user without a home folder, such as one of a container.
+    """
+    if given := os.environ.get("TUNER_CACHE_DIR"):
+        return Path(given)
+    try:
+        folder = Path(user_cache_dir("tuner"))
+    except RuntimeError:  # of platformdirs, which knows no home
+        return None
+    return folder if folder.is_absolute() else None  # older versions leave the `~` as it is
 
 
 def kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
@@ -37,8 +49,12 @@ def kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: 
     return cache_dir / f"engine-{key}.json"
 
 
-def load_measurement(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Measurement | None:
+def load_measurement(
+    device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path | None
+) -> Measurement | None:
     """What was kept of such a device; None where nothing was, or nothing that can be used."""
+    if cache_dir is None:
+        return None
     path = kept_at(device, shape, num_threads=num_threads, cache_dir=cache_dir)
     try:
         kept = Measurement.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -47,8 +63,10 @@ def load_measurement(device: torch.device, shape: Shape, *, num_threads: int, ca
     return kept if _is_sound(kept, device, num_threads) else None
 
 
-def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path) -> Path:
+def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path | None) -> Path:
     """Let later searches over images of `shape` on this machine have a measurement; the file. Raises DeviceError."""
+    if cache_dir is None:
+        raise DeviceError(f"this user has no home folder for a cache: {NEXT_TIME}")
     engine = measurement.engine
     path = kept_at(torch.device(engine.device), shape, num_threads=engine.num_threads, cache_dir=cache_dir)
     try:
@@ -57,10 +75,7 @@ def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path)
         temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise DeviceError(
-            f"{cache_dir}: cannot be written: {error.strerror}: measured anew next time; set TUNER_CACHE_DIR to a "
-            "folder that can"
-        ) from error
+        raise DeviceError(f"{cache_dir}: cannot be written: {error.strerror}: {NEXT_TIME}") from error
     return path
 
 

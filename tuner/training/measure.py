@@ -127,7 +127,7 @@ def load_or_measure(
     shape: Shape,
     *,
     num_threads: int,
-    cache_dir: Path,
+    cache_dir: Path | None,
     run: Callable[[Callable[[], Measurement]], Measurement] = call,
 ) -> Measurement:
     """What was measured before on such a device with these versions, or a new measurement, which is then kept.

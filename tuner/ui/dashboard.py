@@ -6,8 +6,7 @@ import json
 import shutil
 import socket
 import webbrowser
-from collections.abc import Callable, Iterable
-from ipaddress import ip_address
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, BinaryIO
@@ -18,15 +17,12 @@ from optuna.storages import BaseStorage
 from optuna_dashboard import wsgi
 
 from tuner.errors import StudyError
+from tuner.ui.hosts import READING, App, refuse_foreign_sites
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0
 """Seconds that a connection may say nothing, or take nothing, before it is closed."""
-READING = ("GET", "HEAD", "OPTIONS")
 REFUSAL = "this dashboard is read-only: it was started with --read-only, and changes nothing"
-
-App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-"""A WSGI application (PEP 3333)."""
 
 
 class ArtifactFolder:
@@ -83,6 +79,7 @@ def serve_dashboard(
     artifacts: Path,
     port: int,
     host: str = HOST,
+    allow_hosts: Collection[str] = (),
     read_only: bool = False,
     open_browser: bool = False,
     path: str = "",
@@ -90,9 +87,11 @@ def serve_dashboard(
 ) -> None:
     """Serve the dashboard until interrupted. Raises StudyError when the port is taken or the address is not ours.
 
-    on_ready: called once it can be reached.
+    allow_hosts: names that it answers to besides loopback and `host`. on_ready: called once it can be reached.
     """
-    app = dashboard_app(storage, artifacts=artifacts, read_only=read_only)
+    app = refuse_foreign_sites(
+        dashboard_app(storage, artifacts=artifacts, read_only=read_only), host=host, named=allow_hosts
+    )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         if not _is_everywhere(host) and probe.connect_ex((host, port)) == 0:
             raise StudyError(f"--port {port} is in use; give another one")
@@ -126,14 +125,6 @@ def refuse_changes(app: App) -> App:
         return [body]
 
     return reading_only
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def address(host: str, port: int) -> str:

@@ -1,0 +1,16 @@
+"""The path of a data set as a user gives it."""
+
+from pathlib import Path
+
+from tuner.errors import DataError
+
+
+def given_path(dataset: str) -> Path:
+    """The path that `--dataset` names, with `~` as the home folder. Raises DataError where that is not known."""
+    try:
+        return Path(dataset).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"--dataset {dataset}: the home folder of {Path(dataset).parts[0]} is not known here; give the whole "
+            "path, or ./~... for a folder of that name"
+        ) from error
