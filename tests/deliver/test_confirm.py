@@ -219,6 +219,18 @@ def test_a_final_training_that_diverges_lets_the_next_contender_win_and_it_is_sa
     assert "the training loss of epoch 1 is nan" in notes
 
 
+def test_one_contender_with_one_seed_is_not_raced_as_nothing_would_be_learned_from_it(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path)
+    rehearsal.run(1)
+    trainer = Recorder()
+    with pytest.raises(Opened, match=TEST_SET_OPENED):
+        list(confirming(rehearsal, trainer, plan=ConfirmPlan(num_seeds=1)))
+    assert [task.split for task in trainer.tasks] == ["none"]
+    trainer = Recorder()
+    race(rehearsal, trainer, plan=ConfirmPlan(num_seeds=2))
+    assert numbers(trainer.tasks, "fresh") == [0, 0]
+
+
 def test_the_seeds_that_choose_the_winner_do_not_judge_it(rehearsal: Rehearsal) -> None:
     trainer = Recorder()
     with pytest.raises(Opened, match=TEST_SET_OPENED):

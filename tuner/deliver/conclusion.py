@@ -24,12 +24,12 @@ class Confirmation:
     """What a confirmation found. Accuracies lie in 0..1, intervals are of 95 %; `number` is the winner's trial.
 
     interval: None where nothing is known of how much seeds differ. validation_mean: of the winner over the splits of
-    the race. search_accuracy: what the search had seen of it; gap: that minus test_accuracy. baseline_number: the trial
-    that the winner is compared with, and baseline what it is, in words; both are None in a study without one.
-    difference: winner minus baseline, on the test set; None, like its interval and baseline_test_accuracy, where the
-    baseline could not be trained again. candidates: every one that was trained again, with its accuracy for each seed.
-    num_trials: that the study had then. test_set_openings: how often the study has opened its test set, this time
-    included. is_full: whether nothing was skipped, for want of time or by choice.
+    the race; None where it was not raced. search_accuracy: what the search had seen of it; gap: that minus
+    test_accuracy. baseline_number: the trial that the winner is compared with, and baseline what it is, in words; both
+    are None in a study without one. difference: winner minus baseline, on the test set; None, like its interval and
+    baseline_test_accuracy, where the baseline could not be trained again. candidates: every one that was trained again,
+    with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study has
+    opened its test set, this time included. is_full: whether nothing was skipped, for want of time or by choice.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Confirmation:
     seeds: list[int]
     test_accuracy: float
     interval: Interval | None
-    validation_mean: float
+    validation_mean: float | None
     search_accuracy: float
     gap: float
     baseline_number: int | None
@@ -106,7 +106,7 @@ def conclude(
         seeds=seeds,
         test_accuracy=mean(accuracies),
         interval=interval,
-        validation_mean=winner.mean,
+        validation_mean=winner.mean if winner.accuracies else None,
         search_accuracy=search_accuracy,
         gap=search_accuracy - mean(accuracies),
         baseline_number=None if baseline is None else baseline.trial.number,

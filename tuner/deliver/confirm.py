@@ -20,7 +20,7 @@ import torch
 from tuner.data.dataset import ImageDataset
 from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
-from tuner.deliver.finalists import decide, final_seed, weights_path
+from tuner.deliver.finalists import decide, final_seed, is_raced, weights_path
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
 from tuner.errors import StudyError
@@ -222,7 +222,7 @@ def _affordable(
         longest = max(one.seconds for one in contenders.values())
         if baseline is not None:
             contenders.setdefault(baseline.trial.number, baseline)
-        again = sum(one.seconds for one in contenders.values())
+        again = sum(one.seconds for one in contenders.values()) if is_raced([*contenders.values()], num_seeds) else 0.0
         final = MORE_IMAGES * (longest + of_baseline)
         if num_seeds * (again + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
             why = f"so that it takes at most {plan.within}"

@@ -52,6 +52,11 @@ class Contender:
     is_behind: bool = False
 
     @property
+    def has_failed(self) -> bool:
+        """Whether a training of it failed; then nothing is compared with it."""
+        return bool(self.dropped) and not self.is_behind
+
+    @property
     def mean(self) -> float:
         """Of its accuracies on fresh splits, 0..1; -1 when there is none."""
         return mean(self.accuracies.values()) if self.accuracies else -1.0

@@ -48,17 +48,19 @@ def decide(
 ) -> Generator[ConfirmProgress, None, Finalists]:
     """Race the contenders, and train the winner and the baseline on all images; their weights are left in the folder.
 
-    The best mean of the race wins; only contenders that were not dropped can. A winner that cannot be trained on all
-    images is dropped, and the next one takes its place. num_final: how many seeds finalists are trained with.
+    The best mean of the race wins; only contenders that were not dropped can. A single contender with a single seed is
+    not raced: nothing would be learned from it. A winner that cannot be trained on all images is dropped, and the next
+    one takes its place. num_final: how many seeds finalists are trained with.
     Raises StudyError when nobody is left.
     """
     notes: list[str] = []
     trained: set[tuple[int, int]] = set()
     most = num_seeds
     while True:
-        yield from race(
-            contenders, executor, num_seeds=num_seeds, seed=seed, splits=splits, together_bytes=together_bytes
-        )
+        if is_raced(contenders, num_seeds):
+            yield from race(
+                contenders, executor, num_seeds=num_seeds, seed=seed, splits=splits, together_bytes=together_bytes
+            )
         winner = max(
             (one for one in contenders if not one.dropped),
             key=lambda one: (one.mean, -one.trial.number),
@@ -67,20 +69,25 @@ def decide(
         if winner is None:
             reasons = "; ".join(f"trial {one.trial.number}: {one.dropped}" for one in contenders)
             raise StudyError(f"no candidate could be trained again, so there is no winner ({reasons})")
-        if baseline is not None and not baseline.accuracies:
+        if baseline is not None and baseline.has_failed:
             baseline = None
         finalists = [winner] if baseline in (None, winner) else [winner, baseline]
         most = min(most, num_final(finalists))
         yield from train_finalists(
             finalists, executor, folder, trained, num_seeds=most, seed=seed, together_bytes=together_bytes
         )
-        if winner.accuracies:
-            still = baseline if baseline is not None and baseline.accuracies else None
+        if not winner.has_failed:
+            still = None if baseline is None or baseline.has_failed else baseline
             return Finalists(winner, still, most, tuple(notes))
         notes.append(
             f"trial {winner.trial.number} won the race and could not be trained on all images ({winner.dropped}); "
             "the next best took its place"
         )
+
+
+def is_raced(contenders: Sequence[Contender], num_seeds: int) -> bool:
+    """Whether a race would choose between contenders, or show how much seeds differ."""
+    return len(contenders) > 1 or num_seeds > 1
 
 
 def train_finalists(

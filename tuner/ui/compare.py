@@ -78,7 +78,7 @@ CONFIRMED: dict[str, Callable[[dict[str, Any]], str]] = {
     "confirmed": lambda found: (
         f"trial {found['number']}: {found['test_accuracy']:.2%} test, {interval_in_words(found)}"
     ),
-    "  beats first": lambda found: "it is the first" if is_first(found) else str(found["beats_baseline"]),
+    "  beats baseline": lambda found: "it is the baseline" if is_first(found) else str(found["beats_baseline"]),
     "  difference": lambda found: difference_in_words(found) if is_compared(found) else "",
     "  of the file": lambda found: f"{found['delivered_test_accuracy']:.2%}",
 }

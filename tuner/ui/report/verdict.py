@@ -95,7 +95,8 @@ def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
         **against,
         "the search had promised": (
             f"{found['search_accuracy']:.2%}",
-            f"{gap_in_words(found)}; {found['validation_mean']:.2%} on fresh splits",
+            gap_in_words(found)
+            + ("" if found["validation_mean"] is None else f"; {found['validation_mean']:.2%} on fresh splits"),
         ),
         "of the delivered file": (
             f"{found['delivered_test_accuracy']:.2%}",
