@@ -19,7 +19,7 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
     listing = list_folder(Path(spec.dataset).expanduser())
     _check_counts(listing)
     files = [
-        f"{file.name} {file.size} {file.mtime_ns}"
+        f"{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
         for classes in (listing.train, listing.validation, listing.test)
         for class_files in (classes or {}).values()
         for file in class_files
