@@ -84,6 +84,21 @@ def test_a_changed_image_gives_another_data_set(spec: DataSpec) -> None:
     assert after.images_NCHW[0, 0, 0, 0] == 200
 
 
+def test_other_pixels_of_the_same_size_and_modification_time_are_noticed(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            for number in range(2):
+                save_image(tmp_path / "pets" / part / name / f"{number}.bmp", "L", colour=number)
+    spec = make_spec(tmp_path / "pets", tmp_path)
+    assert load_development(spec).images_NCHW[0, 0, 0, 0] == 0
+    path = tmp_path / "pets" / "train" / "cat" / "0.bmp"
+    before = path.stat()
+    save_image(path, "L", colour=200)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert load_development(spec).images_NCHW[0, 0, 0, 0] == 200
+
+
 @pytest.mark.parametrize("change", ["added", "removed", "size"])
 def test_a_changed_listing_is_noticed(spec: DataSpec, change: str) -> None:
     before = load_development(spec)
@@ -141,7 +156,78 @@ def test_a_damaged_cache_is_noticed_and_rebuilt(spec: DataSpec, name: str, damag
     again = load_development(spec)
     assert torch.equal(again.images_NCHW, expected)
     assert again.folder == folder
+    assert len(again.repairs) == 1
     assert len(cache_folders(spec)) == 2
+
+
+def flip_a_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+# The first bytes of both files are headers of NumPy's, which say how long and of what type the rest is.
+@pytest.mark.parametrize(("name", "position"), [("images.npy", -1), ("images.npy", 10), ("labels.npy", -8)])
+def test_changed_pixels_or_labels_of_the_same_length_are_decoded_again_and_that_is_said(
+    spec: DataSpec, name: str, position: int
+) -> None:
+    whole = load_development(spec)
+    expected, folder = whole.images_NCHW.clone(), whole.folder
+    assert whole.repairs == ()
+    del whole
+    flip_a_byte(folder / name, position)
+    again = load_development(spec)
+    assert torch.equal(again.images_NCHW, expected)
+    assert again.labels_N.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert again.folder == folder
+    (repair,) = again.repairs
+    assert repair == (
+        f"the cached development images of {spec.dataset} were damaged or missing, and have been decoded again"
+    )
+    assert load_development(spec).repairs == ()
+    assert len(cache_folders(spec)) == 2
+
+
+def test_changed_pixels_of_the_test_part_are_decoded_again_when_it_is_opened(spec: DataSpec) -> None:
+    test = load_test_set(spec)
+    expected, folder = test.images_NCHW.clone(), test.folder
+    del test
+    flip_a_byte(folder / "images.npy", -1)
+    assert load_development(spec).repairs == ()  # the test images are not read for that
+    again = load_test_set(spec)
+    assert torch.equal(again.images_NCHW, expected)
+    assert len(again.repairs) == 1
+    assert "the cached test images of" in again.repairs[0]
+
+
+def test_damage_that_the_source_cannot_put_right_is_an_error_and_the_images_are_not_used(spec: DataSpec) -> None:
+    folder = load_development(spec).folder
+    flip_a_byte(folder / "images.npy", -1)
+    file = Path(spec.dataset) / "train" / "cat" / "000.png"
+    file.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"000\.png"):
+        load_development(spec)
+
+
+def test_all_that_is_published_is_on_the_disk_before(spec: DataSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def check_replace(source: Path, target: Path) -> None:
+        files = [source, *source.iterdir()] if source.is_dir() else [source]
+        assert {file.stat().st_ino for file in files if hasattr(os, "O_DIRECTORY") or file.is_file()} <= synced
+        published.append(target)
+        replace(source, target)
+
+    published: list[Path] = []
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", check_replace)
+    load_development(spec)
+    assert len(published) == 3  # both parts, and the listing
 
 
 def test_a_damaged_listing_is_mended(spec: DataSpec) -> None:

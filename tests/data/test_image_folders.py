@@ -52,23 +52,30 @@ def test_an_own_validation_folder_follows_the_train_rows(tmp_path: Path, name: s
     assert load_test_set(spec).validation_indices_N is None
 
 
-def test_class_folders_alone_give_a_fifth_of_each_class_to_the_sealed_test_part(tmp_path: Path) -> None:
-    spec = make_spec(make_classes(tmp_path / "pets", {"cat": 20, "dog": 10}), tmp_path)
+def test_class_folders_alone_give_images_of_each_class_to_the_sealed_test_part(tmp_path: Path) -> None:
+    spec = make_spec(make_classes(tmp_path / "pets", {"cat": 60, "dog": 40}), tmp_path)
     development, test = load_development(spec), load_test_set(spec)
-    assert development.labels_N.bincount().tolist() == [16, 8]
-    assert test.labels_N.bincount().tolist() == [4, 2]
-    assert sorted(greys(development.images_NCHW) + greys(test.images_NCHW)) == list(range(30))
-    assert "pets has no test part: 6 of its 30 images (20 %, stratified, seed fixed)" in development.notes[0]
+    counts, of_test = development.labels_N.bincount() + test.labels_N.bincount(), test.labels_N.bincount()
+    assert counts.tolist() == [60, 40]
+    assert of_test.min() >= 1
+    assert sorted(greys(development.images_NCHW) + greys(test.images_NCHW)) == list(range(100))
+    assert greys(test.images_NCHW) == sorted(greys(test.images_NCHW))
+    shares = (of_test / counts).tolist()
+    assert (
+        f"pets has no test part: {of_test.sum()} of its 100 images ({of_test.sum() / 100:.1%}; "
+        f"{min(shares):.1%} to {max(shares):.1%} of a class), chosen by a hash of each file, are set aside"
+    ) in development.notes[0]
 
 
 def test_train_and_val_without_test_give_a_part_of_train_to_the_test_part(tmp_path: Path) -> None:
     make_classes(tmp_path / "pets" / "train", {"cat": 10, "dog": 10})
     make_classes(tmp_path / "pets" / "val", {"cat": 1, "dog": 1}, first=200)
     spec = make_spec(tmp_path / "pets", tmp_path)
-    development = load_development(spec)
-    assert development.labels_N.bincount().tolist() == [9, 9]
-    assert set(greys(load_test_set(spec).images_NCHW)) <= set(range(20))
-    assert "4 of its 20 training images" in development.notes[0]
+    development, test = load_development(spec), load_test_set(spec)
+    assert (development.labels_N.bincount() + test.labels_N.bincount()).tolist() == [11, 11]
+    assert set(greys(test.images_NCHW)) <= set(range(20))
+    assert greys(development.images_NCHW)[-2:] == [200, 201]
+    assert f"{len(test.labels_N)} of its 20 training images" in development.notes[0]
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=["L", "RGB"], ids=["grey", "rgb"])
 def data(tmp_path: Path, request: pytest.FixtureRequest) -> ResidentData:
-    root = make_classes(tmp_path / "pets", {"cat": 25, "dog": 25}, mode=request.param, size=(6, 5))
-    dataset = load_development(make_spec(root, tmp_path))
+    make_classes(tmp_path / "pets" / "train", {"cat": 20, "dog": 20}, mode=request.param, size=(6, 5))
+    make_classes(tmp_path / "pets" / "test", {"cat": 5, "dog": 5}, mode=request.param, size=(6, 5), first=100)
+    dataset = load_development(make_spec(tmp_path / "pets", tmp_path))
     return load_resident(dataset, split_development(dataset, seed=0), device=CPU)
 
 

@@ -1,14 +1,16 @@
-"""Decoded data sets on disk: written once, memory-mapped by every process."""
+"""Decoded data sets on disk: written once, checked once in a run, memory-mapped by every process."""
 
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,22 @@ from torch import Tensor
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
 from tuner.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a decoded image, a label or the split of a test part could come out otherwise than before."""
 
 _IMAGES, _LABELS, _META, _LISTINGS = "images.npy", "labels.npy", "meta.json", "listings"
-_CHUNK = 1024
+_READ_BYTES = 4 * 2**20
+_REPORT_BYTES = 256 * 2**20
+"""Fewer are checked before a screen could show it."""
+
+
+@dataclass(frozen=True)
+class CachedPart:
+    """A part in the cache, known by its meta data: its images are not opened. digest: as in ImageDataset."""
+
+    folder: Path
+    digest: str
+    num_images: int
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class _Meta:
     format: int
     name: str
     class_names: list[str]
+    num_images: int
     digest: str
     validation_start: int | None
     notes: list[str]
@@ -42,10 +56,13 @@ def hash_lines(lines: Iterable[str]) -> str:
     return hashlib.blake2b(json.dumps(list(lines)).encode(), digest_size=16).hexdigest()
 
 
-def save_part(cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None) -> Path:
+def save_part(
+    cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None, verified: bool = False
+) -> Path:
     """Decode a part straight into a new cache folder, and give that folder.
 
-    It appears whole or not at all; a sound one of the same content stays. Raises DataError when it cannot be written.
+    It appears whole or not at all. One of the same content and sizes stays; `verified`: only if its pixels have its
+    digest, and otherwise it is replaced. Raises DataError when it cannot be written.
     """
     shape_NCHW = (len(part.labels_N), *source.image_shape)
     temporary = cache_dir / f".tmp-{uuid.uuid4().hex}"
@@ -54,13 +71,19 @@ def save_part(cache_dir: Path, part: DecodablePart, *, source: DecodableSource, 
         temporary.mkdir()
         meta = _write_part(temporary, part, source=source, shape_NCHW=shape_NCHW, report=report)
         folder = cache_dir / hash_lines([json.dumps(asdict(meta))])
-        _publish(temporary, folder)
+        _publish(temporary, folder, verified=verified)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
     finally:
         # A leftover does no harm, and failing to remove it must not hide why the rest failed.
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def load_meta(folder: Path) -> CachedPart:
+    """What a cached part is, without opening its images. Raises DataError if it is missing or damaged."""
+    meta = _read_meta(folder)
+    return CachedPart(folder, meta.digest, meta.num_images)
 
 
 def load_cached(folder: Path) -> ImageDataset:
@@ -103,34 +126,74 @@ def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
     try:
         target.parent.mkdir(exist_ok=True)
         temporary.write_text(json.dumps([folder.name for folder in folders]), encoding="utf-8")
+        _sync_file(temporary)
         os.replace(temporary, target)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
 
 
 def find_listing(cache_dir: Path, key: str) -> tuple[Path, ...] | None:
-    """Give the cache folders of a listing; None when it is unknown, or one of them is missing or damaged."""
+    """Give the cache folders of a listing, which may be missing or damaged by now; None when it is unknown."""
     try:
         names = json.loads((cache_dir / _LISTINGS / f"{key}.json").read_text(encoding="utf-8"))
-        folders = tuple(cache_dir / name for name in names)
+        return tuple(cache_dir / name for name in names)
     except (OSError, ValueError, TypeError):
         # Unknown or damaged: both mean that the set is decoded again, which mends the entry.
         return None
-    return folders if all(_is_sound(folder) for folder in folders) else None
 
 
-def content_digest(
-    images_NCHW: NDArray[np.uint8],
-    labels_N: NDArray[np.int64],
-    class_names: Sequence[str],
-    validation_start: int | None,
+def is_sound(folder: Path) -> bool:
+    """Whether the files of a cached part are there in their full length; none is read."""
+    try:
+        _read_meta(folder)
+    except DataError:
+        return False
+    return True
+
+
+def is_intact(folder: Path, *, report: Report | None) -> bool:
+    """Whether the pixels and labels of a cached part have the digest that is stored with them.
+
+    Every byte is read once, in order, and none is kept: a set may be larger than the memory.
+    """
+    try:
+        meta = _read_meta(folder)
+        found = _content_digest(folder, meta.class_names, meta.validation_start, report=report)
+    except (DataError, OSError, ValueError):
+        return False
+    return found == meta.digest
+
+
+def _content_digest(
+    folder: Path, class_names: Sequence[str], validation_start: int | None, *, report: Report | None
 ) -> str:
-    """Digest of what a network can learn from; paths and times do not enter."""
+    """Digest of what a network can learn from, as the files have it; paths and times do not enter."""
+    try:
+        mapped_NCHW, labels_N = np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _LABELS)
+        shape_NCHW, offset, type_code = mapped_NCHW.shape, mapped_NCHW.offset, mapped_NCHW.dtype.str
+        del mapped_NCHW
+    # NumPy parses a header as Python: of a damaged one it raises whatever comes first.
+    except Exception as error:
+        raise ValueError(f"a header cannot be read: {error}") from error
+    if type_code != "|u1" or len(shape_NCHW) != 4:
+        raise ValueError(f"images are uint8 in 4 dimensions, not {type_code} in {len(shape_NCHW)}")
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([images_NCHW.shape, list(class_names), validation_start]).encode())
+    digest.update(json.dumps([shape_NCHW, list(class_names), validation_start]).encode())
     digest.update(labels_N.astype("<i8").tobytes())
-    for start in range(0, len(images_NCHW), _CHUNK):
-        digest.update(np.ascontiguousarray(images_NCHW[start : start + _CHUNK]).data)
+    num_bytes = math.prod(shape_NCHW)
+    num_read = 0
+    # Read, not mapped: what is mapped stays in the process's memory until others need it.
+    with FileIO(folder / _IMAGES) as file:
+        file.seek(offset)
+        buffer = memoryview(bytearray(min(_READ_BYTES, num_bytes)))
+        while num_read < num_bytes:
+            length = file.readinto(buffer[: num_bytes - num_read])
+            if not length:
+                raise OSError("it ends too early")
+            digest.update(buffer[:length])
+            num_read += length
+            if report is not None and num_bytes > _REPORT_BYTES:
+                report("checking the decoded images", num_read * shape_NCHW[0] // num_bytes, shape_NCHW[0])
     return digest.hexdigest()
 
 
@@ -145,23 +208,28 @@ def _write_part(
     images_NCHW = np.lib.format.open_memmap(folder / _IMAGES, mode="w+", dtype=np.uint8, shape=shape_NCHW)
     part.decode_into(images_NCHW, report)
     images_NCHW.flush()
-    digest = content_digest(images_NCHW, part.labels_N, source.class_names, part.validation_start)
+    del images_NCHW
     np.save(folder / _LABELS, part.labels_N.astype("<i8"))
+    digest = _content_digest(folder, source.class_names, part.validation_start, report=None)
     meta = _Meta(
         format=FORMAT,
         name=source.name,
         class_names=list(source.class_names),
+        num_images=len(part.labels_N),
         digest=digest,
         validation_start=part.validation_start,
         notes=list(part.notes),
         sizes={name: (folder / name).stat().st_size for name in (_IMAGES, _LABELS)},
     )
     (folder / _META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
+    for name in (_IMAGES, _LABELS, _META):
+        _sync_file(folder / name)
+    _sync_folder(folder)
     return meta
 
 
-def _publish(temporary: Path, folder: Path) -> None:
-    if _is_sound(folder):
+def _publish(temporary: Path, folder: Path, *, verified: bool) -> None:
+    if is_intact(folder, report=None) if verified else is_sound(folder):
         return
     try:
         if folder.exists():
@@ -169,10 +237,31 @@ def _publish(temporary: Path, folder: Path) -> None:
             os.replace(folder, damaged)
             shutil.rmtree(damaged, ignore_errors=True)
         os.replace(temporary, folder)
+        _sync_folder(folder.parent)
     except OSError:
         # Another process may have put the same content there in the meantime, and is as good.
-        if not _is_sound(folder):
+        if not is_sound(folder):
             raise
+
+
+def _sync_file(path: Path) -> None:
+    """Wait until a file is on the disk: a rename may get there before what was written."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can open a folder."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such call
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _read_meta(folder: Path) -> _Meta:
@@ -186,14 +275,6 @@ def _read_meta(folder: Path) -> _Meta:
     if not sound:
         raise DataError(f"a cached data set must be whole; {folder} is damaged or older: load the data set again")
     return meta
-
-
-def _is_sound(folder: Path) -> bool:
-    try:
-        _read_meta(folder)
-    except DataError:
-        return False
-    return True
 
 
 def _make_room(cache_dir: Path, *, num_bytes: int) -> None:

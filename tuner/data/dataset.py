@@ -35,6 +35,7 @@ class ImageDataset:
     validation_indices_N: int64 rows of the source's own validation part, None when it brings none.
     folder: where it lies in the cache; load_cached(folder) opens it in another process.
     notes: what was decided for the user and is worth telling.
+    repairs: what was damaged in the cache and has been decoded again.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ImageDataset:
     validation_indices_N: Tensor | None
     folder: Path
     notes: tuple[str, ...]
+    repairs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,16 @@ _UNREADABLE_FORMATS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 @dataclass(frozen=True)
 class ImageFile:
-    """`name`: path below the data set's folder, with slashes; size in bytes; time in nanoseconds."""
+    """`name`: path below the data set's folder, with slashes; size in bytes; times in nanoseconds.
+
+    ctime_ns: of the last change of the file or of its own entry, which no program can set back (on Windows: of its
+    creation).
+    """
 
     name: str
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 Classes = dict[str, list[ImageFile]]
@@ -140,7 +145,7 @@ def _walk(folder: Path, name: str, *, extensions: frozenset[str], entered: set[P
                 yield from _walk(Path(entry), f"{name}/{entry.name}", extensions=extensions, entered=entered)
             elif os.path.splitext(entry.name)[1].lower() in extensions:
                 stat = entry.stat()
-                yield ImageFile(f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns)
+                yield ImageFile(f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _subfolders(folder: Path) -> list[Path]:

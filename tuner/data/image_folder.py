@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.data.carving import Carving, carve_test_part
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_pixels
-from tuner.data.splits import TEST_FRACTION, TEST_SEED, choose_stratified, part_size
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
@@ -20,7 +20,7 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
     listing = list_folder(given_path(spec.dataset))
     _check_counts(listing)
     files = [
-        f"{file.name} {file.size} {file.mtime_ns}"
+        f"{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
         for classes in (listing.train, listing.validation, listing.test)
         for class_files in (classes or {}).values()
         for file in class_files
@@ -38,14 +38,17 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
-        total = part_size(len(train), TEST_FRACTION)
-        test_N = choose_stratified(train_labels_N, class_names, total=total, seed=TEST_SEED)
-        rest_N = np.setdiff1d(np.arange(len(train)), test_N)
-        notes.append(
-            f"{listing.root.resolve().name} has no test part: {len(test_N):,} of its {len(train):,} "
-            f"{'training ' if validation else ''}images ({TEST_FRACTION * 100:.0f} %, stratified, seed fixed) are set "
-            "aside as the sealed test set"
+        carving = carve_test_part(
+            [listing.root / name for name in train],
+            train_labels_N,
+            class_names,
+            num_left=1 if validation else 2,
+            report=report,
         )
+        test_N = carving.test_N
+        rest_N = np.setdiff1d(np.arange(len(train)), test_N)
+        of_training = "training " if validation else ""
+        notes.append(_describe_carving(listing, carving, train_labels_N, of_training=of_training))
         test, test_labels_N = [train[row] for row in test_N], train_labels_N[test_N]
         train, train_labels_N = [train[row] for row in rest_N], train_labels_N[rest_N]
     else:
@@ -114,6 +117,23 @@ def _check_counts(listing: FolderListing) -> None:
                 f"a class must have an image for each of {', '.join(needs)}; {name!r} in {listing.root} has "
                 f"{len(files)}: add images or remove the class"
             )
+
+
+def _describe_carving(
+    listing: FolderListing, carving: Carving, labels_N: NDArray[np.int64], *, of_training: str
+) -> str:
+    num_images, num_test = len(labels_N), len(carving.test_N)
+    shares_K = np.bincount(labels_N[carving.test_N], minlength=len(listing.train)) / np.bincount(labels_N)
+    note = (
+        f"{listing.root.resolve().name} has no test part: {num_test:,} of its {num_images:,} {of_training}images "
+        f"({num_test / num_images:.1%}; {shares_K.min():.1%} to {shares_K.max():.1%} of a class), chosen by a hash of "
+        "each file, are set aside as the sealed test set"
+    )
+    if not carving.moved:
+        return note
+    shown = ", ".join(map(repr, carving.moved[:3])) + (", ..." if len(carving.moved) > 3 else "")
+    classes = "1 class" if len(carving.moved) == 1 else f"{len(carving.moved):,} classes"
+    return f"{note}; in {classes} ({shown}) the limit was moved, so that every part has images of each class"
 
 
 def _describe_rule(facts: Sequence[ImageFacts], *, channels: int, height: int, width: int) -> str:

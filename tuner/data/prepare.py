@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tuner.data import digits
-from tuner.data.cache import FORMAT, find_listing, hash_lines, save_listing, save_part
+from tuner.data.cache import FORMAT, find_listing, hash_lines, is_intact, is_sound, save_listing, save_part
 from tuner.data.dataset import DataSpec, ListedSource, Report
 from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder
@@ -21,16 +22,20 @@ KNOWN_NAMES = (digits.NAME, *TORCHVISION_SETS)
 
 @dataclass(frozen=True)
 class PreparedParts:
-    """The cache folders of both parts. Only sealed.py opens `test`."""
+    """The cache folders of both parts. Only sealed.py opens `test`. repairs: what was damaged in them, in words."""
 
     development: Path
     test: Path
+    repairs: tuple[str, ...] = ()
 
 
-def prepare(spec: DataSpec, *, report: Report | None) -> PreparedParts:
+def prepare(
+    spec: DataSpec, *, report: Report | None, opened: Literal["development", "test"] = "development"
+) -> PreparedParts:
     """Find a data set in the cache, or download, decode and cache both of its parts.
 
-    Both at once, so that a broken test image is found before a search and not after it.
+    Both at once, so that a broken test image is found before a search and not after it. The part that is about to be
+    `opened` is read once and compared with its digest; if it is damaged, both are decoded again.
     Raises DataError for a name that is not known, and for images that cannot be read or split.
     """
     if spec.image_size is not None and not all(1 <= side <= MAX_SIDE for side in spec.image_size):
@@ -41,15 +46,28 @@ def prepare(spec: DataSpec, *, report: Report | None) -> PreparedParts:
     source = _list_source(spec, report=report)
     key = hash_lines([str(FORMAT), str(spec.image_size), *source.listing])
     folders = find_listing(spec.cache_dir, key)
+    is_known, repairs = folders is not None, list[str]()
+    if folders is not None:
+        damaged = [
+            part
+            for part, folder in zip(("development", "test"), folders, strict=True)
+            if not (is_intact(folder, report=report) if part == opened else is_sound(folder))
+        ]
+        if damaged:
+            folders = None
+            repairs.append(
+                f"the cached {' and '.join(damaged)} images of {spec.dataset} were damaged or missing, "
+                "and have been decoded again"
+            )
     if folders is None:
         decodable = source.read(report)
         folders = tuple(
-            save_part(spec.cache_dir, part, source=decodable, report=report)
+            save_part(spec.cache_dir, part, source=decodable, report=report, verified=is_known)
             for part in (decodable.development, decodable.test)
         )
         save_listing(spec.cache_dir, key, folders)
     development, test = folders
-    return PreparedParts(development, test)
+    return PreparedParts(development, test, tuple(repairs))
 
 
 def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:

@@ -1,13 +1,75 @@
-"""The sealed test part, for the day on which there is a winner. search/ may not import this file."""
+"""The sealed test part: fixed with the development part, and opened on the day on which there is a winner.
 
-from tuner.data.cache import load_cached
+search/ may not import this file.
+"""
+
+from dataclasses import dataclass, replace
+
+from tuner.data.cache import CachedPart, is_intact, load_cached, load_meta
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.prepare import prepare
+from tuner.errors import DataError
 
 
-def load_test_set(spec: DataSpec, *, report: Report | None = None) -> ImageDataset:
-    """Load the test part: the classes, their order and the image shape are those of the development part.
+@dataclass(frozen=True, eq=False)
+class FixedParts:
+    """Both parts of a data set as they were at one moment: the development part open, the test part sealed."""
+
+    development: ImageDataset
+    test: "SealedPart"
+
+
+@dataclass(frozen=True)
+class SealedPart:
+    """A test part that is known by its meta data: its images are not opened. digest: as in ImageDataset."""
+
+    spec: DataSpec
+    cached: CachedPart
+
+    @property
+    def digest(self) -> str:
+        """Over images, labels and class names."""
+        return self.cached.digest
+
+    @property
+    def num_images(self) -> int:
+        """How many images there are."""
+        return self.cached.num_images
+
+
+def fix_parts(spec: DataSpec, *, report: Report | None = None) -> FixedParts:
+    """Load the development part, and fix the test part that goes with it, without opening its images.
 
     Raises DataError as load_development does.
     """
-    return load_cached(prepare(spec, report=report).test)
+    parts = prepare(spec, report=report)
+    development = replace(load_cached(parts.development), repairs=parts.repairs)
+    return FixedParts(development, SealedPart(spec, load_meta(parts.test)))
+
+
+def open_sealed(part: SealedPart, *, report: Report | None = None) -> ImageDataset:
+    """Open a test part from the folder that it was fixed in, after its pixels have been compared with its digest.
+
+    The source is listed again only if that folder is damaged or gone. Raises DataError if the same images can then not
+    be had from it.
+    """
+    folder = part.cached.folder
+    if is_intact(folder, report=report) and load_meta(folder).digest == part.digest:
+        return load_cached(folder)
+    parts = prepare(part.spec, report=report, opened="test")
+    if load_meta(parts.test).digest != part.digest:
+        raise DataError(
+            f"the cached test images of {part.spec.dataset} are damaged, and its files have changed since they were "
+            "decoded: put the old ones back"
+        )
+    again = f"the cached test images of {part.spec.dataset} were damaged or missing, and have been decoded again"
+    return replace(load_cached(parts.test), repairs=parts.repairs or (again,))
+
+
+def load_test_set(spec: DataSpec, *, report: Report | None = None) -> ImageDataset:
+    """Load the test part that a data set has now: the classes and the image shape are those of the development part.
+
+    Raises DataError as load_development does.
+    """
+    parts = prepare(spec, report=report, opened="test")
+    return replace(load_cached(parts.test), repairs=parts.repairs)

@@ -1,5 +1,6 @@
 """Data sets by name or folder, ready to split and train on; the test part is not to be had here."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tuner.data import cache
@@ -12,10 +13,12 @@ __all__ = ["KNOWN_NAMES", "DataSpec", "ImageDataset", "Report", "load_cached", "
 def load_development(spec: DataSpec, *, report: Report | None = None) -> ImageDataset:
     """Load the train part, and the source's own validation part behind it, decoding it the first time.
 
-    report(what, done, total) follows downloads in bytes and decoding in images.
+    What is cached is compared with its digest here, and decoded again if it is damaged; load_cached, for the other
+    processes of a run, reads no image. report(what, done, total) follows downloads in bytes and decoding in images.
     Raises DataError for a set that is unknown, missing, broken or too small to be split.
     """
-    return cache.load_cached(prepare(spec, report=report).development)
+    parts = prepare(spec, report=report)
+    return replace(cache.load_cached(parts.development), repairs=parts.repairs)
 
 
 def load_cached(folder: Path) -> ImageDataset:

@@ -106,7 +106,7 @@ def list_torchvision_set(spec: DataSpec, *, report: Report | None) -> ListedSour
     if _missing(described, spec.data_dir):
         _download(described, spec, report=report)
     stats = [(name, (spec.data_dir / name).stat()) for name in described.files]
-    lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    lines = (f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for name, stat in stats)
     return ListedSource(
         listing=(spec.dataset, str(spec.data_dir.resolve()), *lines), read=lambda _: _read(described, spec)
     )
