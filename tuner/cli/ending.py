@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from tuner import interrupts
-from tuner.errors import TunerError
+from tuner.errors import TunerError, reason_of
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for options it cannot parse; its own class, which Typer does not export."""
@@ -33,7 +33,7 @@ def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
             _drop_output()
             if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
                 sys.exit(1)
-            _fail(name, str(error))
+            _fail(name, str(error) if error.strerror else reason_of(error))
         if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
             _fail(name, "there is not enough memory for this; give smaller images, or fewer --workers")
         raise

@@ -15,7 +15,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnC
 from multiprocessing.forkserver import ForkServer
 from typing import Any, TypeVar
 
-from tuner.errors import RunnerError
+from tuner.errors import RunnerError, reason_of
 
 UNGUARDED = 78
 """Exit code of a process that would begin the search again, for want of a guard in the script that it imports."""
@@ -50,7 +50,7 @@ def _said_in_one_line() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunnerError(f"a process cannot be started: {error.strerror}; give fewer --workers") from error
+        raise RunnerError(f"a process cannot be started: {reason_of(error)}; give fewer --workers") from error
 
 
 def import_ahead() -> None:
