@@ -1,6 +1,8 @@
 import json
+import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from tuner.search.events import SearchEnded, TrialEnded
 from tuner.search.locks import hold
 from tuner.search.places import check_study_name, default_study_name, existing_storage, storage_url
 from tuner.search.record import list_studies, load_study
+from tuner.temporary import KEPT_SECONDS, temporary_beside
 from tuner.training.checkpoint import load_checkpoint
 from tuner.training.choices import Runners
 from tuner.training.engine import Engine
@@ -186,7 +189,7 @@ def test_a_study_of_the_same_name_in_another_storage_is_refused_the_folder_of_th
 ) -> None:
     before = weights(finished)
     other = replace(finished, seed=1, storage=storage_url(tmp_path))
-    with pytest.raises(StudyError, match=r"trial-0000\d\.pt: a checkpoint of another study 'digits-tiny'.* --study"):
+    with pytest.raises(StudyError, match=r"digits-tiny: the folder of another study 'digits-tiny'.* --study"):
         run(other)
     assert list_studies(existing_storage(tmp_path)) == []
     assert all(torch.equal(before[name], weight) for name, weight in weights(finished).items())
@@ -198,7 +201,7 @@ def test_a_study_whose_database_was_deleted_is_not_started_over_its_checkpoints(
     studies = shutil.copytree(finished.studies, tmp_path / "studies")
     for file in studies.glob("tuner.db*"):
         file.unlink()
-    with pytest.raises(StudyError, match=r"a checkpoint of another study 'digits-tiny'.* move that folder away"):
+    with pytest.raises(StudyError, match=r"the folder of another study 'digits-tiny'.* move that folder away"):
         run(replace(finished, studies=studies))
 
 
@@ -207,7 +210,7 @@ def test_a_study_gone_on_with_over_the_checkpoints_of_another_one_is_refused(
 ) -> None:
     other = options_in(tmp_path, seed=1, trials=1)
     run(other)
-    with pytest.raises(StudyError, match="a checkpoint of another study 'digits-tiny'"):
+    with pytest.raises(StudyError, match="the folder of another study 'digits-tiny'"):
         run(replace(other, seed=finished.seed, storage=storage_url(finished.studies), trials=7))
     assert len(outcome(finished)) == 6
 
@@ -261,12 +264,24 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     options = options_in(tmp_path, trials=1)
     folder = options.studies / "digits-tiny"
     folder.mkdir(parents=True)
-    for name in (".trial-00000.pt.4711.tmp", ".winner.pt.12.tmp", "my.tmp", "notes.txt", ".hidden"):
+    for name in ("my.tmp", "notes.txt", ".hidden", ".note.tmp", ".trial-00007.pt.1.tmp"):
         (folder / name).write_text("half")
+    long_ago = time.time() - 2 * KEPT_SECONDS
+    for name in (".trial-00000.pt.4711.tmp", ".winner.pt.12.tmp"):  # as older versions called them
+        (folder / name).write_text("half")
+        os.utime(folder / name, (long_ago, long_ago))
+    killed_export = folder / ".best.x8_f2k1q.tmp"
+    killed_export.mkdir()
+    (killed_export / "best.pt").write_text("half")
+    for path in (killed_export / "best.pt", killed_export):
+        os.utime(path, (long_ago, long_ago))
+    living_export = temporary_beside(folder / "best.pt")
+    living_export.mkdir()
     events = run_events(options)
     assert isinstance(next(events), DataReady)
     events.close()
-    assert {path.name for path in folder.iterdir()} - {".lock"} == {"my.tmp", "notes.txt", ".hidden"}
+    left = {"my.tmp", "notes.txt", ".hidden", ".note.tmp", ".trial-00007.pt.1.tmp", living_export.name}
+    assert {path.name for path in folder.iterdir()} - {".lock", ".study"} == left
 
 
 def test_of_a_study_that_runs_nothing_is_removed_by_another_run(tmp_path: Path) -> None:

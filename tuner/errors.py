@@ -19,6 +19,11 @@ class TunerError(Exception):
     """Base of everything that a user can mend; never a fault of the program itself."""
 
 
+def reason_of(error: OSError) -> str:
+    """Why the system refused something, in words, of which an error that a library raises itself may have none."""
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
 class OptionError(TunerError):
     """An option has a value that it cannot have."""
 

@@ -23,7 +23,7 @@ from tuner.errors import DeviceError
 from tuner.hardware import devices_for, num_cores
 from tuner.option_rules import check_options
 from tuner.search.again import device_of, load_study_images
-from tuner.search.checkpoints import refuse_foreign_checkpoints
+from tuner.search.binding import claim_folder, refuse_other_studys_folder
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import engine_notes, measure_devices, share_out, study_engines
 from tuner.search.events import SearchEvent
@@ -139,8 +139,6 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     folder = options.studies / name
     storage = open_storage(url)
     with _only_writer(options, storage, name, settings):
-        for left_over in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            left_over.unlink()
         devices = devices_for(device, is_auto=options.device == "auto")
         measured = measure_devices(devices, input_spec.shape, workers=options.workers, forced=forced)
         places = share_out(measured, workers=options.workers)
@@ -150,6 +148,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         stream = stream_limit(dataset, device=device, memory_bytes=image_bytes)
         check_batch_sizes(space, stream)  # before there is a study, for the next run may begin it in another way
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
+        claim_folder(folder, record)
         _refuse_other_device(record, device)
         engines = study_engines(record, measured, forced=forced)
         record.save_data_spec(options.data_spec)
@@ -202,6 +201,7 @@ def confirm_events(
     record = load_study(existing_storage(studies, storage), name)
     folder = studies / record.name
     with hold_record(record.storage.url, record.name), hold(folder, record.name):
+        claim_folder(folder, record)
         spec, dataset = load_study_images(record, studies=studies)
         split = split_development(dataset, seed=record.settings["seed"])
         device = device_of(record)
@@ -265,7 +265,7 @@ def _only_writer(options: RunOptions, storage: Storage, name: str, settings: dic
     with hold_record(storage.url, name):
         known = find_study(storage, name, settings, data=options.data_spec)
         with hold(folder, name):
-            refuse_foreign_checkpoints(folder, known, name)
+            refuse_other_studys_folder(folder, known, name)
             yield
 
 

@@ -17,7 +17,15 @@ from sample_data import make_classes, make_spec
 from torch import Tensor
 
 from tuner.data.dataset import ImageDataset
-from tuner.data.opening import TrainingData, how_it_is_held, measure_statistics, memory_for_images, open_data
+from tuner.data.opening import (
+    TrainingData,
+    fits_in_memory,
+    how_it_is_held,
+    measure_statistics,
+    memory_for_images,
+    open_data,
+    stream_limit,
+)
 from tuner.data.resident import ResidentData, load_resident
 from tuner.data.sources import load_development
 from tuner.data.splits import Split, split_development
@@ -354,6 +362,31 @@ def test_size_chooses_how_a_set_is_held_and_the_note_says_so(dataset: ImageDatas
     )
     there = torch.device("cuda:1")
     assert how_it_is_held(dataset, device=there, memory_bytes=size) == "176 KiB of images: held on cuda:1"
+
+
+@pytest.mark.parametrize(("num_images", "is_held"), [(2**20, True), (2**20 + 1, False)])
+def test_a_set_of_more_than_four_gibibytes_is_streamed_to_mps_which_indexes_with_32_bits(
+    dataset: ImageDataset, num_images: int, is_held: bool
+) -> None:
+    images_NCHW = torch.empty(num_images, 1, 64, 64, dtype=torch.uint8, device="meta")
+    large, mps, memory_bytes = replace(dataset, images_NCHW=images_NCHW), torch.device("mps"), 64 * 1024 * MIB
+    assert fits_in_memory(large, memory_bytes, device=mps) is is_held
+    assert (stream_limit(large, device=mps, memory_bytes=memory_bytes) is None) is is_held
+    assert how_it_is_held(large, device=mps, memory_bytes=memory_bytes) == (
+        "4.0 GiB of images: held on mps"
+        if is_held
+        else "4.0 GiB of images, more than the 4.0 GiB allowed: streamed from disk with at most 512 MiB in memory "
+        "for each runner"
+    )
+    for other in ("cpu", "cuda:0"):
+        assert stream_limit(large, device=torch.device(other), memory_bytes=memory_bytes) is None
+    assert not fits_in_memory(large, 2**31, device=mps)
+
+
+def test_a_large_set_opened_for_mps_is_a_stream(dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.data.opening.LARGEST_ON_MPS", dataset.images_NCHW.numel() - 1)
+    data = open_data(dataset, split_at(range(100)), device=torch.device("mps"), memory_bytes=64 * MIB, statistics=PLAIN)
+    assert isinstance(data, StreamedData)
 
 
 def test_a_stream_never_takes_more_than_images_may(dataset: ImageDataset) -> None:

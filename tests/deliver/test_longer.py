@@ -1,5 +1,6 @@
 """Stored trials of real digits, trained again for other numbers of epochs."""
 
+import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -26,6 +27,7 @@ from tuner.search.locks import hold
 from tuner.search.places import existing_storage
 from tuner.search.record import ENGINE, StudyRecord, load_study
 from tuner.search.runner import checkpoint_path
+from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.checkpoint import load_checkpoint
 from tuner.training.loop import Diverged
@@ -168,6 +170,18 @@ def test_a_training_that_is_given_up_leaves_everything_as_it_was(study: Study) -
         while not isinstance(next(events), EpochFinished):
             pass
     assert study.files() == before
+
+
+def test_a_training_beside_others_removes_only_what_processes_that_are_gone_have_left(
+    study: Study, tmp_path: Path
+) -> None:
+    living, other = temporary_beside(tmp_path / "mine.pt"), temporary_beside(tmp_path / "other.pt")
+    gone = living.with_name(re.sub(r"-\d+-(\w+\.tmp)$", r"-1-\1", living.name))  # of a process before this one
+    gone_other = other.with_name(re.sub(r"-\d+-(\w+\.tmp)$", r"-1-\1", other.name))
+    for path in (living, other, gone, gone_other):
+        path.write_text("half")
+    train_trial(study.record, 0, epochs=1, studies=study.studies, output=tmp_path / "mine.pt")
+    assert [path.exists() for path in (living, other, gone, gone_other)] == [True, True, False, True]
 
 
 def test_a_loss_that_is_not_finite_is_one_line_and_leaves_everything_as_it_was(study: Study) -> None:

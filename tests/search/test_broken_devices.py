@@ -11,7 +11,7 @@ import torch
 from optuna.trial import TrialState
 from rehearsal import Rehearsal, ended, rehearse
 
-from tests.training.test_failures import BROKEN, OTHERS, OUT_OF_MEMORY
+from tests.training.test_failures import BROKEN, OTHERS, OUT_OF_MEMORY, in_the_end_of_a_capture
 from tuner.errors import RunnerError
 from tuner.search.coordinator import search
 from tuner.search.events import SearchEnded, SearchEvent, TrialEnded, TrialLost
@@ -123,6 +123,27 @@ def test_errors_of_the_device_between_which_epochs_were_trained_do_not_end_the_s
     events = searched(study, every_other_breaks, num_runners=1)
     assert [event.outcome for event in ended(events)].count("failed") > 3
     assert events[-1] == SearchEnded(8, "")
+
+
+@pytest.mark.parametrize("num_runners", [1, 2])
+def test_want_of_memory_in_the_capture_of_a_graph_rejects_a_trial_and_never_ends_the_search(
+    tmp_path: Path, num_runners: int
+) -> None:
+    study = Rehearsal(tmp_path)
+    events = searched(study, lacks_memory_in_a_capture, num_runners=num_runners, num_trials=3)
+    outcomes = [trial.outcome for trial in study.record().trials()]
+    assert outcomes[:8] == ["rejected"] * 8
+    assert outcomes.count("failed") == 0
+    assert events[-1] == SearchEnded(3, "")
+    reasons = {trial.reason for trial in study.record().trials()[:8]}
+    assert all("previous error during capture" in reason and "was replaced" in reason for reason in reasons)
+
+
+def lacks_memory_in_a_capture(task: TrialTask) -> Iterator[EpochResult]:
+    """A trainer in which memory runs out in the first trials while a graph is captured."""
+    if task.number < 8:
+        raise in_the_end_of_a_capture(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."))
+    yield from rehearse(task)
 
 
 def every_other_breaks(task: TrialTask) -> Iterator[EpochResult]:

@@ -101,7 +101,8 @@ def test_the_best_show_their_checkpoint_which_takes_no_disk_of_its_own_and_goes_
         if path.name in artifacts:
             with_checkpoint.add(trial.number)
             linked = artifacts_folder(study.study_folder) / artifacts[path.name]
-            assert linked == artifact_path(study.study_folder, trial.number, "checkpoint")
+            identity = study.record().make_id()
+            assert linked == artifact_path(study.study_folder, trial.number, "checkpoint", study=identity)
             assert os.path.samefile(linked, path)
     complete = [trial for trial in study.record().trials() if trial.outcome == "complete"]
     best = sorted(complete, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.number))[:NUM_KEPT]
@@ -157,7 +158,7 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatc
     checkpoint.parent.mkdir()
     checkpoint.write_text("weights")
     options: dict[str, Any] = {"curve": {1: 0.5}, "best_epoch": 1, "confusion": None, "class_names": ()}
-    pictures, linked = save_artifacts(checkpoint.parent, 0, checkpoint=checkpoint, **options)
+    pictures, linked = save_artifacts(checkpoint.parent, 0, study="a", checkpoint=checkpoint, **options)
     assert linked is not None
     assert [picture.filename for picture in pictures] == ["learning-curve.svg"]
     assert (artifacts_folder(checkpoint.parent) / linked.id).read_text() == "weights"

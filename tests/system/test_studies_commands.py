@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,73 @@ def test_a_study_that_runs_is_not_deleted(copy: Path) -> None:
     assert len(refused.stderr.strip().splitlines()) == 1
     assert files_in(copy / "studies") == before
     assert json.loads(run_tuner("show", "other", "--json", cwd=copy).stdout)["trials"]["counted"] == 1
+
+
+@pytest.fixture
+def two(copy: Path) -> Path:
+    """Beside the others, a study of the same name in another storage, with its files in another folder."""
+    options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm", "--space", "article")
+    elsewhere = ("--storage", "sqlite:///b.db", "--studies", "B", "--study", "digits-cnn")
+    done = run_tuner("run", *options, *elsewhere, cwd=copy)
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["delete", "digits-cnn", "--yes"],
+        ["confirm", "digits-cnn"],
+        ["train", "digits-cnn", "--trial", "0", "--epochs", "1"],
+        ["run", "--trials", "2", "--epochs", "1", "--space", "article", "--study", "digits-cnn"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_study_of_the_same_name_loses_no_file_to_a_command_that_gives_the_wrong_folder(
+    two: Path, command: list[str]
+) -> None:
+    before = files_in(two)
+    refused = run_tuner(*command, "--storage", "sqlite:///b.db", cwd=two)
+    assert refused.returncode == 2, refused.stdout
+    assert f"{Path('studies', 'digits-cnn')}: the folder of another study 'digits-cnn'" in refused.stderr
+    assert "--studies" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert files_in(two) == before
+    shown = json.loads(run_tuner("show", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout)
+    assert shown["trials"]["counted"] == 1
+    assert shown["best"] is None or shown["best"]["checkpoint"] is None
+    assert json.loads(run_tuner("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout)[0]["disk_bytes"] == 0
+    deleted = run_tuner("delete", "digits-cnn", "--yes", "--storage", "sqlite:///b.db", "--studies", "B", cwd=two)
+    assert deleted.returncode == 0, deleted.stderr
+    assert files_in(two) == {name: content for name, content in before.items() if not name.startswith("B")}
+
+
+def test_a_study_whose_folder_is_not_there_is_deleted_and_that_is_reported(two: Path) -> None:
+    before = files_in(two)
+    there = ("--storage", "sqlite:///b.db", "--studies", "nowhere")
+    deleted = run_tuner("delete", "digits-cnn", "--yes", *there, cwd=two)
+    assert deleted.returncode == 0, deleted.stderr
+    assert f"there is no folder {Path('nowhere', 'digits-cnn')}" in deleted.stdout
+    assert files_in(two) == before
+    assert json.loads(run_tuner("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout) == []
+
+
+@pytest.mark.parametrize("name", ["..", "\x1b[31m\n../digits-cnn"])
+def test_a_study_that_another_program_renamed_to_a_path_is_named_by_list_and_touched_by_nothing(
+    copy: Path, name: str
+) -> None:
+    with closing(sqlite3.connect(copy / "studies" / "tuner.db")) as connection, connection:
+        connection.execute("UPDATE studies SET study_name = ? WHERE study_name = 'other'", (name,))
+    before = files_in(copy)
+    listed = run_tuner("list", cwd=copy)
+    assert listed.returncode == 2
+    assert "digits-cnn" in listed.stdout
+    for said in (listed, run_tuner("delete", name, "--yes", cwd=copy), run_tuner("show", cwd=copy)):
+        assert said.returncode == 2
+        assert f"study {name!a}: a study's name is also the name of its folder" in said.stderr
+        assert len(said.stderr.strip().splitlines()) == 1
+        assert said.stderr.strip().isprintable()
+    assert files_in(copy) == before
 
 
 @pytest.mark.parametrize("arguments", [["delete", "nothing", "--yes"], ["compare", "digits-cnn", "nothing"]])

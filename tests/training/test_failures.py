@@ -79,6 +79,13 @@ def test_want_of_memory_in_a_capture_is_told_though_the_end_of_the_capture_hides
     assert (is_device_broken(error), is_out_of_memory(error)) == (True, True)
 
 
+def test_want_of_memory_is_found_in_the_cause_of_an_error_as_well() -> None:
+    error = accelerator_error("operation failed due to a previous error during capture", 901)
+    error.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
+    error.__cause__.__context__ = error  # a circle ends the search for it, too
+    assert is_out_of_memory(error)
+
+
 def test_torchs_own_refusal_of_too_much_memory_is_want_of_it() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)

@@ -10,8 +10,8 @@ from typing import NoReturn
 import typer
 
 from tuner import interrupts
-from tuner.errors import TunerError
-from tuner.temporary import NO_FOLDER, has_temporary_folder
+from tuner.errors import TunerError, reason_of
+from tuner.temporary_folder import NO_FOLDER, has_temporary_folder
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """What Typer raises for options it cannot parse; its own class, which Typer does not export."""
@@ -37,7 +37,7 @@ def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
         if isinstance(error, Exception) and not has_temporary_folder():  # torch fails in many ways without one
             _fail(name, NO_FOLDER)
         if isinstance(error, OSError):
-            _fail(name, str(error))
+            _fail(name, str(error) if error.strerror else reason_of(error))
         if isinstance(error, MemoryError | RuntimeError) and _is_out_of_memory(error):
             _fail(name, "there is not enough memory for this; give smaller images, or fewer --workers")
         raise

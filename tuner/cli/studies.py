@@ -28,13 +28,16 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
     from tuner.errors import StudyError
     from tuner.search.disk import disk_use
     from tuner.search.places import existing_storage
-    from tuner.search.record import list_studies
+    from tuner.search.record import list_studies, unusable_name, unusable_names
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
 
     quiet_optuna()
-    listed, unreadable = [], []
-    for record in list_studies(existing_storage(studies, storage)):
+    listed = []
+    opened = existing_storage(studies, storage)
+    unusable = unusable_names(opened)
+    unreadable = [unusable_name(*unusable)] if unusable else []
+    for record in list_studies(opened):
         try:
             listed.append((summarise(record, studies=studies), disk_use(record, studies=studies)))
         except StudyError as error:
@@ -43,6 +46,8 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
         typer.echo(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in listed], indent=2))
     else:
         plain_console().print(studies_table([summary for summary, _ in listed], [size for _, size in listed]))
+    for another in unreadable[1:]:
+        typer.echo(str(another), err=True)
     if unreadable:
         raise unreadable[0]
 
@@ -109,8 +114,8 @@ def delete(
     if not agreed:
         typer.echo("nothing was deleted")
         return
-    delete_study(record, studies=studies)
-    typer.echo(f"deleted {what}")
+    had_folder = delete_study(record, studies=studies)
+    typer.echo(f"deleted {what}" + ("" if had_folder else f"; there is no folder {studies / record.name}"))
 
 
 def dashboard(

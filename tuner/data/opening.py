@@ -17,6 +17,8 @@ IMAGES_SHARE = 0.4
 """Of a machine's memory, or of what is free on a device, that images may take; beyond it they are streamed."""
 STREAM_BYTES = 512 * 2**20
 """Most memory for the images of a pass over a streamed set; each runner makes its own passes."""
+LARGEST_ON_MPS = 2**32
+"""Bytes of the largest set that is held on an MPS device, whatever its memory: MPS indexes a tensor with 32 bits."""
 
 
 class TrainingData(Protocol):
@@ -76,11 +78,12 @@ def open_data(
 ) -> ResidentData | StreamedData:
     """Hold a development set on a device if its pixels fit into `memory_bytes`; otherwise stream it from disk.
 
+    On MPS, a set of more than LARGEST_ON_MPS is streamed as well.
     A stream takes at most `stream_bytes`, and never more than `memory_bytes`. The order of training images differs
     between the two, so whoever wants the same results must allow the same memory. Raises DataError when the file is
     gone.
     """
-    if fits_in_memory(dataset, memory_bytes):
+    if fits_in_memory(dataset, memory_bytes, device=device):
         return load_resident(dataset, split, device=device, statistics=statistics)
     stream_bytes = min(stream_bytes, memory_bytes)
     return load_streamed(dataset, split, device=device, memory_bytes=stream_bytes, statistics=statistics)
@@ -90,14 +93,14 @@ def stream_limit(
     dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
 ) -> StreamLimit | None:
     """What batches may take where open_data streams with the same arguments; None where it holds all images."""
-    if fits_in_memory(dataset, memory_bytes):
+    if fits_in_memory(dataset, memory_bytes, device=device):
         return None
     return StreamLimit(min(stream_bytes, memory_bytes), dataset.images_NCHW[0].numel(), device)
 
 
 def measure_statistics(dataset: ImageDataset, split: Split, *, memory_bytes: int) -> Statistics:
     """Mean and std of the train images, read as open_data would, to be handed to it: once for all runners."""
-    if fits_in_memory(dataset, memory_bytes):
+    if fits_in_memory(dataset, memory_bytes, device=torch.device("cpu")):  # whatever the device, the CPU reads them
         return channel_statistics(dataset.images_NCHW, split.train_indices_N)
     return streamed_statistics(find_images(dataset), split.train_indices_N)
 
@@ -110,8 +113,9 @@ def how_it_is_held(
     limit = stream_limit(dataset, device=device, memory_bytes=memory_bytes, stream_bytes=stream_bytes)
     if limit is None:
         return f"{size} of images: held in memory" if device.type == "cpu" else f"{size} of images: held on {device}"
+    most = in_words(_largest_held(device, memory_bytes))
     return (
-        f"{size} of images, more than the {in_words(memory_bytes)} allowed: streamed from disk with at most "
+        f"{size} of images, more than the {most} allowed: streamed from disk with at most "
         f"{in_words(limit.memory_bytes)} in memory for each runner"
     )
 
@@ -130,6 +134,11 @@ def memory_for_images(device: torch.device) -> int:
     return int(IMAGES_SHARE * available)
 
 
-def fits_in_memory(dataset: ImageDataset, memory_bytes: int) -> bool:
-    """Whether open_data holds the images in `memory_bytes`, and does not stream them."""
-    return dataset.images_NCHW.numel() <= memory_bytes
+def fits_in_memory(dataset: ImageDataset, memory_bytes: int, *, device: torch.device) -> bool:
+    """Whether open_data holds the images on `device` in `memory_bytes`, and does not stream them."""
+    return dataset.images_NCHW.numel() <= _largest_held(device, memory_bytes)
+
+
+def _largest_held(device: torch.device, memory_bytes: int) -> int:
+    """Bytes of the largest set that is held as one tensor on a device."""
+    return min(memory_bytes, LARGEST_ON_MPS) if device.type == "mps" else memory_bytes

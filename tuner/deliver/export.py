@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,10 +20,11 @@ from tuner.deliver.extra import require_extra
 from tuner.deliver.formats import FORMAT_NAMES, FORMATS, FormatName
 from tuner.deliver.readme import MARK, StoredScore, headings_of, readme_of
 from tuner.deliver.whole import traced_program
-from tuner.errors import CheckpointError, DataError, StudyError
+from tuner.errors import CheckpointError, DataError, StudyError, reason_of
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
+from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.host import with_own_settings
 
@@ -195,13 +195,15 @@ def _workshop(target: _Target) -> Iterator[Path]:
     parent = target.path.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.path.name}.", suffix=".tmp", dir=parent))
+        remove_leftovers(parent, target.path.absolute().name)
+        folder = temporary_beside(target.path.absolute())
+        folder.mkdir(mode=0o700)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise CheckpointError(f"-o {target.path}: cannot be written: {error.strerror or error}") from error
+        raise CheckpointError(f"-o {target.path}: cannot be written: {reason_of(error)}") from error
 
 
 def _remove_older(folder: Path, written: set[str]) -> tuple[Path, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -12,13 +11,15 @@ from tuner.data.dataset import Report
 from tuner.data.opening import measure_statistics, memory_for_images
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import REFUSED
-from tuner.errors import CheckpointError, OptionError, StudyError
+from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
 from tuner.search.again import device_of, load_study_images
+from tuner.search.binding import claim_folder
 from tuner.search.devices import study_engine
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import ImageTrainer, TrialTask, training_seed
+from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory
 from tuner.training.host import generates_with_own_settings
@@ -101,6 +102,8 @@ def train_trial_events(
     # A search may write to its folder, and so may somebody who deletes it; a file elsewhere is nobody else's.
     held = hold(folder, record.name, otherwise="give -o FILE") if output is None else nullcontext()
     with held:
+        if output is None:
+            claim_folder(folder, record)
         spec, dataset = load_study_images(record, studies=studies, report=report)
         split = split_development(dataset, seed=record.settings["seed"])
         candidate = replace(trial.candidate, recipe=replace(trial.candidate.recipe, epochs=epochs))
@@ -164,12 +167,13 @@ def _refuse(output: Path) -> None:
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A file beside the target to write to until all is done; removed in the end unless it was moved."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    unfinished = temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent, target.name)
         unfinished.touch()
     except OSError as error:
-        raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise CheckpointError(f"{target}: cannot be written: {reason_of(error)}") from error
     try:
         yield unfinished
     finally:

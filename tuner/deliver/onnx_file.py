@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from tuner.deliver.extra import require_extra
 from tuner.deliver.safetensors_file import described
 from tuner.deliver.whole import INPUT, OUTPUT
-from tuner.errors import CheckpointError
+from tuner.errors import CheckpointError, reason_of
 from tuner.training.checkpoint import Checkpoint, Contents, contents_from, description_of
 
 NEEDS = ("onnx", "onnxruntime")
@@ -55,7 +55,7 @@ def load_onnx(path: Path) -> tuple[Contents, Callable[[Tensor], Tensor]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's own classes, which onnx does not name

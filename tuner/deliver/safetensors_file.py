@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tuner.deliver.extra import require_extra
-from tuner.errors import CheckpointError
+from tuner.errors import CheckpointError, reason_of
 from tuner.training.checkpoint import Checkpoint, checkpoint_from, description_of
 
 NEEDS = ("safetensors",)
@@ -38,7 +38,7 @@ def load_safetensors(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not a checkpoint of tuner, or damaged ({error})") from error
     return checkpoint_from({**described(metadata, path), "weights": weights}, path)

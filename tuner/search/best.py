@@ -66,6 +66,7 @@ class BestTrials:
         pictures, checkpoint = save_artifacts(
             self._folder,
             number,
+            study=self._record.make_id(),
             curve=running.curve,
             best_epoch=running.best_epoch,
             confusion=running.confusion,
@@ -80,7 +81,10 @@ class BestTrials:
             checkpoint_path(self._folder, number).unlink(missing_ok=True)
             return
         for displaced in (trial.number for trial in self._ranked[NUM_KEPT : NUM_KEPT + 1]):
-            linked = artifact_path(self._folder, displaced, "checkpoint")
-            self._record.take_back_checkpoint(displaced, linked.name)
-            linked.unlink(missing_ok=True)
+            identity, name = self._record.make_id(), self._record.name
+            for study in (identity, name):  # by its name: from before studies had ids
+                linked = artifact_path(self._folder, displaced, "checkpoint", study=study)
+                was_shown = self._record.take_back_checkpoint(displaced, linked.name)
+                if was_shown or study == identity:
+                    linked.unlink(missing_ok=True)
             checkpoint_path(self._folder, displaced).unlink(missing_ok=True)

@@ -52,17 +52,52 @@ def refuse_foreign_checkpoints(folder: Path, record: StudyRecord | None, name: s
     if record is None:
         foreign = files or [path for path in [confirmed_path(folder)] if path.exists()]
     else:
-        trials = {checkpoint_path(folder, trial.number): trial for trial in record.trials()} if files else {}
-        foreign = [
-            path
-            for path in files
-            if path not in trials or _differences(load_checkpoint(path), _identity(record, trials[path]))
-        ]
+        trials = {trial.number: trial for trial in record.trials()} if files else {}
+        foreign = [path for path in files if not _is_of_a_trial(path, record, trials)]
     if foreign:
-        raise StudyError(
-            f"{foreign[0]}: a checkpoint of another study {name!r}, which this one would overwrite; "
-            "move that folder away, or give --study NAME, or other --studies"
-        )
+        raise foreign_checkpoint(foreign[0], name)
+
+
+def own_and_foreign(folder: Path, record: StudyRecord) -> tuple[list[Path], list[Path]]:
+    """The checkpoints in a folder: those of a study, and others. They are of trials, delivered, or trained longer.
+
+    Raises CheckpointError where one cannot be read.
+    """
+    of_trials, made_later = sorted(folder.glob("trial-*.pt")), sorted(folder.glob("trained-*.pt"))
+    made_later += [path for path in [confirmed_path(folder)] if path.exists()]
+    if not of_trials and not made_later:
+        return [], []
+    trials = {trial.number: trial for trial in record.trials()}
+    own = [path for path in of_trials if _is_of_a_trial(path, record, trials)]
+    own += [path for path in made_later if _is_made_later(path, record, trials)]
+    return own, [path for path in of_trials + made_later if path not in own]
+
+
+def foreign_checkpoint(path: Path, name: str) -> StudyError:
+    """The error for a checkpoint that a study called `name` would overwrite or delete, and that is not its own."""
+    return StudyError(
+        f"{path}: a checkpoint of another study {name!r}, which this one would overwrite; "
+        "move that folder away, or give --study NAME, or other --studies"
+    )
+
+
+def _is_of_a_trial(path: Path, record: StudyRecord, trials: Mapping[int, TrialRecord]) -> bool:
+    """Whether a file is the checkpoint of the trial whose number its name has."""
+    for number, trial in trials.items():
+        if path == checkpoint_path(path.parent, number):
+            return not _differences(load_checkpoint(path), _identity(record, trial))
+    return False
+
+
+def _is_made_later(path: Path, record: StudyRecord, trials: Mapping[int, TrialRecord]) -> bool:
+    """Whether a file is of a trial's network, trained again with another seed or for other epochs."""
+    checkpoint = load_checkpoint(path)
+    number, architecture = checkpoint.origin.get("trial"), checkpoint.candidate.architecture
+    return (
+        checkpoint.origin.get("study") == record.name
+        and checkpoint.origin.get("dataset_digest") == record.settings["dataset_digest"]
+        and any(trial.number == number and trial.candidate.architecture == architecture for trial in trials.values())
+    )
 
 
 def _identity(record: StudyRecord, trial: TrialRecord) -> dict[str, object]:

@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import get_args
 
-from tuner.errors import StudyError
+from tuner.errors import StudyError, reason_of
+from tuner.search.binding import ID_FILE, LOCK, is_another_studys, refuse_to_delete
 from tuner.search.locks import hold, hold_record, record_lock
 from tuner.search.record import StudyRecord
-from tuner.search.shown import artifacts_folder
-
-LOCK = ".lock"
+from tuner.search.shown import ArtifactKind, artifact_id, artifacts_folder
+from tuner.search.sqlite import is_read_only, sqlite_file
+from tuner.temporary import in_use, is_link, remove
 
 
 def disk_use(record: StudyRecord, *, studies: Path) -> int:
-    """Bytes of a study's files: checkpoints and artifacts, a file of two names once. The database is not in it."""
+    """Bytes of a study's files: checkpoints and artifacts, a file of two names once. The database is not in it.
+
+    A file that is gone while they are counted, as happens during a search, is not counted; nor is a folder of another
+    study. Raises StudyError for a folder that cannot be read.
+    """
+    folder = studies / record.name
+    paths = _artifacts(record, studies, is_bound=True)
     sizes = {}
-    for path in _files(record, studies):
-        status = path.stat()
-        sizes[status.st_dev, status.st_ino] = status.st_size
+    with _readable(folder):
+        if not is_another_studys(folder, record):
+            paths += [Path(place) / name for place, _, names in os.walk(folder, onerror=_raise) for name in names]
+        for path in paths:
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
 
 
-def delete_study(record: StudyRecord, *, studies: Path) -> None:
-    """Delete a study for good. Raises StudyError while it runs, and when its files cannot be deleted."""
+def delete_study(record: StudyRecord, *, studies: Path) -> bool:
+    """Delete a study for good; whether its folder was there, too.
+
+    Its files go before its trials, so that the same command deletes what an interruption has left.
+    Raises StudyError, before anything is deleted, while the study runs, for a folder of another study, and for what is
+    known to be impossible to delete.
+    """
     folder, url = studies / record.name, record.storage.url
-    with hold_record(url, record.name), hold(folder, record.name):
-        artifacts = _artifacts(record, studies)
-        record.storage.delete_study(record.study_id)
-        try:
-            for path in artifacts:
-                path.unlink(missing_ok=True)
-            for path in folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != LOCK:
-                    path.unlink()
-        except OSError as error:
-            raise StudyError(f"{error.filename}: cannot be deleted: {error.strerror}; delete it by hand") from error
-    with suppress(OSError):  # another process may have begun a study of this name meanwhile; then it is its lock
-        (folder / LOCK).unlink()
-        folder.rmdir()
-        lock = record_lock(url, record.name)
-        if lock is not None:
+    is_there = os.path.lexists(folder)
+    record.refuse_gone()
+    if is_there:
+        refuse_to_delete(folder, record)  # before the lock, which would be a new file in another study's folder
+    with hold_record(url, record.name):
+        with hold(folder, record.name) if is_there else nullcontext():
+            record.refuse_gone()
+            if is_there:
+                refuse_to_delete(folder, record)
+            artifacts = _artifacts(record, studies, is_bound=is_there)
+            entries = _entries(folder) if is_there else []
+            _refuse_undeletable(record, folder, entries, artifacts)
+            for path in artifacts + entries:
+                _remove(path)
+            record.storage.delete_study(record.study_id)
+        if is_there:
+            with suppress(OSError):  # another process may have started a study of this name; then the lock is its own
+                (folder / LOCK).unlink()
+                folder.unlink() if is_link(folder) else folder.rmdir()
+    lock = record_lock(url, record.name)
+    if lock is not None:
+        with suppress(OSError):
             lock.unlink(missing_ok=True)
+    return is_there
 
 
 def in_words(num_bytes: int) -> str:
@@ -57,11 +80,66 @@ def in_words(num_bytes: int) -> str:
     return f"{size:,.1f} GB"
 
 
-def _files(record: StudyRecord, studies: Path) -> list[Path]:
-    own = [path for path in (studies / record.name).rglob("*") if path.is_file()]
-    return own + [path for path in _artifacts(record, studies) if path.is_file()]
+def _entries(folder: Path) -> list[Path]:
+    """What a study's folder holds; the id comes last, so that the folder is the study's until all else is gone."""
+    return sorted((path for path in folder.iterdir() if path.name != LOCK), key=lambda path: path.name == ID_FILE)
 
 
-def _artifacts(record: StudyRecord, studies: Path) -> list[Path]:
-    folder = artifacts_folder(studies / record.name)
-    return [folder / Path(identifier).name for identifier in record.storage.artifact_ids(record.study_id)]
+def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Path]:
+    """The files that a study shows and no other study of its storage does, as a copy that Optuna has made would.
+
+    is_bound: whether the study's folder is beside them. Where it is not, artifacts with ids made from the study's name,
+    as they were before studies had ids of their own, may be those of another study of that name.
+    """
+    storage, folder = record.storage, artifacts_folder(studies / record.name)
+    shown = storage.artifact_ids(record.study_id)
+    if not shown:
+        return []
+    others = [study._study_id for study in storage.get_all_studies() if study._study_id != record.study_id]
+    not_ours = {one for study_id in others for one in storage.artifact_ids(study_id)}
+    if not is_bound:
+        kinds = get_args(ArtifactKind)
+        not_ours |= {artifact_id(record.name, number, kind) for number in range(record.num_stored) for kind in kinds}
+    paths = [folder / one for one in shown if one not in not_ours and Path(one).name == one]
+    return [path for path in paths if path.is_file() or is_link(path)]
+
+
+def _remove(path: Path) -> None:
+    try:
+        remove(path)
+    except OSError as error:
+        raise StudyError(
+            f"{error.filename or path}: cannot be deleted: {reason_of(error)}; the study is still in its database: "
+            "once that is fixed, the same command deletes the rest"
+        ) from error
+
+
+def _refuse_undeletable(record: StudyRecord, folder: Path, entries: list[Path], artifacts: list[Path]) -> None:
+    """Raise StudyError for whatever is known to prevent a deletion, before it begins."""
+    database = sqlite_file(record.storage.url)
+    if database is not None and is_read_only(database):
+        raise StudyError(f"{database}: cannot be written; nothing was deleted")
+    with _readable(folder):
+        used = in_use(folder) if entries else []
+        subfolders = [path for path in entries if path.is_dir() and not is_link(path)]
+        places = [path.parent for path in entries[:1] + artifacts[:1]]
+        places += [Path(place) for path in subfolders for place, _, _ in os.walk(path, onerror=_raise)]
+    if used:
+        raise StudyError(f"{used[0]}: a running process may be writing this file; nothing was deleted. Wait for it")
+    for place in places:
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StudyError(f"{place}: this folder cannot be written; nothing was deleted")
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(f"{error.filename or folder}: cannot be read: {reason_of(error)}") from error
+
+
+def _raise(error: OSError) -> None:
+    """What os.walk does with a folder that cannot be read; one that is gone holds nothing."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error

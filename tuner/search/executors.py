@@ -174,7 +174,8 @@ class LocalProcesses:
     def _replaced(self, runner: int, ended: TrainingEnded) -> TrainingEnded:
         """Put a new process in the place of one that cannot use its device any more, and say so."""
         self._workers.pop(runner).end()
-        self._num_broken[runner] += 1
+        # Where memory ran out in the capture of a graph, the process is of no more use, but the device is in order.
+        self._num_broken[runner] += ended.kind != "out of memory"
         if self._num_broken[runner] == MAX_BROKEN:
             raise RunnerError(
                 f"{MAX_BROKEN} processes of runner {runner}, one after another, could not use their device: the last "

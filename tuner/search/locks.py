@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tuner.errors import StudyError
+from tuner.errors import StudyError, reason_of
 from tuner.search.sqlite import sqlite_file
 
 OTHERWISE = "give --study NAME"
@@ -23,7 +23,7 @@ def hold(folder: Path, name: str, *, otherwise: str = OTHERWISE) -> Iterator[Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StudyError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise StudyError(f"{folder}: cannot be written: {reason_of(error)}") from error
     with _locked(folder / ".lock", name, otherwise=otherwise):
         yield
 
@@ -59,7 +59,7 @@ def _locked(file: Path, name: str, *, otherwise: str = OTHERWISE) -> Iterator[No
     except Timeout as error:
         raise StudyError(f"study {name!r} is being run by another process; wait for it, or {otherwise}") from error
     except OSError as error:
-        raise StudyError(f"{file.parent}: cannot be written: {error.strerror}") from error
+        raise StudyError(f"{file.parent}: cannot be written: {reason_of(error)}") from error
     try:
         yield
     finally:

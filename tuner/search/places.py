@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tuner.errors import StudyError
+from tuner.errors import StudyError, reason_of
 from tuner.search.sqlite import sqlite_url
 from tuner.search.storage import Storage, open_storage
 
@@ -32,7 +32,7 @@ def make_studies_folder(studies: Path) -> None:
     try:
         studies.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StudyError(f"--studies {studies}: cannot be written: {error.strerror}") from error
+        raise StudyError(f"--studies {studies}: cannot be written: {reason_of(error)}") from error
 
 
 def default_study_name(dataset: str, space: str) -> str:
@@ -44,9 +44,15 @@ def default_study_name(dataset: str, space: str) -> str:
 
 def check_study_name(name: str) -> None:
     """Raise StudyError unless a study of this name can have a folder of the same name on every system."""
-    is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith(".") or is_device:
+    if not can_be_a_folder(name):
         raise StudyError(
             f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes or underscores, begins with a letter "
             "or a digit, and is none that Windows keeps for devices"
         )
+
+
+def can_be_a_folder(name: str) -> bool:
+    """Whether a folder can have the name of a study, on every system, and is then one directly beside the others."""
+    is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
+    is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+    return is_plain and not name.endswith(".") and not is_device

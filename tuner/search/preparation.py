@@ -90,7 +90,9 @@ def runners_for(
     ]
     held = how_it_is_held(dataset, device=torch.device(record.engine.device), memory_bytes=image_bytes)
     step_bytes = min(_step_bytes(device, num_runners) for device, num_runners in Counter(places).items())
-    is_together = all(engines[device].seeds_together for device in places) and fits_in_memory(dataset, image_bytes)
+    is_together = all(
+        engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in places
+    )
     return StudyRunners(
         trainers,
         folder,

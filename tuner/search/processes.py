@@ -15,8 +15,8 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnC
 from multiprocessing.forkserver import ForkServer
 from typing import Any, TypeVar
 
-from tuner.errors import RunnerError
-from tuner.temporary import NO_FOLDER, has_temporary_folder
+from tuner.errors import RunnerError, reason_of
+from tuner.temporary_folder import NO_FOLDER, has_temporary_folder
 
 UNGUARDED = 78
 """Exit code of a process that would begin the search again, for want of a guard in the script that it imports."""
@@ -51,7 +51,7 @@ def _said_in_one_line() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = f"{error.strerror}; give fewer --workers" if has_temporary_folder() else NO_FOLDER
+        why = f"{reason_of(error)}; give fewer --workers" if has_temporary_folder() else NO_FOLDER
         raise RunnerError(f"a process cannot be started: {why}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
 from tuner.search.events import Outcome, counts
+from tuner.search.places import can_be_a_folder
 from tuner.search.settings import data_source, differences
 from tuner.search.shown import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.storage import Storage, quiet_optuna
@@ -23,8 +25,9 @@ from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 
 SETTINGS, ENGINE, DATA, CONFIRMED = "tuner:settings", "tuner:engine", "tuner:data", "tuner:confirmed"
+ID = "tuner:id"
 """Study attributes: what a resumed search must share with the first one, how its trials are computed, where its images
-come from, and what the confirmation of its winner found."""
+come from, what the confirmation of its winner found; and a random id that its folder holds too."""
 OPENINGS = "tuner:test_set_openings"
 """The study attribute that counts how often the test set was opened."""
 OBJECTIVE = "validation accuracy"
@@ -32,6 +35,10 @@ NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
 """System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
 CONSTRAINTS = "constraints"
 """The system attribute of a trial in which Optuna and optuna-dashboard look for constraints."""
+
+
+SHOWN_NAME = 40
+"""Characters of a name that cannot be a folder, of which an error shows no more."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class StudyRecord:
     """A study in a storage, to be read and written by whoever holds its lock."""
 
     def __init__(self, storage: Storage, study_id: int, name: str) -> None:
+        """Raise StudyError for a name from the database that is no name of a folder: it becomes part of paths."""
+        if not can_be_a_folder(name):
+            raise unusable_name(name)
         self.storage, self.name = storage, name
         self.study_id = study_id
         self._trial_ids: dict[int, int] = {}
@@ -88,6 +98,36 @@ class StudyRecord:
         """What a resumed search must share with the first one."""
         settings: dict[str, Any] = self.storage.get_study_user_attrs(self.study_id).get(SETTINGS, {})
         return settings
+
+    @property
+    def id(self) -> str | None:
+        """A random id, which no other study has; None in studies from before there was one, until they are written."""
+        found: str | None = self.storage.get_study_user_attrs(self.study_id).get(ID)
+        return found
+
+    def make_id(self) -> str:
+        """The study's id; a study without one gets it now."""
+        return self.id or str(self.storage.add_study_user_attribute(self.study_id, ID, uuid.uuid4().hex))
+
+    def make_own_id(self) -> str:
+        """The study's id; a new one where another study of its storage has the same, as a copy by Optuna has."""
+        of_others = [
+            study.user_attrs.get(ID) for study in self.storage.get_all_studies() if study._study_id != self.study_id
+        ]
+        if self.make_id() in of_others:
+            self.storage.set_study_user_attr(self.study_id, ID, uuid.uuid4().hex)
+        return self.make_id()
+
+    def refuse_gone(self) -> None:
+        """Raise StudyError where the study was deleted or renamed meanwhile: databases give a number again."""
+        try:
+            name = self.storage.get_study_name_from_id(self.study_id)
+        except KeyError:
+            name = ""
+        if name != self.name:
+            raise StudyError(
+                f"study {self.name!r} was deleted or renamed by another process; `tuner list` shows which are left"
+            )
 
     @property
     def engine(self) -> Engine:
@@ -260,10 +300,10 @@ class StudyRecord:
                 study_attributes=shown.study_attributes(trial_id),
             )
 
-    def take_back_checkpoint(self, number: int, artifact: str) -> None:
-        """Take the checkpoint of a trial out of what optuna-dashboard shows, before its file goes."""
+    def take_back_checkpoint(self, number: int, artifact: str) -> bool:
+        """Take the checkpoint of a trial out of what optuna-dashboard shows, before its file goes; whether it was."""
         key = checkpoint_key(self._trial_ids[number], artifact)
-        self.storage.remove_study_system_attributes(self.study_id, [key])
+        return self.storage.remove_study_system_attributes(self.study_id, [key]) > 0
 
     def leave(self, number: int) -> None:
         """Put a running trial down: it waits, and the next run of the study takes it up."""
@@ -288,8 +328,10 @@ def open_study(
             study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
     storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
     storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
+    record = StudyRecord(storage, study_id, name)
+    record.make_id()
     storage.set_study_user_attr(study_id, SETTINGS, settings)  # the last: what has none is half made
-    return StudyRecord(storage, study_id, name)
+    return record
 
 
 def find_study(
@@ -321,7 +363,10 @@ def find_study(
 
 
 def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
-    """The study of a name, or the one last started. Raises StudyError when there is none."""
+    """The study of a name, or the one last started.
+
+    Raises StudyError when there is none, and when its name cannot be a folder.
+    """
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     if not studies:
         raise StudyError("there is no study yet: start one with `tuner run`")
@@ -330,16 +375,34 @@ def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
     else:
         named = {study.study_name: study for study in studies}
         if name not in named:
-            raise StudyError(f"no study {name!r}: there are {', '.join(sorted(named))}")
+            usable = sorted(filter(can_be_a_folder, named))
+            raise StudyError(f"no study {name!r}: there are {', '.join(usable) or 'none to use'}")
         study = named[name]
     return StudyRecord(storage, study._study_id, study.study_name)
 
 
 def list_studies(storage: Storage) -> list[StudyRecord]:
-    """All studies of the tuner in a storage, the last started first."""
+    """All studies of the tuner in a storage, the last started first, but for those of unusable_names."""
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     studies.sort(key=lambda study: -study._study_id)
-    return [StudyRecord(storage, study._study_id, study.study_name) for study in studies]
+    usable = [study for study in studies if can_be_a_folder(study.study_name)]
+    return [StudyRecord(storage, study._study_id, study.study_name) for study in usable]
+
+
+def unusable_names(storage: Storage) -> list[str]:
+    """The names of studies of the tuner that another program has given them, and that cannot be folders."""
+    names = [study.study_name for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
+    return [name for name in names if not can_be_a_folder(name)]
+
+
+def unusable_name(*names: str) -> StudyError:
+    """The error for studies of such names."""
+    shown = ", ".join(ascii(name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}...") for name in names)
+    which = "study" if len(names) == 1 else "studies"
+    return StudyError(
+        f"{which} {shown}: a study's name is also the name of its folder, so it has 1 to 100 letters, digits, dots, "
+        "dashes or underscores, and begins with a letter or a digit; rename it with the program that gave it this name"
+    )
 
 
 def _trial_record(trial: FrozenTrial) -> TrialRecord:

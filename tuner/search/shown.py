@@ -78,7 +78,10 @@ def checkpoint_key(trial_id: int, artifact: str) -> str:
 
 
 def artifact_id(study: str, number: int, kind: ArtifactKind) -> str:
-    """The same for the same file, so that one that was left by a killed process is written over."""
+    """The same for the same file, so that one that was left by a killed process is written over.
+
+    study: its random id. Studies from before there was one have artifacts by their name, which two may share.
+    """
     return str(uuid.uuid5(NAMESPACE, f"{study}/{number}/{kind}"))
 
 
@@ -87,23 +90,27 @@ def artifacts_folder(study_folder: Path) -> Path:
     return study_folder.parent / ".artifacts"
 
 
-def artifact_path(study_folder: Path, number: int, kind: ArtifactKind) -> Path:
-    """Where a file of a trial lies, if there is one."""
-    return artifacts_folder(study_folder) / artifact_id(study_folder.name, number, kind)
+def artifact_path(study_folder: Path, number: int, kind: ArtifactKind, *, study: str) -> Path:
+    """The path of a trial's file, if there is one; `study` as for artifact_id."""
+    return artifacts_folder(study_folder) / artifact_id(study, number, kind)
 
 
 def save_artifacts(
     study_folder: Path,
     number: int,
     *,
+    study: str,
     curve: dict[int, float],
     best_epoch: int,
     confusion: Confusion | None,
     class_names: Sequence[str],
     checkpoint: Path,
 ) -> tuple[tuple[Artifact, ...], Artifact | None]:
-    """Write a trial's pictures, link its checkpoint, and give both; the checkpoint is None where there is no file."""
-    folder, study = artifacts_folder(study_folder), study_folder.name
+    """Write a trial's pictures, link its checkpoint, and give both; the checkpoint is None where there is no file.
+
+    study: as for artifact_id.
+    """
+    folder = artifacts_folder(study_folder)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"curve": curve_picture(curve, best_epoch=best_epoch)}
     if confusion is not None:

@@ -127,11 +127,21 @@ class Storage(RDBStorage):
             ended = {"state": state, "datetime_complete": _as_stored(datetime.now())}
             connection.execute(update(trials).where(this).values(ended))
 
-    def remove_study_system_attributes(self, study_id: int, keys: Sequence[str]) -> None:
-        """Remove system attributes of a study, those that are there."""
-        table = models.StudySystemAttributeModel
-        with _create_scoped_session(self.scoped_session) as session:
-            session.execute(delete(table).where(table.study_id == study_id, table.key.in_(keys)))
+    def add_study_user_attribute(self, study_id: int, key: str, value: Any) -> Any:
+        """Store a user attribute of a study unless it has one of this name; the one that it has then."""
+        row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(models.StudyUserAttributeModel.__table__), row)
+        except IntegrityError:
+            return self.get_study_user_attrs(study_id)[key]
+        return value
+
+    def remove_study_system_attributes(self, study_id: int, keys: Sequence[str]) -> int:
+        """Remove system attributes of a study, those that are there; how many these were."""
+        table = models.StudySystemAttributeModel.__table__
+        with self.engine.begin() as connection:
+            return connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys))).rowcount
 
     def artifact_ids(self, study_id: int) -> list[str]:
         """The ids of all files that a study and its trials show as artifacts."""

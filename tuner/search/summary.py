@@ -9,13 +9,14 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from tuner.search.binding import is_another_studys
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import checkpoint_path, confirmed_path
 
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study in a few numbers.
+    """A study in a few numbers. Files in a folder of another study count as gone.
 
     counts: trials by outcome. checkpoint: of the best trial of the search, None when its file is gone.
     confirmed: what the confirmation found, None before there is one. delivered: the confirmed winner's checkpoint, None
@@ -66,6 +67,7 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
     best = best_trial(trials)
     path = checkpoint_path(studies / record.name, best.number) if best else None
     delivered = confirmed_path(studies / record.name)
+    has_files = not is_another_studys(studies / record.name, record)
     settings, confirmed = record.settings, record.confirmed
     return StudySummary(
         study=record.name,
@@ -74,9 +76,9 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
         num_counted=sum(trial.counts for trial in trials),
         counts=dict(counts),
         best=best,
-        checkpoint=path if path and path.is_file() else None,
+        checkpoint=path if path and has_files and path.is_file() else None,
         confirmed=confirmed,
-        delivered=delivered if confirmed and delivered.is_file() else None,
+        delivered=delivered if confirmed and has_files and delivered.is_file() else None,
         winner=next((trial for trial in trials if confirmed and trial.number == confirmed["number"]), None),
     )
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tuner.architecture.blocks.plain import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
-from tuner.errors import SpaceError
+from tuner.errors import SpaceError, reason_of
 from tuner.training.candidate import (
     BatchSize,
     LabelSmoothing,
@@ -287,7 +287,7 @@ def load_space(name_or_path: str) -> SearchSpace:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors put a mark in front
     except OSError as error:
-        raise SpaceError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SpaceError(f"{path}: cannot be read: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:  # of the encoding, of the syntax, of brackets in brackets
         raise SpaceError(f"{path}: not a TOML file: {error}") from error
     if "name" in data:

@@ -17,7 +17,8 @@ from tuner.architecture.factory import build_model
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
-from tuner.errors import CheckpointError
+from tuner.errors import CheckpointError, reason_of
+from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.host import with_own_settings
 
@@ -64,7 +65,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     weights = {name: weight.detach().cpu().contiguous().clone() for name, weight in checkpoint.weights.items()}
     data = {**description_of(checkpoint), "weights": weights}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as file:
             torch.save(data, file)
@@ -80,7 +81,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
     with file:
         try:
             data = torch.load(file, map_location="cpu", weights_only=True)

@@ -31,11 +31,17 @@ def is_device_broken(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it came up in: the end of a graph's capture fails in its turn, and hides the first."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__context__
+    """The error, what it was raised from, and those that it came up in: the end of a graph's capture fails in its turn.
+
+    That last error hides the first one, which says what was wrong.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
 
 
 def _says_out_of_memory(error: BaseException) -> bool:

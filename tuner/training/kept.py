@@ -12,7 +12,7 @@ import torch
 from platformdirs import user_cache_dir
 
 from tuner.architecture.shapes import Shape
-from tuner.errors import DeviceError
+from tuner.errors import DeviceError, reason_of
 from tuner.hardware import cpu_flags, device_kind, num_cores
 from tuner.training.choices import CHOICES, Choice, Measurement, Runners, Verdict
 from tuner.training.engine import Engine
@@ -75,7 +75,7 @@ def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path 
         temporary.write_text(json.dumps(measurement.to_json()), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise DeviceError(f"{cache_dir}: cannot be written: {error.strerror}: {NEXT_TIME}") from error
+        raise DeviceError(f"{cache_dir}: cannot be written: {reason_of(error)}: {NEXT_TIME}") from error
     return path
 
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from tuner import __version__
 from tuner.architecture.trace import trace
-from tuner.errors import StudyError, TunerError
+from tuner.errors import StudyError, TunerError, reason_of
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.shown import recipe_in_words
 from tuner.search.summary import summarise
@@ -36,7 +36,7 @@ def write_report(record: StudyRecord, *, studies: Path, output: Path) -> None:
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise StudyError(f"-o {output}: cannot be written: {error.strerror}") from error
+        raise StudyError(f"-o {output}: cannot be written: {reason_of(error)}") from error
 
 
 def report_page(record: StudyRecord, *, studies: Path) -> str:

@@ -1,0 +1,113 @@
+"""Which study a folder belongs to: a random id that both hold, checked before anything is written there or deleted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tuner.errors import CheckpointError, StudyError, reason_of
+from tuner.search.checkpoints import foreign_checkpoint, own_and_foreign, refuse_foreign_checkpoints
+from tuner.search.record import StudyRecord
+from tuner.temporary import remove_leftovers, temporary_beside
+
+ID_FILE = ".study"
+"""In a study's folder: the id of the study whose files it holds."""
+LOCK = ".lock"
+
+
+def claim_folder(folder: Path, record: StudyRecord) -> None:
+    """Bind a folder to the study that is about to write there, and remove what killed processes have left there.
+
+    A folder without an id is adopted if all its checkpoints are the study's. The caller holds the folder's lock.
+    Raises StudyError for a folder of another study.
+    """
+    found = folder_id(folder)
+    if found is None:
+        _, foreign = own_and_foreign(folder, record)
+        if foreign:
+            raise foreign_checkpoint(foreign[0], record.name)
+        _save_id(folder, record.make_own_id())
+    elif found != record.id:
+        raise _of_another_study(folder, record.name)
+    try:
+        remove_leftovers(folder)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written: {reason_of(error)}") from error
+
+
+def refuse_other_studys_folder(folder: Path, record: StudyRecord | None, name: str) -> None:
+    """Raise StudyError for a folder of another study than the one to resume, None for a new one; nothing is written.
+
+    Such a folder is found where two storages have a study of one name, or where a database was deleted and the folder
+    was not.
+    """
+    found = folder_id(folder)
+    if found is not None and (record is None or found != record.id):
+        raise _of_another_study(folder, name)
+    refuse_foreign_checkpoints(folder, record, name)
+
+
+def refuse_to_delete(folder: Path, record: StudyRecord) -> None:
+    """Raise StudyError unless a folder is the study's beyond doubt: by its id, by its checkpoints, or empty."""
+    found = folder_id(folder)
+    if found is not None:
+        if found != record.id:
+            raise _of_another_study(folder, record.name, "nothing was deleted. ")
+        return
+    try:
+        entries = [path for path in folder.iterdir() if path.name != LOCK]
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be read: {reason_of(error)}; nothing was deleted") from error
+    own, foreign = own_and_foreign(folder, record)
+    strange = foreign or ([] if own else entries)
+    if strange:
+        why = "a checkpoint of another study" if foreign else "in a folder without a checkpoint of this study"
+        raise StudyError(
+            f"{strange[0]}: {why}; nothing was deleted. Give the --studies that study {record.name!r} was run with, "
+            "or move that folder away"
+        )
+
+
+def is_another_studys(folder: Path, record: StudyRecord) -> bool:
+    """Whether a folder is known to hold the files of another study; for commands that only read."""
+    found = folder_id(folder)
+    if found is not None:
+        return found != record.id
+    try:
+        return bool(own_and_foreign(folder, record)[1])
+    except CheckpointError:  # a damaged file says nothing of its study; the command that reads it reports the damage
+        return False
+
+
+def folder_id(folder: Path) -> str | None:
+    """The id in a study's folder; None where there is none. Raises StudyError when it cannot be read."""
+    path = folder / ID_FILE
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {reason_of(error)}") from error
+
+
+def _save_id(folder: Path, identity: str) -> None:
+    """Write the id whole or not at all."""
+    path = folder / ID_FILE
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(f"{identity}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written: {reason_of(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _of_another_study(folder: Path, name: str, said: str = "") -> StudyError:
+    return StudyError(
+        f"{folder}: the folder of another study {name!r}; {said}Give the --studies that this study was run with, "
+        "or another --study NAME, or move that folder away"
+    )
