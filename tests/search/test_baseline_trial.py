@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import optuna
 import pytest
 
-from tests.search.rehearsal import DIGITS, EPOCHS, SPACE, Rehearsal, ended, rehearse
+from tests.search.rehearsal import DIGITS, EPOCHS, Rehearsal, ended, rehearse
 from tests.strategies import make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
-from tuner.search.events import BaselineChosen, EpochFinished, TrialEnded
+from tuner.search.coordinator import search
+from tuner.search.events import BaselineChosen, TrialEnded
 from tuner.search.record import TrialRecord
-from tuner.search.runner import TrialTask
+from tuner.search.runner import TrainingEnded, TrialTask
 from tuner.space.baseline import baselines
 from tuner.space.sampling import first_params
 from tuner.training.loop import EpochResult
@@ -50,27 +52,6 @@ def poor(task: TrialTask) -> Iterator[EpochResult]:
         yield replace(result, validation_accuracy=accuracy)
 
 
-def started_after_others(study: Rehearsal) -> list[Any]:
-    """A search whose first trial is interrupted, and taken up when others have passed the rungs."""
-    study.run(9, trainer=poor, until=lambda event: isinstance(event, EpochFinished))
-    return study.run(9, trainer=poor)
-
-
-def test_the_baseline_is_never_stopped_however_poor_it_is(tmp_path: Path) -> None:
-    study = Rehearsal(tmp_path)
-    for _ in range(3):  # a rung that is full of better trials
-        study.run(4, trainer=poor)
-    late = Rehearsal(tmp_path / "late")
-    late.folder.mkdir()
-    record = late.record()
-    assert not record.trials()
-    started_after_others(late)
-    for one in (study, late):
-        baseline = trial(one, 0)
-        assert (baseline.outcome, len(baseline.curve)) == ("complete", EPOCHS)
-        assert baseline.baseline == {"origin": "space", "changes": []}
-
-
 class FirstIsSlow:
     """Two runners in this process; the one with trial 0 answers only when nothing else is left to do."""
 
@@ -96,21 +77,18 @@ class FirstIsSlow:
         """Nothing to end."""
 
     def answers(self, timeout: float) -> list[tuple[int, Any]]:
-        from tuner.search.runner import TrainingEnded
-
         quick = [runner for runner in self._asked if runner != self._slow]
         runner = (quick or self._asked)[0]
         self._asked.remove(runner)
         return [(runner, next(self._epochs[runner], TrainingEnded("finished")))]
 
 
-def test_the_baseline_is_not_stopped_by_trials_that_have_passed_it_on_another_runner(tmp_path: Path) -> None:
-    from tuner.search.coordinator import search
-
+def test_the_baseline_is_never_stopped_by_trials_that_have_passed_it_on_another_runner(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path)
     events = list(search(study.record(), study.plan(8), FirstIsSlow()))
     last = ended(events)[-1]
     assert (last.number, last.outcome, last.num_epochs) == (0, "complete", EPOCHS)
+    assert trial(study, 0).baseline == {"origin": "space", "changes": []}
 
 
 def test_a_baseline_that_does_not_fit_gets_a_smaller_batch_and_that_is_reported(tmp_path: Path) -> None:
@@ -185,8 +163,6 @@ def test_a_space_without_a_first_configuration_begins_with_the_default_of_its_fa
 
 def unmarked(study: Rehearsal, number: int) -> None:
     """Make a trial one of a study from before baselines were marked."""
-    import sqlite3
-
     with sqlite3.connect(study.folder / "tuner.db") as connection:
         connection.execute(
             "DELETE FROM trial_user_attributes WHERE key = 'baseline' AND trial_id IN "
@@ -209,7 +185,6 @@ def test_an_older_study_whose_first_configuration_was_too_large_gets_a_baseline_
     tmp_path: Path,
 ) -> None:
     study = Rehearsal(tmp_path, space=WITH_BATCHES)
-    assert SPACE.first
 
     def too_large(task: TrialTask) -> Iterator[EpochResult]:
         raise MemoryError("no room")
