@@ -14,15 +14,15 @@ import torch
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.opening import stream_limit
-from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
+from tuner.data.sealed import SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
 from tuner.deliver.contenders import Splits
+from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.errors import DeviceError
 from tuner.hardware import devices_for, num_cores
 from tuner.option_rules import check_options
-from tuner.search.again import device_of, load_study_images
+from tuner.search.again import device_of, refuse_other_images
 from tuner.search.binding import claim_folder, refuse_other_studys_folder
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import engine_notes, measure_devices, share_out, study_engines
@@ -122,7 +122,8 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
     forced = parse_forced(options.engine, device)
-    dataset = load_development(options.data_spec, report=report)
+    parts = fix_parts(options.data_spec, report=report)
+    dataset = parts.development
     split = split_development(dataset, seed=options.seed)
     name = options.study or default_study_name(options.dataset, options.space)
     check_study_name(name)
@@ -138,7 +139,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     }
     folder = options.studies / name
     storage = open_storage(url)
-    with _only_writer(options, storage, name, settings):
+    with _only_writer(options, storage, name, settings, parts.test):
         devices = devices_for(device, is_auto=options.device == "auto")
         measured = measure_devices(devices, input_spec.shape, workers=options.workers, forced=forced)
         places = share_out(measured, workers=options.workers)
@@ -149,6 +150,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         check_batch_sizes(space, stream)  # before there is a study, for the next run may begin it in another way
         record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
         claim_folder(folder, record)
+        fix_test_set(record, parts.test)
         _refuse_other_device(record, device)
         engines = study_engines(record, measured, forced=forced)
         record.save_data_spec(options.data_spec)
@@ -177,7 +179,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
                 if not in_full:
                     seconds_left = started + options.budget_seconds - time.monotonic()
                     confirm_plan = limit_to_time(confirm_plan, record, len(places), seconds_left=seconds_left)
-                yield from _confirm(record, confirm_plan, executor, runners, options.data_spec)
+                yield from _confirm(record, confirm_plan, executor, runners, parts.test)
 
 
 @generates_with_own_settings
@@ -202,7 +204,11 @@ def confirm_events(
     folder = studies / record.name
     with hold_record(record.storage.url, record.name), hold(folder, record.name):
         claim_folder(folder, record)
-        spec, dataset = load_study_images(record, studies=studies)
+        spec = record.data_spec(studies / ".cache")
+        parts = fix_parts(spec)
+        dataset = parts.development
+        refuse_other_images(record, spec, dataset)
+        fix_test_set(record, parts.test)
         split = split_development(dataset, seed=record.settings["seed"])
         device = device_of(record)
         devices = devices_for(device, is_auto=False)
@@ -215,7 +221,7 @@ def confirm_events(
         if in_time:
             plan = limit_to_time(plan, record, len(places))
         with local_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
-            yield from _confirm(record, plan, executor, runners, spec)
+            yield from _confirm(record, plan, executor, runners, parts.test)
 
 
 def limit_to_time(
@@ -229,7 +235,7 @@ def limit_to_time(
 
 
 def _confirm(
-    record: StudyRecord, plan: ConfirmPlan, executor: Executor, runners: StudyRunners, spec: DataSpec
+    record: StudyRecord, plan: ConfirmPlan, executor: Executor, runners: StudyRunners, sealed: SealedPart
 ) -> Generator[ConfirmEvent]:
     events = confirm(
         record,
@@ -239,7 +245,7 @@ def _confirm(
         seed=record.settings["seed"],
         epochs=record.settings["epochs"],
         splits=Splits(runners.num_validation, runners.num_images, runners.is_validation_fixed),
-        load_test_set=lambda: load_test_set(spec),
+        load_test_set=lambda: open_test_set(record, sealed),
         device=runners.device,
         memory_bytes=runners.image_bytes,
         together_bytes=runners.together_bytes,
@@ -259,11 +265,15 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 
 
 @contextmanager
-def _only_writer(options: RunOptions, storage: Storage, name: str, settings: dict[str, Any]) -> Iterator[None]:
+def _only_writer(
+    options: RunOptions, storage: Storage, name: str, settings: dict[str, Any], sealed: SealedPart
+) -> Iterator[None]:
     """Hold a study, its record and its folder, once it is sure that both are this study's."""
     folder = options.studies / name
     with hold_record(storage.url, name):
         known = find_study(storage, name, settings, data=options.data_spec)
+        if known is not None:
+            refuse_other_test_set(known, sealed)
         with hold(folder, name):
             refuse_other_studys_folder(folder, known, name)
             yield
@@ -305,7 +315,7 @@ def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine,
         num_validation=len(split.validation_indices_N),
         device=engine.device,
         held=held,
-        notes=(*dataset.notes, *notes),
+        notes=(*dataset.notes, *dataset.repairs, *notes),
     )
 
 

@@ -101,7 +101,7 @@ def test_an_unconfirmed_study_is_judged_on_its_validation_images_and_the_test_se
     def refuse(*_: object) -> None:
         raise AssertionError("the test set was opened")
 
-    monkeypatch.setattr("tuner.ui.report.mistakes.load_test_set", refuse)
+    monkeypatch.setattr("tuner.ui.report.mistakes.open_test_set", refuse)
     record = record_of(unconfirmed)
     page = report_page(record, studies=unconfirmed / "studies")
     development = load_development(record.data_spec(unconfirmed / "studies" / ".cache"))

@@ -93,6 +93,8 @@ def export(
     if exported.removed:
         names = ", ".join(path.name for path in exported.removed)
         typer.echo(f"{exported.removed[0].parent}: removed what an older export had left there: {names}")
+    for note in exported.notes:
+        typer.echo(note)
     if not exported.is_confirmed:
         typer.echo(
             "the winner is not confirmed, so the score is optimistic: "

@@ -30,7 +30,7 @@ class PreparedParts:
 
 
 def prepare(
-    spec: DataSpec, *, report: Report | None, opened: Literal["development", "test"] = "development"
+    spec: DataSpec, *, report: Report | None, opened: Literal["development", "test"] | None = "development"
 ) -> PreparedParts:
     """Find a data set in the cache, or download, decode and cache both of its parts.
 

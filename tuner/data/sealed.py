@@ -21,10 +21,15 @@ class FixedParts:
 
 @dataclass(frozen=True)
 class SealedPart:
-    """A test part that is known by its meta data: its images are not opened. digest: as in ImageDataset."""
+    """A test part that is known by its meta data: its images are not opened.
+
+    development_digest: of the development part that was fixed with it. repairs: as in ImageDataset.
+    """
 
     spec: DataSpec
     cached: CachedPart
+    development_digest: str
+    repairs: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -44,7 +49,13 @@ def fix_parts(spec: DataSpec, *, report: Report | None = None) -> FixedParts:
     """
     parts = prepare(spec, report=report)
     development = replace(load_cached(parts.development), repairs=parts.repairs)
-    return FixedParts(development, SealedPart(spec, load_meta(parts.test)))
+    return FixedParts(development, SealedPart(spec, load_meta(parts.test), development.digest))
+
+
+def fix_test_part(spec: DataSpec, *, report: Report | None = None) -> SealedPart:
+    """Fix the test part that a data set has now; no image of either part is opened. Raises DataError likewise."""
+    parts = prepare(spec, report=report, opened=None)
+    return SealedPart(spec, load_meta(parts.test), load_meta(parts.development).digest, parts.repairs)
 
 
 def open_sealed(part: SealedPart, *, report: Report | None = None) -> ImageDataset:
@@ -55,7 +66,7 @@ def open_sealed(part: SealedPart, *, report: Report | None = None) -> ImageDatas
     """
     folder = part.cached.folder
     if is_intact(folder, report=report) and load_meta(folder).digest == part.digest:
-        return load_cached(folder)
+        return replace(load_cached(folder), repairs=part.repairs)
     parts = prepare(part.spec, report=report, opened="test")
     if load_meta(parts.test).digest != part.digest:
         raise DataError(
@@ -71,5 +82,4 @@ def load_test_set(spec: DataSpec, *, report: Report | None = None) -> ImageDatas
 
     Raises DataError as load_development does.
     """
-    parts = prepare(spec, report=report, opened="test")
-    return replace(load_cached(parts.test), repairs=parts.repairs)
+    return open_sealed(fix_test_part(spec, report=report), report=report)

@@ -170,7 +170,8 @@ def confirm(
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
         own = {"test_accuracy": delivered.accuracy, "test_loss": delivered.loss}
-        save_checkpoint(replace(checkpoint, scores=own), confirmed_path(folder))
+        origin = {**checkpoint.origin, "test_digest": test_set.digest}
+        save_checkpoint(replace(checkpoint, scores=own, origin=origin), confirmed_path(folder))
         record.save_confirmed(confirmation.to_json())
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.sealed import load_test_set
+from tuner.data.sealed import fix_test_part, open_sealed
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import BATCH, Classifier
@@ -24,9 +24,10 @@ PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names. digest: of the whole set.
+    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names.
 
-    notes: what was done to the images when they were read.
+    digest: of the development or the test part that they are of. development_digest: of the development part in either
+    case. notes: what was done to the images when they were read. repairs: as in ImageDataset.
     """
 
     images_NCHW: Tensor
@@ -34,7 +35,9 @@ class Part:
     labels_N: Tensor
     class_names: tuple[str, ...]
     digest: str = ""
+    development_digest: str = ""
     notes: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images_BCHW, labels_B), the images uint8 and copied from the disk."""
@@ -47,7 +50,8 @@ class Evaluation:
     """How well a network does on a part of a data set. Accuracies lie in 0..1, losses are in nats.
 
     class_accuracies: by class name, None for a class without images. is_of_training: whether the network was trained on
-    these images, so that the score says little. notes: what was done to the images so that the network takes them.
+    these images, so that the score says little. notes: what was done to the images so that the network takes them, and
+    whether they are others than the network comes from.
     """
 
     dataset: str
@@ -113,9 +117,26 @@ def evaluate(
         num_correct=int(correct_K.sum()),
         loss=loss_sum / len(opened.labels_N),
         class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
-        notes=opened.notes,
+        notes=(*opened.notes, *opened.repairs, *_notes_on_origin(classifier, opened, spec.dataset, part=part)),
         is_of_training=opened.digest == classifier.origin.get("dataset_digest") and part in _trained_on(classifier),
     )
+
+
+def _notes_on_origin(classifier: Classifier, opened: Part, dataset: str, *, part: PartName) -> list[str]:
+    """In which way the images are not those that the network comes from, as far as it says where it comes from."""
+    trained_on, scored_on = (classifier.origin.get(key) for key in ("dataset_digest", "test_digest"))
+    notes = []
+    is_other = trained_on is not None and opened.development_digest != trained_on
+    is_other_test = part == "test" and scored_on is not None and opened.digest != scored_on
+    if is_other:
+        may_be_seen = is_other_test or part != "test" or scored_on is None
+        notes.append(
+            f"the training and validation images of {dataset} are not those that the checkpoint comes from"
+            + (f", so its {part} part may contain images that the network was trained on" if may_be_seen else "")
+        )
+    if is_other_test:
+        notes.append(f"the test images of {dataset} are not those that the checkpoint was scored on")
+    return notes
 
 
 def _trained_on(classifier: Classifier) -> tuple[PartName, ...]:
@@ -126,18 +147,37 @@ def _trained_on(classifier: Classifier) -> tuple[PartName, ...]:
 def load_part(spec: DataSpec, part: PartName, *, split_seed: str | int | None, report: Report | None = None) -> Part:
     """Open one part of a data set. Raises DataError, and CheckpointError where a split was asked for without a seed."""
     if part == "test":
-        dataset = load_test_set(spec, report=report)
-        return _rows(dataset, torch.arange(len(dataset.labels_N)))
+        sealed = fix_test_part(spec, report=report)
+        return test_part_of(open_sealed(sealed, report=report), development_digest=sealed.development_digest)
+    return development_part_of(load_development(spec, report=report), part, split_seed=split_seed)
+
+
+def test_part_of(dataset: ImageDataset, *, development_digest: str) -> Part:
+    """All images of an open test part."""
+    return _rows(dataset, torch.arange(len(dataset.labels_N)), development_digest=development_digest)
+
+
+def development_part_of(
+    dataset: ImageDataset, part: Literal["validation", "train"], *, split_seed: str | int | None
+) -> Part:
+    """One side of a split of an open development part. Raises CheckpointError without a seed."""
     if not isinstance(split_seed, int):
         raise CheckpointError(f"the checkpoint does not say how its data were split, so there is no {part} part of it")
-    dataset = load_development(spec, report=report)
     split = split_development(dataset, seed=split_seed)
-    return _rows(dataset, split.validation_indices_N if part == "validation" else split.train_indices_N)
+    rows_N = split.validation_indices_N if part == "validation" else split.train_indices_N
+    return _rows(dataset, rows_N, development_digest=dataset.digest)
 
 
-def _rows(dataset: ImageDataset, rows_N: Tensor) -> Part:
+def _rows(dataset: ImageDataset, rows_N: Tensor, *, development_digest: str) -> Part:
     return Part(
-        dataset.images_NCHW, rows_N, dataset.labels_N[rows_N], dataset.class_names, dataset.digest, dataset.notes
+        dataset.images_NCHW,
+        rows_N,
+        dataset.labels_N[rows_N],
+        dataset.class_names,
+        dataset.digest,
+        development_digest,
+        dataset.notes,
+        dataset.repairs,
     )
 
 

@@ -6,19 +6,20 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from tuner.data.dataset import Report
-from tuner.data.sources import load_development
+from tuner.data.sealed import fix_parts
 from tuner.deliver.check import Checked, Reference, check, num_undecided, reference_of, save_images
 from tuner.deliver.classifier import classifier_from
-from tuner.deliver.evaluate import Part, load_part
+from tuner.deliver.evaluate import Part, development_part_of, test_part_of
 from tuner.deliver.extra import require_extra
 from tuner.deliver.formats import FORMAT_NAMES, FORMATS, FormatName
 from tuner.deliver.readme import MARK, StoredScore, headings_of, readme_of
+from tuner.deliver.sealed_set import open_test_set
 from tuner.deliver.whole import traced_program
 from tuner.errors import CheckpointError, DataError, StudyError, reason_of
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
@@ -38,7 +39,8 @@ class Exported:
     """What was written: the checkpoint, its score, and by file what its check came to.
 
     is_confirmed: whether the score is the test set's; otherwise it is the search's own, and optimistic. replaced: files
-    that were there before. removed: those of an older export into the same folder, which this one does not have.
+    that were there before. removed: those of an older export into the same folder, which this one does not have. notes:
+    on the images that it was checked on.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +49,7 @@ class Exported:
     files: Mapping[Path, Checked]
     replaced: frozenset[Path] = frozenset()
     removed: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def export(
         replaced = frozenset(path for path in files if path.exists())
         removed = _remove_older(target.path, set(written)) if target.is_folder else ()
         _publish(folder, written, target)
-    return Exported(checkpoint, score, is_confirmed, files, replaced, removed)
+    return Exported(checkpoint, score, is_confirmed, files, replaced, removed, part.repairs)
 
 
 def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
@@ -121,12 +124,17 @@ def _part_of_score(
 ) -> Part:
     """The images that the stored score is of, if they are still those that the network was trained on."""
     spec = record.data_spec(studies / ".cache")
-    if load_development(spec, report=report).digest != checkpoint.origin.get("dataset_digest"):
+    parts = fix_parts(spec, report=report)
+    if parts.development.digest != checkpoint.origin.get("dataset_digest"):
         raise DataError(
             f"an export is checked on the images of its study, and those of {spec.dataset!r} have changed since: "
             "put the old ones back"
         )
-    return load_part(spec, "test" if is_confirmed else "validation", split_seed=checkpoint.origin.get("split_seed"))
+    if is_confirmed:
+        test_set = open_test_set(record, parts.test, report=report)
+        part = test_part_of(test_set, development_digest=parts.development.digest)
+        return replace(part, repairs=(*parts.development.repairs, *part.repairs))
+    return development_part_of(parts.development, "validation", split_seed=checkpoint.origin.get("split_seed"))
 
 
 def _check_stored(checkpoint: Checkpoint, score: StoredScore, *, num_undecided: int) -> None:

@@ -30,7 +30,7 @@ MAX_EPOCHS = 100_000
 
 @dataclass(frozen=True)
 class TrainingStarted:
-    """The images are there, and the training begins. `device` as torch names it."""
+    """The images are there, and the training begins. `device` as torch names it. `notes` are on the images."""
 
     study: str
     number: int
@@ -39,6 +39,7 @@ class TrainingStarted:
     num_train: int
     num_validation: int
     device: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def train_trial_events(
         best: EpochResult | None = None
         with _beside(target) as unfinished:
             sizes = len(split.train_indices_N), len(split.validation_indices_N)
-            yield TrainingStarted(record.name, number, candidate, spec.dataset, *sizes, str(device))
+            yield TrainingStarted(record.name, number, candidate, spec.dataset, *sizes, str(device), dataset.repairs)
             with _told(number, epochs):
                 for result in trainer(TrialTask(number, candidate, seed, save_to=unfinished)):
                     result = replace(result, weights=None)

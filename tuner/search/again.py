@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.sources import load_development
+from tuner.data.sources import KNOWN_NAMES, load_development
 from tuner.errors import DeviceError, StudyError
 from tuner.search.record import StudyRecord
+from tuner.search.settings import OR_OLDER
 from tuner.training.engine import choose_device
 
 
@@ -22,11 +23,18 @@ def load_study_images(
     """
     spec = record.data_spec(studies / ".cache")
     dataset = load_development(spec, report=report)
-    if dataset.digest != record.settings["dataset_digest"]:
-        raise StudyError(
-            f"the images of {spec.dataset} are not those that study {record.name!r} was run with: put the old ones back"
-        )
+    refuse_other_images(record, spec, dataset)
     return spec, dataset
+
+
+def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDataset) -> None:
+    """Raise StudyError unless a development part is the one that the study was run with."""
+    if dataset.digest != record.settings["dataset_digest"]:
+        older = OR_OLDER if record.sealed is None and spec.dataset not in KNOWN_NAMES else ""
+        raise StudyError(
+            f"the images of {spec.dataset} are not those that study {record.name!r} was run with{older}: "
+            "put the old ones back"
+        )
 
 
 def device_of(record: StudyRecord) -> torch.device:

@@ -30,6 +30,8 @@ ID = "tuner:id"
 come from, what the confirmation of its winner found; and a random id that its folder holds too."""
 OPENINGS = "tuner:test_set_openings"
 """The study attribute that counts how often the test set was opened."""
+SEALED = "tuner:sealed"
+"""The study attribute that says which test part was set aside when the study began: `digest` and `num_images`."""
 OBJECTIVE = "validation accuracy"
 NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
 """System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
@@ -159,6 +161,16 @@ class StudyRecord:
         """Store what a confirmation found; None takes it back."""
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
         self.write_note()
+
+    @property
+    def sealed(self) -> dict[str, Any] | None:
+        """Which test part was set aside when the study began: `digest` and `num_images`. None in older studies."""
+        found: dict[str, Any] | None = self.storage.get_study_user_attrs(self.study_id).get(SEALED)
+        return found
+
+    def save_sealed(self, digest: str, num_images: int) -> None:
+        """Remember which test part was set aside, by the digest of its images."""
+        self.storage.set_study_user_attr(self.study_id, SEALED, {"digest": digest, "num_images": num_images})
 
     def write_note(self, result: str | None = None) -> None:
         """Say in the study's note what it is and what it has come to, unless somebody has written another.
@@ -345,7 +357,13 @@ def find_study(
     if name in studies and SETTINGS in studies[name].user_attrs:
         record = StudyRecord(storage, studies[name]._study_id, name)
         now = None if data is None else data_source(data)
-        differing = differences(record.settings, settings, data_before=record.data_source, data_now=now)
+        differing = differences(
+            record.settings,
+            settings,
+            data_before=record.data_source,
+            data_now=now,
+            is_older=record.sealed is None,
+        )
         if differing:
             raise StudyError(
                 f"study {name!r} was started with other settings: {differing}. "

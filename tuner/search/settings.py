@@ -12,6 +12,8 @@ from tuner.data.sources import KNOWN_NAMES
 
 MAX_CHANGES = 3
 """Of a space, that are told."""
+OR_OLDER = ", or an older version divided them into parts in another way"
+"""Why the images of a study may differ that does not have its test part stored."""
 Source = Mapping[str, Any]
 """`dataset`, by its absolute path where it is a folder; `data_dir`; `image_size`, [height, width] or None."""
 
@@ -30,8 +32,12 @@ def differences(
     *,
     data_before: Source | None = None,
     data_now: Source | None = None,
+    is_older: bool = False,
 ) -> str:
-    """What differs between two settings of a study; empty when nothing does."""
+    """What differs between two settings of a study; empty when nothing does.
+
+    is_older: whether the study may be of a version that divided image folders in another way.
+    """
     given = json.loads(json.dumps(given))  # as it comes out of the record
     differing = [key for key in given if stored.get(key) != given[key]]
     said = []
@@ -40,7 +46,7 @@ def differences(
             continue  # another space, so of course
         one, other = _shortly(stored.get(key)), _shortly(given[key])
         if key == "dataset_digest":
-            said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now)]
+            said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now, is_older=is_older)]
         elif key == "space":
             said += _differences_of_spaces(stored.get(key) or {}, given[key])
         elif one == other:
@@ -76,7 +82,7 @@ def _told(value: object) -> str:
     return "left out" if value is None else _shortly(value)
 
 
-def _difference_of_images(before: Source | None, now: Source | None) -> str:
+def _difference_of_images(before: Source | None, now: Source | None, *, is_older: bool) -> str:
     """Why a data set of the same name has other images."""
     if before is None or now is None:
         return "the images have changed since"
@@ -85,7 +91,8 @@ def _difference_of_images(before: Source | None, now: Source | None) -> str:
         if before[key] != now[key]:
             one, other = (_as_typed(source[key]) for source in (before, now))
             return f"--{key.replace('_', '-')} was {one}, not {other}"
-    return f"the images of {now['dataset']} have changed since"
+    older = OR_OLDER if is_older and now["dataset"] not in KNOWN_NAMES else ""
+    return f"the images of {now['dataset']} have changed since{older}"
 
 
 def _as_typed(value: Any) -> str:

@@ -77,7 +77,8 @@ def line_of(event: TrainingStarted | EpochFinished, *, epochs: int) -> str:
         return (
             f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate; "
             f"device {event.device}\n"
-            f"study {event.study}: trial {event.number} for {epochs} epochs: {event.candidate.architecture}"
+            + "".join(f"{note}\n" for note in event.notes)
+            + f"study {event.study}: trial {event.number} for {epochs} epochs: {event.candidate.architecture}"
         )
     result = event.result
     return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuner.data.dataset import ImageDataset
-from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
+from tuner.data.sealed import fix_parts
 from tuner.data.splits import split_development
 from tuner.deliver.predict import normalise
+from tuner.deliver.sealed_set import open_test_set
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.record import StudyRecord
@@ -47,7 +47,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Judged:
-    """A network on images: `where` they are from in words. `worst` has the images of the largest loss first."""
+    """A network on images: `where` they are from in words. `worst` has the images of the largest loss first.
+
+    repairs: as in ImageDataset.
+    """
 
     where: str
     class_names: tuple[str, ...]
@@ -55,6 +58,7 @@ class Judged:
     num_wrong: int
     confusion: Confusion | None
     worst: tuple[Mistake, ...]
+    repairs: tuple[str, ...] = ()
 
 
 def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judged:
@@ -69,12 +73,14 @@ def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judge
         else load_trial_checkpoint(record, summary.best, studies=studies)
     )
     spec = record.data_spec(studies / ".cache")
-    development = load_development(spec)
+    parts = fix_parts(spec)
+    development = parts.development
     if development.digest != record.settings["dataset_digest"]:
         raise StudyError("the images are not those that the study was run with")
     if summary.confirmed:
-        test = load_test_set(spec)
-        return _judge(checkpoint, test, torch.arange(len(test.labels_N)), where="the sealed test set")
+        test = open_test_set(record, parts.test)
+        judged = _judge(checkpoint, test, torch.arange(len(test.labels_N)), where="the sealed test set")
+        return replace(judged, repairs=(*development.repairs, *test.repairs))
     rows_N = split_development(development, seed=record.settings["seed"]).validation_indices_N
     return _judge(checkpoint, development, rows_N, where="the validation images, which chose its best epoch")
 
@@ -106,7 +112,7 @@ def _judge(checkpoint: Checkpoint, dataset: ImageDataset, rows_N: Tensor, *, whe
                 truth_probability=float(probabilities_K[truth]),
             )
         )
-    return Judged(where, names, len(rows_N), len(wrong_N), confusion, tuple(mistakes))
+    return Judged(where, names, len(rows_N), len(wrong_N), confusion, tuple(mistakes), dataset.repairs)
 
 
 def _logits(checkpoint: Checkpoint, dataset: ImageDataset, rows_N: Tensor) -> Iterator[Tensor]:

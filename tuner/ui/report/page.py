@@ -143,7 +143,7 @@ def _mistakes_section(judged: Judged | str) -> str:
     right = judged.num_images - judged.num_wrong
     words = (
         f"On {judged.where}: {right:,} of {judged.num_images:,} right ({right / judged.num_images:.2%}), "
-        f"{judged.num_wrong:,} wrong."
+        f"{judged.num_wrong:,} wrong." + "".join(f" Note: {repair}." for repair in judged.repairs)
     )
     gallery = "".join(map(_mistake, judged.worst))
     images = (

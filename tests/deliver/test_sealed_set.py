@@ -1,0 +1,224 @@
+"""Which images a study is scored on is fixed when it begins, and compared at every opening."""
+
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tuner.data.dataset import DataSpec, ImageDataset
+from tuner.data.sealed import fix_parts, fix_test_part, open_sealed
+from tuner.deliver.classifier import load_classifier
+from tuner.deliver.confirm import Confirmed, ConfirmPlan
+from tuner.deliver.evaluate import evaluate
+from tuner.deliver.export import export
+from tuner.deliver.sealed_set import fix_test_set, open_test_set
+from tuner.errors import DataError, StudyError
+from tuner.pipeline import DataReady, RunOptions, confirm_events, load_summary, run, run_events
+from tuner.search.places import existing_storage
+from tuner.search.record import SEALED, StudyRecord, load_study
+from tuner.ui.report.mistakes import judge
+
+SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [16]\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_core() -> Iterator[None]:
+    """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tuner.pipeline.num_cores", lambda: 1)
+        yield
+
+
+def save_photograph(path: Path, number: int) -> None:
+    """An image of noise, another for every number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+
+
+def make_classes(root: Path, num_images: int, *, first: int = 0) -> Path:
+    for label, name in enumerate(("ant", "bee")):
+        for number in range(num_images):
+            save_photograph(root / name / f"{number:03}.png", first + 1000 * label + number)
+    return root
+
+
+def options_in(folder: Path, **changes: Any) -> RunOptions:
+    """A study of one short trial, of the folder `pets`."""
+    space = folder / "tiny.toml"
+    space.write_text(SPACE, encoding="utf-8")
+    defaults = {"trials": 1, "epochs": 1, "workers": 1, "device": "cpu", "confirm": "no"}
+    studies = folder / "studies"
+    return RunOptions(str(folder / "pets"), space=str(space), studies=studies, **{**defaults, **changes})
+
+
+def record_of(options: RunOptions) -> StudyRecord:
+    return load_study(existing_storage(options.studies))
+
+
+def images_of(dataset: ImageDataset) -> set[bytes]:
+    return {image_CHW.numpy().tobytes() for image_CHW in dataset.images_NCHW}
+
+
+@contextmanager
+def other_content(path: Path, number: int = 9_999) -> Iterator[None]:
+    """Another image in a file of the same name, for a while."""
+    before = path.read_bytes()
+    save_photograph(path, number)
+    yield
+    path.write_bytes(before)
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory: pytest.TempPathFactory) -> RunOptions:
+    folder = tmp_path_factory.mktemp("confirmed")
+    make_classes(folder / "pets" / "train", 20)
+    make_classes(folder / "pets" / "test", 5, first=100)
+    options = options_in(folder, confirm="in full")
+    assert isinstance(list(run_events(options))[-1], Confirmed)
+    return options
+
+
+def test_a_photograph_that_is_added_during_a_search_brings_no_image_of_it_into_the_test_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_classes(tmp_path / "pets", 40)
+    opened: list[ImageDataset] = []
+
+    def open_only(*_: object, load_test_set: Any, **__: object) -> Generator[None]:
+        opened.append(load_test_set())
+        yield
+
+    monkeypatch.setattr("tuner.pipeline.confirm", open_only)
+    options = options_in(tmp_path, confirm="in full")
+    events = run_events(options)
+    assert isinstance(next(events), DataReady)
+    development = fix_parts(options.data_spec).development
+    save_photograph(tmp_path / "pets" / "ant" / "000-new.png", 9_999)
+    list(events)
+    (test_set,) = opened
+    assert not images_of(test_set) & images_of(development)
+    assert len(test_set.labels_N) + len(development.labels_N) == 80
+
+
+def test_a_run_lists_its_images_once(confirmed: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuner.data import prepare
+
+    listed: list[DataSpec] = []
+    list_folder = prepare.list_image_folder
+    monkeypatch.setattr(prepare, "list_image_folder", lambda spec: listed.append(spec) or list_folder(spec))
+    events = confirm_events(confirmed.studies, None, plan=ConfirmPlan(1, 1), workers=1)
+    assert isinstance(list(events)[-1], Confirmed)
+    assert len(listed) == 1
+
+
+def test_a_study_has_the_digest_of_its_test_part_from_the_beginning(tmp_path: Path) -> None:
+    make_classes(tmp_path / "pets" / "train", 10)
+    make_classes(tmp_path / "pets" / "test", 3, first=100)
+    options = options_in(tmp_path)
+    events = run_events(options)
+    assert isinstance(next(events), DataReady)
+    events.close()
+    test_set = open_sealed(fix_test_part(options.data_spec))
+    assert record_of(options).sealed == {"digest": test_set.digest, "num_images": 6}
+
+
+def test_test_images_are_fixed_without_being_opened(tmp_path: Path) -> None:
+    make_classes(tmp_path / "pets" / "train", 10)
+    make_classes(tmp_path / "pets" / "test", 3, first=100)
+    spec = options_in(tmp_path).data_spec
+    before = fix_parts(spec).test
+    file = before.cached.folder / "images.npy"
+    file.write_bytes(bytes(file.stat().st_size))
+    again = fix_parts(spec)
+    assert (again.test, again.development.repairs) == (before, ())
+    assert not any(file.read_bytes())
+
+
+def test_a_resumed_study_refuses_other_test_images_in_one_line(confirmed: RunOptions) -> None:
+    before = record_of(confirmed).sealed
+    with other_content(Path(confirmed.dataset) / "test" / "ant" / "000.png"):
+        with pytest.raises(StudyError, match=r"the test images of .*pets are not those that study .* fixed") as caught:
+            run(confirmed)
+        assert "\n" not in str(caught.value)
+    assert record_of(confirmed).sealed == before
+    run(confirmed)
+
+
+def test_a_study_from_before_takes_the_test_part_of_now_and_then_keeps_it(confirmed: RunOptions) -> None:
+    record = record_of(confirmed)
+    before = record.sealed
+    record.storage.set_study_user_attr(record.study_id, SEALED, None)
+    run(confirmed)
+    assert record_of(confirmed).sealed == before is not None
+    with other_content(Path(confirmed.dataset) / "test" / "ant" / "000.png"):
+        part = fix_test_part(confirmed.data_spec)
+        with pytest.raises(StudyError, match="are not those that study"):
+            fix_test_set(record, part)
+
+
+def test_other_test_images_are_refused_before_a_confirmation_trains_and_by_export_and_report(
+    confirmed: RunOptions, tmp_path: Path
+) -> None:
+    record, summary = record_of(confirmed), load_summary(confirmed)
+    with other_content(Path(confirmed.dataset) / "test" / "bee" / "004.png"):
+        refusal = r"the test images of .*pets are not those that study .* fixed when it began: put the old ones back"
+        with pytest.raises(StudyError, match=refusal):
+            next(confirm_events(confirmed.studies, None, plan=ConfirmPlan(), workers=1))
+        with pytest.raises(StudyError, match=refusal):
+            export(record, studies=confirmed.studies, output=tmp_path / "best.pt")
+        with pytest.raises(StudyError, match=refusal):
+            judge(record, summary, studies=confirmed.studies)
+    assert not (tmp_path / "best.pt").exists()
+    assert judge(record, summary, studies=confirmed.studies).num_images == 10
+
+
+def test_damaged_pixels_of_the_test_part_are_decoded_again_or_refused_and_never_scored(confirmed: RunOptions) -> None:
+    record, part = record_of(confirmed), fix_test_part(confirmed.data_spec)
+    whole = images_of(open_test_set(record, part))
+    file = part.cached.folder / "images.npy"
+
+    def damage() -> None:
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+    damage()
+    again = open_test_set(record, part)
+    assert images_of(again) == whole
+    assert "the cached test images of" in again.repairs[0]
+    damage()
+    with (
+        other_content(Path(confirmed.dataset) / "test" / "ant" / "001.png"),
+        pytest.raises(DataError, match=r"are damaged, and its files have changed since .* put the old ones back"),
+    ):
+        open_test_set(record, part)
+    damage()
+    assert judge(record, load_summary(confirmed), studies=confirmed.studies).repairs == again.repairs
+
+
+def test_evaluate_says_when_a_set_is_not_the_one_that_the_checkpoint_comes_from(confirmed: RunOptions) -> None:
+    delivered = load_summary(confirmed).delivered
+    assert delivered is not None
+    classifier, spec = load_classifier(delivered), confirmed.data_spec
+    root = Path(spec.dataset)
+
+    def notes(part: Any) -> list[str]:
+        evaluation = evaluate(classifier, spec, part=part)
+        assert json.loads(json.dumps(evaluation.to_json()))["notes"] == list(evaluation.notes)
+        return [note for note in evaluation.notes if "not those" in note]
+
+    assert notes("test") == notes("validation") == notes("train") == []
+    scored_on = f"the test images of {root} are not those that the checkpoint was scored on"
+    trained_on = f"the training and validation images of {root} are not those that the checkpoint comes from"
+    seen = "so its {} part may contain images that the network was trained on"
+    with other_content(root / "test" / "ant" / "000.png"):
+        assert notes("test") == [scored_on]
+        assert notes("validation") == []
+    with other_content(root / "train" / "ant" / "000.png"):
+        assert notes("test") == [trained_on]
+        assert notes("validation") == [f"{trained_on}, {seen.format('validation')}"]
+        with other_content(root / "test" / "ant" / "000.png"):
+            assert notes("test") == [f"{trained_on}, {seen.format('test')}", scored_on]

@@ -1,0 +1,34 @@
+"""The sealed test set of a study: stored by its digest when the study begins, and compared at every opening."""
+
+from __future__ import annotations
+
+from tuner.data.dataset import ImageDataset, Report
+from tuner.data.sealed import SealedPart, open_sealed
+from tuner.errors import StudyError
+from tuner.search.record import StudyRecord
+
+
+def fix_test_set(record: StudyRecord, part: SealedPart) -> None:
+    """Store with a study which test part it has; a study from before this was stored takes the part of now.
+
+    Raises StudyError when the study has another one.
+    """
+    refuse_other_test_set(record, part)
+    if record.sealed is None:
+        record.save_sealed(part.digest, part.num_images)
+
+
+def refuse_other_test_set(record: StudyRecord, part: SealedPart) -> None:
+    """Raise StudyError unless a test part is the one that the study has stored, if it has stored any."""
+    stored = record.sealed
+    if stored is not None and stored["digest"] != part.digest:
+        raise StudyError(
+            f"the test images of {part.spec.dataset} are not those that study {record.name!r} fixed when it began: "
+            "put the old ones back, or start another study with --study NAME"
+        )
+
+
+def open_test_set(record: StudyRecord, part: SealedPart, *, report: Report | None = None) -> ImageDataset:
+    """Open the test part of a study. Raises StudyError when it is another one, DataError when it is damaged."""
+    refuse_other_test_set(record, part)
+    return open_sealed(part, report=report)
