@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -257,6 +258,8 @@ def test_a_study_that_was_deleted_while_one_was_asked_is_not_taken_for_its_succe
         assert open_study(storage, "next", SETTINGS, engine=Engine("cpu")).study_id == record.study_id
     with pytest.raises(StudyError, match="study 'rehearsal' was deleted or renamed by another process"):
         delete_study(record, studies=study.folder)
+    with pytest.raises(StudyError, match="study 'rehearsal' was deleted or renamed"):
+        claim_folder(study.folder / "rehearsal", record)
     assert [one.name for one in list_studies(open_storage(study.url))] == (["next"] if is_followed else [])
 
 
@@ -357,26 +360,28 @@ def claim_written(study: Rehearsal) -> None:
     (study.study_folder / ID_FILE).write_text(study.record().make_id())
 
 
-def test_a_file_that_is_gone_while_a_search_runs_is_not_counted(
-    study: Rehearsal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study.run(6, trainer=writes_checkpoints(study.study_folder))
+def test_files_that_come_and_go_while_a_search_runs_do_not_disturb_who_counts_them(study: Rehearsal) -> None:
     before = disk_use(study.record(), studies=study.folder)
-    gone = checkpoint_path(study.study_folder, best_of(study).number)
-    size = gone.stat().st_size
-    walk = os.walk
+    is_over = threading.Event()
 
-    def walk_slowly(*arguments: object, **options: object) -> Iterator[object]:
-        for found in list(walk(*arguments, **options)):  # type: ignore[call-overload]
-            yield found
-            gone.unlink(missing_ok=True)
+    def come_and_go() -> None:
+        folder = study.study_folder / ".confirm"
+        while not is_over.is_set():
+            folder.mkdir()
+            for path in [study.study_folder / "a", *(folder / str(number) for number in range(20))]:
+                path.write_bytes(b"12345")
+            shutil.rmtree(folder)
+            (study.study_folder / "a").unlink()
 
-    monkeypatch.setattr(os, "walk", lambda *arguments, **options: list(walk_slowly(*arguments, **options)))
-    (study.study_folder / "new").write_bytes(b"12345")
-    linked = [path for path in artifacts_folder(study.study_folder).iterdir() if path.samefile(gone)]
-    for path in linked:
-        path.unlink()
-    assert disk_use(study.record(), studies=study.folder) == before + 5 - size
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        record = study.record()
+        sizes = {disk_use(record, studies=study.folder) for _ in range(300)}
+    finally:
+        is_over.set()
+        thread.join()
+    assert all(before <= size <= before + 21 * 5 for size in sizes)
 
 
 NAMES = ["..", ".", "a/b", "../tuner.db", "/etc", "a\\b", "", "con", "a\nb", "\x1b[31m", "x" * 300]

@@ -21,6 +21,7 @@ def claim_folder(folder: Path, record: StudyRecord) -> None:
     A folder without an id is adopted if all its checkpoints are the study's. The caller holds the folder's lock.
     Raises StudyError for a folder of another study.
     """
+    record.refuse_gone()
     found = folder_id(folder)
     if found is None:
         _, foreign = own_and_foreign(folder, record)

@@ -125,7 +125,9 @@ def _refuse_undeletable(record: StudyRecord, folder: Path, entries: list[Path], 
         places = [path.parent for path in entries[:1] + artifacts[:1]]
         places += [Path(place) for path in subfolders for place, _, _ in os.walk(path, onerror=_raise)]
     if used:
-        raise StudyError(f"{used[0]}: a running process may be writing this file; nothing was deleted. Wait for it")
+        raise StudyError(
+            f"{used[0]}: a running process may be writing this file; nothing was deleted. Wait for it, or remove it"
+        )
     for place in places:
         if not os.access(place, os.W_OK | os.X_OK):
             raise StudyError(f"{place}: this folder cannot be written; nothing was deleted")
