@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +69,7 @@ class RunOptions:
     space: str = "cnn"
     study: str | None = None
     studies: Path = Path("studies")
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)
     trials: int = 50
     epochs: int | None = None
     seed: int = 0

@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,  # the storage's password may be among them
 )
 app.command()(run)
 app.command()(confirm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -47,6 +48,8 @@ def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
 
 
 def _fail(name: str, message: str) -> NoReturn:
+    # The password of a URL that was given in the place of another argument.
+    message = re.sub(r"(://[^\s:@]*):(?!\*\*\*@)\S*@", r"\1:***@", message)
     print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name; the latest when left out.")]
 Studies = Annotated[Path, typer.Option("--studies", help="Folder of the studies and their database.")]
-Storage = Annotated[str | None, typer.Option("--storage", help="Optuna storage URL instead of the folder's SQLite.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="TUNER_STORAGE",
+        help="Optuna storage URL instead of the folder's SQLite. Passwords are never printed.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 STUDIES = Path("studies")
@@ -133,7 +140,13 @@ def quiet_optuna() -> None:
 
 
 def folder_arguments(studies: Path, storage: str | None) -> str:
-    """What the next commands need so as to find the study again."""
+    """What the next commands need so as to find the study again.
+
+    A storage that stands in the environment is found without; of another, secrets are printed as `***`.
+    """
+    from tuner.search.secrets import shown_url
+
     arguments = [] if studies == STUDIES else ["--studies", str(studies)]
-    arguments += [] if storage is None else ["--storage", storage]
+    if storage is not None and storage != os.environ.get("TUNER_STORAGE"):
+        arguments += ["--storage", shown_url(storage)]
     return "".join(f" {shlex.quote(argument)}" for argument in arguments)

@@ -11,6 +11,7 @@ from urllib.request import url2pathname
 from sqlalchemy import URL, make_url
 
 from tuner.errors import StudyError
+from tuner.search.secrets import shown_url
 
 
 def sqlite_url(file: Path) -> str:
@@ -29,7 +30,9 @@ def sqlite_file(url: str) -> Path | None:
         return None
     name = parsed.database or ""
     if name in ("", ":memory:", "file::memory:") or parsed.query.get("mode") == "memory":
-        raise StudyError(f"--storage {url}: a study in memory is gone with its process; give a file, sqlite:///FILE")
+        raise StudyError(
+            f"--storage {shown_url(url)}: a study in memory is gone with its process; give a file, sqlite:///FILE"
+        )
     return Path(url2pathname(urlsplit(name).path) if name.startswith("file:") else name)
 
 

@@ -8,7 +8,6 @@ table classes, so a test holds a trial written here against one written by Optun
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from tuner.errors import StudyError
+from tuner.search.secrets import hide_secrets, shown_url
 from tuner.search.sqlite import connect_to_read, is_read_only, sqlite_file
 
 SQLITE_TIMEOUT = 60.0
@@ -165,19 +165,20 @@ def open_storage(url: str, *, existing: bool = False) -> Storage:
     existing: nothing is made that is not there, and a SQLite file that cannot be written is only read.
     Raises StudyError when it cannot be opened; whatever the database refuses later is a StudyError, too.
     """
-    named = f"--storage {_without_password(url)}"
+    named = f"--storage {shown_url(url)}"
     try:
         file = sqlite_file(url)
         storage = Storage(url, engine_kwargs=_engine_arguments(file, existing=existing))
     except optuna.exceptions.OptunaError as error:
-        raise StudyError(f"{named}: cannot be opened: {_first_line(error.__cause__ or error)}") from error
+        raise StudyError(f"{named}: cannot be opened: {_first_line(error.__cause__ or error, url)}") from error
     except (LookupError, ValueError) as error:
-        raise StudyError(f"{named}: not the URL of a database, or its braces are not doubled ({error})") from error
+        # What it says may be a piece of a password.
+        raise StudyError(f"{named}: not the URL of a database, or its braces are not doubled") from error
     except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        raise StudyError(f"{named}: cannot be opened: {_first_line(error)}") from error
-    event.listen(storage.engine, "handle_error", partial(_raise_study_error, named))
+        raise StudyError(f"{named}: cannot be opened: {_first_line(error, url)}") from error
+    event.listen(storage.engine, "handle_error", partial(_raise_study_error, url))
     if file is not None and not (existing and is_read_only(file)):
-        event.listen(storage.engine, "connect", partial(_set_pragmas, named))
+        event.listen(storage.engine, "connect", partial(_set_pragmas, url))
         storage.engine.dispose()
     return storage
 
@@ -222,17 +223,17 @@ def _engine_arguments(file: Path | None, *, existing: bool) -> dict[str, Any]:
     return {"connect_args": {"timeout": SQLITE_TIMEOUT}}
 
 
-def _set_pragmas(named: str, connection: Any, _: object) -> None:
+def _set_pragmas(url: str, connection: Any, _: object) -> None:
     try:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.close()
     except sqlite3.Error as error:  # of a listener, SQLAlchemy wraps none
-        raise _fault(named, error, StudyError) from error
+        raise _fault(url, error, StudyError) from error
 
 
-def _raise_study_error(named: str, context: ExceptionContext) -> None:
+def _raise_study_error(url: str, context: ExceptionContext) -> None:
     """Say in one line what the database refuses, wherever that comes up."""
     error = context.sqlalchemy_exception
     if not isinstance(error, DBAPIError):
@@ -241,18 +242,14 @@ def _raise_study_error(named: str, context: ExceptionContext) -> None:
         return  # Optuna looks for these itself
     # SQLite has waited for SQLITE_TIMEOUT already; to begin again is for the deadlocks of servers.
     is_sqlite = context.dialect.name == "sqlite"
-    raise _fault(named, error, StudyError if is_sqlite else ServerError) from error
+    raise _fault(url, error, StudyError if is_sqlite else ServerError) from error
 
 
-def _fault(named: str, error: BaseException, kind: type[StudyError]) -> StudyError:
-    return kind(f"{named}: {_first_line(error)}; once that is mended, the same command goes on from here")
+def _fault(url: str, error: BaseException, kind: type[StudyError]) -> StudyError:
+    words = f"--storage {shown_url(url)}: {_first_line(error, url)}"
+    return kind(f"{words}; once that is mended, the same command goes on from here")
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException, url: str) -> str:
     words = error.orig if isinstance(error, DBAPIError) else error
-    return (str(words).strip() or type(error).__name__).splitlines()[0]
-
-
-def _without_password(url: str) -> str:
-    """A URL as it may be shown."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+    return hide_secrets((str(words).strip() or type(error).__name__).splitlines()[0], url)
