@@ -13,6 +13,7 @@ import torch
 from sample_data import make_classes, make_spec, save_image
 
 from tuner.data import images
+from tuner.data.cache import is_intact
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import DataSpec, load_cached, load_development
 from tuner.errors import DataError
@@ -198,6 +199,41 @@ def test_changed_pixels_of_the_test_part_are_decoded_again_when_it_is_opened(spe
     assert torch.equal(again.images_NCHW, expected)
     assert len(again.repairs) == 1
     assert "the cached test images of" in again.repairs[0]
+
+
+def test_damaged_pixels_are_not_taken_for_those_of_a_copy_of_the_data_set(spec: DataSpec, tmp_path: Path) -> None:
+    whole = load_development(spec)
+    expected, folder = whole.images_NCHW.clone(), whole.folder
+    del whole
+    flip_a_byte(folder / "images.npy", -1)
+    shutil.copytree(spec.dataset, tmp_path / "copies" / "pets")
+    copy = load_development(make_spec(tmp_path / "copies" / "pets", tmp_path))
+    assert copy.folder == folder
+    assert torch.equal(copy.images_NCHW, expected)
+    assert len(copy.repairs) == 1
+
+
+def test_a_large_set_is_checked_without_a_place_for_it_in_memory(spec: DataSpec) -> None:
+    folder = load_development(spec).folder
+    shape = (5_000_000, 1, 8, 8)
+    with (folder / "images.npy").open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        stream.truncate(stream.tell() + 5_000_000 * 64)  # a hole: it takes no room on the disk
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta["sizes"]["images.npy"] = (folder / "images.npy").stat().st_size
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    process, done, taken = psutil.Process(), list[int](), list[int]()
+    before = process.memory_info().rss
+
+    def report(what: str, num_done: int, num_images: int) -> None:
+        assert (what, num_images) == ("checking the decoded images", shape[0])
+        done.append(num_done)
+        taken.append(process.memory_info().rss - before)
+
+    assert not is_intact(folder, report=report)  # it has another digest
+    assert done == sorted(done)
+    assert done[-1] == shape[0]
+    assert max(taken) < 50 * 2**20
 
 
 def test_damage_that_the_source_cannot_put_right_is_an_error_and_the_images_are_not_used(spec: DataSpec) -> None:

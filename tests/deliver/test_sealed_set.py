@@ -16,12 +16,14 @@ from tuner.deliver.classifier import load_classifier
 from tuner.deliver.confirm import Confirmed, ConfirmPlan
 from tuner.deliver.evaluate import evaluate
 from tuner.deliver.export import export
+from tuner.deliver.longer import TrainingStarted, train_trial_events
 from tuner.deliver.sealed_set import fix_test_set, open_test_set
 from tuner.errors import DataError, StudyError
 from tuner.pipeline import DataReady, RunOptions, confirm_events, load_summary, run, run_events
 from tuner.search.places import existing_storage
 from tuner.search.record import SEALED, StudyRecord, load_study
 from tuner.ui.report.mistakes import judge
+from tuner.ui.training import line_of
 
 SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [16]\n"
 
@@ -197,6 +199,35 @@ def test_damaged_pixels_of_the_test_part_are_decoded_again_or_refused_and_never_
         open_test_set(record, part)
     damage()
     assert judge(record, load_summary(confirmed), studies=confirmed.studies).repairs == again.repairs
+
+
+def test_damaged_development_pixels_are_decoded_again_and_every_command_says_so(
+    confirmed: RunOptions, tmp_path: Path
+) -> None:
+    record, development = record_of(confirmed), fix_parts(confirmed.data_spec).development
+    whole = images_of(development)
+    said = f"the cached development images of {confirmed.dataset} were damaged or missing, and have been decoded again"
+    file = development.folder / "images.npy"
+
+    def damage() -> None:
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+    damage()
+    (first, *_) = run_events(confirmed)
+    assert isinstance(first, DataReady)
+    assert said in first.notes
+    damage()
+    started, *_ = train_trial_events(record, 0, epochs=1, studies=confirmed.studies, output=tmp_path / "longer.pt")
+    assert isinstance(started, TrainingStarted)
+    assert started.notes == (said,)
+    assert said in line_of(started, epochs=1).splitlines()
+    delivered = load_summary(confirmed).delivered
+    assert delivered is not None
+    damage()
+    assert said in evaluate(load_classifier(delivered), confirmed.data_spec, part="train").notes
+    damage()
+    assert export(record, studies=confirmed.studies, output=tmp_path / "best.pt").notes == (said,)
+    assert images_of(fix_parts(confirmed.data_spec).development) == whole
 
 
 def test_evaluate_says_when_a_set_is_not_the_one_that_the_checkpoint_comes_from(confirmed: RunOptions) -> None:

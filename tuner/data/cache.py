@@ -57,12 +57,12 @@ def hash_lines(lines: Iterable[str]) -> str:
 
 
 def save_part(
-    cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None, verified: bool = False
-) -> Path:
-    """Decode a part straight into a new cache folder, and give that folder.
+    cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None
+) -> tuple[Path, bool]:
+    """Decode a part straight into a new cache folder, and give that folder, and whether a damaged one was replaced.
 
-    It appears whole or not at all. One of the same content and sizes stays; `verified`: only if its pixels have its
-    digest, and otherwise it is replaced. Raises DataError when it cannot be written.
+    It appears whole or not at all; one of the same content stays, unless it is damaged. Raises DataError when it cannot
+    be written.
     """
     shape_NCHW = (len(part.labels_N), *source.image_shape)
     temporary = cache_dir / f".tmp-{uuid.uuid4().hex}"
@@ -71,13 +71,13 @@ def save_part(
         temporary.mkdir()
         meta = _write_part(temporary, part, source=source, shape_NCHW=shape_NCHW, report=report)
         folder = cache_dir / hash_lines([json.dumps(asdict(meta))])
-        _publish(temporary, folder, verified=verified)
+        was_damaged = _publish(temporary, folder)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
     finally:
         # A leftover does no harm, and failing to remove it must not hide why the rest failed.
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return folder, was_damaged
 
 
 def load_meta(folder: Path) -> CachedPart:
@@ -228,11 +228,13 @@ def _write_part(
     return meta
 
 
-def _publish(temporary: Path, folder: Path, *, verified: bool) -> None:
-    if is_intact(folder, report=None) if verified else is_sound(folder):
-        return
+def _publish(temporary: Path, folder: Path) -> bool:
+    """Give a new folder its name, unless the same is there already; whether a damaged one had to go."""
+    was_damaged = folder.exists()  # asked first: what another process puts there from now on is whole
+    if was_damaged and is_intact(folder, report=None):
+        return False
     try:
-        if folder.exists():
+        if was_damaged:
             damaged = temporary.with_name(f"{temporary.name}-damaged")
             os.replace(folder, damaged)
             shutil.rmtree(damaged, ignore_errors=True)
@@ -240,8 +242,9 @@ def _publish(temporary: Path, folder: Path, *, verified: bool) -> None:
         _sync_folder(folder.parent)
     except OSError:
         # Another process may have put the same content there in the meantime, and is as good.
-        if not is_sound(folder):
+        if not is_intact(folder, report=None):
             raise
+    return was_damaged
 
 
 def _sync_file(path: Path) -> None:

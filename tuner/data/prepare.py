@@ -17,6 +17,8 @@ from tuner.errors import DataError
 MAX_SIDE = 1024
 """Pixels."""
 
+_PARTS = ("development", "test")
+
 KNOWN_NAMES = (digits.NAME, *TORCHVISION_SETS)
 
 
@@ -46,28 +48,26 @@ def prepare(
     source = _list_source(spec, report=report)
     key = hash_lines([str(FORMAT), str(spec.image_size), *source.listing])
     folders = find_listing(spec.cache_dir, key)
-    is_known, repairs = folders is not None, list[str]()
+    damaged = set[str]()
     if folders is not None:
-        damaged = [
-            part
-            for part, folder in zip(("development", "test"), folders, strict=True)
-            if not (is_intact(folder, report=report) if part == opened else is_sound(folder))
-        ]
-        if damaged:
-            folders = None
-            repairs.append(
-                f"the cached {' and '.join(damaged)} images of {spec.dataset} were damaged or missing, "
-                "and have been decoded again"
-            )
-    if folders is None:
+        for part, folder in zip(_PARTS, folders, strict=True):
+            if not (is_intact(folder, report=report) if part == opened else is_sound(folder)):
+                damaged.add(part)
+    if folders is None or damaged:
         decodable = source.read(report)
-        folders = tuple(
-            save_part(spec.cache_dir, part, source=decodable, report=report, verified=is_known)
+        saved = [
+            save_part(spec.cache_dir, part, source=decodable, report=report)
             for part in (decodable.development, decodable.test)
-        )
+        ]
+        damaged |= {part for part, (_, was_damaged) in zip(_PARTS, saved, strict=True) if was_damaged}
+        folders = tuple(folder for folder, _ in saved)
         save_listing(spec.cache_dir, key, folders)
     development, test = folders
-    return PreparedParts(development, test, tuple(repairs))
+    return PreparedParts(development, test, tuple(_repair(part, spec) for part in _PARTS if part in damaged))
+
+
+def _repair(part: str, spec: DataSpec) -> str:
+    return f"the cached {part} images of {spec.dataset} were damaged or missing, and have been decoded again"
 
 
 def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
