@@ -18,6 +18,7 @@ from tuner.cli.options import (
     open_study,
     plain_console,
     quiet_optuna,
+    say,
 )
 
 LOOPBACK = "127.0.0.1"
@@ -40,7 +41,7 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
         except StudyError as error:
             unreadable.append(error)
     if as_json:
-        typer.echo(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in listed], indent=2))
+        say(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in listed], indent=2))
     else:
         plain_console().print(studies_table([summary for summary, _ in listed], [size for _, size in listed]))
     if unreadable:
@@ -55,7 +56,7 @@ def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage =
     record = open_study(study, studies, storage, silent=as_json)
     summary = summarise(record, studies=studies)
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), indent=2))
+        say(json.dumps(summary.to_json(), indent=2))
     else:
         plain_console().print(study_table(summary, record.trials()))
 
@@ -72,7 +73,7 @@ def report(
     record = open_study(study, studies, storage)
     limit_threads()
     write_report(record, studies=studies, output=output)
-    typer.echo(f"{output}: report of {record.name}")
+    say(f"{output}: report of {record.name}")
 
 
 def compare(
@@ -107,10 +108,10 @@ def delete(
             "nothing was deleted: there was no answer; give --yes to delete without being asked"
         ) from error
     if not agreed:
-        typer.echo("nothing was deleted")
+        say("nothing was deleted")
         return
     delete_study(record, studies=studies)
-    typer.echo(f"deleted {what}")
+    say(f"deleted {what}")
 
 
 def dashboard(
@@ -153,5 +154,5 @@ def dashboard(
         read_only=read_only,
         open_browser=open_browser,
         path=path,
-        on_ready=lambda: typer.echo(where),
+        on_ready=lambda: say(where),
     )

@@ -13,6 +13,7 @@ from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_
 from tuner.data.splits import TEST_FRACTION, TEST_SEED, choose_stratified, part_size
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
+from tuner.names import shown_name
 
 
 def list_image_folder(spec: DataSpec) -> ListedSource:
@@ -27,14 +28,16 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
     ]
     # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
     lines = ("folder", str(listing.root.resolve()), *listing.ignored, "files", *files)
+    if any(shown_name(name) != name for name in (listing.root.resolve().name, *listing.train)):
+        lines = ("shown", *lines)  # not what an older version has cached, by names that cannot be encoded
     return ListedSource(listing=lines, read=lambda report: _read(listing, spec, report=report))
 
 
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
     notes = []
     if listing.ignored:
-        notes.append(f"folders beside train/ that are no part were ignored: {', '.join(listing.ignored)}")
-    class_names = tuple(listing.train)
+        notes.append(f"folders beside train/ that are no part were ignored: {shown_name(', '.join(listing.ignored))}")
+    class_names = _class_names(listing)
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
@@ -42,7 +45,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         test_N = choose_stratified(train_labels_N, class_names, total=total, seed=TEST_SEED)
         rest_N = np.setdiff1d(np.arange(len(train)), test_N)
         notes.append(
-            f"{listing.root.resolve().name} has no test part: {len(test_N):,} of its {len(train):,} "
+            f"{shown_name(listing.root.resolve().name)} has no test part: {len(test_N):,} of its {len(train):,} "
             f"{'training ' if validation else ''}images ({TEST_FRACTION * 100:.0f} %, stratified, seed fixed) are set "
             "aside as the sealed test set"
         )
@@ -58,7 +61,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
     shape_CHW = (channels, height, width)
     return DecodableSource(
-        name=listing.root.resolve().name or "images",
+        name=shown_name(listing.root.resolve().name) or "images",
         class_names=class_names,
         image_shape=shape_CHW,
         development=_decodable(
@@ -76,6 +79,15 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
             notes=notes,
         ),
     )
+
+
+def _class_names(listing: FolderListing) -> tuple[str, ...]:
+    """The names of the class folders as they can be shown, in pages, files and in other locales."""
+    names = tuple(map(shown_name, listing.train))
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"every class must have a name of its own; {listing.root} has {twice[0]!r} twice: rename one")
+    return names
 
 
 def _decodable(
