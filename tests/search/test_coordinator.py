@@ -3,6 +3,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tuner.search.runner import Trainer, TrialTask, checkpoint_path
 from tuner.search.summary import summarise
 from tuner.space.sampling import candidate_from, distributions, first_params
 from tuner.training.loop import Diverged, EpochResult
+from tuner.ui.console import SearchView, new_problem
 
 
 @pytest.fixture
@@ -662,3 +664,40 @@ def test_a_library_user_is_told_nothing_of_optuna(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.returncode == 0
     assert int(done.stdout) > 2
+
+
+# What optuna-dashboard shows beside a trial is never a reason to end one
+
+
+@pytest.mark.usefixtures("_nobody_stops")
+@pytest.mark.parametrize("broken", ["confusion_picture", "trial_note", "_link"])
+def test_a_note_or_a_picture_that_cannot_be_made_ends_no_trial_and_is_reported(
+    study: Rehearsal, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fails(*_: object, **__: object) -> str:
+        raise ValueError("cannot be drawn\nhere")
+
+    module = "tuner.search.best" if broken == "trial_note" else "tuner.search.shown"
+    monkeypatch.setattr(f"{module}.{broken}", fails)
+
+    def with_confusion(task: TrialTask) -> Iterator[EpochResult]:
+        for result in writes_checkpoints(study.study_folder)(task):
+            yield replace(result, confusion=((1, 0), (0, 1)))
+
+    events = study.run(2, trainer=with_confusion)
+    assert [event.outcome for event in ended(events)] == ["complete", "complete"]
+    assert [event.not_shown for event in ended(events)] == ["ValueError: cannot be drawn"] * 2
+    trials = optuna.load_study(study_name=study.name, storage=study.url).trials
+    assert [trial.user_attrs["not_shown"] for trial in trials] == ["ValueError: cannot be drawn"] * 2
+    view = SearchView()
+    told = [new_problem(event, view) for event in events]
+    assert [line for line in told if line] == [
+        "trial 0 has no note and no pictures in optuna-dashboard: ValueError: cannot be drawn"
+    ]
+
+
+def test_a_folder_of_artifacts_that_cannot_be_written_ends_no_search(study: Rehearsal) -> None:
+    (study.folder / ".artifacts").touch()
+    events = study.run(2, trainer=writes_checkpoints(study.study_folder))
+    assert ending_of(events) == SearchEnded(2, "")
+    assert ".artifacts" in next(event.not_shown for event in ended(events) if event.not_shown)

@@ -15,6 +15,7 @@ from tuner.cli.options import print_notes
 from tuner.cli.searching import confirm, doctor, inspect, run, spaces
 from tuner.cli.studies import compare, dashboard, delete, list_, report, show
 from tuner.errors import TunerError
+from tuner.names import SHOWN
 
 app = typer.Typer(
     name="tuner",
@@ -44,8 +45,9 @@ app.command()(delete)
 def main() -> None:
     """Run the command line; whatever the user can mend is one line on standard error and exit code 2."""
     arguments = sys.argv[1:] or ["--help"]
-    if isinstance(sys.stdout, TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors=SHOWN)
 
     def command() -> object:
         _refuse_empty(arguments)

@@ -21,6 +21,7 @@ from tuner.cli.options import (
     open_study,
     plain_console,
     quiet_optuna,
+    say,
 )
 from tuner.interrupts import say_anew
 
@@ -85,18 +86,18 @@ def export(
     with progress_reporter(plain_console(stderr=True), quiet=False) as report:
         exported = export_study(record, studies=studies, output=output, format=format, report=report)
     for path, checked in exported.files.items():
-        typer.echo(
+        say(
             f"{path}: trial {exported.checkpoint.origin['trial']}, {exported.score}; loaded again, the same "
             f"(logits differ by at most {checked.difference:.1g})"
             + ("; it replaces the file that was there" if path in exported.replaced else "")
         )
     if exported.removed:
         names = ", ".join(path.name for path in exported.removed)
-        typer.echo(f"{exported.removed[0].parent}: removed what an older export had left there: {names}")
+        say(f"{exported.removed[0].parent}: removed what an older export had left there: {names}")
     for note in exported.notes:
-        typer.echo(note)
+        say(note)
     if not exported.is_confirmed:
-        typer.echo(
+        say(
             "the winner is not confirmed, so the score is optimistic: "
             f"`tuner confirm {record.name}{folder_arguments(studies, storage)}` gives another"
         )
@@ -121,7 +122,7 @@ def evaluate(
     classifier = load_classifier(checkpoint)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
         evaluation = score(classifier, DataSpec(dataset, data_dir, cache), part=part, report=report)
-    typer.echo(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
+    say(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
 
 def predict(
@@ -141,16 +142,16 @@ def predict(
     files, unreadable = find_images(images), list[DataError]()
     predictions = predict_images(classifier, files, top=top, on_unreadable=unreadable.append)
     if as_json:
-        typer.echo(json.dumps([prediction.to_json() for prediction in predictions], indent=2))
+        say(json.dumps([prediction.to_json() for prediction in predictions], indent=2))
     else:
         for prediction in predictions:
             named = ", ".join(f"{name} {probability:.2%}" for name, probability in prediction.probabilities)
-            typer.echo(f"{prediction.image}: {named}")
+            say(f"{prediction.image}: {named}")
     if len(unreadable) == 1:
         raise unreadable[0]
     if unreadable:
         for error in unreadable:
-            typer.echo(str(error), err=True)
+            say(str(error), err=True)
         raise DataError(f"{len(unreadable):,} of {len(files):,} images cannot be read")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.interrupts import leave_in_order
+from tuner.names import shown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,10 +95,15 @@ def open_study(name: str | None, studies: Path, storage: str | None, *, silent: 
 _notes: list[str] = []
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line. Left to itself, Typer writes UTF-8 to terminals without it, and `?` for bytes of names."""
+    typer.echo(text, file=sys.stderr if err else sys.stdout)
+
+
 def print_notes() -> None:
     """Print what the commands had to note, on standard error; a command that fails has one line there alone."""
     for note in _notes:
-        typer.echo(note, err=True)
+        say(note, err=True)
 
 
 @contextmanager
@@ -149,4 +156,12 @@ def folder_arguments(studies: Path, storage: str | None) -> str:
     arguments = [] if studies == STUDIES else ["--studies", str(studies)]
     if storage is not None and storage != os.environ.get("TUNER_STORAGE"):
         arguments += ["--storage", shown_url(storage)]
-    return "".join(f" {shlex.quote(argument)}" for argument in arguments)
+    return "".join(f" {_typed(argument)}" for argument in arguments)
+
+
+def _typed(argument: str) -> str:
+    """An argument as it is typed in a shell; bytes that are no UTF-8 are printed as escapes, which bash reads so."""
+    if shown_name(argument) == argument:
+        return shlex.quote(argument)
+    escaped = argument.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{escaped}'"

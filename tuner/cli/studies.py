@@ -18,6 +18,7 @@ from tuner.cli.options import (
     open_study,
     plain_console,
     quiet_optuna,
+    say,
 )
 
 LOOPBACK = "127.0.0.1"
@@ -43,11 +44,11 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
         except StudyError as error:
             unreadable.append(error)
     if as_json:
-        typer.echo(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in listed], indent=2))
+        say(json.dumps([summary.to_json() | {"disk_bytes": size} for summary, size in listed], indent=2))
     else:
         plain_console().print(studies_table([summary for summary, _ in listed], [size for _, size in listed]))
     for another in unreadable[1:]:
-        typer.echo(str(another), err=True)
+        say(str(another), err=True)
     if unreadable:
         raise unreadable[0]
 
@@ -60,7 +61,7 @@ def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage =
     record = open_study(study, studies, storage, silent=as_json)
     summary = summarise(record, studies=studies)
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), indent=2))
+        say(json.dumps(summary.to_json(), indent=2))
     else:
         plain_console().print(study_table(summary, record.trials()))
 
@@ -77,7 +78,7 @@ def report(
     record = open_study(study, studies, storage)
     limit_threads()
     write_report(record, studies=studies, output=output)
-    typer.echo(f"{output}: report of {record.name}")
+    say(f"{output}: report of {record.name}")
 
 
 def compare(
@@ -112,10 +113,10 @@ def delete(
             "nothing was deleted: there was no answer; give --yes to delete without being asked"
         ) from error
     if not agreed:
-        typer.echo("nothing was deleted")
+        say("nothing was deleted")
         return
     had_folder = delete_study(record, studies=studies)
-    typer.echo(f"deleted {what}" + ("" if had_folder else f"; there is no folder {studies / record.name}"))
+    say(f"deleted {what}" + ("" if had_folder else f"; there is no folder {studies / record.name}"))
 
 
 def dashboard(
@@ -158,5 +159,5 @@ def dashboard(
         read_only=read_only,
         open_browser=open_browser,
         path=path,
-        on_ready=lambda: typer.echo(where),
+        on_ready=lambda: say(where),
     )

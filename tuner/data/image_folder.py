@@ -13,6 +13,7 @@ from tuner.data.given_path import given_path
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_pixels
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
+from tuner.names import shown_name
 
 
 def list_image_folder(spec: DataSpec) -> ListedSource:
@@ -33,8 +34,8 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
     notes = []
     if listing.ignored:
-        notes.append(f"folders beside train/ that are no part were ignored: {', '.join(listing.ignored)}")
-    class_names = tuple(listing.train)
+        notes.append(f"folders beside train/ that are no part were ignored: {shown_name(', '.join(listing.ignored))}")
+    class_names = _class_names(listing)
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
@@ -61,7 +62,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
     shape_CHW = (channels, height, width)
     return DecodableSource(
-        name=listing.root.resolve().name or "images",
+        name=shown_name(listing.root.resolve().name) or "images",
         class_names=class_names,
         image_shape=shape_CHW,
         development=_decodable(
@@ -79,6 +80,15 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
             notes=notes,
         ),
     )
+
+
+def _class_names(listing: FolderListing) -> tuple[str, ...]:
+    """The names of the class folders as they can be shown, in pages, files and in other locales."""
+    names = tuple(map(shown_name, listing.train))
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"every class must have a name of its own; {listing.root} has {twice[0]!r} twice: rename one")
+    return names
 
 
 def _decodable(
@@ -124,8 +134,9 @@ def _describe_carving(
 ) -> str:
     num_images, num_test = len(labels_N), len(carving.test_N)
     shares_K = np.bincount(labels_N[carving.test_N], minlength=len(listing.train)) / np.bincount(labels_N)
+    name = shown_name(listing.root.resolve().name)
     note = (
-        f"{listing.root.resolve().name} has no test part: {num_test:,} of its {num_images:,} {of_training}images "
+        f"{name} has no test part: {num_test:,} of its {num_images:,} {of_training}images "
         f"({num_test / num_images:.1%}; {shares_K.min():.1%} to {shares_K.max():.1%} of a class), chosen by a hash of "
         "each file, are set aside as the sealed test set"
     )

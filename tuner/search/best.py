@@ -44,7 +44,16 @@ class BestTrials:
         self._ranked.sort(key=lambda trial: (-trial.validation_accuracy, trial.number))
 
     def shown(self, running: RunningTrial, outcome: Outcome, reason: str) -> Shown:
-        """What optuna-dashboard is to show of a trial that ends: a note, and files where its checkpoint is kept."""
+        """What optuna-dashboard is to show of a trial that ends: a note, and files where its checkpoint is kept.
+
+        No trial and no search ends because this cannot be made; the result has the reason.
+        """
+        try:
+            return self._shown(running, outcome, reason)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the trial's own results are sound, and are stored
+            return Shown(problem=f"{type(error).__name__}: {error}".splitlines()[0])
+
+    def _shown(self, running: RunningTrial, outcome: Outcome, reason: str) -> Shown:
         number, candidate = running.number, running.candidate
         note = None
         if number < MAX_NOTES:

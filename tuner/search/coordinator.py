@@ -355,6 +355,8 @@ class _Search:
         if state is TrialState.COMPLETE and accuracy is not None:
             self._best.add(number, running.candidate, accuracy, best_epoch or 0)
         shown = self._best.shown(running, outcome, reason)
+        if shown.problem:
+            attributes["not_shown"] = shown.problem
         self._record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)
         if outcome == "repeated":
             _, curve, known_state = self._curves_by_fingerprint[running.candidate.fingerprint]
@@ -365,7 +367,17 @@ class _Search:
                 del self._curves_by_fingerprint[running.candidate.fingerprint]
             self._strategy.learn(number, running.params, curve, state=state)
         self._best.clean_up(number)
-        ended = TrialEnded(number, outcome, reason, best_epoch, accuracy, len(running.curve), seconds, self._best.first)
+        ended = TrialEnded(
+            number,
+            outcome,
+            reason,
+            best_epoch,
+            accuracy,
+            len(running.curve),
+            seconds,
+            self._best.first,
+            not_shown=shown.problem,
+        )
         self._count(ended.counts)
         return ended
 

@@ -85,7 +85,7 @@ class TrialLost:
 class TrialEnded:
     """A trial has its final state in the record. `best_epoch` and its accuracy are None when no epoch was finished.
 
-    best: the best trial of the search by now.
+    best: the best trial of the search by now. not_shown: why its note or its pictures could not be made, if so.
     """
 
     number: int
@@ -96,6 +96,7 @@ class TrialEnded:
     num_epochs: int
     seconds: float
     best: BestTrial | None
+    not_shown: str = ""
 
     @property
     def counts(self) -> bool:

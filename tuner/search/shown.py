@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tuner.names import shown_name
 from tuner.search.pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
@@ -46,11 +47,12 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Shown:
-    """A note, the pictures of a trial, and its checkpoint."""
+    """A note, the pictures of a trial, and its checkpoint. problem: why some of that could not be made."""
 
     note: str | None = None
     pictures: tuple[Artifact, ...] = ()
     checkpoint: Artifact | None = None
+    problem: str = ""
 
     def trial_attributes(self) -> dict[str, Any]:
         """System attributes of the trial, as `optuna.artifacts.upload_artifact` writes them."""
@@ -283,7 +285,7 @@ def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
 
 def _code(text: object) -> str:
     """A name that a user gave, as Markdown shows it letter for letter."""
-    letters = str(text).replace("`", "'")
+    letters = shown_name(str(text)).replace("`", "'")
     return f"`{letters}`"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +17,10 @@ from tuner.search.secrets import shown_url
 
 def sqlite_url(file: Path) -> str:
     """The URL of a database file, as Optuna takes it."""
-    url = URL.create("sqlite", database=file.as_posix()).render_as_string()
+    # Bytes of a name that are no UTF-8 cannot be escaped in a URL of SQLAlchemy's; it takes them as they are.
+    pieces = re.split("([\udc80-\udcff]+)", file.as_posix())
+    pieces[::2] = [URL.create("sqlite", database=piece).render_as_string() for piece in pieces[::2]]
+    url = "sqlite:///" + "".join(piece.removeprefix("sqlite:///").removeprefix("sqlite://") for piece in pieces)
     return url.replace("{", "{{").replace("}", "}}")  # Optuna fills braces in
 
 

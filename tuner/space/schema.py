@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tuner.architecture.blocks.plain import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
 from tuner.errors import SpaceError, reason_of
+from tuner.names import shown_name
 from tuner.training.candidate import (
     BatchSize,
     LabelSmoothing,
@@ -292,7 +293,7 @@ def load_space(name_or_path: str) -> SearchSpace:
         raise SpaceError(f"{path}: not a TOML file: {error}") from error
     if "name" in data:
         raise SpaceError(f"{path}: name: a space is named after its file; remove the key")
-    space = parse_space({"name": path.stem, **data}, origin=str(path))
+    space = parse_space({"name": shown_name(path.stem), **data}, origin=str(path))
     first_params(space, origin=str(path))
     return space
 

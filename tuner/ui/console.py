@@ -73,6 +73,7 @@ class SearchView:
     begun: float = field(default_factory=time.monotonic)
     confirming: str = ""
     uncounted_in_a_row: int = 0
+    not_shown: set[str] = field(default_factory=set)
 
     def take(self, event: RunEvent) -> None:
         """Bring the view up to date."""
@@ -158,9 +159,9 @@ def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) 
     elif not console.is_terminal:
         for event in events:
             view.take(event)
-            line = line_of(event, view)
-            if line:
-                console.print(line, highlight=False, soft_wrap=True)
+            for line in (line_of(event, view), new_problem(event, view)):
+                if line:
+                    console.print(line, highlight=False, soft_wrap=True)
     else:
         with Live(view, console=console, refresh_per_second=REFRESH_PER_SECOND) as live:
             for event in events:
@@ -169,6 +170,8 @@ def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) 
                     live.console.print(line_of(event, view), highlight=False)
                 elif isinstance(event, TrialEnded) and event.outcome == "failed":
                     live.console.print(line_of(event, view), style="red", highlight=False)
+                if problem := new_problem(event, view):
+                    live.console.print(problem, style="red", highlight=False)
     return view
 
 
@@ -287,6 +290,14 @@ def line_of(event: RunEvent, view: SearchView) -> str:
         case ConfirmProgress():
             return f"confirming [{event.done}/{event.total}] {event.what}"
     return ""
+
+
+def new_problem(event: RunEvent, view: SearchView) -> str:
+    """That optuna-dashboard will not show all of a trial, as a line; empty where it will, or has been reported."""
+    if not isinstance(event, TrialEnded) or not event.not_shown or event.not_shown in view.not_shown:
+        return ""
+    view.not_shown.add(event.not_shown)
+    return f"trial {event.number} has no note and no pictures in optuna-dashboard: {event.not_shown}"
 
 
 def describe_best(best: BestTrial) -> str:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from tuner import __version__
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
+from tuner.names import shown_name
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.shown import recipe_in_words
 from tuner.search.summary import summarise
@@ -32,7 +33,7 @@ def write_report(record: StudyRecord, *, studies: Path, output: Path) -> None:
     """Write a study's page to a file. Raises StudyError when it cannot be written."""
     if output.is_dir():
         raise StudyError(f"-o {output} is a folder; give the name of a file in it")
-    page = report_page(record, studies=studies)
+    page = shown_name(report_page(record, studies=studies))
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
