@@ -165,7 +165,7 @@ def confirm(
             num_openings=num_openings,
             is_full=not skipped and plan.num_candidates >= NUM_CANDIDATES and plan.num_seeds >= NUM_SEEDS,
             seconds=clock() - started,
-            notes=[*skipped, *finalists.notes],
+            notes=[*skipped, *finalists.notes, *test_set.repairs],
         )
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
