@@ -14,7 +14,7 @@ import pytest
 from tests.report_numbers import check_figures, figures_of
 from tests.ui.synthetic import CONFIRMED, NOT_COMPARED, SETTINGS, make_study
 from tuner.architecture.trace import trace
-from tuner.search.record import StudyRecord, load_study, open_study
+from tuner.search.record import load_study, open_study
 from tuner.search.storage import open_storage
 from tuner.search.summary import summarise
 from tuner.training.engine import Engine
@@ -227,7 +227,8 @@ def test_names_that_look_like_markup_are_letters_and_nothing_else(tmp_path: Path
     record = make_study(tmp_path, 2, name="synthetic")
     hostile = {"dataset": evil, "space_name": evil}
     record.storage.set_study_user_attr(record.study_id, "tuner:settings", SETTINGS | hostile)
-    page = report_page(StudyRecord(record.storage, record.study_id, evil), studies=tmp_path)
+    record.name = evil  # which no study is loaded with
+    page = report_page(record, studies=tmp_path)
     parsed = Tags(page)
     assert not [attributes for tag, attributes in parsed.tags if tag == "img" or "onerror" in attributes]
     assert sum(tag == "script" and not attributes for tag, attributes in parsed.tags) == 2
