@@ -37,7 +37,7 @@ FLAGS = (
 WIDTH, HEIGHT = 1200, 900
 """Pixels of the window that the report is opened in."""
 COLUMNS = 110
-NUM_COLOURS = 48
+NUM_COLOURS = 128
 BROWSER_SECONDS = 120
 MAX_STEPS = 3
 """Steps of the confirmation that are shown; a line of dots stands for the others."""
@@ -80,7 +80,7 @@ def _print_run(events: Iterable[RunEvent], console: Console) -> None:
         num_steps += isinstance(event, ConfirmProgress)
         if isinstance(event, ConfirmProgress) and num_steps > MAX_STEPS:
             if num_steps == MAX_STEPS + 1:
-                console.print("...", style="dim")
+                console.print("...", style="dim", highlight=False)
         elif isinstance(event, ALWAYS_TOLD) and (line := line_of(event, view)):
             console.print(line, highlight=False)
         is_late = view.num_counted >= SHOWN_AFTER * view.num_trials > 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -149,36 +148,6 @@ def test_the_pictures_show_a_run_and_a_report_and_no_folder_of_a_machine() -> No
     assert "@font-face" not in svg
     with Image.open(ROOT / "docs" / "pictures" / "report.png") as picture:
         assert picture.width >= 800
-
-
-def test_without_chromium_the_pictures_end_with_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "docs" / "pictures.py"), "--output", str(tmp_path / "pictures")]
-    environment = {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("the report's picture needs Chromium")
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "pictures").exists()
-
-
-def test_a_browser_that_draws_nothing_is_reported_with_its_last_line(tmp_path: Path) -> None:
-    browser = tmp_path / "browser"
-    browser.write_text("#!/bin/sh\necho first >&2\necho no display >&2\nexit 7\n")
-    browser.chmod(0o755)
-    pictures = script("pictures")
-    with pytest.raises(pictures.PictureError, match="exit code 7 and drew nothing: no display"):
-        pictures.draw_page(tmp_path / "page.html", tmp_path / "page.png", browser=str(browser))
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
-def test_a_page_is_drawn_in_few_colours(tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    page.write_text("<body style='background: linear-gradient(red, blue)'><h1>A page</h1></body>")
-    pictures = script("pictures")
-    pictures.draw_page(page, tmp_path / "page.png", browser="chromium")
-    with Image.open(tmp_path / "page.png") as picture:
-        assert picture.size == (pictures.WIDTH, pictures.HEIGHT)
-        assert len(picture.convert("RGB").getcolors(2**24) or ()) <= pictures.NUM_COLOURS
 
 
 def test_networks_are_values_that_open_no_files() -> None:
