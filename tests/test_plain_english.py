@@ -146,7 +146,8 @@ def passages_of(path: Path) -> Iterator[Passage]:
 
 def document_passages() -> Iterator[Passage]:
     """The passages of every document for people."""
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))):
+    names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "studies/README.md")
+    for path in (*(ROOT / name for name in names), *sorted(ROOT.glob("docs/*.md"))):
         yield from passages_of(path)
 
 
