@@ -424,6 +424,6 @@ def test_a_missing_package_is_named_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_readme_of_the_project_lists_every_format() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"| `{name}` |" in readme for name in FORMATS)
+def test_the_documents_list_every_format() -> None:
+    document = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in document for name in FORMATS)
