@@ -148,7 +148,7 @@ def lines(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run a benchmark; whatever the user can mend is one line on standard error and exit code 2."""
+    """Run a benchmark; whatever the user can fix is one line on standard error and exit code 2."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # of an interrupted trial it prints the traceback as a warning

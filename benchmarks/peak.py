@@ -26,7 +26,9 @@ def train_watched(sender: Connection, trainer: SubsetTrainer, candidates: Sequen
     Its own when it had trained a network of one channel, for which torch sets itself up, and what came on top of that:
     at the peak, and when all was over.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever has started this ends it
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the process that started this ends it
     _train(
         trainer, Candidate(Architecture(candidates[0].architecture.input, (PlainBlock(1),), Head()), Recipe(epochs=1))
     )
@@ -56,7 +58,7 @@ def _train(trainer: SubsetTrainer, candidate: Candidate) -> None:
 
 
 def _own_bytes() -> int:
-    """What this process shares with no other, without files that lie in memory as they are on disk.
+    """What this process shares with no other, without files that are mapped into memory.
 
     It takes too long to be watched.
     """

@@ -33,7 +33,7 @@ def measure(num_runs: int, *, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def seconds_to_first_epoch(cache_dir: Path, *, studies: Path) -> float:
-    """Of the real command in a process of its own, which is ended then. Raises RunnerError if it ends before."""
+    """Seconds of the real command in its own process, which is then ended. Raises RunnerError if it ends before."""
     command = [sys.executable, "-m", "tuner", "run", "--quiet", "--no-confirm", "--studies", str(studies)]
     started = time.perf_counter()
     environment = {**os.environ, "TUNER_CACHE_DIR": str(cache_dir)}

@@ -88,7 +88,7 @@ def measure(
             seconds_b, results_b = run_processes(candidates, data_dir, rows, dataset=dataset, num_processes=cores)
             say(f"(b) textbook, {cores} processes of one thread: {seconds_b:.1f} s")
         else:
-            say(f"(b) is left out: a process for each core is the textbook's way on a CPU, and this is {device.type}")
+            say(f"(b) is skipped: a process for each core is the textbook's way on a CPU, and this is {device.type}")
         torch.set_num_threads(cores)
         started = time.perf_counter()
         results_a = [
@@ -139,7 +139,7 @@ def measure(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The measurement as text: a row for each network, then the sums; `-` for what was left out."""
+    """The measurement as text: a row for each network, then the sums; `-` for what was skipped."""
     lines = [f"{'(a) s':>8} {'(b) s':>8} {'(c) s':>8} {'MFLOP':>7}  network"]
     lines += [
         f"{row['seconds_textbook']:8.1f} {shown(row['seconds_best_textbook'], '.1f'):>8} {row['seconds_ours']:8.1f} "
@@ -220,7 +220,7 @@ def run_ours(
     if failed:
         raise RunnerError(
             f"every network must train to the end of its epoch; {candidate_of[failed[0].number].architecture} did not "
-            f"({failed[0].outcome}): {failed[0].reason}; mend that, and start again"
+            f"({failed[0].outcome}): {failed[0].reason}; fix that, and start again"
         )
     ended_of = {candidate_of[one.number].fingerprint: one for one in ended}
     return seconds, [ended_of[candidate.fingerprint] for candidate in networks(space, input_spec)]

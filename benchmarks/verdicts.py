@@ -88,10 +88,11 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 
 def measure(num_rounds: int, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Confirm every scenario so many times. Shares lie in 0..1, widths are in points.
+    """Confirm every scenario so many times. Shares are in percent, widths in points of accuracy.
 
     covers, covers_difference: how often the 95 % intervals cover the truth, of the rounds that have one.
-    yes, wrong_yes: how often the winner is said to beat the baseline, and how often that is not so, of all rounds.
+    yes, wrong_yes: how often the verdict is that the winner beats the baseline, and how often that is wrong, of all
+    rounds.
     """
     return {name: _shares(scenario, num_rounds, name=name, say=say) for name, scenario in SCENARIOS.items()}
 

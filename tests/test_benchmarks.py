@@ -26,7 +26,7 @@ from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
 from tuner.errors import DataError, RunnerError
-from tuner.interrupts import EXIT_CODE, LINE_ANEW
+from tuner.interrupts import EXIT_CODE, LINE_RESTART
 from tuner.search.executors import InProcess
 from tuner.space.schema import SearchSpace, load_space
 from tuner.training.candidate import Candidate
@@ -285,7 +285,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_that_trains(
         while process.poll() is None and len(psutil.Process(process.pid).children(recursive=True)) < num_processes:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
-        assert process.stderr.read() == f"{LINE_ANEW}\n"
+        assert process.stderr.read() == f"{LINE_RESTART}\n"
         assert process.wait() == EXIT_CODE
     until = time.monotonic() + 10  # the process that makes others ends by itself when it has nobody to make them for
     while time.monotonic() < until and processes_with(tmp_path / "cache"):

@@ -143,7 +143,7 @@ def test_the_same_command_again_says_that_the_study_is_complete(finished: RunOpt
         ({"seed": 1}, "seed was 0, not 1"),
         ({"epochs": 3}, "epochs was 2, not 3"),
         ({"space": "article"}, 'space was "tiny", not "article"'),
-        ({"image_size": (9, 9)}, "--image-size was left out, not 9x9"),
+        ({"image_size": (9, 9)}, "--image-size was not given, not 9x9"),
     ],
 )
 def test_a_study_gone_on_with_by_other_options_is_refused_with_what_differs(
@@ -351,7 +351,7 @@ def test_a_run_says_which_ways_it_takes_and_which_it_leaves_out(tmp_path: Path) 
     measured = load_or_measure(torch.device("cpu"), (1, 8, 8), num_threads=1, cache_dir=machine_cache_dir())
     (said,) = (note for note in ready.notes if note.startswith("engine: "))
     for verdict in measured.verdicts:
-        assert (verdict.name in said.partition("; left out: ")[0]) == verdict.is_taken
+        assert (verdict.name in said.partition("; not used: ")[0]) == verdict.is_taken
         assert verdict.is_taken or f"{verdict.name} ({verdict.problem})" in said
 
 

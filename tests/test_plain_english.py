@@ -1,16 +1,20 @@
-"""The documents contain none of the phrases that a reader has to read twice.
+"""Documents, help texts and docstrings contain none of the phrases that a reader has to read twice.
 
 To check more texts, add a function that yields their passages to SOURCES.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from tuner.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,10 +56,11 @@ RULES = (
     ),
     Rule(r"\bmend(s|ed|ing)?\b", "fix", "What a user can mend is one line.", "We recommend the default."),
     Rule(
-        r"\b(lies?|lay|lying) (in|on|there|here|among|beside|beyond|where)\b|\bwhere (it|they|these|those) lies?\b",
+        r"\b(lies?|lay|lying) (in(?! \d)|on|there|here|among|beside|beyond|where)\b"
+        r"|\bwhere (it|they|these|those) lies?\b",
         "is in, contains, its path",
         "It names the file it lies in.",
-        "A value lies between 0 and 1.",
+        "A value lies between 0 and 1; accuracies lie in 0..1.",
     ),
     Rule(
         r"\b(is|are|was|were|be) (all )?said\b|\b(is|are) (then )?told\b|\band (it is )?said\b",
@@ -101,7 +106,7 @@ RULES = (
         "It does not take any further time.",
     ),
     Rule(
-        r"(^|: )(Of|That) (the|a|an|its|their|one|all)\b|(^|: )Trainings of\b",
+        r"(^|: )(?-i:Of|That) (the|a|an|its|their|one|all)\b|(^|: )Trainings of\b",
         "say what the value is",
         "--seed: Of the split, the sampling and the training.",
         "The mean of the seeds.",
@@ -151,8 +156,31 @@ def document_passages() -> Iterator[Passage]:
         yield from passages_of(path)
 
 
-SOURCES: list[Callable[[], Iterator[Passage]]] = [document_passages]
-"""Functions that yield the passages to check; add one for help texts, and one for docstrings."""
+def docstring_passages() -> Iterator[Passage]:
+    """The paragraphs of every docstring of the package and its benchmarks, those of constants included."""
+    for path in sorted([*ROOT.glob("tuner/**/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                for paragraph in node.value.value.split("\n\n"):
+                    yield Passage(where, " ".join(paragraph.split()))
+
+
+def help_passages() -> Iterator[Passage]:
+    """What `--help` prints of every command, and of each of its arguments and options."""
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        yield Passage(f"tuner {name}", " ".join((command.help or "").split()))
+        for parameter in command.params:
+            words = " ".join((getattr(parameter, "help", None) or "").split())
+            yield Passage(f"tuner {name} {parameter.name}", words)
+
+
+SOURCES: list[Callable[[], Iterator[Passage]]] = [document_passages, docstring_passages, help_passages]
+"""Functions that yield the passages to check."""
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.instead)

@@ -16,7 +16,7 @@ Every message gives the rule, the value and what to do. The command line prints 
 
 
 class TunerError(Exception):
-    """Base of everything that a user can mend; never a fault of the program itself."""
+    """Base of everything that a user can fix; never a fault of the program itself."""
 
 
 def reason_of(error: OSError) -> str:

@@ -9,7 +9,7 @@ from types import FrameType
 
 EXIT_CODE = 130
 LINE = "interrupted; the same command goes on from here"
-LINE_ANEW = "interrupted; nothing of it was kept, and the same command starts anew"
+LINE_RESTART = "interrupted; nothing of it was kept, and the same command restarts from scratch"
 
 _heard: list[int] = []
 _lines = [LINE]
@@ -30,9 +30,9 @@ def leave_in_order() -> None:
         signal.signal(signal.SIGINT, _raise)
 
 
-def say_anew() -> None:
-    """From now on an interrupted command says that the same one starts anew."""
-    _lines[:] = [LINE_ANEW]
+def say_restart() -> None:
+    """From now on, an interrupted command says that the same one restarts from scratch."""
+    _lines[:] = [LINE_RESTART]
 
 
 def was_heard() -> bool:
@@ -41,7 +41,7 @@ def was_heard() -> bool:
 
 
 def end() -> None:
-    """Say that the command was interrupted, and end it; Ctrl-C is not heard any more."""
+    """Say that the command was interrupted, and end it; Ctrl-C is no longer heard."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(_lines[0], file=sys.stderr)  # noqa: T201
     sys.exit(EXIT_CODE)

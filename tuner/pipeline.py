@@ -106,11 +106,11 @@ RunEvent = DataReady | SearchEvent | ConfirmEvent
 
 @generates_with_own_settings
 def run_events(options: RunOptions, *, report: Report | None = None) -> Generator[RunEvent]:
-    """Run or top up a study and confirm its winner, an event at a time; a closed iterator leaves it to be gone on with.
+    """Run or top up a study and confirm its winner, an event at a time; a closed iterator leaves it to be resumed.
 
     `report` hears of downloads and decoding. With one runner on a CPU the training is done in this process, with
     settings of torch that are not the caller's; the caller's are back whenever an event is yielded.
-    Raises TunerError for whatever the user can mend.
+    Raises TunerError for whatever the user can fix.
     """
     started = time.monotonic()
     end_if_unguarded()
@@ -195,9 +195,9 @@ def confirm_events(
     """Confirm the winner of a study that was run before, an event at a time, on the device of its search.
 
     in_time: it takes at most a third of the whole run's time, as at the end of `run`, whatever the plan's own seconds.
-    Nothing of it is kept until it has come to its end: one that is interrupted starts anew.
+    Nothing of it is kept before its end: one that is interrupted restarts from scratch.
 
-    Raises TunerError for whatever the user can mend, images that are gone or have changed among it.
+    Raises TunerError for whatever the user can fix, such as images that are gone or have changed.
     """
     end_if_unguarded()
     record = load_study(existing_storage(studies, storage), name)
@@ -296,7 +296,7 @@ def load_summary(options: RunOptions) -> StudySummary:
 
 
 def _refuse_other_device(record: StudyRecord, device: torch.device) -> None:
-    """Raise DeviceError where a study would go on with another kind of device than the one it was measured for."""
+    """Raise DeviceError where a study would resume on another kind of device than the one it was measured for."""
     begun = torch.device(record.engine.device).type
     if begun != device.type:
         raise DeviceError(

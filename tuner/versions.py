@@ -20,7 +20,7 @@ def package_versions() -> dict[str, str]:
 
 
 def check_installation() -> None:
-    """Raise InstallationError with the mend when torch and torchvision were not built for each other.
+    """Raise InstallationError, with the command to type, when torch and torchvision were not built for each other.
 
     For what needs torchvision, which is slow to import; what does not need it works without.
     """
@@ -30,5 +30,5 @@ def check_installation() -> None:
         torch_version, torchvision_version = metadata.version("torch"), metadata.version("torchvision")
         raise InstallationError(
             f"torch {torch_version} and torchvision {torchvision_version} do not fit together "
-            f"({str(error).splitlines()[0]}); mend: pip install --force-reinstall torch torchvision"
+            f"({str(error).splitlines()[0]}). To fix this: pip install --force-reinstall torch torchvision"
         ) from error

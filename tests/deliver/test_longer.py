@@ -157,7 +157,7 @@ def test_the_file_of_a_trial_is_replaced_by_the_next_one_and_any_other_is_refuse
     before = study.files()
     (tmp_path / "mine.pt").write_text("mine")
     for taken in (tmp_path / "mine.pt", checkpoint_path(study.folder, 0), tmp_path):
-        with pytest.raises(CheckpointError, match="is there already, and is not replaced"):
+        with pytest.raises(CheckpointError, match="already exists and will not be overwritten"):
             train_trial(study.record, 0, epochs=1, studies=study.studies, output=taken)
     assert (tmp_path / "mine.pt").read_text() == "mine"
     assert study.files() == before

@@ -107,7 +107,7 @@ def test_a_pruned_trial_has_the_reason_and_a_complete_one_none(
     finished: tuple[Rehearsal, list[SearchEvent]],
 ) -> None:
     for end in ended(finished[1]):
-        assert ("go on" in end.reason) == (end.outcome == "pruned")
+        assert ("continue" in end.reason) == (end.outcome == "pruned")
         assert (end.num_epochs < EPOCHS) == (end.outcome == "pruned")
 
 

@@ -153,7 +153,7 @@ def test_of_several_gpus_one_that_cannot_train_is_left_out_and_that_is_said(monk
     measured = measure_devices(GPUS, SHAPE, workers=None)
     assert list(measured.by_device) == GPUS[1:]
     assert measured.first.kind == SMALL
-    assert measured.left_out == ("left out: cuda:0 (Old) cannot compute a training step: no kernel image is available",)
+    assert measured.left_out == ("not used: cuda:0 (Old) cannot compute a training step: no kernel image is available",)
     assert share_out(measured, workers=2) == (GPUS[1], GPUS[2])
 
 
@@ -165,16 +165,16 @@ def test_where_no_gpu_can_train_that_is_the_users_to_mend(monkeypatch: pytest.Mo
 
 def test_a_log_has_a_line_for_each_kind_and_none_says_its_name_where_there_is_but_one(tmp_path: Path) -> None:
     record = record_in(tmp_path, replace(OF_LARGE, device="cuda"))
-    measured = replace(two_kinds(), left_out=("left out: cuda:3",))
+    measured = replace(two_kinds(), left_out=("not used: cuda:3",))
     alone = MeasuredDevices({GPUS[0]: measured.by_device[GPUS[0]]})
     assert engine_notes(study_engines(record, alone), alone) == ("engine: the plain step",)
     assert engine_notes(study_engines(record, measured), measured) == (
         f"{LARGE}: engine: the plain step",
         f"{SMALL}: engine: the plain step",
-        "left out: cuda:3",
+        "not used: cuda:3",
     )
     not_kept = {device: replace(one, not_kept="/cache: full") for device, one in measured.by_device.items()}
-    assert MeasuredDevices(not_kept, ("left out: cuda:3",)).notes == ("left out: cuda:3", "/cache: full")
+    assert MeasuredDevices(not_kept, ("not used: cuda:3",)).notes == ("not used: cuda:3", "/cache: full")
     later = two_kinds(small=Engine())
     assert engine_notes(study_engines(record, later), later) == (
         f"{LARGE}: engine: the plain step",

@@ -98,7 +98,7 @@ def test_a_database_that_is_locked_in_the_middle_of_a_search_ends_it_in_one_line
             locked.append(True)
         return False
 
-    with pytest.raises(StudyError, match="database is locked; once that is mended") as caught:
+    with pytest.raises(StudyError, match="database is locked; once that is fixed") as caught:
         study.run(6, until=lock)
     assert "\n" not in str(caught.value)
     assert study.url in str(caught.value)

@@ -216,7 +216,7 @@ def test_a_trial_stops_at_a_rung_unless_it_is_of_the_best_third_there(
 
 def test_the_reason_to_stop_names_the_values() -> None:
     reason = after({2: 0.5}, {2: 0.4}, epochs=20).reason_to_stop(2, {1: 0.1, 2: 0.25})
-    assert reason == "best accuracy 25.00% after epoch 2: place 3 of 3, where 1 go on"
+    assert reason == "best accuracy 25.00% after epoch 2: ranked 3 of 3; the best continues"
 
 
 def test_a_trial_is_not_held_against_itself_and_running_ones_count() -> None:

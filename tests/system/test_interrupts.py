@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tuner.interrupts import EXIT_CODE, LINE, LINE_ANEW
+from tuner.interrupts import EXIT_CODE, LINE, LINE_RESTART
 
 HALF_IMPORTED = """
 import signal
@@ -115,7 +115,7 @@ def test_an_interrupt_of_a_training_says_that_nothing_was_kept_and_nothing_is(wo
             if line.startswith("[1/100000]"):
                 break
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == f"{LINE_ANEW}\n"
+        assert process.stderr.read() == f"{LINE_RESTART}\n"
         assert process.wait() == EXIT_CODE
     assert list(tmp_path.iterdir()) == []
 

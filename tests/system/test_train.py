@@ -78,7 +78,7 @@ def test_quiet_it_says_nothing_and_writes_the_file_asked_for(
         (["digits-cnn", "--trial", "0", "--epochs", "0"], "--epochs"),
         (["digits-cnn", "--trial", "0"], "--epochs"),
         (["digits-cnn", "--epochs", "5"], "--trial"),
-        (["digits-cnn", "--trial", "0", "--epochs", "5", "-o", "run.log"], "-o run.log: is there already"),
+        (["digits-cnn", "--trial", "0", "--epochs", "5", "-o", "run.log"], "-o run.log: already exists"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(

@@ -153,7 +153,7 @@ def test_a_replay_that_always_learns_the_first_batch_is_found(precision: Any, pa
 @pytest.mark.parametrize("base", [LAYERS, FUSED], ids=["layers", "fused"])
 def test_a_replay_with_the_same_masks_each_time_is_found(base: Engine, patch: Patch) -> None:
     graph_as(patch, with_the_masks_of_the_capture)
-    assert "does not draw anew" in check_engine(replace(base, graph=True)).problem
+    assert "draws no new masks" in check_engine(replace(base, graph=True)).problem
 
 
 def never(function: Callable[..., None]) -> Callable[..., None]:
@@ -298,4 +298,4 @@ def test_a_mask_of_fused_blocks_that_is_kept_is_found(precision: Any, patch: Pat
         return mask
 
     patch("tuner.architecture.fused._dropout_mask", kept)
-    assert "does not draw anew" in check_engine(replace(FUSED, precision=precision)).problem
+    assert "draws no new masks" in check_engine(replace(FUSED, precision=precision)).problem

@@ -264,7 +264,7 @@ def test_where_the_final_engine_is_wrong_the_plain_step_is_used_and_that_is_said
     assert all(verdict.problem for verdict in measured.verdicts)
     assert str(measured).startswith(
         "engine: the plain step, as what was taken one by one does not train as it does, taken together: "
-        "its losses differ by 1; left out: "
+        "its losses differ by 1; not used: "
     )
 
 
@@ -278,7 +278,7 @@ def test_fused_blocks_are_taken_without_what_is_wrong_in_them(monkeypatch: pytes
         wrong != "early_pooling",
         wrong != "byte_dropout",
     )
-    assert f"; left out: {wrong} (its losses differ by 1)" in str(measured)
+    assert f"; not used: {wrong} (its losses differ by 1)" in str(measured)
 
 
 def test_fused_blocks_that_are_wrong_themselves_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ EVENTS: list[DataReady | SearchEvent] = [
     EpochFinished(1, EpochResult(1, 0.5, 0.5, 0.5, 0.1)),
 ]
 REST: list[SearchEvent] = [
-    TrialEnded(1, "pruned", "place 2 of 2, where 1 go on", 1, 0.5, 1, 1.0, BEST),
+    TrialEnded(1, "pruned", "ranked 2 of 2; the best continues", 1, 0.5, 1, 1.0, BEST),
     TrialEnded(2, "failed", "RuntimeError: no luck", None, None, 0, 0.1, BEST),
     SearchEnded(2, "the time budget is used up"),
 ]
@@ -165,7 +165,7 @@ def test_elsewhere_there_is_a_line_for_each_trial_and_the_reason_of_an_early_end
     assert lines[1] == "a note"
     assert lines[2] == "study digits-cnn: 3 trials, at most 4 epochs each"
     assert lines[3] == "[1/3] trial 0  complete  99.31% at epoch 3  2.0 s"
-    assert lines[4] == "[2/3] trial 1  pruned  50.00% at epoch 1  1.0 s  (place 2 of 2, where 1 go on)"
+    assert lines[4] == "[2/3] trial 1  pruned  50.00% at epoch 1  1.0 s  (ranked 2 of 2; the best continues)"
     assert lines[5] == "[2/3] trial 2  failed  0.1 s  (RuntimeError: no luck)"
     assert lines[6] == "the search ends with 2 of 3 trials: the time budget is used up"
     assert view.outcomes == {"complete": 1, "pruned": 1, "failed": 1}

@@ -26,7 +26,7 @@ A rule of thumb, for comparing networks before either is trained; the faster a m
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network, or of one layer.
+    """The cost of one network, or of one layer.
 
     num_parameters: trained numbers (running statistics of batch normalization are not trained).
     num_buffers: numbers kept with the weights but not trained.

@@ -119,7 +119,7 @@ def can_fuse(modules: Sequence[nn.Module]) -> bool:
 
 
 class _Block(torch.autograd.Function):
-    """Autograd is told of the block as a whole; what it needs for the way back is kept on `ctx`."""
+    """Autograd sees the block as a whole; what it needs for the way back is kept on `ctx`."""
 
     @staticmethod
     def forward(ctx: Any, x_NCHW: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:

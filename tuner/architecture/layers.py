@@ -84,7 +84,7 @@ class _Dropout(torch.autograd.Function):
 
 
 class Dropout(nn.Dropout):
-    """torch.nn.Dropout at a rate of whole 1/256, drawn anew each call so that the mean rate is `p` exactly.
+    """torch.nn.Dropout at a rate of whole 1/256, drawn in each call so that the mean rate is `p` exactly.
 
     The scale is that of the drawn rate, so that the expected output is the input, but for the rounding of the scale in
     bf16 (at most 0.2 %).

@@ -34,7 +34,7 @@ class Layer:
 
     @property
     def source(self) -> str:
-        """The layer as one would type it: `nn.Conv2d(1, 16, kernel_size=3)`. What is torch's default is left out."""
+        """The layer as one would type it: `nn.Conv2d(1, 16, kernel_size=3)`. Defaults of torch are omitted."""
         typed = [
             repr(value) if name in POSITIONAL else f"{name}={value!r}"
             for name, value in self.arguments.items()

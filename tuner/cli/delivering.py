@@ -23,7 +23,7 @@ from tuner.cli.options import (
     quiet_optuna,
     say,
 )
-from tuner.interrupts import say_anew
+from tuner.interrupts import say_restart
 
 if TYPE_CHECKING:
     from tuner.deliver.evaluate import Evaluation
@@ -39,7 +39,7 @@ def train(
     study: StudyName = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="A new file; trained-NNNNN.pt in the study's folder when left out."),
+        typer.Option("-o", "--output", help="A new file; by default trained-NNNNN.pt in the study's folder."),
     ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,
@@ -54,7 +54,7 @@ def train(
     from tuner.ui.training import trained_lines, watch_training
 
     record = open_study(study, studies, storage)
-    say_anew()
+    say_restart()
     console = plain_console()
     with progress_reporter(console, quiet=quiet) as report:
         events = train_trial_events(record, trial, epochs=epochs, studies=studies, output=output, report=report)
@@ -71,7 +71,7 @@ def export(
         Literal["pt", "safetensors", "onnx", "pt2", "python", "all"], typer.Option(help="In which form to write it.")
     ] = "pt",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File, or folder; best.pt, best.onnx, ... when left out.")
+        Path | None, typer.Option("-o", "--output", help="File or folder; by default best.pt, best.onnx, ...")
     ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,

@@ -1,4 +1,4 @@
-"""How a command ends: what the user can mend is one line on standard error and exit code 2."""
+"""How a command ends: what the user can fix is one line on standard error and exit code 2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
-    """Run a command that gives its exit code, or nothing for 0, and end the process. `name` begins what is said."""
+    """Run a command that gives its exit code, or nothing for 0, and end the process. `name` begins every error."""
     try:
         code = command()
         if sys.stdout is not None:
@@ -33,7 +33,7 @@ def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
             _fail(name, error.format_message() if hasattr(error, "format_message") else str(error))
         if isinstance(error, OSError):
             _drop_output()
-        if isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` has
+        if isinstance(error, BrokenPipeError):  # the reader has enough, as `head` has
             sys.exit(1)
         if isinstance(error, Exception) and not has_temporary_folder():  # torch fails in many ways without one
             _fail(name, NO_FOLDER)

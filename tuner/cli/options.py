@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tuner.search.record import StudyRecord
 
-StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name; the latest when left out.")]
+StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name; by default the latest.")]
 Studies = Annotated[Path, typer.Option("--studies", help="Folder of the studies and their database.")]
 Storage = Annotated[
     str | None,

@@ -22,7 +22,7 @@ from tuner.cli.options import (
     plain_console,
     quiet_optuna,
 )
-from tuner.interrupts import leave_in_order, say_anew
+from tuner.interrupts import leave_in_order, say_restart
 from tuner.search.processes import import_ahead
 
 
@@ -35,12 +35,12 @@ def run(
     ] = "digits",
     space: Annotated[str, typer.Option(help="A search space: a bundled name (`tuner spaces`) or a TOML file.")] = "cnn",
     study: Annotated[
-        str | None, typer.Option(help="Name of the study; after data set and space when left out.")
+        str | None, typer.Option(help="Name of the study; by default named after data set and space.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, max=100_000, help="Epochs of a trial; 20 below 10,000 training images, else 5.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the sampling and the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for splitting, sampling and training.")] = 0,
     budget: Annotated[str | None, typer.Option(help="End after this time: 90s, 30m, 2h.")] = None,
     workers: Annotated[str, typer.Option(help="Trials at once: a number, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
@@ -56,11 +56,11 @@ def run(
         bool, typer.Option(help="Train the best again and score the winner on the sealed test set.")
     ] = True,
     confirm_full: Annotated[
-        bool, typer.Option("--confirm-full", help="With all candidates and seeds, however long it takes.")
+        bool, typer.Option("--confirm-full", help="Confirm with all candidates and seeds, and ignore the time limit.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search for the best network, or go on with a search, until it has the trials wanted; then confirm the winner."""
+    """Search for the best network, or resume a search, until it has the trials wanted; then confirm the winner."""
     if confirm_full and not confirm:
         raise typer.BadParameter("--confirm-full and --no-confirm exclude each other")
     duration = parse_duration(budget) if budget else float("inf")
@@ -103,9 +103,9 @@ def run(
 
 def confirm(
     study: StudyName = None,
-    candidates: Annotated[int, typer.Option(min=1, max=100, help="Of the best trials, to be trained again.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each.")] = 3,
-    full: Annotated[bool, typer.Option("--full", help="However long it takes.")] = False,
+    candidates: Annotated[int, typer.Option(min=1, max=100, help="Number of best trials to retrain.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Number of training runs per candidate.")] = 3,
+    full: Annotated[bool, typer.Option("--full", help="Ignore the time limit.")] = False,
     workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
     studies: Studies = STUDIES,
     storage: Storage = None,
@@ -122,7 +122,7 @@ def confirm(
     from tuner.ui.console import watch, winner_lines
 
     record = open_study(study, studies, storage)
-    say_anew()
+    say_restart()
     plan = ConfirmPlan(candidates, seeds)
     console = plain_console()
     events = confirm_events(studies, record.name, plan=plan, in_time=not full, storage=storage, workers=num_workers)
@@ -150,17 +150,17 @@ def inspect(
     trial: Annotated[int | None, typer.Option(min=0, help="A stored trial of the study.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Sample the space with this seed.")] = None,
     image_shape: Annotated[
-        str | None, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH; 1x28x28 when left out.")
+        str | None, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH; by default 1x28x28.")
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option("--classes", min=2, max=1_000_000, help="Number of classes; 10 when left out.")
+        int | None, typer.Option("--classes", min=2, max=1_000_000, help="Number of classes; by default 10.")
     ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
     """Show a network layer by layer: shapes, arithmetic, parameters, FLOPs.
 
-    Of a space: its first configuration, or a sample with --seed. Of a study: the network of one trial.
+    For a space, this is its first configuration, or a sample with --seed; for a study, the network of one trial.
     """
     import random
 

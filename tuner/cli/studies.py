@@ -122,7 +122,7 @@ def delete(
 def dashboard(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = 8080,
-    host: Annotated[str, typer.Option(help="The address to listen on; this machine alone when left out.")] = LOOPBACK,
+    host: Annotated[str, typer.Option(help="The address to listen on; by default only this machine.")] = LOOPBACK,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A further host name to answer to, such as a proxy's; can be repeated."),
@@ -142,7 +142,7 @@ def dashboard(
 
     if not (is_loopback(host) or read_only or allow_anyone):
         raise typer.BadParameter(
-            f"--host {host}: the dashboard has no log-in, so whoever reaches it could delete studies; "
+            f"--host {host}: the dashboard has no log-in, so anyone who reaches it could delete studies; "
             "give --read-only, or --allow-anyone-to-delete"
         )
     allow_hosts = [check_host_name(name) for name in allow_host or []]

@@ -138,7 +138,7 @@ def find_listing(cache_dir: Path, key: str) -> tuple[Path, ...] | None:
         names = json.loads((cache_dir / _LISTINGS / f"{key}.json").read_text(encoding="utf-8"))
         return tuple(cache_dir / name for name in names)
     except (OSError, ValueError, TypeError):
-        # Unknown or damaged: both mean that the set is decoded again, which mends the entry.
+        # Unknown or damaged: both mean that the set is decoded again, which repairs the entry.
         return None
 
 
@@ -229,7 +229,7 @@ def _write_part(
 
 
 def _publish(temporary: Path, folder: Path) -> bool:
-    """Give a new folder its name, unless the same is there already; whether a damaged one had to go."""
+    """Give a new folder its name, unless the same already exists; whether a damaged one had to go."""
     was_damaged = folder.exists()  # asked first: what another process puts there from now on is whole
     if was_damaged and is_intact(folder, report=None):
         return False

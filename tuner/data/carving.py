@@ -18,7 +18,7 @@ from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
 LIMIT = int(TEST_FRACTION * 2**64)
-"""Of the hashes of test images, which lie in 0..2**64 - 1."""
+"""Hashes of test images are below it; all hashes lie in 0..2**64 - 1."""
 
 _READ_BYTES = 2**20
 
@@ -70,7 +70,7 @@ def hash_file(path: Path) -> int:
             while chunk := file.read(_READ_BYTES):
                 digest.update(chunk)
     except OSError as error:
-        raise DataError(f"every file of an image folder must be readable; {error}: mend or remove it") from error
+        raise DataError(f"every file of an image folder must be readable; {error}: fix or remove it") from error
     return int.from_bytes(digest.digest())
 
 

@@ -33,7 +33,7 @@ class ImageDataset:
     labels_N: int64, indices into class_names.
     digest: over images, labels, class names and the validation part; neither paths nor times enter.
     validation_indices_N: int64 rows of the source's own validation part, None when it brings none.
-    folder: where it lies in the cache; load_cached(folder) opens it in another process.
+    folder: its folder in the cache; load_cached(folder) opens it in another process.
     notes: what was decided for the user and is worth telling.
     repairs: what was damaged in the cache and has been decoded again.
     """

@@ -57,7 +57,7 @@ def list_folder(root: Path) -> FolderListing:
     try:
         return _list_parts(root)
     except OSError as error:
-        raise DataError(f"every file of an image folder must be readable; {error}: mend or remove it") from error
+        raise DataError(f"every file of an image folder must be readable; {error}: fix or remove it") from error
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -68,7 +68,7 @@ def list_images(folder: Path) -> list[Path]:
     try:
         files = list(_walk(folder, "", extensions=_image_extensions(), entered=set()))
     except OSError as error:
-        raise DataError(f"every file of an image folder must be readable; {error}: mend or remove it") from error
+        raise DataError(f"every file of an image folder must be readable; {error}: fix or remove it") from error
     if not files:
         raise DataError(f"a folder of images must hold some; {folder} holds none")
     return sorted(folder / file.name.lstrip("/") for file in files)

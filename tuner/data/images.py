@@ -146,7 +146,7 @@ def _errors_naming(path: Path) -> Iterator[None]:
     # Pillow's decoders raise nearly everything on broken input: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"every image must be readable; {path} is not ({reason}): mend or remove it") from error
+        raise DataError(f"every image must be readable; {path} is not ({reason}): fix or remove it") from error
 
 
 def _is_grey(image: "PILImage") -> bool:

@@ -14,7 +14,7 @@ from tuner.data.streamed import StreamedData, find_images, load_streamed, stream
 from tuner.hardware import memory_bytes as memory_of
 
 IMAGES_SHARE = 0.4
-"""Of a machine's memory, or of what is free on a device, that images may take; beyond it they are streamed."""
+"""Share of a machine's memory, or of a device's free memory, that images may take; larger sets are streamed."""
 STREAM_BYTES = 512 * 2**20
 """Most memory for the images of a pass over a streamed set; each runner makes its own passes."""
 LARGEST_ON_MPS = 2**32
@@ -80,7 +80,7 @@ def open_data(
 
     On MPS, a set of more than LARGEST_ON_MPS is streamed as well.
     A stream takes at most `stream_bytes`, and never more than `memory_bytes`. The order of training images differs
-    between the two, so whoever wants the same results must allow the same memory. Raises DataError when the file is
+    between the two, so the same results need the same allowed memory. Raises DataError when the file is
     gone.
     """
     if fits_in_memory(dataset, memory_bytes, device=device):

@@ -19,7 +19,7 @@ _CPU_BLOCK_BYTES, _DEVICE_BLOCK_BYTES = 256 * 2**10, 32 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class ResidentData:
-    """A development set ready to train on; all tensors lie on one device.
+    """A development set ready to train on; all tensors are on one device.
 
     images_NCHW: uint8; on a CPU the memory-mapped tensor itself, so that processes share it.
     mean, std: per channel of pixel / 255, over the train rows only.

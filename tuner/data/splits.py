@@ -17,7 +17,7 @@ MAX_DEFAULT_VALIDATION = 10_000
 """Images; beyond it a larger validation part takes images from training and hardly sharpens the score."""
 
 TEST_FRACTION, TEST_SEED = 0.2, 20_000
-"""Of a data set without a test part; the seed, of those that never change, is fixed: every study seals the same images.
+"""For data sets without a test part. The seed, for sets that never change, is fixed: every study seals the same images.
 Image folders do change: see carving.py."""
 
 _STATISTICS_CHUNK = 1024

@@ -13,7 +13,7 @@ READ_AHEAD = 5
 _CHUNK_BYTES = 2**20
 """Enough for a disk to read at nearly its full speed; the smaller, the better the shuffling."""
 _CHUNKS_HELD = READ_AHEAD + 3
-"""The one in use, the one that follows it, and the room into which rows are read when some are to be left out."""
+"""The one in use, the one that follows it, and the room into which rows are read when some are to be skipped."""
 _BATCHES_SENT = 6
 """Outside the buffer, where batches go to a device: two on their way, in page-locked memory that comes in powers of
 two, the one that is drawn, and a short last one's own block. On a CPU the one that is drawn is all."""

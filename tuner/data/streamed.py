@@ -58,7 +58,7 @@ class StreamedData:
 
     @property
     def image_bytes(self) -> int:
-        """Of one image as it is stored: a byte for each of its C * H * W values."""
+        """Bytes of one image as it is stored: one for each of its C * H * W values."""
         return self.images.image_bytes
 
     @property
@@ -100,7 +100,7 @@ class StreamedData:
     ) -> PixelBatches:
         """Draw batches from a buffer that is kept full.
 
-        It goes by rounds: all that lies in the buffer is put into a new random order, one half of it is drawn, and what
+        It goes by rounds: all that is in the buffer is put into a new random order, one half of it is drawn, and what
         is read in the meantime takes the freed slots and part in the next round. So a row stays for a round or more,
         and every row costs two random numbers, whatever the size of the buffer.
         """
@@ -194,7 +194,7 @@ def load_streamed(
 
 
 def streamed_statistics(images: "ImageFile", indices_N: Tensor) -> Statistics:
-    """Give what channel_statistics gives, to the last bit, holding a few chunks at a time."""
+    """Give what channel_statistics gives, exactly, holding a few chunks at a time."""
     num_channels = images.image_shape[0]
     histogram_CV = torch.zeros(num_channels, 256, dtype=torch.int64)
     chunks = torch.split(indices_N, chunk_rows_of(images.image_bytes))
@@ -217,7 +217,7 @@ class ImageFile:
 
     @property
     def image_bytes(self) -> int:
-        """Of one row."""
+        """Bytes of one row."""
         return prod(self.image_shape)
 
     def read_ahead(self, chunks: Sequence[Tensor]) -> Generator[tuple[NDArray[np.uint8], Tensor]]:
@@ -278,7 +278,7 @@ class ImageFile:
 
 
 def find_images(dataset: ImageDataset) -> ImageFile:
-    """Where the images of a cached data set lie in its file. Raises DataError when the file is gone."""
+    """Where the images of a cached data set begin in its file. Raises DataError when the file is gone."""
     path = dataset.folder / _IMAGES
     try:
         mapped = np.load(path, mmap_mode="r")

@@ -37,7 +37,7 @@ _AFTER = {
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What every form must come to: the network's own logits on some images, and how many are classified rightly."""
+    """What every form must come to: the network's own logits on some images, and how many are classified correctly."""
 
     logits_NK: Tensor
     labels_N: Tensor

@@ -31,7 +31,7 @@ from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 
 NUM_CANDIDATES = NUM_SEEDS = 3
 TIME_SHARE = 1 / 3
-"""Of the whole run's time that a confirmation takes at most, unless it is asked for in full."""
+"""Share of the whole run's time that a confirmation takes at most, unless it is asked for in full."""
 MORE_IMAGES = 1.25
 """Images of train and validation together, over those of train alone, in the default split."""
 FOLDER = ".confirm"

@@ -58,7 +58,7 @@ class Contender:
 
     @property
     def mean(self) -> float:
-        """Of its accuracies on fresh splits, 0..1; -1 when there is none."""
+        """Mean of its accuracies on fresh splits, 0..1; -1 when there is none."""
         return mean(self.accuracies.values()) if self.accuracies else -1.0
 
     @property

@@ -65,7 +65,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of images classified rightly."""
+        """The share of images classified correctly."""
         return self.num_correct / self.num_images
 
     def to_json(self) -> dict[str, Any]:

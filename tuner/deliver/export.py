@@ -39,7 +39,7 @@ class Exported:
     """What was written: the checkpoint, its score, and by file what its check came to.
 
     is_confirmed: whether the score is the test set's; otherwise it is the search's own, and optimistic. replaced: files
-    that were there before. removed: those of an older export into the same folder, which this one does not have. notes:
+    that existed before. removed: those of an older export into the same folder, which this one does not have. notes:
     on the images that it was checked on.
     """
 
@@ -106,7 +106,7 @@ def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
     """The checkpoint that a study delivers."""
     summary = summarise(record, studies=studies)
     if summary.best is None:
-        raise StudyError(f"study {record.name!r} has no complete trial yet: go on with `tuner run`")
+        raise StudyError(f"study {record.name!r} has no complete trial yet: resume it with `tuner run`")
     path = summary.delivered if summary.confirmed else summary.checkpoint
     if path is None:
         whose = "of the confirmed winner" if summary.confirmed else f"of trial {summary.best.number}"
@@ -199,7 +199,7 @@ def _is_ours(folder: Path) -> bool:
 
 @contextmanager
 def _workshop(target: _Target) -> Iterator[Path]:
-    """A folder beside the target, removed in the end; what cannot be written is said in one line."""
+    """A folder beside the target, removed in the end; what cannot be written is one line."""
     parent = target.path.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def _workshop(target: _Target) -> Iterator[Path]:
 
 
 def _remove_older(folder: Path, written: set[str]) -> tuple[Path, ...]:
-    """Remove the files that the README of an older export lists and that are not written anew; which these were."""
+    """Remove the files that the README of an older export lists and that are not written this time; returns them."""
     if not _is_ours(folder):
         return ()
     listed = headings_of((folder / README).read_text(encoding="utf-8"))

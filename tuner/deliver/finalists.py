@@ -102,7 +102,7 @@ def train_finalists(
 ) -> Iterator[ConfirmProgress]:
     """Part (b): on train and validation together, with seeds of its own; the weights are left in the folder.
 
-    trained: by trial and number of the seed, whose weights are there already; it is added to. A finalist that cannot be
+    trained: by trial and number of the seed, whose weights already exist; it is added to. A finalist that cannot be
     trained is dropped, and loses its accuracies.
     """
     by_number = {one.trial.number: one for one in finalists}
@@ -136,7 +136,7 @@ def train_finalists(
 
 
 def final_seed(seed: int, number: int) -> int:
-    """Of the trainings on all images with seed `number`: not those of the race, whose luck chose the winner."""
+    """Random seed of the trainings on all images; not one of the race's, whose luck chose the winner."""
     return derive_seed(seed, "confirm final training", number)
 
 

@@ -86,7 +86,7 @@ def train_trial_events(
     that as many epochs as a trial had there give that trial again. The score is validation accuracy: the test set stays
     sealed.
 
-    output: a new file; when left out `trained-NNNNN.pt` in the study's folder, which replaces the trial's earlier one.
+    output: a new file; by default `trained-NNNNN.pt` in the study's folder, which replaces the trial's earlier one.
     It is written at the end, so that a training that is interrupted or fails leaves everything as it was.
 
     Raises StudyError for a trial that is not there, images that have changed, a loss that is not finite, and want of
@@ -162,7 +162,9 @@ def _refuse(output: Path) -> None:
     if output.suffix.lower() in {*REFUSED, ".onnx", ".safetensors"}:
         raise CheckpointError(f"-o {output}: a checkpoint is written here, whose name ends with .pt; give another name")
     if output.exists():
-        raise CheckpointError(f"-o {output}: is there already, and is not replaced; give another name, or remove it")
+        raise CheckpointError(
+            f"-o {output}: already exists and will not be overwritten; give another name, or remove it"
+        )
 
 
 @contextmanager

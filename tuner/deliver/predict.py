@@ -43,8 +43,8 @@ def predict(
 ) -> list[Prediction]:
     """Name the classes of image files: one result for each that is given, in their order, also for one given twice.
 
-    Raises DataError that names a file which cannot be read; with `on_unreadable`, that hears of it, and the file is
-    left out.
+    Raises DataError that names a file which cannot be read; with `on_unreadable`, that is called with the error, and
+    the file is skipped.
     """
     classifier = classifier_from(network) if isinstance(network, Checkpoint) else network
     top = min(top, len(classifier.class_names))

@@ -112,5 +112,5 @@ def _drop_the_clearly_behind(racing: Iterable[Contender], *, splits: Splits) -> 
 
 
 def race_seed(seed: int, number: int) -> int:
-    """Of the trainings with seed `number` in the race, the same for every contender."""
+    """Random seed of the race's trainings with this number, the same for every contender."""
     return derive_seed(seed, "confirm training", number)

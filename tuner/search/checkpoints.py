@@ -1,4 +1,4 @@
-"""The checkpoints in a study's folder: whether they are what the record tells of, or of another study of that name."""
+"""The checkpoints in a study's folder: whether they match the record, or are of another study of that name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load_confirmed_checkpoint(record: StudyRecord, path: Path) -> Checkpoint:
     found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
     if found != (record.name, confirmed.get("number"), confirmed.get("delivered_test_accuracy")):
         raise CheckpointError(
-            f"{path}: not the confirmed winner of study {record.name!r}; `tuner confirm {record.name}` makes it anew"
+            f"{path}: not the confirmed winner of study {record.name!r}; `tuner confirm {record.name}` makes it again"
         )
     return checkpoint
 
@@ -46,7 +46,7 @@ def refuse_foreign_checkpoints(folder: Path, record: StudyRecord | None, name: s
     """Raise StudyError when the folder of a study holds another study's checkpoints, which it would overwrite.
 
     So it is where two storages have a study of one name, or where a database was deleted and the folder was not.
-    record: of the study that is to be gone on with, None for a new one.
+    record: of the study to resume, None for a new one.
     """
     files = sorted(folder.glob("trial-*.pt"))
     if record is None:

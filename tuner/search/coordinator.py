@@ -75,7 +75,7 @@ class SearchPlan:
 def search(
     record: StudyRecord, plan: SearchPlan, executor: Executor, *, clock: Callable[[], float] = time.monotonic
 ) -> Generator[SearchEvent]:
-    """Run a study until it has `plan.num_trials` trials that count; what was there before is gone on with.
+    """Run a study until it has `plan.num_trials` trials that count, or resume it.
 
     The caller holds the study's lock. Closing the iterator leaves running trials waiting for the next run.
     """

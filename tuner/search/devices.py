@@ -22,7 +22,7 @@ from tuner.training.measure import call, load_or_measure, measure_anew
 ENGINES = "tuner:engines"
 """Study attribute: how its trials are computed on each kind of GPU, by the kind in words."""
 NUM_THREADS = 1
-"""Of a runner, with which ways of training are timed."""
+"""Threads of a runner with which ways of training are timed."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class MeasuredDevices:
 
     @property
     def first(self) -> Measurement:
-        """Of the device by which a study is known."""
+        """The measurement of the device by which a study is known."""
         return next(iter(self.by_device.values()))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is out of order, for a log, a line each: devices left out, measurements that cannot be kept."""
+        """What is out of order, for a log, a line each: devices that are not used, measurements that cannot be kept."""
         not_kept = {one.not_kept: None for one in self.by_device.values() if one.not_kept}
         return (*self.left_out, *not_kept)
 
@@ -49,8 +49,8 @@ def measure_devices(
 ) -> MeasuredDevices:
     """The engine for each device, measured if it must be; GPUs of one kind share what was measured on the first.
 
-    Of several GPUs those are left out that cannot compute a training step. Raises DeviceError when none can, and when a
-    way that is forced does not compute what plain PyTorch does.
+    Of several GPUs, those that cannot compute a training step are not used. Raises DeviceError when none can, and when
+    a way that is forced does not compute what plain PyTorch does.
     """
     measured: dict[torch.device, Measurement] = {}
     errors: list[UnfitDevice] = []
@@ -61,7 +61,7 @@ def measure_devices(
             errors.append(error)
     if not measured:
         raise DeviceError(f"{errors[0]}; give another --device") from errors[0]
-    return MeasuredDevices(measured, tuple(f"left out: {error}" for error in errors))
+    return MeasuredDevices(measured, tuple(f"not used: {error}" for error in errors))
 
 
 def measure_again(device: torch.device, shape: Shape) -> Measurement:

@@ -30,7 +30,7 @@ class BestTrial:
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """The search begins, or goes on. `num_counted` of `num_trials` are there already.
+    """The search begins or resumes. It already has `num_counted` of `num_trials`.
 
     outcomes: how many earlier trials ended how. best: the best of them.
     """
@@ -75,7 +75,7 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class TrialLost:
-    """The process that trained a trial is gone; the trial starts again, once."""
+    """The process that trained a trial is gone; the trial is restarted, once."""
 
     number: int
     reason: str

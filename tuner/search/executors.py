@@ -33,7 +33,7 @@ class Executor(Protocol):
         """Begin a trial and its first epoch."""
 
     def next_epoch(self, runner: int) -> None:
-        """Go on with the next epoch."""
+        """Begin the next epoch."""
 
     def stop(self, runner: int) -> None:
         """Drop the trial; the runner is free."""
@@ -86,7 +86,7 @@ class _Worker:
 class LocalProcesses:
     """Runners in processes of their own, started when they are first needed.
 
-    One that dies is answered for, its trial as lost, and replaced; likewise one that cannot use its device any more,
+    One that dies is answered for, its trial as lost, and replaced; likewise one that can no longer use its device,
     once it has said how its trial failed. One that cannot even start raises RunnerError, since the next could not
     either, and so does a runner whose processes, each in its turn, cannot use their device.
     """
@@ -172,7 +172,7 @@ class LocalProcesses:
         return message
 
     def _replaced(self, runner: int, ended: TrainingEnded) -> TrainingEnded:
-        """Put a new process in the place of one that cannot use its device any more, and say so."""
+        """Put a new process in the place of one that can no longer use its device, and say so."""
         self._workers.pop(runner).end()
         # Where memory ran out in the capture of a graph, the process is of no more use, but the device is in order.
         self._num_broken[runner] += ended.kind != "out of memory"

@@ -13,7 +13,7 @@ MAX_NAME = 100
 
 
 def existing_storage(studies: Path, storage: str | None = None) -> Storage:
-    """The storage of studies that were run before; on a disk that cannot be written it can be read.
+    """The storage of studies that were run before; on a read-only disk it can be read.
 
     Raises StudyError where there is none.
     """

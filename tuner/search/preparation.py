@@ -20,7 +20,7 @@ from tuner.training.engine import Engine
 from tuner.training.loop import EVALUATION_LAYER_GPU
 
 MEMORY_SHARE = 0.5
-"""Of the device's memory, that all runners together may take for training."""
+"""Share of the device's memory that all runners together may take for training."""
 
 SCORING_BYTES_GPU = 3 * FLOAT_BYTES * EVALUATION_LAYER_GPU
 """What scoring takes on a GPU, where more images are scored at once than a trial's estimate counts: what enters and

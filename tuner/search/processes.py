@@ -34,7 +34,7 @@ else:  # where a process with libraries like torch had better not be forked, or 
 
 
 def context() -> SpawnContext | ForkServerContext:
-    """The way in which processes are made: from a clean one that has the imports behind it, or else each anew."""
+    """How processes are made: from a clean one that has the imports behind it, or else each from scratch."""
     return ForkServerContext() if _server else SpawnContext()
 
 
@@ -56,7 +56,7 @@ def _said_in_one_line() -> Iterator[None]:
 
 
 def import_ahead() -> None:
-    """Begin with the imports of the processes to come, at the side; what they all share then lies in memory once."""
+    """Begin with the imports of the processes to come, at the side; what they all share is then in memory once."""
     if _server:
         _server.set_forkserver_preload(_PRELOADED)
         with _said_in_one_line(), deaf_to_interrupts():
@@ -94,14 +94,14 @@ def _answer(connection: Connection, function: Callable[[], T]) -> None:
     end_with_parent()
     try:
         connection.send((function(), None))
-    except Exception as error:  # noqa: BLE001 - whoever asked gets it
+    except Exception as error:  # noqa: BLE001 - the caller gets it
         connection.send((None, error))
 
 
 def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, in the middle of an epoch too.
 
-    Whoever takes up the study afterwards must not find it training and writing still.
+    A process that resumes the study afterwards must not find it still training and writing.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "called in a process that multiprocessing has started"
@@ -121,7 +121,7 @@ def why_not_started(exit_code: int | None) -> str:
             'there: put what it does under `if __name__ == "__main__":`'
         )
     return (
-        f"a process that trains could not start (exit code {exit_code}): mend what it says above, or, on a CPU, train "
+        f"a process that trains could not start (exit code {exit_code}): fix what it says above, or, on a CPU, train "
         "in this process alone, with --workers 1"
     )
 

@@ -75,7 +75,7 @@ class TrialRecord:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """Of the best epoch, in 0..1."""
+        """Accuracy of the best epoch, in 0..1."""
         return None if self.best_epoch is None else self.curve[self.best_epoch]
 
     @property
@@ -85,7 +85,7 @@ class TrialRecord:
 
 
 class StudyRecord:
-    """A study in a storage, to be read and written by whoever holds its lock."""
+    """A study in a storage; only the holder of its lock may write to it."""
 
     def __init__(self, storage: Storage, study_id: int, name: str) -> None:
         """Raise StudyError for a name from the database that is no name of a folder: it becomes part of paths."""
@@ -195,13 +195,13 @@ class StudyRecord:
         return source
 
     def data_spec(self, cache_dir: Path) -> DataSpec:
-        """Where the images of the study come from, for whoever needs them again; nothing is downloaded.
+        """Where the images of the study come from, to load them again; nothing is downloaded.
 
         Raises StudyError when the study does not say it.
         """
         data = self.storage.get_study_user_attrs(self.study_id).get(DATA)
         if data is None:
-            raise StudyError(f"study {self.name!r} does not say where its images are: go on with it by `tuner run`")
+            raise StudyError(f"study {self.name!r} does not say where its images are: resume it with `tuner run`")
         image_size = tuple(data["image_size"]) if data["image_size"] else None
         return DataSpec(data["dataset"], Path(data["data_dir"]), cache_dir, image_size=image_size, download=False)
 
@@ -215,10 +215,10 @@ class StudyRecord:
             return self.storage.get_all_trials(self.study_id, deepcopy=False)
 
     def trials(self, stored: Sequence[FrozenTrial] | None = None) -> list[TrialRecord]:
-        """Every trial, in the order of their numbers. Trials that other programs put into the study are left out.
+        """Every trial, in the order of their numbers. Trials that other programs put into the study are skipped.
 
-        stored: what `stored_trials` has given, for whoever needs both. Raises StudyError that names a trial which
-        cannot be read.
+        stored: what `stored_trials` has returned, for callers that need both. Raises StudyError that names a trial
+        which cannot be read.
         """
         trials = self.stored_trials() if stored is None else stored
         self._trial_ids |= {trial.number: trial._trial_id for trial in trials}
@@ -325,9 +325,9 @@ class StudyRecord:
 def open_study(
     storage: Storage, name: str, settings: Mapping[str, Any], *, engine: Engine, data: DataSpec | None = None
 ) -> StudyRecord:
-    """The study of a name, created with these settings, or gone on with if they are the ones it was started with.
+    """The study of a name, created with these settings, or resumed if it was started with the same ones.
 
-    A study that is gone on with keeps its own engine. `data` is where the images come from now.
+    A study that is resumed keeps its own engine. `data` is where the images come from now.
 
     Raises StudyError that says what differs.
     """
@@ -349,7 +349,7 @@ def open_study(
 def find_study(
     storage: Storage, name: str, settings: Mapping[str, Any], *, data: DataSpec | None = None
 ) -> StudyRecord | None:
-    """The study of a name, to be gone on with by these settings; None when it would be a new one. Nothing is written.
+    """The study of a name, to be resumed with these settings; None when it would be a new one. Nothing is written.
 
     Raises StudyError that says what differs, or that the name is taken but for its case.
     """

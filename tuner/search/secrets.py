@@ -21,7 +21,7 @@ _PARAMETER = re.compile(r"([?&;]([^=&;?]*)=)([^&]*)")
 def shown_url(url: str) -> str:
     """A URL with `***` for every secret: the password, and parameters such as sslpassword; else letter for letter.
 
-    Of one that cannot be parsed, all between `://` and the last `@` is hidden.
+    If a URL cannot be parsed, everything between `://` and the last `@` is hidden.
     """
     return _taken_apart(url)[0]
 

@@ -1,4 +1,4 @@
-"""What a resumed search must share with the first one, and how a difference is told: by what the user gave."""
+"""What a resumed search must share with the first one, and differences in the words of the user's options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuner.data.given_path import given_path
 from tuner.data.sources import KNOWN_NAMES
 
 MAX_CHANGES = 3
-"""Of a space, that are told."""
+"""How many changed parameters of a space an error lists."""
 OR_OLDER = ", or an older version divided them into parts in another way"
 """Why the images of a study may differ that does not have its test part stored."""
 Source = Mapping[str, Any]
@@ -79,7 +79,7 @@ def _as_in_toml(parameter: Mapping[str, Any]) -> Any:
 
 
 def _told(value: object) -> str:
-    return "left out" if value is None else _shortly(value)
+    return "not given" if value is None else _shortly(value)
 
 
 def _difference_of_images(before: Source | None, now: Source | None, *, is_older: bool) -> str:
@@ -98,7 +98,7 @@ def _difference_of_images(before: Source | None, now: Source | None, *, is_older
 def _as_typed(value: Any) -> str:
     if isinstance(value, list):
         return "x".join(map(str, value))
-    return "left out" if value is None else str(value)
+    return "not given" if value is None else str(value)
 
 
 def _shortly(value: object) -> str:

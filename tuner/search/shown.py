@@ -1,7 +1,7 @@
 """What optuna-dashboard shows beside a trial's numbers: a note, and files as artifacts, where it looks for them.
 
-Notes lie in the study's system attributes, artifacts in the trial's. A checkpoint is dropped when others are better,
-and a trial cannot be changed once it has ended: so a checkpoint's entry lies with the study too, in a key of the
+Notes are system attributes of the study, artifacts of the trial. A checkpoint is dropped when others are better,
+and a trial cannot be changed once it has ended: so a checkpoint's entry is kept with the study too, in a key of the
 dashboard's own.
 """
 
@@ -33,7 +33,7 @@ NAMESPACE = uuid.UUID("8a6f0b5e-3d0f-5e0a-9d57-6f6f1c6b7c11")
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file of a trial, by the id under which it lies in the folder of artifacts."""
+    """A file of a trial, by its id in the folder of artifacts."""
 
     id: str
     filename: str
@@ -242,7 +242,7 @@ def difference_in_words(confirmed: Mapping[str, Any]) -> str:
 
 
 def later_trials(confirmed: Mapping[str, Any], num_counted: int, *, name: str) -> str:
-    """That a study of so many trials has gone on since it was confirmed, as a clause; empty where it has not.
+    """A clause which says that a study has more trials than when it was confirmed; empty where it has not.
 
     name: of the study, as one types it.
     """

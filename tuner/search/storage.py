@@ -100,7 +100,7 @@ class Storage(RDBStorage):
         """Write new attributes, values and the final state of a trial in one transaction.
 
         study_attributes: system attributes of its study, where optuna-dashboard keeps what it shows of a trial. One
-        that is there already, such as a note that somebody has written meanwhile, is left as it is.
+        that already exists, such as a note that somebody has written meanwhile, is left as it is.
         """
         trials, of_study = models.TrialModel.__table__, models.StudySystemAttributeModel.__table__
         this = trials.c.trial_id == trial_id
@@ -162,7 +162,7 @@ class ServerError(StudyError, optuna.exceptions.StorageInternalError):
 def open_storage(url: str, *, existing: bool = False) -> Storage:
     """The storage of any URL that Optuna takes; SQLite in write-ahead mode, so that readers never wait.
 
-    existing: nothing is made that is not there, and a SQLite file that cannot be written is only read.
+    existing: nothing is made that does not exist, and a read-only SQLite file is only read.
     Raises StudyError when it cannot be opened; whatever the database refuses later is a StudyError, too.
     """
     named = f"--storage {shown_url(url)}"
@@ -247,7 +247,7 @@ def _raise_study_error(url: str, context: ExceptionContext) -> None:
 
 def _fault(url: str, error: BaseException, kind: type[StudyError]) -> StudyError:
     words = f"--storage {shown_url(url)}: {_first_line(error, url)}"
-    return kind(f"{words}; once that is mended, the same command goes on from here")
+    return kind(f"{words}; once that is fixed, the same command resumes from here")
 
 
 def _first_line(error: BaseException, url: str) -> str:

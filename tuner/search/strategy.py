@@ -39,7 +39,7 @@ Cost = Callable[[Params], float]
 
 @dataclass
 class JointSpace:
-    """One joint space, known beforehand, and what a sampler would otherwise work out anew for every trial.
+    """One joint space, known beforehand, and what a sampler would otherwise work out again for every trial.
 
     rows: by the id of a finished trial, its parameters as TPE has them, in the order of the space.
     """
@@ -56,7 +56,7 @@ class JointSpace:
 class JointTPESampler(TPESampler):
     """Multivariate TPE over one joint space that is known beforehand, with an eye on what a trial costs.
 
-    Optuna's own infers the space from every earlier trial, converts all their parameters anew each time, and goes
+    Optuna's own infers the space from every earlier trial, converts all their parameters each time, and goes
     through them one by one. Without a cost, it draws what Optuna's draws. With one, it proposes the cheapest of
     NUM_COMPARED: at first of random draws, then of those of TPE's candidates that promise the greatest improvement;
     after NUM_THRIFTY trials the promise alone decides. Source: Lee et al., Cost-aware Bayesian Optimization (2020):
@@ -111,7 +111,7 @@ class JointTPESampler(TPESampler):
 
 
 class Mirror(optuna.Study):
-    """The study that samplers see: trials by number, as the samplers are told of them."""
+    """The study that samplers see: trials by number, as they should see them."""
 
     def __init__(self) -> None:
         storage = optuna.storages.InMemoryStorage()
@@ -132,7 +132,7 @@ class Strategy:
 
     The sampler sees a mirror of the study that is built from the record and can be told what the record cannot express:
     a stopped trial's best epoch instead of its last, a repeated trial's known result. Each trial is sampled from a seed
-    of its own, so that a study that was interrupted goes on with the same trials.
+    of its own, so that a study that was interrupted resumes with the same trials.
 
     TPE grows slower with every trial that it has seen. When it has seen MAX_SEEN, it forgets all but the best
     KEPT_BEST, which are what it samples from, and the KEPT_LATEST latest.
@@ -187,7 +187,7 @@ class Strategy:
             self._forget(ended)
 
     def _as_ended(self, number: int, params: Params, curve: Mapping[int, float], state: TrialState) -> FrozenTrial:
-        """A trial as the sampler is told of it: complete or stopped with its best epoch's accuracy, or failed."""
+        """A trial as the sampler sees it: complete or stopped with its best epoch's accuracy, or failed."""
         complete = state is TrialState.COMPLETE and bool(curve)
         if state is not TrialState.FAIL:
             state = TrialState.COMPLETE if complete else TrialState.PRUNED
@@ -232,8 +232,8 @@ class Strategy:
         num_going_on = ceil(len(there) / ETA)
         if place <= num_going_on:
             return ""
-        going_on = f"{num_going_on} go on"
-        return f"best accuracy {best:.2%} after epoch {epoch}: place {place} of {len(there)}, where {going_on}"
+        who = "the best continues" if num_going_on == 1 else f"the top {num_going_on} continue"
+        return f"best accuracy {best:.2%} after epoch {epoch}: ranked {place} of {len(there)}; {who}"
 
 
 def _as_running(number: int, params: Params, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:

@@ -58,7 +58,7 @@ class StudySummary:
 
 
 def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] | None = None) -> StudySummary:
-    """Count a study's trials and find its best. `trials`: all of them, from whoever has just read them."""
+    """Count a study's trials and find its best. `trials`: all of them, where the caller has just read them."""
     trials = record.trials() if trials is None else trials
     counts = Counter(dict.fromkeys(("complete", "pruned", "failed", "rejected", "repeated", "running", "waiting"), 0))
     for trial in trials:

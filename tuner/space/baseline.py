@@ -85,7 +85,7 @@ def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iter
 
 
 def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
-    """The candidate of a configuration, whether it lies in the space or not; what it does not give is the default."""
+    """The candidate of a configuration, whether it is in the space or not; what it does not give is the default."""
     optimizer = _given(configuration.recipe, "optimizer", space.recipe.optimizer)
     recipe = {
         name: _given(configuration.recipe, name, _of_optimizer(parameter, optimizer))

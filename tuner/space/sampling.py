@@ -130,7 +130,7 @@ def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> 
     unknown += [f"head.{key}" for key in configuration.head if key not in type(space.head).model_fields]
     unknown += [f"recipe.{key}" for key in configuration.recipe if key not in type(space.recipe).model_fields]
     if unknown:
-        raise SpaceError(f"{origin}: {unknown[0]}: not a parameter of this space; remove it or mend its spelling")
+        raise SpaceError(f"{origin}: {unknown[0]}: not a parameter of this space; remove it or fix its spelling")
     given |= {f"head_{name}": value for name, value in configuration.head.items()}
     recipe = dict(configuration.recipe)
     optimizer = recipe.get("optimizer", space.recipe.optimizer.default)

@@ -27,7 +27,7 @@ from tuner.training.candidate import (
 
 T = TypeVar("T")
 MAX_STEPS = 1_000_000
-"""Of a range; Optuna counts them in decimal numbers."""
+"""Most steps of a range; Optuna counts them in decimal numbers."""
 Flag = Annotated[bool, Field(strict=True)]
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
 
@@ -145,7 +145,7 @@ class Rate(Parameter[T], Generic[T]):
 
 
 def _fixed(value: T) -> Any:
-    """Default of a key that a space may leave out."""
+    """Default of a key that a space may omit."""
     return Field(default=value, validate_default=True)
 
 
@@ -219,7 +219,7 @@ class RecipeSpace(_Unshared):
 
 
 class Configuration(_Strict):
-    """[[first]]: a configuration to try first; what it leaves out takes the first choice or the low end."""
+    """[[first]]: a configuration to try first; what it omits takes the first choice or the low end."""
 
     block: list[dict[str, Any]] = Field(min_length=1)
     head: dict[str, Any] = {}
@@ -318,7 +318,7 @@ def _in_one_line(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"] if part not in ("choices",))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key; remove it or mend its spelling{_and_more(others)}"
+        return f"{where}: unknown key; remove it or fix its spelling{_and_more(others)}"
     if first["type"] == "missing":
         return f"{where}: required key is missing{_and_more(others)}"
     value = "" if first["type"] == "value_error" else f", got {first['input']!r}"

@@ -66,7 +66,7 @@ class Candidate:
 
 
 def resolve_candidate(candidate: Candidate) -> Candidate:
-    """The candidate with its architecture resolved, and whatever has no effect at its default."""
+    """The candidate with its architecture resolved, and everything without an effect at its default."""
     recipe = candidate.recipe
     if recipe.optimizer != "sgd":
         recipe = replace(recipe, momentum=0.9)

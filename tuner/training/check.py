@@ -25,7 +25,7 @@ from tuner.training.engine import Engine, prepare_process
 from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 
 LABEL_SMOOTHING = (0.0, 0.2)
-"""Of the networks that are checked, in turn."""
+"""Label smoothing of the networks that are checked, in turn."""
 BATCH_SIZE, SHORT_BATCH = 16, 11
 BATCH_SIZES = (*[BATCH_SIZE] * (CHECK_STEPS - 2), SHORT_BATCH, 1, BATCH_SIZE)
 """Images of each step. A captured graph is replayed before the short batches and after them, but not for them.
@@ -130,7 +130,7 @@ def check_architectures() -> tuple[Architecture, ...]:
 
 State = dict[str, Tensor]
 Learned = tuple[list[float], State, State]
-"""Of one seed: the losses of a few steps, and the state dict before and after."""
+"""What one seed comes to: the losses of a few steps, and the state dict before and after."""
 
 
 def _learned(engine: Engine, architecture: Architecture, recipe: Recipe, seeds: Sequence[int]) -> list[Learned]:

@@ -52,7 +52,7 @@ DROPOUT_RATE, LOW_RATE = 0.3, 0.003
 """Blocks with a rate below 1/256 run layer by layer where others are fused."""
 DROPOUT_IMAGES = 256
 DROPOUT_TOLERANCE = 0.02
-"""Of the scale, relative: bf16 rounds by 0.4 %, and a rate of whole 1/256 has a scale of its own."""
+"""Tolerance relative to the scale: bf16 rounds by 0.4 %, and a rate of whole 1/256 has a scale of its own."""
 LEAST_SPREAD = 1e-4
 """Losses in nats that differ by less have the same masks; other masks make tens of times as much."""
 
@@ -141,7 +141,7 @@ def dropout_problem(engine: Engine, seed: int) -> str:
 
 
 def frozen_problem(engine: Engine, seed: int) -> str:
-    """Steps on one batch that learn nothing have other losses only if masks are drawn anew; the last are replayed.
+    """Steps on one batch that learn nothing differ in their losses only if each draws masks; the last are replayed.
 
     They have the same losses again after the same seed, which every epoch of a training sets.
     """
@@ -153,7 +153,7 @@ def frozen_problem(engine: Engine, seed: int) -> str:
             replayed_TM = losses_TM[-3:]
             spread = float((replayed_TM.amax(0) - replayed_TM.amin(0)).min())
             if not spread > LEAST_SPREAD:
-                return f"its dropout does not draw anew: the losses of steps that learn nothing differ by {spread:.2g}"
+                return f"its dropout draws no new masks: the losses of steps that learn nothing differ by {spread:.2g}"
             first_M, second_M = (_losses_after(run, seed + 1) for _ in range(2))
             spread = float((first_M - second_M).abs().max())
             if not spread <= LEAST_SPREAD:

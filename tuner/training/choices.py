@@ -135,12 +135,12 @@ class Measurement:
     not_kept: str = ""
 
     def __str__(self) -> str:
-        """Which fast ways are taken and which are left out, with the reason, as a log has it."""
+        """Which fast ways are used and which are not, with the reason, as a line of a log."""
         taken = [verdict.name for verdict in self.verdicts if verdict.is_taken]
         left_out = [f"{verdict.name} ({verdict.problem})" for verdict in self.verdicts if not verdict.is_taken]
         how = ", ".join(taken) or "the plain step"
         why = f", as {self.problem}" if self.problem else ""
-        return f"engine: {how}{why}" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+        return f"engine: {how}{why}" + (f"; not used: {', '.join(left_out)}" if left_out else "")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it back."""

@@ -127,7 +127,7 @@ def give_back_memory(engine: Engine) -> None:
 
 
 def input_dtype(engine: Engine) -> torch.dtype:
-    """Of the images that a step takes. Fused blocks follow the dtype of their input; autocast casts by itself."""
+    """The dtype of a step's images. Fused blocks follow the dtype of their input; autocast casts by itself."""
     return torch.bfloat16 if engine.blocks == "fused" and engine.precision == "bf16" else torch.float32
 
 
@@ -221,7 +221,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, *, engine: Engine) -> torch.optim.Optimizer:
-    """The recipe's optimizer; the learning rate is set anew before every step."""
+    """The recipe's optimizer; the learning rate is set before every step."""
     parameters = list(parameters)
     is_fused = engine.optimizer == "fused"
     implementation: dict[str, Any] = {"fused": is_fused, "foreach": not is_fused}

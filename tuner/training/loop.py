@@ -41,7 +41,7 @@ NOT_SCORED = math.nan
 Confusion = tuple[tuple[int, ...], ...]
 """Images by class: row t, column p counts those of class t that were taken for p."""
 MAX_CONFUSION_CLASSES = 200
-"""With more classes nobody reads the matrix, and it is not small any more."""
+"""With more classes nobody reads the matrix, and it is no longer small."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class EpochResult:
     seed_index: int = 0
 
 
-class Diverged(Exception):  # noqa: N818 - an outcome that whoever drives the loop expects, not a mistake
+class Diverged(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake
     """The loss of an epoch was not finite."""
 
 

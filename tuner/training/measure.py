@@ -42,7 +42,7 @@ def call(measure: Callable[[], Measurement]) -> Measurement:
     return measure()
 
 
-class Spoiled(Exception):  # noqa: N818 - an outcome that whoever measures expects, not a mistake
+class Spoiled(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake
     """A way failed on a GPU, and this process may be unable to use it again. `verdicts` go up to that way's own."""
 
     def __init__(self, verdicts: tuple[Verdict, ...]) -> None:
@@ -56,12 +56,12 @@ def measure_engine(
     """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
 
     Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
-    the plain step. A way that differs, fails, is no faster or does nothing here is left out, and the verdict says why.
+    the plain step. A way that differs, fails, is no faster or does nothing here is not used, and the verdict says why.
     An engine that has come to be without having been checked as it is, is checked in the end, and so is how it trains
     one seed alone; where it differs the plain step is used.
 
     `known` are verdicts that stand already. Raises UnfitDevice where not even the plain step can be computed, and
-    Spoiled when a way fails on a GPU: to be gone on with in another process.
+    Spoiled when a way fails on a GPU: another process has to resume the measurement.
     """
     plain = Engine(device=str(device), num_threads=num_threads)
     if device.type != "cpu":
@@ -223,7 +223,7 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
     try:
         seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
         problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else engine_problem(fast)
-    except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
+    except Exception as error:  # noqa: BLE001 - whatever a device cannot do is not used, and that is reported
         problem = _failure(error)
     return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
 
@@ -239,7 +239,7 @@ def engine_problem(engine: Engine) -> str:
     """How an engine differs from the plain step, or how it fails; empty when it does neither."""
     try:
         return check_engine(engine).problem
-    except Exception as error:  # noqa: BLE001 - whatever a device cannot do is left out, and said
+    except Exception as error:  # noqa: BLE001 - whatever a device cannot do is not used, and that is reported
         return _failure(error)
 
 

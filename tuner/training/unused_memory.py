@@ -13,7 +13,7 @@ DEFAULT_MMAP_MAX, MAX_MMAP_THRESHOLD = 65_536, 32 * 2**20
 KERNELS_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": 768, "LRU_CACHE_CAPACITY": 32}
 """How many compiled kernels oneDNN keeps of all, and torch itself of matrix products in bf16.
 
-A step must find its own there, or it compiles them anew each time: about ten for a block, of which a space has up to
+A step must find its own there, or it compiles them again each time: about ten for a block, of which a space has up to
 64, and twelve products for a head. By default both are 1,024, and every network has others. Source: oneDNN's developer
 guide, Primitive Cache; lru_cache.hpp of intel/ideep.
 """

@@ -118,7 +118,7 @@ class SearchView:
             yield from self._search(options)
 
     def _search(self, options: ConsoleOptions) -> RenderResult:
-        """What is a number is shown whole at any width; in a narrow terminal networks are cut, and curves left out."""
+        """Numbers are shown whole at any width; a narrow terminal cuts networks, and shows no curves."""
         is_wide = options.max_width >= WIDE
         left = self.seconds_left
         study = Text(self.study, style="bold", no_wrap=True, overflow="ellipsis")
@@ -202,7 +202,7 @@ def progress_reporter(console: Console, *, quiet: bool) -> Iterator[Report | Non
 
 
 def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
-    """The winner, its score, where it lies, and the next commands to type."""
+    """The winner, its score, its checkpoint path, and the next commands."""
     best = summary.best
     if best is None:
         return [f"study {summary.study}: no complete trial yet, so no winner"]
@@ -226,9 +226,9 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
         lines.append(f"file     {path}")
         following = [f"tuner export {name} -o best.pt", "tuner predict best.pt IMAGE..."]
     else:
-        anew = "" if confirmed is None else f", or make it anew with `tuner confirm {name}`"
+        again = "" if confirmed is None else f", or make it again with `tuner confirm {name}`"
         lines.append(
-            f"file     gone: it is not in the folder of this study; give the --studies that it was run with{anew}"
+            f"file     gone: it is not in the folder of this study; give the --studies that it was run with{again}"
         )
         following = []
     following += [f"tuner inspect {name} --trial {winner.number}", f"tuner dashboard {name}"]
@@ -267,8 +267,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
         case SearchStarted():
             if event.num_counted >= event.num_trials:
                 return f"study {event.study} is complete: it has {event.num_counted} trials; --trials asks for more"
-            there = f", {event.num_counted} there already" if event.num_counted else ""
-            return f"study {event.study}: {event.num_trials} trials{there}, at most {event.epochs} epochs each"
+            done = f", {event.num_counted} of them done" if event.num_counted else ""
+            return f"study {event.study}: {event.num_trials} trials{done}, at most {event.epochs} epochs each"
         case BaselineChosen():
             return f"trial {event.number} is the baseline: {event.description}"
         case TrialEnded() if view.uncounted_in_a_row > MAX_UNCOUNTED_TOLD:
@@ -280,7 +280,7 @@ def line_of(event: RunEvent, view: SearchView) -> str:
             progress = f"[{view.num_counted}/{view.num_trials}]"
             return f"{progress} trial {event.number}  {event.outcome}{accuracy}{at}  {event.seconds:.1f} s{reason}"
         case TrialLost():
-            return f"trial {event.number} starts again: {event.reason}"
+            return f"trial {event.number} is restarted: {event.reason}"
         case SearchEnded() if event.reason:
             return f"the search ends with {event.num_counted} of {view.num_trials} trials: {event.reason}"
         case ConfirmStarted():

@@ -32,7 +32,7 @@ class ArtifactFolder:
         self._folder = folder
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Open an artifact to read; whoever asks the dashboard for one that is gone is answered with 404."""
+        """Open an artifact to read; a request for one that is gone is answered with 404."""
         try:
             return (self._folder / Path(artifact_id).name).open("rb")
         except OSError as error:

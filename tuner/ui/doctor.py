@@ -52,8 +52,8 @@ def _facts(measurement: Measurement, shape: Shape) -> Table:
     facts.add_row("measured", _measured(measurement.engine.num_threads, shape))
     facts.add_row("runners", f"{measurement.runners.count} ({measurement.runners.why})")
     missing = sorted({extra for package, extra in OPTIONAL.items() if find_spec(package) is None})
-    mend = ", ".join(f"pip install 'tuner[{extra}]'" for extra in missing)
-    facts.add_row("missing", f"for other formats of export: {mend}" if missing else "nothing")
+    fix = ", ".join(f"pip install 'tuner[{extra}]'" for extra in missing)
+    facts.add_row("missing", f"for other formats of export: {fix}" if missing else "nothing")
     return facts
 
 

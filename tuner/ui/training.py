@@ -88,7 +88,7 @@ def line_of(event: TrainingStarted | EpochFinished, *, epochs: int) -> str:
 
 
 def trained_lines(trained: Trained) -> list[str]:
-    """What a training came to, where it lies, and that the test set has not been looked at."""
+    """What a training came to, its checkpoint path, and that the test set has not been looked at."""
     before = trained.search_accuracy
     compared = "it had none in the search" if before is None else f"{before:.2%} in the search"
     return [

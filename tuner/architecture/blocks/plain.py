@@ -98,7 +98,7 @@ class PlainBlock:
             yield shapes.same_shape(layer.output_shape, "Dropout", p=self.dropout)
 
     def _convolution(self, shape: Shape) -> Layer:
-        """The convolution; its bias is left out where batch normalization would take it away again."""
+        """The convolution; it has no bias where batch normalization would take it away again."""
         return shapes.convolution(
             shape,
             out_channels=self.out_channels,

@@ -38,7 +38,7 @@ def plain(text: object) -> str:
 
 
 def scored(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The trials that the figures show: those with a score, repeated ones left out."""
+    """The trials that the figures show: those with a score, without repeated ones."""
     return [trial for trial in trials if trial.validation_accuracy is not None and trial.outcome != "repeated"]
 
 
@@ -52,7 +52,7 @@ def parted(trials: Iterable[TrialRecord]) -> tuple[list[TrialRecord], list[Trial
 
 @dataclass(frozen=True)
 class Scale:
-    """Accuracies drawn by their errors on a logarithmic axis, so that 98 % and 99 % are told apart beside 10 %.
+    """Accuracies drawn by their errors on a logarithmic axis, so that 98 % and 99 % can be distinguished beside 10 %.
 
     `floor` stands for an error of 0, which has no logarithm.
     """

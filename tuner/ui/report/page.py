@@ -41,7 +41,7 @@ def write_report(record: StudyRecord, *, studies: Path, output: Path) -> None:
 
 
 def report_page(record: StudyRecord, *, studies: Path) -> str:
-    """The HTML of a study's page. What is gone, such as the images, is said in its place."""
+    """The HTML of a study's page. Where something is gone, such as the images, the page says so."""
     from plotly.offline import get_plotlyjs
 
     stored = record.stored_trials()

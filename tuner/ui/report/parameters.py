@@ -176,7 +176,7 @@ def _axis(distribution: BaseDistribution) -> dict[str, Any]:
 
 
 def _height(value: Any, distribution: BaseDistribution) -> float:
-    """Where a value lies on an axis from 0 to 1: by its logarithm where it is drawn by that, choices in their order."""
+    """The place of a value on an axis from 0 to 1: by its logarithm where that is drawn, choices in their order."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
