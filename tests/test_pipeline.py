@@ -143,7 +143,7 @@ def test_the_same_command_again_says_that_the_study_is_complete(finished: RunOpt
         ({"seed": 1}, "seed was 0, not 1"),
         ({"epochs": 3}, "epochs was 2, not 3"),
         ({"space": "article"}, 'space was "tiny", not "article"'),
-        ({"image_size": (9, 9)}, "--image-size was not given, not 9x9"),
+        ({"image_size": (9, 9)}, "--image-size was unset, not 9x9"),
     ],
 )
 def test_a_study_gone_on_with_by_other_options_is_refused_with_what_differs(

@@ -40,15 +40,15 @@ def test_a_study_is_opened_again_with_its_settings_and_its_own_engine(url: str) 
         ({"dataset_digest": "e"}, "the images have changed since"),
         ({"space_name": "cnn", "space": {"block": 1}}, 'space was "tiny", not "cnn"'),
         ({"epochs": 7, "seed": 2}, "seed was 0, not 2; epochs was 6, not 7"),
-        ({"space": {"block": 1}}, "block was not given, not 1"),
+        ({"space": {"block": 1}}, "block was unset, not 1"),
         (
             {
                 "space": {
                     "block": {"kernel_size": {"choices": [3, 5], "log": False, "shared": True}, "stride": {"low": 1}}
                 }
             },
-            'block.kernel_size was not given, not {"choices": [3, 5], "shared": true}; '
-            'block.stride was not given, not {"low": 1}',
+            'block.kernel_size was unset, not {"choices": [3, 5], "shared": true}; '
+            'block.stride was unset, not {"low": 1}',
         ),
     ],
 )
@@ -74,8 +74,8 @@ def test_a_study_whose_name_differs_in_case_alone_is_refused(url: str, name: str
 @pytest.mark.parametrize(
     ("before", "now", "said"),
     [
-        (("pets", "data", None), ("pets", "data", (9, 12)), "--image-size was not given, not 9x12"),
-        (("pets", "data", (8, 8)), ("pets", "data", None), "--image-size was 8x8, not left out"),
+        (("pets", "data", None), ("pets", "data", (9, 12)), "--image-size was unset, not 9x12"),
+        (("pets", "data", (8, 8)), ("pets", "data", None), "--image-size was 8x8, not unset"),
         (("pets", "data", None), ("mine/pets", "data", None), "--dataset was pets, not mine/pets"),
         (("pets", "data", None), ("pets", "other", None), "the images of pets have changed since"),
         (("svhn", "data", None), ("svhn", "other", None), f"--data-dir was {Path('data').resolve()}, not"),
@@ -135,7 +135,7 @@ def test_a_change_deep_in_a_large_setting_is_told_in_one_short_line(url: str) ->
     with pytest.raises(StudyError, match="key99 was 99, not 0") as caught:
         open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
     assert len(str(caught.value)) < 300
-    with pytest.raises(StudyError, match="key2 was 2, not left out; and 97 more") as caught:
+    with pytest.raises(StudyError, match="key2 was 2, not unset; and 97 more") as caught:
         open_study(open_storage(url), "a", SETTINGS | {"space": {}}, engine=ENGINE)
     assert len(str(caught.value)) < 300
 

@@ -77,7 +77,7 @@ def test_the_same_command_again_says_that_the_study_is_complete(workplace: Path)
     [
         (["--seed", "7"], "seed was 0, not 7"),
         (["--space", "article", "--study", "digits-cnn"], 'space was "cnn", not "article"'),
-        (["--image-size", "9"], "--image-size was not given, not 9x9"),
+        (["--image-size", "9"], "--image-size was unset, not 9x9"),
         (["--epochs", "9"], "epochs was 8, not 9"),
     ],
 )

@@ -79,7 +79,7 @@ def _as_in_toml(parameter: Mapping[str, Any]) -> Any:
 
 
 def _told(value: object) -> str:
-    return "not given" if value is None else _shortly(value)
+    return "unset" if value is None else _shortly(value)
 
 
 def _difference_of_images(before: Source | None, now: Source | None, *, is_older: bool) -> str:
@@ -98,7 +98,7 @@ def _difference_of_images(before: Source | None, now: Source | None, *, is_older
 def _as_typed(value: Any) -> str:
     if isinstance(value, list):
         return "x".join(map(str, value))
-    return "not given" if value is None else str(value)
+    return "unset" if value is None else str(value)
 
 
 def _shortly(value: object) -> str:
