@@ -11,6 +11,7 @@ from tuner.data.dataset import ImageDataset
 from tuner.deliver.confirm import ConfirmEvent, ConfirmPlan, confirm
 from tuner.deliver.contenders import Splits
 from tuner.search.executors import Executor, InProcess
+from tuner.search.record import StudyRecord
 from tuner.search.runner import Trainer
 
 TEST_SET_OPENED = "the test set was opened"
@@ -31,11 +32,12 @@ def confirming(
     plan: ConfirmPlan = ConfirmPlan(),
     num_validation: int = 1_000,
     executor: Executor | None = None,
+    record: StudyRecord | None = None,
     **options: Any,
 ) -> Generator[ConfirmEvent]:
     """The events of the confirmation; Opened is raised where it would open the test set."""
     return confirm(
-        rehearsal.record(),
+        record or rehearsal.record(),
         plan,
         executor or InProcess(trainer),
         folder=rehearsal.study_folder,

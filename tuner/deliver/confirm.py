@@ -110,7 +110,9 @@ def confirm(
             f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
         )
     pace = _seconds_per_work(trials)
-    known = baseline_trial(trials)
+    known = baseline_trial(trials, has_first=bool(record.settings["space"].get("first")))
+    if known is not None:
+        ranked = [known if trial.number == known.number else trial for trial in ranked]
     baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)
     retrained = [contender_from(trial, epochs=epochs) for trial in ranked[: plan.num_candidates]]
     num_candidates, num_seeds, skipped = _affordable(retrained, baseline, plan, num_runners=executor.num_runners)
@@ -171,6 +173,8 @@ def confirm(
         checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
         own = {"test_accuracy": delivered.accuracy, "test_loss": delivered.loss}
         origin = {**checkpoint.origin, "test_digest": test_set.digest}
+        if record.confirmed is not None:
+            record.save_confirmed(None)  # the record never describes another file, also if the process ends here
         save_checkpoint(replace(checkpoint, scores=own, origin=origin), confirmed_path(folder))
         record.save_confirmed(confirmation.to_json())
     finally:
@@ -178,19 +182,20 @@ def confirm(
     yield Confirmed(confirmation, confirmed_path(folder))
 
 
-def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+def baseline_trial(trials: Sequence[TrialRecord], *, has_first: bool) -> TrialRecord | None:
     """The trial that a winner is compared with; None where memory did not suffice for it, or it was never tried.
 
     The last one that was marked, since each is followed by a smaller one when memory does not suffice. In studies from
-    before they were marked it is trial 0, if that was trained.
+    before they were marked it is trial 0, if that was trained and the space `has_first`, a first configuration: without
+    one, trial 0 is a random draw.
     """
     marked = [trial for trial in trials if trial.baseline is not None]
     if not marked:
-        return next((trial for trial in trials if trial.number == 0 and trial.counts), None)
+        return next((trial for trial in trials if trial.number == 0 and trial.counts and has_first), None)
     found = marked[-1]
     if found.outcome == "repeated":
         same = [one for one in trials if one.candidate.fingerprint == found.candidate.fingerprint and one.curve]
-        return same[0] if same else found
+        return replace(same[0], baseline=found.baseline) if same else found
     return None if found.outcome == "rejected" else found
 
 
