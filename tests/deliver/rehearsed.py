@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from tuner.search.record import StudyRecord
 from tuner.search.runner import Trainer
 
 TEST_SET_OPENED = "the test set was opened"
+
+
+NO_IMAGES = ImageDataset("none", torch.empty(0), torch.empty(0), (), "", None, Path(), ())
 
 
 class Opened(Exception):  # noqa: N818 - a signal, not a mistake
@@ -45,6 +49,7 @@ def confirming(
         epochs=EPOCHS,
         splits=Splits(num_validation, 5 * num_validation),
         load_test_set=sealed,
+        development=NO_IMAGES,
         device=torch.device("cpu"),
         memory_bytes=sys.maxsize,
         **options,

@@ -647,9 +647,10 @@ def test_a_confirmation_that_ends_after_its_file_is_written_leaves_no_other_verd
             raise KeyboardInterrupt
         save_confirmed(record, found)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(StudyRecord, "save_confirmed", killed)
-        list(confirm_events(options.studies, None, plan=ConfirmPlan(1, 1), workers=1))
+        with pytest.raises(KeyboardInterrupt):
+            list(confirm_events(options.studies, None, plan=ConfirmPlan(1, 1), workers=1))
     summary = load_summary(options)
     assert (summary.confirmed, summary.delivered) == (None, None)
     again = list(run_events(options))[-1]

@@ -23,6 +23,7 @@ from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed, is_raced, weights_path
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
+from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
@@ -92,6 +93,7 @@ def confirm(
     epochs: int,
     splits: Splits,
     load_test_set: Callable[[], ImageDataset],
+    development: ImageDataset,
     device: torch.device,
     memory_bytes: int,
     together_bytes: float = 0.0,
@@ -100,6 +102,7 @@ def confirm(
     """Confirm a study's winner, an event at a time. Raises StudyError when there is nothing to confirm.
 
     epochs: of a full trial. load_test_set is called once, after the last choice; the opening is counted before it.
+    development: the images of train and validation; a note reports test images that are among them.
     memory_bytes: for images. together_bytes: for a training step of seeds that train together; 0 if none shall.
     """
     started = clock()
@@ -167,7 +170,7 @@ def confirm(
             num_openings=num_openings,
             is_full=not skipped and plan.num_candidates >= NUM_CANDIDATES and plan.num_seeds >= NUM_SEEDS,
             seconds=clock() - started,
-            notes=[*skipped, *finalists.notes],
+            notes=[*skipped, *finalists.notes, *_notes_on_shared_images(test_set, development)],
         )
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
@@ -197,6 +200,16 @@ def baseline_trial(trials: Sequence[TrialRecord], *, has_first: bool) -> TrialRe
         same = [one for one in trials if one.candidate.fingerprint == found.candidate.fingerprint and one.curve]
         return replace(same[0], baseline=found.baseline) if same else found
     return None if found.outcome == "rejected" else found
+
+
+def _notes_on_shared_images(test_set: ImageDataset, development: ImageDataset) -> list[str]:
+    num_shared = count_shared_images(test_set, development)
+    if not num_shared:
+        return []
+    return [
+        f"{num_shared:,} of the {len(test_set.labels_N):,} test images are also among the training and validation "
+        "images, pixel by pixel, so the test accuracies are optimistic"
+    ]
 
 
 def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
