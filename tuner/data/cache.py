@@ -56,13 +56,11 @@ def hash_lines(lines: Iterable[str]) -> str:
     return hashlib.blake2b(json.dumps(list(lines)).encode(), digest_size=16).hexdigest()
 
 
-def save_part(
-    cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None, verified: bool = False
-) -> Path:
+def save_part(cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None) -> Path:
     """Decode a part straight into a new cache folder, and give that folder.
 
-    It appears whole or not at all. One of the same content and sizes stays; `verified`: only if its pixels have its
-    digest, and otherwise it is replaced. Raises DataError when it cannot be written.
+    It appears whole or not at all. One of the same content stays if its pixels have its digest, and otherwise it is
+    replaced. Raises DataError when it cannot be written.
     """
     shape_NCHW = (len(part.labels_N), *source.image_shape)
     temporary = cache_dir / f".tmp-{uuid.uuid4().hex}"
@@ -71,7 +69,7 @@ def save_part(
         temporary.mkdir()
         meta = _write_part(temporary, part, source=source, shape_NCHW=shape_NCHW, report=report)
         folder = cache_dir / hash_lines([json.dumps(asdict(meta))])
-        _publish(temporary, folder, verified=verified)
+        _publish(temporary, folder)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
     finally:
@@ -228,8 +226,8 @@ def _write_part(
     return meta
 
 
-def _publish(temporary: Path, folder: Path, *, verified: bool) -> None:
-    if is_intact(folder, report=None) if verified else is_sound(folder):
+def _publish(temporary: Path, folder: Path) -> None:
+    if is_intact(folder, report=None):
         return
     try:
         if folder.exists():

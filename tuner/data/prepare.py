@@ -46,7 +46,7 @@ def prepare(
     source = _list_source(spec, report=report)
     key = hash_lines([str(FORMAT), str(spec.image_size), *source.listing])
     folders = find_listing(spec.cache_dir, key)
-    is_known, repairs = folders is not None, list[str]()
+    repairs = list[str]()
     if folders is not None:
         damaged = [
             part
@@ -62,7 +62,7 @@ def prepare(
     if folders is None:
         decodable = source.read(report)
         folders = tuple(
-            save_part(spec.cache_dir, part, source=decodable, report=report, verified=is_known)
+            save_part(spec.cache_dir, part, source=decodable, report=report)
             for part in (decodable.development, decodable.test)
         )
         save_listing(spec.cache_dir, key, folders)
