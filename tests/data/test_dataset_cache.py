@@ -208,6 +208,7 @@ def test_files_that_are_only_listed_otherwise_do_not_bring_damaged_pixels_back(s
     again = load_development(spec)
     assert again.digest == whole.digest
     assert torch.equal(again.images_NCHW, expected)
+    assert "the cached development images of" in again.repairs[0]
 
 
 def test_damage_that_the_source_cannot_put_right_is_an_error_and_the_images_are_not_used(spec: DataSpec) -> None:

@@ -56,8 +56,10 @@ def hash_lines(lines: Iterable[str]) -> str:
     return hashlib.blake2b(json.dumps(list(lines)).encode(), digest_size=16).hexdigest()
 
 
-def save_part(cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None) -> Path:
-    """Decode a part straight into a new cache folder, and give that folder.
+def save_part(
+    cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None
+) -> tuple[Path, bool]:
+    """Decode a part straight into a new cache folder; give that folder, and whether it replaced a damaged one.
 
     It appears whole or not at all. One of the same content stays if its pixels have its digest, and otherwise it is
     replaced. Raises DataError when it cannot be written.
@@ -69,13 +71,13 @@ def save_part(cache_dir: Path, part: DecodablePart, *, source: DecodableSource, 
         temporary.mkdir()
         meta = _write_part(temporary, part, source=source, shape_NCHW=shape_NCHW, report=report)
         folder = cache_dir / hash_lines([json.dumps(asdict(meta))])
-        _publish(temporary, folder)
+        was_damaged = _publish(temporary, folder)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
     finally:
         # A leftover does no harm, and failing to remove it must not hide why the rest failed.
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return folder, was_damaged
 
 
 def load_meta(folder: Path) -> CachedPart:
@@ -226,11 +228,13 @@ def _write_part(
     return meta
 
 
-def _publish(temporary: Path, folder: Path) -> None:
+def _publish(temporary: Path, folder: Path) -> bool:
+    """Put a part in its place, unless it is there already; whether what was there was damaged."""
     if is_intact(folder, report=None):
-        return
+        return False
+    was_damaged = folder.exists()
     try:
-        if folder.exists():
+        if was_damaged:
             damaged = temporary.with_name(f"{temporary.name}-damaged")
             os.replace(folder, damaged)
             shutil.rmtree(damaged, ignore_errors=True)
@@ -240,6 +244,7 @@ def _publish(temporary: Path, folder: Path) -> None:
         # Another process may have put the same content there in the meantime, and is as good.
         if not is_sound(folder):
             raise
+    return was_damaged
 
 
 def _sync_file(path: Path) -> None:

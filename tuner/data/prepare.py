@@ -55,19 +55,25 @@ def prepare(
         ]
         if damaged:
             folders = None
-            repairs.append(
-                f"the cached {' and '.join(damaged)} images of {spec.dataset} were damaged or missing, "
-                "and have been decoded again"
-            )
+            repairs.append(_describe_repair(spec, damaged))
     if folders is None:
         decodable = source.read(report)
-        folders = tuple(
-            save_part(spec.cache_dir, part, source=decodable, report=report)
-            for part in (decodable.development, decodable.test)
-        )
+        parts = {"development": decodable.development, "test": decodable.test}
+        saved = {name: save_part(spec.cache_dir, part, source=decodable, report=report) for name, part in parts.items()}
+        replaced = [name for name, (_, was_damaged) in saved.items() if was_damaged]
+        if replaced and not repairs:  # the list of files is new, their content is not
+            repairs.append(_describe_repair(spec, replaced))
+        folders = tuple(folder for folder, _ in saved.values())
         save_listing(spec.cache_dir, key, folders)
     development, test = folders
     return PreparedParts(development, test, tuple(repairs))
+
+
+def _describe_repair(spec: DataSpec, parts: Iterable[str]) -> str:
+    return (
+        f"the cached {' and '.join(parts)} images of {spec.dataset} were damaged or missing, "
+        "and have been decoded again"
+    )
 
 
 def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
