@@ -14,7 +14,7 @@ import torch
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.opening import stream_limit
-from tuner.data.sealed import SealedPart, fix_parts
+from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
 from tuner.deliver.contenders import Splits
@@ -179,7 +179,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
                 if not in_full:
                     seconds_left = started + options.budget_seconds - time.monotonic()
                     confirm_plan = limit_to_time(confirm_plan, record, len(places), seconds_left=seconds_left)
-                yield from _confirm(record, confirm_plan, executor, runners, parts.test)
+                yield from _confirm(record, confirm_plan, executor, runners, parts)
 
 
 @generates_with_own_settings
@@ -221,7 +221,7 @@ def confirm_events(
         if in_time:
             plan = limit_to_time(plan, record, len(places))
         with local_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
-            yield from _confirm(record, plan, executor, runners, parts.test)
+            yield from _confirm(record, plan, executor, runners, parts)
 
 
 def limit_to_time(
@@ -235,7 +235,7 @@ def limit_to_time(
 
 
 def _confirm(
-    record: StudyRecord, plan: ConfirmPlan, executor: Executor, runners: StudyRunners, sealed: SealedPart
+    record: StudyRecord, plan: ConfirmPlan, executor: Executor, runners: StudyRunners, parts: FixedParts
 ) -> Generator[ConfirmEvent]:
     events = confirm(
         record,
@@ -245,7 +245,8 @@ def _confirm(
         seed=record.settings["seed"],
         epochs=record.settings["epochs"],
         splits=Splits(runners.num_validation, runners.num_images, runners.is_validation_fixed),
-        load_test_set=lambda: open_test_set(record, sealed),
+        load_test_set=lambda: open_test_set(record, parts.test),
+        development=parts.development,
         device=runners.device,
         memory_bytes=runners.image_bytes,
         together_bytes=runners.together_bytes,

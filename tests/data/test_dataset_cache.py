@@ -236,6 +236,17 @@ def test_a_large_set_is_checked_without_a_place_for_it_in_memory(spec: DataSpec)
     assert max(taken) < 50 * 2**20
 
 
+def test_files_that_are_only_listed_otherwise_do_not_bring_damaged_pixels_back(spec: DataSpec) -> None:
+    whole = load_development(spec)
+    expected, file = whole.images_NCHW.clone(), whole.folder / "images.npy"
+    flip_a_byte(file, -1)
+    os.utime(Path(spec.dataset) / "test" / "cat" / "000.png")
+    again = load_development(spec)
+    assert again.digest == whole.digest
+    assert torch.equal(again.images_NCHW, expected)
+    assert "the cached development images of" in again.repairs[0]
+
+
 def test_damage_that_the_source_cannot_put_right_is_an_error_and_the_images_are_not_used(spec: DataSpec) -> None:
     folder = load_development(spec).folder
     flip_a_byte(folder / "images.npy", -1)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,13 @@ from tuner.data.dataset import ImageDataset
 from tuner.deliver.confirm import ConfirmEvent, ConfirmPlan, confirm
 from tuner.deliver.contenders import Splits
 from tuner.search.executors import Executor, InProcess
+from tuner.search.record import StudyRecord
 from tuner.search.runner import Trainer
 
 TEST_SET_OPENED = "the test set was opened"
+
+
+NO_IMAGES = ImageDataset("none", torch.empty(0), torch.empty(0), (), "", None, Path(), ())
 
 
 class Opened(Exception):  # noqa: N818 - a signal, not a mistake
@@ -31,11 +36,12 @@ def confirming(
     plan: ConfirmPlan = ConfirmPlan(),
     num_validation: int = 1_000,
     executor: Executor | None = None,
+    record: StudyRecord | None = None,
     **options: Any,
 ) -> Generator[ConfirmEvent]:
     """The events of the confirmation; Opened is raised where it would open the test set."""
     return confirm(
-        rehearsal.record(),
+        record or rehearsal.record(),
         plan,
         executor or InProcess(trainer),
         folder=rehearsal.study_folder,
@@ -43,6 +49,7 @@ def confirming(
         epochs=EPOCHS,
         splits=Splits(num_validation, 5 * num_validation),
         load_test_set=sealed,
+        development=NO_IMAGES,
         device=torch.device("cpu"),
         memory_bytes=sys.maxsize,
         **options,

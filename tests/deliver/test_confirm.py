@@ -34,7 +34,7 @@ from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
 from tuner.search.places import existing_storage
-from tuner.search.record import TrialRecord, load_study
+from tuner.search.record import StudyRecord, TrialRecord, load_study
 from tuner.search.runner import ImageTrainer, Trainer, TrialTask
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.loop import Diverged, EpochResult
@@ -269,14 +269,33 @@ def test_the_baseline_is_the_last_that_memory_sufficed_for_or_the_first_trial_of
     mark = {"origin": "space", "changes": []}
     unmarked = [replace(trial, baseline=None) for trial in (first, second, third)]
     assert first.baseline == mark
-    assert baseline_trial(unmarked) == unmarked[0]
-    assert baseline_trial([replace(unmarked[0], outcome="rejected", curve={}), *unmarked[1:]]) is None
+    assert baseline_trial(unmarked, has_first=True) == unmarked[0]
+    rejected = [replace(unmarked[0], outcome="rejected", curve={}), *unmarked[1:]]
+    assert baseline_trial(rejected, has_first=True) is None
     too_large = replace(first, outcome="rejected", curve={})
     smaller = replace(second, baseline=mark)
-    assert baseline_trial([too_large, smaller, third]) == smaller
-    assert baseline_trial([too_large, replace(smaller, outcome="rejected"), third]) is None
-    same = replace(smaller, candidate=third.candidate, outcome="repeated", curve={})
-    assert baseline_trial([too_large, third, same]) == third
+    assert baseline_trial([too_large, smaller, third], has_first=True) == smaller
+    assert baseline_trial([too_large, replace(smaller, outcome="rejected"), third], has_first=True) is None
+
+
+def test_a_random_draw_of_an_older_study_is_not_taken_for_the_first_configuration(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path)
+    rehearsal.run(12)
+    record = rehearsal.record()
+    unmarked = [replace(trial, baseline=None) for trial in record.trials()]
+    assert baseline_trial(unmarked, has_first=False) is None
+    record.trials = lambda: unmarked
+    events = confirming(rehearsal, Recorder(), record=record)
+    assert next(events) == ConfirmStarted(tuple(best_three(rehearsal)), 3, ())
+    events.close()
+
+
+def test_a_baseline_that_repeats_a_trial_is_that_trial_and_keeps_what_it_is(rehearsal: Rehearsal) -> None:
+    first, second, third = rehearsal.record().trials()[:3]
+    mark = {"origin": "family", "changes": ["batch_size 32 instead of 64"]}
+    same = replace(second, candidate=third.candidate, outcome="repeated", curve={}, baseline=mark)
+    trials = [replace(first, baseline=None), third, same]
+    assert baseline_trial(trials, has_first=True) == replace(third, baseline=mark)
 
 
 def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(rehearsal: Rehearsal) -> None:
@@ -614,6 +633,29 @@ def test_a_confirmation_in_full_follows_one_that_left_something_out_and_is_not_d
     assert len(second["seeds"]) == 3
     for again in (in_full, replace(options, confirm="in time")):
         assert not any(isinstance(event, ConfirmStarted) for event in run_events(again))
+
+
+def test_a_confirmation_that_ends_after_its_file_is_written_leaves_no_other_verdict_beside_it(
+    confirmed: tuple[RunOptions, list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(confirmed[0], studies=tmp_path / "studies", trials=1)
+    run(options)
+    save_confirmed = StudyRecord.save_confirmed
+
+    def killed(record: StudyRecord, found: Any) -> None:
+        if found is not None:
+            raise KeyboardInterrupt
+        save_confirmed(record, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyRecord, "save_confirmed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(confirm_events(options.studies, None, plan=ConfirmPlan(1, 1), workers=1))
+    summary = load_summary(options)
+    assert (summary.confirmed, summary.delivered) == (None, None)
+    again = list(run_events(options))[-1]
+    assert isinstance(again, Confirmed)
+    assert again.confirmation.test_set_openings == 3
 
 
 def test_images_that_have_changed_since_are_refused(confirmed: tuple[RunOptions, list[object]], tmp_path: Path) -> None:

@@ -230,6 +230,27 @@ def test_damaged_development_pixels_are_decoded_again_and_every_command_says_so(
     assert images_of(fix_parts(confirmed.data_spec).development) == whole
 
 
+def test_test_images_that_are_training_images_too_are_reported_with_the_verdict(
+    confirmed: RunOptions, tmp_path: Path
+) -> None:
+    def notes(options: RunOptions) -> list[str]:
+        found = load_summary(options).confirmed
+        assert found is not None
+        return [note for note in found["notes"] if "test images" in note]
+
+    assert notes(confirmed) == []
+    root = make_classes(tmp_path / "pets" / "train", 20).parent
+    make_classes(root / "test", 5, first=100)
+    for number in range(3):  # another file of the same pixels
+        Image.open(root / "train" / "ant" / f"{number:03}.png").save(root / "test" / "ant" / f"{number}-again.bmp")
+    options = options_in(tmp_path, confirm="in time")
+    run(options)
+    assert notes(options) == [
+        "3 of the 13 test images are also among the training and validation images, pixel by pixel, so the test "
+        "accuracies are optimistic"
+    ]
+
+
 def test_evaluate_says_when_a_set_is_not_the_one_that_the_checkpoint_comes_from(confirmed: RunOptions) -> None:
     delivered = load_summary(confirmed).delivered
     assert delivered is not None

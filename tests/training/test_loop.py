@@ -220,6 +220,14 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_says_so(data: ResidentD
         list(train(blown_up, data, engine=ENGINE, seed=0))
 
 
+def test_a_last_step_that_ruins_the_weights_is_noticed_where_nothing_is_scored(data: ResidentData) -> None:
+    everything = torch.arange(len(data.labels_N))
+    whole = replace(data, train_indices_N=everything, validation_indices_N=everything[:0])
+    one_step = candidate(optimizer="sgd", learning_rate=3e38, weight_decay=100.0, batch_size=len(everything), epochs=1)
+    with pytest.raises(Diverged, match=r"^the weights after epoch 1 are not finite$"):
+        list(train(one_step, whole, engine=ENGINE, seed=0))
+
+
 def test_a_last_batch_of_one_image_trains_with_batch_normalization_over_one_pixel(tmp_path: Path) -> None:
     data = small_digits(tmp_path, num_train=33)
     tiny = candidate(batch_size=32, epochs=1)

@@ -27,6 +27,7 @@ CONFIRMED = {
     "validation_mean": 0.975,
     "search_accuracy": 0.99,
     "gap": 0.0188,
+    "baseline": "the first configuration",
     "baseline_number": 1,
     "baseline_test_accuracy": 0.95,
     "difference": 0.0212,

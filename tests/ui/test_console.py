@@ -141,6 +141,8 @@ def test_a_confirmation_that_knew_fewer_trials_says_so_with_the_command_that_loo
 
 def test_a_winner_is_compared_with_the_first_configuration_where_there_is_something_to_compare() -> None:
     assert "it beats the first configuration (trial 1, 95.00%): difference +2.12 points" in said_of_the_test(CONFIRMED)
+    older = {key: value for key, value in CONFIRMED.items() if key != "baseline"}
+    assert "it beats the first configuration that was tried (trial 1" in said_of_the_test(older)
     alone = said_of_the_test(CONFIRMED | NOT_COMPARED)
     assert "whether it beats the first configuration is undecided\n" in alone
     assert "trial 1, could not be trained again" in alone

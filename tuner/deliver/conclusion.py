@@ -161,8 +161,8 @@ def _notes(
         )
     if baseline is None:
         yield (
-            "the study has no baseline: its first configuration was never trained, so the winner was compared with "
-            "nothing"
+            "the study has no trained baseline, so the winner was compared with nothing; an older study without a "
+            "baseline gets one when it is resumed with more --trials"
         )
     elif baseline is not winner and baseline.trial.number not in scores:
         yield (

@@ -23,6 +23,7 @@ from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed, is_raced, weights_path
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
+from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
@@ -92,6 +93,7 @@ def confirm(
     epochs: int,
     splits: Splits,
     load_test_set: Callable[[], ImageDataset],
+    development: ImageDataset,
     device: torch.device,
     memory_bytes: int,
     together_bytes: float = 0.0,
@@ -100,6 +102,7 @@ def confirm(
     """Confirm a study's winner, an event at a time. Raises StudyError when there is nothing to confirm.
 
     epochs: of a full trial. load_test_set is called once, after the last choice; the opening is counted before it.
+    development: the images of train and validation; a note reports test images that are among them.
     memory_bytes: for images. together_bytes: for a training step of seeds that train together; 0 if none shall.
     """
     started = clock()
@@ -110,7 +113,9 @@ def confirm(
             f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
         )
     pace = _seconds_per_work(trials)
-    known = baseline_trial(trials)
+    known = baseline_trial(trials, has_first=bool(record.settings["space"].get("first")))
+    if known is not None:
+        ranked = [known if trial.number == known.number else trial for trial in ranked]
     baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)
     retrained = [contender_from(trial, epochs=epochs) for trial in ranked[: plan.num_candidates]]
     num_candidates, num_seeds, skipped = _affordable(retrained, baseline, plan, num_runners=executor.num_runners)
@@ -165,12 +170,19 @@ def confirm(
             num_openings=num_openings,
             is_full=not skipped and plan.num_candidates >= NUM_CANDIDATES and plan.num_seeds >= NUM_SEEDS,
             seconds=clock() - started,
-            notes=[*skipped, *finalists.notes, *test_set.repairs],
+            notes=[
+                *skipped,
+                *finalists.notes,
+                *test_set.repairs,
+                *_notes_on_shared_images(test_set, development),
+            ],
         )
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
         own = {"test_accuracy": delivered.accuracy, "test_loss": delivered.loss}
         origin = {**checkpoint.origin, "test_digest": test_set.digest}
+        if record.confirmed is not None:
+            record.save_confirmed(None)  # the record never describes another file, also if the process ends here
         save_checkpoint(replace(checkpoint, scores=own, origin=origin), confirmed_path(folder))
         record.save_confirmed(confirmation.to_json())
     finally:
@@ -178,20 +190,31 @@ def confirm(
     yield Confirmed(confirmation, confirmed_path(folder))
 
 
-def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+def baseline_trial(trials: Sequence[TrialRecord], *, has_first: bool) -> TrialRecord | None:
     """The trial that a winner is compared with; None where memory did not suffice for it, or it was never tried.
 
     The last one that was marked, since each is followed by a smaller one when memory does not suffice. In studies from
-    before they were marked it is trial 0, if that was trained.
+    before they were marked it is trial 0, if that was trained and the space `has_first`, a first configuration: without
+    one, trial 0 is a random draw.
     """
     marked = [trial for trial in trials if trial.baseline is not None]
     if not marked:
-        return next((trial for trial in trials if trial.number == 0 and trial.counts), None)
+        return next((trial for trial in trials if trial.number == 0 and trial.counts and has_first), None)
     found = marked[-1]
     if found.outcome == "repeated":
         same = [one for one in trials if one.candidate.fingerprint == found.candidate.fingerprint and one.curve]
-        return same[0] if same else found
+        return replace(same[0], baseline=found.baseline) if same else found
     return None if found.outcome == "rejected" else found
+
+
+def _notes_on_shared_images(test_set: ImageDataset, development: ImageDataset) -> list[str]:
+    num_shared = count_shared_images(test_set, development)
+    if not num_shared:
+        return []
+    return [
+        f"{num_shared:,} of the {len(test_set.labels_N):,} test images are also among the training and validation "
+        "images, pixel by pixel, so the test accuracies are optimistic"
+    ]
 
 
 def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

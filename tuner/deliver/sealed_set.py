@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+
 from tuner.data.dataset import ImageDataset, Report
 from tuner.data.sealed import SealedPart, open_sealed
 from tuner.errors import StudyError
@@ -32,3 +35,15 @@ def open_test_set(record: StudyRecord, part: SealedPart, *, report: Report | Non
     """Open the test part of a study. Raises StudyError when it is another one, DataError when it is damaged."""
     refuse_other_test_set(record, part)
     return open_sealed(part, report=report)
+
+
+def count_shared_images(test_set: ImageDataset, development: ImageDataset) -> int:
+    """How many images of a test set have exactly the pixels of an image of a development part."""
+    digests = list(_image_digests(test_set))
+    shared = set(digests).intersection(_image_digests(development))
+    return sum(digest in shared for digest in digests)
+
+
+def _image_digests(dataset: ImageDataset) -> Iterator[bytes]:
+    for image_CHW in dataset.images_NCHW:
+        yield hashlib.blake2b(image_CHW.numpy().tobytes(), digest_size=16).digest()

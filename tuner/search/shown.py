@@ -197,8 +197,11 @@ BEATS_BASELINE = {
 
 
 def baseline_in_words(confirmed: Mapping[str, Any]) -> str:
-    """What the winner is compared with: `the first configuration`, and what was changed so that it fits."""
-    return str(confirmed.get("baseline") or "the first configuration")
+    """What the winner is compared with: `the first configuration`, and what was changed so that it fits.
+
+    Confirmations from before this was stored have taken the first trial that trained, whatever the space begins with.
+    """
+    return str(confirmed.get("baseline") or "the first configuration that was tried")
 
 
 def beats_in_words(confirmed: Mapping[str, Any]) -> str:

@@ -67,7 +67,7 @@ class EpochResult:
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake
-    """The loss of an epoch was not finite."""
+    """The loss of an epoch, or what it left of the weights, was not finite."""
 
 
 def train(
@@ -76,7 +76,8 @@ def train(
     """Train a resolved candidate from fresh weights and yield a result after each of its epochs.
 
     Stop asking, and the training stops. Every epoch draws from a seed of its own, so that epoch n depends on the
-    weights before it and on nothing else that was drawn. Raises Diverged when an epoch's loss is not finite.
+    weights before it and on nothing else that was drawn. Raises Diverged when an epoch's loss is not finite, and when
+    weights that are not scored are not finite in the end.
 
     Every epoch is scored on the validation part, or with `scores_all` off the last one alone; without validation rows
     none is. The others have NOT_SCORED.
@@ -133,7 +134,7 @@ def epoch_result(
     training_seconds: float,
     scores_all: bool,
 ) -> EpochResult:
-    """Score a model that has trained an epoch, where that is asked for. Raises Diverged for a loss that is not finite.
+    """Score a model that has trained an epoch, where that is asked for. Raises Diverged as `train` does.
 
     `training_seconds` are those of the epoch before it is scored.
     """
@@ -149,6 +150,10 @@ def epoch_result(
     if not math.isfinite(train_loss) or (is_scored and not math.isfinite(validation_loss)):
         what, value = ("validation", validation_loss) if math.isfinite(train_loss) else ("training", train_loss)
         raise Diverged(f"the {what} loss of epoch {epoch} is {value}")
+    weights = model.state_dict()
+    # The last step comes after the last loss; where nothing is scored, nothing else would show what it did.
+    if is_last and not is_scored and not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise Diverged(f"the weights after epoch {epoch} are not finite")
     seconds = training_seconds + time.perf_counter() - started
     return EpochResult(
         epoch,
@@ -156,7 +161,7 @@ def epoch_result(
         validation_loss,
         validation_accuracy,
         seconds,
-        weights=model.state_dict(),
+        weights=weights,
         confusion=confusion,
         latency_ms=measure_latency(model, candidate.architecture.input_shape, engine=engine) if is_last else None,
         correct_N=correct_N if is_last else None,

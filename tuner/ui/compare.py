@@ -119,5 +119,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 def _warnings(one: StudySummary, other: StudySummary, first: StudyRecord, second: StudyRecord) -> Iterator[str]:
     if first.settings.get("dataset_digest") != second.settings.get("dataset_digest"):
         yield " The images are not the same, so the scores cannot be compared."
+    elif first.sealed is not None and second.sealed is not None and first.sealed != second.sealed:
+        yield " The test images are not the same, so the confirmed scores cannot be compared."
     elif one.confirmed is None or other.confirmed is None:
         yield " The best of a search is the luckiest of its trials; compare confirmed scores (`tuner confirm STUDY`)."
