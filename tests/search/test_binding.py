@@ -133,6 +133,31 @@ def test_a_damaged_checkpoint_shows_nothing_and_is_not_adopted(study: Rehearsal)
         claim_folder(study.study_folder, study.record())
 
 
+def test_a_folder_of_other_files_is_not_adopted_so_that_no_deletion_takes_them(study: Rehearsal) -> None:
+    photos = study.folder / "photos"
+    photos.mkdir()
+    (photos / "cat.jpg").write_text("mine")
+    record = open_study(open_storage(study.url), "photos", SETTINGS, engine=Engine("cpu"))
+    with pytest.raises(StudyError, match=r"cat\.jpg: not a file of study 'photos'.*another --study NAME"):
+        refuse_other_studys_folder(photos, None, "photos")
+    with pytest.raises(StudyError, match=r"cat\.jpg: not a file of study 'photos'"):
+        claim_folder(photos, record)
+    with pytest.raises(StudyError, match=r"cat\.jpg: .*nothing was deleted"):
+        delete_study(record, studies=study.folder)
+    assert everything(photos) == {"cat.jpg": b"mine"}
+
+
+def test_a_folder_of_locks_and_half_written_files_is_adopted(study: Rehearsal) -> None:
+    folder = study.folder / "killed"
+    folder.mkdir()
+    temporary_beside(folder / "trial-00000.pt").touch()
+    (folder / ".lock").touch()
+    refuse_other_studys_folder(folder, None, "killed")
+    record = open_study(open_storage(study.url), "killed", SETTINGS, engine=Engine("cpu"))
+    claim_folder(folder, record)
+    assert folder_id(folder) == record.id
+
+
 def test_two_processes_that_give_a_study_its_id_agree_on_it(study: Rehearsal) -> None:
     storage, study_id = study.record().storage, study.record().study_id
     known = study.record().id
