@@ -271,6 +271,19 @@ def test_a_copy_that_optuna_made_gets_an_id_of_its_own_before_it_writes(study: R
     assert folder_id(folder) == copy.id != study.record().id == folder_id(study.study_folder)
 
 
+def test_a_study_of_the_same_name_and_number_is_not_taken_for_the_one_that_was_asked_for(study: Rehearsal) -> None:
+    record = load_study(open_storage(study.url))
+    assert delete_study(study.record(), studies=study.folder)
+    study.run(2)
+    successor = load_study(open_storage(study.url))
+    assert (successor.study_id, successor.name) == (record.study_id, record.name)
+    with pytest.raises(StudyError, match="study 'rehearsal' was deleted or renamed by another process"):
+        delete_study(record, studies=study.folder)
+    with pytest.raises(StudyError, match="study 'rehearsal' was deleted or renamed"):
+        claim_folder(study.study_folder, record)
+    assert len(successor.trials()) == 2
+
+
 @pytest.mark.parametrize("is_followed", [True, False])
 def test_a_study_that_was_deleted_while_one_was_asked_is_not_taken_for_its_successor(
     study: Rehearsal, is_followed: bool
@@ -409,7 +422,7 @@ def test_files_that_come_and_go_while_a_search_runs_do_not_disturb_who_counts_th
     assert all(before <= size <= before + 21 * 5 for size in sizes)
 
 
-NAMES = ["..", ".", "a/b", "../tuner.db", "/etc", "a\\b", "", "con", "a\nb", "\x1b[31m", "x" * 300]
+NAMES = ["..", ".", "a/b", "../tuner.db", "/etc", "a\\b", "", "con", "a\nb", "\x1b[31m", "x" * 300, "tuner.db-wal"]
 
 
 @pytest.mark.parametrize("name", NAMES)
