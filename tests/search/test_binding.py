@@ -260,6 +260,35 @@ def test_artifacts_that_a_copy_of_a_study_shows_stay_when_it_is_deleted(study: R
     assert len(study.record().trials()) >= 6
 
 
+@pytest.mark.parametrize("is_run", [False, True])
+def test_a_copy_in_another_storage_writes_and_deletes_none_of_the_artifacts_of_its_original(
+    study: Rehearsal, tmp_path: Path, is_run: bool
+) -> None:
+    study.run(6, trainer=writes_checkpoints(study.study_folder))
+    before, url = everything(artifacts_folder(study.study_folder)), f"sqlite:///{tmp_path / 'other.db'}"
+    open_storage(url)
+    optuna.copy_study(from_study_name=study.name, from_storage=study.url, to_storage=url, to_study_name="the-copy")
+    copy, folder = load_study(open_storage(url)), study.folder / "the-copy"
+    if is_run:
+        folder.mkdir()
+        claim_folder(folder, copy)
+        plan = study.plan(8, study_folder=folder)
+        list(search(copy, plan, InProcess(writes_checkpoints(folder))))
+        assert folder_id(folder) == copy.id != study.record().id
+        assert len(everything(artifacts_folder(folder))) > len(before)
+        study.run(8, trainer=writes_checkpoints(study.study_folder))
+        assert disk_use(copy, studies=study.folder) > 0
+        before = {name: content for name, content in everything(artifacts_folder(folder)).items() if shows(study, name)}
+    else:
+        assert disk_use(copy, studies=study.folder) == 0
+    assert delete_study(copy, studies=study.folder) is is_run
+    assert everything(artifacts_folder(study.study_folder)) == before
+
+
+def shows(study: Rehearsal, name: str) -> bool:
+    return name in study.record().storage.artifact_ids(study.record().study_id)
+
+
 def test_a_copy_that_optuna_made_gets_an_id_of_its_own_before_it_writes(study: Rehearsal) -> None:
     optuna.copy_study(
         from_study_name=study.name, from_storage=study.url, to_storage=study.url, to_study_name="the-copy"

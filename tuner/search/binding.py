@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tuner.errors import CheckpointError, StudyError, reason_of
@@ -30,7 +31,7 @@ def claim_folder(folder: Path, record: StudyRecord) -> None:
             raise foreign_checkpoint(foreign[0], record.name)
         if not own:
             _refuse_other_files(folder, record.name)
-        _save_id(folder, record.make_own_id())
+        _save_id(folder, record.make_own_id(beside=ids_beside(folder)))
     elif found != record.id:
         raise _of_another_study(folder, record.name)
     try:
@@ -83,6 +84,24 @@ def is_another_studys(folder: Path, record: StudyRecord) -> bool:
         return bool(own_and_foreign(folder, record)[1])
     except CheckpointError:  # a damaged file says nothing of its study; the command that reads it reports the damage
         return False
+
+
+def ids_beside(folder: Path) -> set[str]:
+    """The ids of the other studies' folders in the same folder of studies. Raises StudyError where that is unreadable.
+
+    Of folders of which the id cannot be read, nothing is known.
+    """
+    found = set[str | None]()
+    try:
+        others = [path for path in folder.parent.iterdir() if path.name != folder.name]
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise StudyError(f"{folder.parent}: cannot be read: {reason_of(error)}") from error
+    for path in others:
+        with suppress(StudyError):
+            found.add(folder_id(path))
+    return {one for one in found if one}
 
 
 def folder_id(folder: Path) -> str | None:

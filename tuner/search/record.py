@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,11 +116,15 @@ class StudyRecord:
         """The study's id; a study without one gets it now."""
         return self.id or str(self.storage.add_study_user_attribute(self.study_id, ID, uuid.uuid4().hex))
 
-    def make_own_id(self) -> str:
-        """The study's id; a new one where another study of its storage has the same, as a copy by Optuna has."""
+    def make_own_id(self, *, beside: Collection[str] = ()) -> str:
+        """The study's id; a new one where another study of its storage has the same, as a copy by Optuna has.
+
+        beside: the ids of the folders beside the study's, which may be of studies of other storages.
+        """
         of_others = [
             study.user_attrs.get(ID) for study in self.storage.get_all_studies() if study._study_id != self.study_id
         ]
+        of_others += beside
         if self.make_id() in of_others:
             self._identity = uuid.uuid4().hex
             self.storage.set_study_user_attr(self.study_id, ID, self._identity)
