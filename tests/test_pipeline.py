@@ -443,6 +443,9 @@ def test_a_name_that_can_be_a_folder_everywhere_is_taken(name: str) -> None:
         "com1",
         "lpt9.txt",
         "Prn",
+        "tuner.db",
+        "tuner.db-journal",
+        "Tuner.DB-wal",
     ],
 )
 def test_a_name_that_cannot_be_a_folder_everywhere_is_refused_in_one_line(name: str) -> None:

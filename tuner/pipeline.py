@@ -275,6 +275,7 @@ def _only_writer(
         known = find_study(storage, name, settings, data=options.data_spec)
         if known is not None:
             refuse_other_test_set(known, sealed)
+        refuse_other_studys_folder(folder, known, name)  # before the lock, which would be a new file in that folder
         with hold(folder, name):
             refuse_other_studys_folder(folder, known, name)
             yield

@@ -40,7 +40,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
     name: of the target that it was to become; None for any. What another user owns stays as well. Raises OSError.
     """
-    for path in _temporaries(folder, name):
+    for path in temporaries(folder, name):
         if not _is_in_use(path):
             with suppress(PermissionError):
                 remove(path)
@@ -48,7 +48,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 def in_use(folder: Path) -> list[Path]:
     """The temporary files and folders directly in a folder that may be those of a living process."""
-    return [path for path in _temporaries(folder, None) if _is_in_use(path)]
+    return [path for path in temporaries(folder) if _is_in_use(path)]
 
 
 def remove(path: Path) -> None:
@@ -72,7 +72,8 @@ def _shortened(name: str) -> str:
     return name[:40]
 
 
-def _temporaries(folder: Path, name: str | None) -> Iterator[Path]:
+def temporaries(folder: Path, name: str | None = None) -> Iterator[Path]:
+    """The temporary files and folders directly in a folder, whoever owns them; name: as for remove_leftovers."""
     for path in folder.iterdir():
         match = _OWNED.fullmatch(path.name) or _OLDER.fullmatch(path.name)
         if match is not None and (name is None or match["name"] == _shortened(name)):

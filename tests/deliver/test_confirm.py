@@ -17,6 +17,7 @@ from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (
+    FOLDER,
     Confirmed,
     ConfirmEvent,
     ConfirmPlan,
@@ -251,6 +252,19 @@ def test_a_trial_that_was_stopped_early_is_compared_with_the_epochs_of_a_full_tr
     assert contender_from(stopped, epochs=EPOCHS).seconds == 2.0 * EPOCHS
     assert contender_from(never, epochs=EPOCHS).candidate.recipe.epochs == EPOCHS
     assert contender_from(never, epochs=EPOCHS, seconds_per_work=1e-6).seconds > 0
+
+
+def test_a_link_in_the_place_of_its_own_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
+    rehearsal, other = Rehearsal(tmp_path / "studies"), tmp_path / "other"
+    rehearsal.study_folder.mkdir(parents=True)
+    rehearsal.run(3)
+    other.mkdir()
+    (other / "mine").write_text("mine")
+    (rehearsal.study_folder / FOLDER).symlink_to(other)
+    with pytest.raises(Opened, match=TEST_SET_OPENED):
+        list(confirming(rehearsal, Recorder()))
+    assert [path.name for path in other.iterdir()] == ["mine"]
+    assert not (rehearsal.study_folder / FOLDER).is_symlink()
 
 
 def test_an_opening_of_the_test_set_is_counted_before_it_is_opened(tmp_path: Path) -> None:

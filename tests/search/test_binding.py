@@ -133,6 +133,31 @@ def test_a_damaged_checkpoint_shows_nothing_and_is_not_adopted(study: Rehearsal)
         claim_folder(study.study_folder, study.record())
 
 
+def test_a_folder_of_other_files_is_not_adopted_so_that_no_deletion_takes_them(study: Rehearsal) -> None:
+    photos = study.folder / "photos"
+    photos.mkdir()
+    (photos / "cat.jpg").write_text("mine")
+    record = open_study(open_storage(study.url), "photos", SETTINGS, engine=Engine("cpu"))
+    with pytest.raises(StudyError, match=r"cat\.jpg: not a file of study 'photos'.*another --study NAME"):
+        refuse_other_studys_folder(photos, None, "photos")
+    with pytest.raises(StudyError, match=r"cat\.jpg: not a file of study 'photos'"):
+        claim_folder(photos, record)
+    with pytest.raises(StudyError, match=r"cat\.jpg: .*nothing was deleted"):
+        delete_study(record, studies=study.folder)
+    assert everything(photos) == {"cat.jpg": b"mine"}
+
+
+def test_a_folder_of_locks_and_half_written_files_is_adopted(study: Rehearsal) -> None:
+    folder = study.folder / "killed"
+    folder.mkdir()
+    temporary_beside(folder / "trial-00000.pt").touch()
+    (folder / ".lock").touch()
+    refuse_other_studys_folder(folder, None, "killed")
+    record = open_study(open_storage(study.url), "killed", SETTINGS, engine=Engine("cpu"))
+    claim_folder(folder, record)
+    assert folder_id(folder) == record.id
+
+
 def test_two_processes_that_give_a_study_its_id_agree_on_it(study: Rehearsal) -> None:
     storage, study_id = study.record().storage, study.record().study_id
     known = study.record().id
@@ -235,6 +260,35 @@ def test_artifacts_that_a_copy_of_a_study_shows_stay_when_it_is_deleted(study: R
     assert len(study.record().trials()) >= 6
 
 
+@pytest.mark.parametrize("is_run", [False, True])
+def test_a_copy_in_another_storage_writes_and_deletes_none_of_the_artifacts_of_its_original(
+    study: Rehearsal, tmp_path: Path, is_run: bool
+) -> None:
+    study.run(6, trainer=writes_checkpoints(study.study_folder))
+    before, url = everything(artifacts_folder(study.study_folder)), f"sqlite:///{tmp_path / 'other.db'}"
+    open_storage(url)
+    optuna.copy_study(from_study_name=study.name, from_storage=study.url, to_storage=url, to_study_name="the-copy")
+    copy, folder = load_study(open_storage(url)), study.folder / "the-copy"
+    if is_run:
+        folder.mkdir()
+        claim_folder(folder, copy)
+        plan = study.plan(8, study_folder=folder)
+        list(search(copy, plan, InProcess(writes_checkpoints(folder))))
+        assert folder_id(folder) == copy.id != study.record().id
+        assert len(everything(artifacts_folder(folder))) > len(before)
+        study.run(8, trainer=writes_checkpoints(study.study_folder))
+        assert disk_use(copy, studies=study.folder) > 0
+        before = {name: content for name, content in everything(artifacts_folder(folder)).items() if shows(study, name)}
+    else:
+        assert disk_use(copy, studies=study.folder) == 0
+    assert delete_study(copy, studies=study.folder) is is_run
+    assert everything(artifacts_folder(study.study_folder)) == before
+
+
+def shows(study: Rehearsal, name: str) -> bool:
+    return name in study.record().storage.artifact_ids(study.record().study_id)
+
+
 def test_a_copy_that_optuna_made_gets_an_id_of_its_own_before_it_writes(study: Rehearsal) -> None:
     optuna.copy_study(
         from_study_name=study.name, from_storage=study.url, to_storage=study.url, to_study_name="the-copy"
@@ -244,6 +298,19 @@ def test_a_copy_that_optuna_made_gets_an_id_of_its_own_before_it_writes(study: R
     folder.mkdir()
     claim_folder(folder, copy)
     assert folder_id(folder) == copy.id != study.record().id == folder_id(study.study_folder)
+
+
+def test_a_study_of_the_same_name_and_number_is_not_taken_for_the_one_that_was_asked_for(study: Rehearsal) -> None:
+    record = load_study(open_storage(study.url))
+    assert delete_study(study.record(), studies=study.folder)
+    study.run(2)
+    successor = load_study(open_storage(study.url))
+    assert (successor.study_id, successor.name) == (record.study_id, record.name)
+    with pytest.raises(StudyError, match="study 'rehearsal' was deleted or renamed by another process"):
+        delete_study(record, studies=study.folder)
+    with pytest.raises(StudyError, match="study 'rehearsal' was deleted or renamed"):
+        claim_folder(study.study_folder, record)
+    assert len(successor.trials()) == 2
 
 
 @pytest.mark.parametrize("is_followed", [True, False])
@@ -384,7 +451,7 @@ def test_files_that_come_and_go_while_a_search_runs_do_not_disturb_who_counts_th
     assert all(before <= size <= before + 21 * 5 for size in sizes)
 
 
-NAMES = ["..", ".", "a/b", "../tuner.db", "/etc", "a\\b", "", "con", "a\nb", "\x1b[31m", "x" * 300]
+NAMES = ["..", ".", "a/b", "../tuner.db", "/etc", "a\\b", "", "con", "a\nb", "\x1b[31m", "x" * 300, "tuner.db-wal"]
 
 
 @pytest.mark.parametrize("name", NAMES)

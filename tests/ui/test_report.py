@@ -14,13 +14,14 @@ import pytest
 from tests.report_numbers import check_figures, figures_of
 from tests.ui.synthetic import CONFIRMED, NOT_COMPARED, SETTINGS, make_study
 from tuner.architecture.trace import trace
+from tuner.errors import StudyError
 from tuner.search.record import load_study, open_study
 from tuner.search.storage import open_storage
 from tuner.search.summary import summarise
 from tuner.training.engine import Engine
 from tuner.ui.report.drawing import network_drawing
 from tuner.ui.report.figures import confusion_matrix
-from tuner.ui.report.page import HERE, report_page
+from tuner.ui.report.page import HERE, report_page, write_report
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +210,26 @@ def test_a_study_without_a_complete_trial_has_a_page_that_says_so(tmp_path: Path
     assert "No trial is complete yet" in page
     assert figures_of(page) == {}
     assert page.count('class="absent"') >= 6
+
+
+def test_a_page_that_cannot_be_written_whole_leaves_the_older_one(tmp_path: Path) -> None:
+    """A full disk is had by a limit on the length of files."""
+    record = open_study(open_storage(f"sqlite:///{tmp_path / 'tuner.db'}"), "empty", SETTINGS, engine=Engine("cpu"))
+    resource = pytest.importorskip("resource")
+    output, limits = tmp_path / "pages" / "report.html", resource.getrlimit(resource.RLIMIT_FSIZE)
+    output.parent.mkdir()
+    output.write_text("an older page")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(StudyError, match=r"report\.html: cannot be written"):
+            write_report(record, studies=tmp_path, output=output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert output.read_text() == "an older page"
+    assert list(output.parent.iterdir()) == [output]
+    write_report(record, studies=tmp_path, output=output)
+    assert "No trial is complete yet" in output.read_text(encoding="utf-8")
+    assert list(output.parent.iterdir()) == [output]
 
 
 def test_a_study_of_before_runners_and_latencies_were_kept_has_its_report(small: Path, tmp_path: Path) -> None:

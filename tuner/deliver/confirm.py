@@ -24,10 +24,11 @@ from tuner.deliver.finalists import decide, final_seed, is_raced, weights_path
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
 from tuner.deliver.sealed_set import count_shared_images
-from tuner.errors import StudyError
+from tuner.errors import StudyError, reason_of
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import confirmed_path
+from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 
 NUM_CANDIDATES = NUM_SEEDS = 3
@@ -126,7 +127,10 @@ def confirm(
     yield ConfirmStarted(tuple(one.trial.number for one in contenders), num_seeds, tuple(skipped))
 
     temporary = folder / FOLDER
-    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        remove(temporary)  # a link too, which would lead out of the study's folder
+    except OSError as error:
+        raise StudyError(f"{temporary}: cannot be removed: {reason_of(error)}") from error
     try:
         finalists = yield from decide(
             contenders,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tuner.errors import CheckpointError, StudyError, reason_of
 from tuner.search.checkpoints import foreign_checkpoint, own_and_foreign, refuse_foreign_checkpoints
 from tuner.search.record import StudyRecord
-from tuner.temporary import remove_leftovers, temporary_beside
+from tuner.temporary import remove_leftovers, temporaries, temporary_beside
 
 ID_FILE = ".study"
 """In a study's folder: the id of the study whose files it holds."""
@@ -18,16 +19,19 @@ LOCK = ".lock"
 def claim_folder(folder: Path, record: StudyRecord) -> None:
     """Bind a folder to the study that is about to write there, and remove what killed processes have left there.
 
-    A folder without an id is adopted if all its checkpoints are the study's. The caller holds the folder's lock.
-    Raises StudyError for a folder of another study.
+    A folder without an id is adopted if all its checkpoints are the study's, or if it is empty. The caller holds the
+    folder's lock. Raises StudyError for a folder of another study, and for one of other files, which a deletion of the
+    study would delete.
     """
     record.refuse_gone()
     found = folder_id(folder)
     if found is None:
-        _, foreign = own_and_foreign(folder, record)
+        own, foreign = own_and_foreign(folder, record)
         if foreign:
             raise foreign_checkpoint(foreign[0], record.name)
-        _save_id(folder, record.make_own_id())
+        if not own:
+            _refuse_other_files(folder, record.name)
+        _save_id(folder, record.make_own_id(beside=ids_beside(folder)))
     elif found != record.id:
         raise _of_another_study(folder, record.name)
     try:
@@ -46,6 +50,8 @@ def refuse_other_studys_folder(folder: Path, record: StudyRecord | None, name: s
     if found is not None and (record is None or found != record.id):
         raise _of_another_study(folder, name)
     refuse_foreign_checkpoints(folder, record, name)
+    if found is None and record is None:
+        _refuse_other_files(folder, name)
 
 
 def refuse_to_delete(folder: Path, record: StudyRecord) -> None:
@@ -80,6 +86,24 @@ def is_another_studys(folder: Path, record: StudyRecord) -> bool:
         return False
 
 
+def ids_beside(folder: Path) -> set[str]:
+    """The ids of the other studies' folders in the same folder of studies. Raises StudyError where that is unreadable.
+
+    Of folders of which the id cannot be read, nothing is known.
+    """
+    found = set[str | None]()
+    try:
+        others = [path for path in folder.parent.iterdir() if path.name != folder.name]
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise StudyError(f"{folder.parent}: cannot be read: {reason_of(error)}") from error
+    for path in others:
+        with suppress(StudyError):
+            found.add(folder_id(path))
+    return {one for one in found if one}
+
+
 def folder_id(folder: Path) -> str | None:
     """The id in a study's folder; None where there is none. Raises StudyError when it cannot be read."""
     path = folder / ID_FILE
@@ -89,6 +113,22 @@ def folder_id(folder: Path) -> str | None:
         return None
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {reason_of(error)}") from error
+
+
+def _refuse_other_files(folder: Path, name: str) -> None:
+    """Raise StudyError for a folder that holds anything but our lock and our temporary files."""
+    if not folder.is_dir():
+        return
+    try:
+        ours = {LOCK, *(path.name for path in temporaries(folder))}
+        others = sorted(path for path in folder.iterdir() if path.name not in ours)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be read: {reason_of(error)}") from error
+    if others:
+        raise StudyError(
+            f"{others[0]}: not a file of study {name!r}, whose folder would be {folder}; "
+            "give another --study NAME, or other --studies, or move that folder away"
+        )
 
 
 def _save_id(folder: Path, identity: str) -> None:

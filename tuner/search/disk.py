@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import get_args
 
 from tuner.errors import StudyError, reason_of
-from tuner.search.binding import ID_FILE, LOCK, is_another_studys, refuse_to_delete
+from tuner.search.binding import ID_FILE, LOCK, folder_id, ids_beside, is_another_studys, refuse_to_delete
 from tuner.search.locks import hold, hold_record, record_lock
 from tuner.search.record import StudyRecord
 from tuner.search.shown import ArtifactKind, artifact_id, artifacts_folder
@@ -24,7 +24,7 @@ def disk_use(record: StudyRecord, *, studies: Path) -> int:
     study. Raises StudyError for a folder that cannot be read.
     """
     folder = studies / record.name
-    paths = _artifacts(record, studies, is_bound=True)
+    paths = _artifacts(record, studies, is_bound=folder_id(folder) == record.id)
     sizes = {}
     with _readable(folder):
         if not is_another_studys(folder, record):
@@ -53,7 +53,7 @@ def delete_study(record: StudyRecord, *, studies: Path) -> bool:
             record.refuse_gone()
             if is_there:
                 refuse_to_delete(folder, record)
-            artifacts = _artifacts(record, studies, is_bound=is_there)
+            artifacts = _artifacts(record, studies, is_bound=is_there and record.id not in ids_beside(folder))
             entries = _entries(folder) if is_there else []
             _refuse_undeletable(record, folder, entries, artifacts)
             for path in artifacts + entries:
@@ -86,22 +86,34 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Path]:
-    """The files that a study shows and no other study of its storage does, as a copy that Optuna has made would.
+    """The files that a study shows and no other study does, as one that Optuna has copied it from or to would.
 
-    is_bound: whether the study's folder is beside them. Where it is not, artifacts with ids made from the study's name,
-    as they were before studies had ids of their own, may be those of another study of that name.
+    is_bound: whether the study's folder is beside them, and no other folder has the same id. Where it is not, artifacts
+    with ids made from the study's name, as they were before studies had ids of their own, may be those of another study
+    of that name. Studies of other storages are known by their folders beside this study's.
     """
-    storage, folder = record.storage, artifacts_folder(studies / record.name)
-    shown = storage.artifact_ids(record.study_id)
+    storage, study_folder = record.storage, studies / record.name
+    shown = set(storage.artifact_ids(record.study_id))
     if not shown:
         return []
     others = [study._study_id for study in storage.get_all_studies() if study._study_id != record.study_id]
-    not_ours = {one for study_id in others for one in storage.artifact_ids(study_id)}
-    if not is_bound:
-        kinds = get_args(ArtifactKind)
-        not_ours |= {artifact_id(record.name, number, kind) for number in range(record.num_stored) for kind in kinds}
-    paths = [folder / one for one in shown if one not in not_ours and Path(one).name == one]
+    shown -= {one for study_id in others for one in storage.artifact_ids(study_id)}
+    ours = _made_by({record.id or record.name, record.name}, record) if is_bound else set()
+    if not shown <= ours:
+        if not is_bound:
+            shown -= _made_by({record.name}, record)
+        theirs = _made_by(ids_beside(study_folder), record)
+        if shown & theirs:  # it is a copy, and whatever it shows of the other study is that one's
+            shown &= ours
+    folder = artifacts_folder(study_folder)
+    paths = [folder / one for one in sorted(shown) if Path(one).name == one]
     return [path for path in paths if path.is_file() or is_link(path)]
+
+
+def _made_by(identities: Iterable[str], record: StudyRecord) -> set[str]:
+    """The ids of all artifacts that studies of these ids, or names, can have made of as many trials as a study has."""
+    kinds, numbers = get_args(ArtifactKind), range(record.num_stored)
+    return {artifact_id(study, number, kind) for study in identities for number in numbers for kind in kinds}
 
 
 def _remove(path: Path) -> None:

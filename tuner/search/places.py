@@ -10,6 +10,8 @@ from tuner.search.sqlite import sqlite_url
 from tuner.search.storage import Storage, open_storage
 
 MAX_NAME = 100
+DATABASE = "tuner.db"
+"""In the folder of studies, unless --storage is given: the record. SQLite puts files beside it whose names begin so."""
 
 
 def existing_storage(studies: Path, storage: str | None = None) -> Storage:
@@ -17,14 +19,14 @@ def existing_storage(studies: Path, storage: str | None = None) -> Storage:
 
     Raises StudyError where there is none.
     """
-    if storage is None and not (studies / "tuner.db").is_file():
+    if storage is None and not (studies / DATABASE).is_file():
         raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
     return open_storage(storage_url(studies, storage), existing=True)
 
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
     """The URL of the record: the one given, or SQLite in the folder of studies."""
-    return sqlite_url(studies / "tuner.db") if storage is None else storage
+    return sqlite_url(studies / DATABASE) if storage is None else storage
 
 
 def make_studies_folder(studies: Path) -> None:
@@ -47,7 +49,7 @@ def check_study_name(name: str) -> None:
     if not can_be_a_folder(name):
         raise StudyError(
             f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes or underscores, begins with a letter "
-            "or a digit, and is none that Windows keeps for devices"
+            "or a digit but not with tuner.db, and is none that Windows keeps for devices"
         )
 
 
@@ -55,4 +57,7 @@ def can_be_a_folder(name: str) -> bool:
     """Whether a folder can have the name of a study, on every system, and is then one directly beside the others."""
     is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
     is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
-    return is_plain and not name.endswith(".") and not is_device
+    is_database = name.lower().startswith(
+        DATABASE
+    )  # a folder in the place of its log or journal would make it unusable
+    return is_plain and not name.endswith(".") and not is_device and not is_database

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
@@ -87,12 +88,16 @@ class TrialRecord:
 class StudyRecord:
     """A study in a storage; only the holder of its lock may write to it."""
 
-    def __init__(self, storage: Storage, study_id: int, name: str) -> None:
-        """Raise StudyError for a name from the database that is no name of a folder: it becomes part of paths."""
+    def __init__(self, storage: Storage, study_id: int, name: str, *, identity: str | None = None) -> None:
+        """Raise StudyError for a name from the database that is no name of a folder: it becomes part of paths.
+
+        identity: the study's random id, by which a later study of the same name and number is recognised.
+        """
         if not can_be_a_folder(name):
             raise unusable_name(name)
         self.storage, self.name = storage, name
         self.study_id = study_id
+        self._identity = identity
         self._trial_ids: dict[int, int] = {}
 
     @property
@@ -111,22 +116,31 @@ class StudyRecord:
         """The study's id; a study without one gets it now."""
         return self.id or str(self.storage.add_study_user_attribute(self.study_id, ID, uuid.uuid4().hex))
 
-    def make_own_id(self) -> str:
-        """The study's id; a new one where another study of its storage has the same, as a copy by Optuna has."""
+    def make_own_id(self, *, beside: Collection[str] = ()) -> str:
+        """The study's id; a new one where another study of its storage has the same, as a copy by Optuna has.
+
+        beside: the ids of the folders beside the study's, which may be of studies of other storages.
+        """
         of_others = [
             study.user_attrs.get(ID) for study in self.storage.get_all_studies() if study._study_id != self.study_id
         ]
+        of_others += beside
         if self.make_id() in of_others:
-            self.storage.set_study_user_attr(self.study_id, ID, uuid.uuid4().hex)
+            self._identity = uuid.uuid4().hex
+            self.storage.set_study_user_attr(self.study_id, ID, self._identity)
         return self.make_id()
 
     def refuse_gone(self) -> None:
-        """Raise StudyError where the study was deleted or renamed meanwhile: databases give a number again."""
+        """Raise StudyError where the study was deleted or renamed meanwhile, or replaced by another one of its name.
+
+        Databases give a number again.
+        """
         try:
             name = self.storage.get_study_name_from_id(self.study_id)
         except KeyError:
             name = ""
-        if name != self.name:
+        is_another = name == self.name and self._identity not in (None, self.id)
+        if name != self.name or is_another:
             raise StudyError(
                 f"study {self.name!r} was deleted or renamed by another process; `tuner list` shows which are left"
             )
@@ -355,7 +369,7 @@ def find_study(
     """
     studies = {study.study_name: study for study in storage.get_all_studies()}
     if name in studies and SETTINGS in studies[name].user_attrs:
-        record = StudyRecord(storage, studies[name]._study_id, name)
+        record = _record_of(storage, studies[name])
         now = None if data is None else data_source(data)
         differing = differences(
             record.settings,
@@ -396,7 +410,7 @@ def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
             usable = sorted(filter(can_be_a_folder, named))
             raise StudyError(f"no study {name!r}: there are {', '.join(usable) or 'none to use'}")
         study = named[name]
-    return StudyRecord(storage, study._study_id, study.study_name)
+    return _record_of(storage, study)
 
 
 def list_studies(storage: Storage) -> list[StudyRecord]:
@@ -404,7 +418,7 @@ def list_studies(storage: Storage) -> list[StudyRecord]:
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     studies.sort(key=lambda study: -study._study_id)
     usable = [study for study in studies if can_be_a_folder(study.study_name)]
-    return [StudyRecord(storage, study._study_id, study.study_name) for study in usable]
+    return [_record_of(storage, study) for study in usable]
 
 
 def unusable_names(storage: Storage) -> list[str]:
@@ -419,8 +433,13 @@ def unusable_name(*names: str) -> StudyError:
     which = "study" if len(names) == 1 else "studies"
     return StudyError(
         f"{which} {shown}: a study's name is also the name of its folder, so it has 1 to 100 letters, digits, dots, "
-        "dashes or underscores, and begins with a letter or a digit; rename it with the program that gave it this name"
+        "dashes or underscores, and begins with a letter or a digit, but not with tuner.db; "
+        "rename it with the program that gave it this name"
     )
+
+
+def _record_of(storage: Storage, study: FrozenStudy) -> StudyRecord:
+    return StudyRecord(storage, study._study_id, study.study_name, identity=study.user_attrs.get(ID))
 
 
 def _trial_record(trial: FrozenTrial) -> TrialRecord:

@@ -18,6 +18,7 @@ from tuner.names import shown_name
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.shown import recipe_in_words
 from tuner.search.summary import summarise
+from tuner.temporary import temporary_beside
 from tuner.ui.report import figures, parameters
 from tuner.ui.report.drawing import network_drawing
 from tuner.ui.report.marks import Figure, scored
@@ -30,12 +31,21 @@ DEFAULT_HEIGHT = 380
 
 
 def write_report(record: StudyRecord, *, studies: Path, output: Path) -> None:
-    """Write a study's page to a file. Raises StudyError when it cannot be written."""
+    """Write a study's page to a file, whole or not at all. Raises StudyError when it cannot be written."""
     if output.is_dir():
         raise StudyError(f"-o {output} is a folder; give the name of a file in it")
     page = shown_name(report_page(record, studies=studies))
     try:
-        output.write_text(page, encoding="utf-8")
+        if output.exists() and not output.is_file():  # such as /dev/stdout
+            output.write_text(page, encoding="utf-8")
+            return
+        target = output.resolve()
+        temporary = temporary_beside(target)
+        try:
+            temporary.write_text(page, encoding="utf-8")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise StudyError(f"-o {output}: cannot be written: {reason_of(error)}") from error
 
