@@ -73,7 +73,7 @@ def _shortened(name: str) -> str:
 
 
 def temporaries(folder: Path, name: str | None = None) -> Iterator[Path]:
-    """The temporary files and folders directly in a folder, whoever owns them; name: as for remove_leftovers."""
+    """The temporary files and folders directly in a folder, of every owner; name: as for remove_leftovers."""
     for path in folder.iterdir():
         match = _OWNED.fullmatch(path.name) or _OLDER.fullmatch(path.name)
         if match is not None and (name is None or match["name"] == _shortened(name)):
