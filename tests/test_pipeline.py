@@ -21,14 +21,14 @@ from tuner.pipeline import (
 )
 from tuner.search.events import SearchEnded, TrialEnded
 from tuner.search.locks import hold
-from tuner.search.places import check_study_name, default_study_name, existing_storage, storage_url
 from tuner.search.record import list_studies, load_study
+from tuner.search.study_location import check_study_name, default_study_name, existing_storage, storage_url
 from tuner.temporary import KEPT_SECONDS, temporary_beside
 from tuner.training.checkpoint import load_checkpoint
 from tuner.training.choices import Runners
 from tuner.training.engine import Engine
-from tuner.training.kept import machine_cache_dir
 from tuner.training.measure import load_or_measure
+from tuner.training.measurement_cache import machine_cache_dir
 
 TINY = """
 [network]

@@ -10,8 +10,8 @@ from tuner.errors import SpaceError
 from tuner.hardware import memory_bytes
 from tuner.pipeline import DataReady, RunOptions, load_summary, run, run_events
 from tuner.search.events import TrialEnded
-from tuner.search.places import existing_storage
 from tuner.search.record import CONSTRAINTS, list_studies, load_study
+from tuner.search.study_location import existing_storage
 
 SPACE = """
 [block]

@@ -22,7 +22,7 @@ from tuner.errors import DataError, DeviceError
 from tuner.search.settings import data_source
 from tuner.training.choices import Measurement, Runners
 from tuner.training.engine import Engine
-from tuner.training.kept import keep_measurement, load_measurement, machine_cache_dir
+from tuner.training.measurement_cache import keep_measurement, load_measurement, machine_cache_dir
 
 STRANGER = 12_345
 """A user id without an entry in the list of users."""

@@ -71,11 +71,11 @@ if TYPE_CHECKING:
     from tuner.deliver.evaluate import evaluate as evaluate
     from tuner.deliver.export import Exported as Exported
     from tuner.deliver.export import export as export
-    from tuner.deliver.longer import Trained as Trained
-    from tuner.deliver.longer import train_trial as train_trial
-    from tuner.deliver.longer import train_trial_events as train_trial_events
     from tuner.deliver.predict import Prediction as Prediction
     from tuner.deliver.predict import predict as predict
+    from tuner.deliver.train_trial import Trained as Trained
+    from tuner.deliver.train_trial import train_trial as train_trial
+    from tuner.deliver.train_trial import train_trial_events as train_trial_events
     from tuner.errors import TunerError as TunerError
     from tuner.pipeline import RunOptions as RunOptions
     from tuner.pipeline import run as run

@@ -34,9 +34,9 @@ from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
-from tuner.search.places import existing_storage
 from tuner.search.record import StudyRecord, TrialRecord, load_study
 from tuner.search.runner import ImageTrainer, Trainer, TrialTask
+from tuner.search.study_location import existing_storage
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.loop import Diverged, EpochResult
 

@@ -21,7 +21,7 @@ from tuner.deliver.classifier import classifier_from, load_classifier
 from tuner.deliver.onnx_file import save_onnx
 from tuner.deliver.predict import predict
 from tuner.deliver.safetensors_file import load_safetensors, save_safetensors
-from tuner.deliver.whole import traced_program
+from tuner.deliver.traced_program import traced_program
 from tuner.errors import CheckpointError, InstallationError
 from tuner.training.checkpoint import FORMAT, description_of, load_checkpoint
 

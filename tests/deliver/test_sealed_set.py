@@ -16,12 +16,12 @@ from tuner.deliver.classifier import load_classifier
 from tuner.deliver.confirm import Confirmed, ConfirmPlan
 from tuner.deliver.evaluate import evaluate
 from tuner.deliver.export import export
-from tuner.deliver.longer import TrainingStarted, train_trial_events
 from tuner.deliver.sealed_set import fix_test_set, open_test_set
+from tuner.deliver.train_trial import TrainingStarted, train_trial_events
 from tuner.errors import DataError, StudyError
 from tuner.pipeline import DataReady, RunOptions, confirm_events, load_summary, run, run_events
-from tuner.search.places import existing_storage
 from tuner.search.record import SEALED, StudyRecord, load_study
+from tuner.search.study_location import existing_storage
 from tuner.ui.report.mistakes import judge
 from tuner.ui.training import line_of
 

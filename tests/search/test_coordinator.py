@@ -677,7 +677,7 @@ def test_a_note_or_a_picture_that_cannot_be_made_ends_no_trial_and_is_reported(
     def fails(*_: object, **__: object) -> str:
         raise ValueError("cannot be drawn\nhere")
 
-    module = "tuner.search.best" if broken == "trial_note" else "tuner.search.shown"
+    module = "tuner.search.best" if broken == "trial_note" else "tuner.search.dashboard_entries"
     monkeypatch.setattr(f"{module}.{broken}", fails)
 
     def with_confusion(task: TrialTask) -> Iterator[EpochResult]:

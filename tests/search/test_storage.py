@@ -15,8 +15,8 @@ from rehearsal import SETTINGS
 
 from tests.strategies import ALL_SPACES, random_candidates
 from tuner.errors import StudyError
+from tuner.search.dashboard_entries import Artifact, Shown
 from tuner.search.record import StudyRecord, open_study
-from tuner.search.shown import Artifact, Shown
 from tuner.search.storage import Storage, open_storage
 from tuner.space.sampling import distributions, random_params
 from tuner.training.engine import Engine

@@ -27,9 +27,9 @@ from tuner.deliver.export import export
 from tuner.deliver.formats import FORMATS, Format, FormatName, Program
 from tuner.deliver.predict import predict
 from tuner.errors import CheckpointError, DataError, InstallationError
-from tuner.search.places import existing_storage
 from tuner.search.record import StudyRecord, load_study
 from tuner.search.runner import confirmed_path
+from tuner.search.study_location import existing_storage
 from tuner.search.summary import summarise
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

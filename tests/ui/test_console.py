@@ -17,6 +17,7 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import DataReady
+from tuner.search.dashboard_entries import verdict_in_words
 from tuner.search.events import (
     BestTrial,
     EpochFinished,
@@ -27,7 +28,6 @@ from tuner.search.events import (
     TrialStarted,
 )
 from tuner.search.record import TrialRecord
-from tuner.search.shown import verdict_in_words
 from tuner.search.summary import StudySummary
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.loop import EpochResult

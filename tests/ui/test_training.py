@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
-from tuner.deliver.longer import Trained, TrainingEvent, TrainingStarted
+from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
 from tuner.search.events import EpochFinished
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.loop import EpochResult

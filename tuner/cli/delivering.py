@@ -49,7 +49,7 @@ def train(
     quiet_optuna()
     from contextlib import closing
 
-    from tuner.deliver.longer import train_trial_events
+    from tuner.deliver.train_trial import train_trial_events
     from tuner.ui.console import progress_reporter
     from tuner.ui.training import trained_lines, watch_training
 

@@ -28,8 +28,8 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
     """List the studies, the latest first; those that can be read, when one cannot."""
     from tuner.errors import StudyError
     from tuner.search.disk import disk_use
-    from tuner.search.places import existing_storage
     from tuner.search.record import list_studies, unusable_name, unusable_names
+    from tuner.search.study_location import existing_storage
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
 
@@ -136,7 +136,7 @@ def dashboard(
     storage: Storage = None,
 ) -> None:
     """Start optuna-dashboard on the studies; Ctrl-C ends it."""
-    from tuner.search.shown import artifacts_folder
+    from tuner.search.dashboard_entries import artifacts_folder
     from tuner.ui.dashboard import address, serve_dashboard
     from tuner.ui.hosts import check_host_name, is_loopback
 

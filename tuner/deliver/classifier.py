@@ -13,7 +13,7 @@ from tuner.data.images import Preprocessing
 from tuner.data.resident import normalise as scale_pixels
 from tuner.deliver.onnx_file import load_onnx
 from tuner.deliver.safetensors_file import load_safetensors
-from tuner.deliver.whole import scaling_of
+from tuner.deliver.traced_program import scaling_of
 from tuner.errors import CheckpointError
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
 from tuner.training.host import with_own_settings

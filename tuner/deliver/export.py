@@ -16,11 +16,11 @@ from tuner.data.sealed import fix_parts
 from tuner.deliver.check import Checked, Reference, check, num_undecided, reference_of, save_images
 from tuner.deliver.classifier import classifier_from
 from tuner.deliver.evaluate import Part, development_part_of, test_part_of
-from tuner.deliver.extra import require_extra
 from tuner.deliver.formats import FORMAT_NAMES, FORMATS, FormatName
+from tuner.deliver.optional_packages import require_extra
 from tuner.deliver.readme import MARK, StoredScore, headings_of, readme_of
 from tuner.deliver.sealed_set import open_test_set
-from tuner.deliver.whole import traced_program
+from tuner.deliver.traced_program import traced_program
 from tuner.errors import CheckpointError, DataError, StudyError, reason_of
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.record import StudyRecord

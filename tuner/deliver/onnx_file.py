@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from tuner.deliver.extra import require_extra
+from tuner.deliver.optional_packages import require_extra
 from tuner.deliver.safetensors_file import described
-from tuner.deliver.whole import INPUT, OUTPUT
+from tuner.deliver.traced_program import INPUT, OUTPUT
 from tuner.errors import CheckpointError, reason_of
 from tuner.training.checkpoint import Checkpoint, Contents, contents_from, description_of
 

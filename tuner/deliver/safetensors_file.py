@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tuner.deliver.extra import require_extra
+from tuner.deliver.optional_packages import require_extra
 from tuner.errors import CheckpointError, reason_of
 from tuner.training.checkpoint import Checkpoint, checkpoint_from, description_of
 

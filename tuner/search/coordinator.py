@@ -34,7 +34,7 @@ from tuner.search.executors import Answer, Executor
 from tuner.search.memory import memory_excess
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import TrialTask, training_seed
-from tuner.search.running import RunningTrial
+from tuner.search.running_trial import RunningTrial
 from tuner.search.strategy import Strategy
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params

@@ -16,8 +16,8 @@ from tuner.search.record import StudyRecord
 from tuner.training.choices import Measurement
 from tuner.training.engine import Engine
 from tuner.training.forced import NOTHING_FORCED, Forced, force
-from tuner.training.kept import machine_cache_dir
 from tuner.training.measure import call, load_or_measure, measure_anew
+from tuner.training.measurement_cache import machine_cache_dir
 
 ENGINES = "tuner:engines"
 """Study attribute: how its trials are computed on each kind of GPU, by the kind in words."""

@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
+from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.events import Outcome, counts
-from tuner.search.places import can_be_a_folder
 from tuner.search.settings import data_source, differences
-from tuner.search.shown import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.storage import Storage, quiet_optuna
+from tuner.search.study_location import can_be_a_folder
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 

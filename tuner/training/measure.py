@@ -29,7 +29,7 @@ from tuner.training.choices import (
     verdicts_of,
 )
 from tuner.training.engine import Engine, prepare_process
-from tuner.training.kept import keep_measurement, load_measurement
+from tuner.training.measurement_cache import keep_measurement, load_measurement
 from tuner.training.rehearsal import CHECK_STEPS
 from tuner.training.timing import TimedRun, time_in_turn
 

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tuner.search.dashboard_entries import difference_in_words, interval_in_words, is_compared, is_first
 from tuner.search.disk import disk_use, in_words
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import difference_in_words, interval_in_words, is_compared, is_first
 from tuner.search.summary import StudySummary, summarise
 
 Row = tuple[str, str, str]

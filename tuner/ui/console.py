@@ -20,6 +20,15 @@ from tuner.data.dataset import Report
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import DataReady, RunEvent
+from tuner.search.dashboard_entries import (
+    beats_in_words,
+    counted,
+    difference_in_words,
+    gap_in_words,
+    interval_in_words,
+    is_compared,
+    later_trials,
+)
 from tuner.search.events import (
     BaselineChosen,
     BestTrial,
@@ -29,15 +38,6 @@ from tuner.search.events import (
     TrialEnded,
     TrialLost,
     TrialStarted,
-)
-from tuner.search.shown import (
-    beats_in_words,
-    counted,
-    difference_in_words,
-    gap_in_words,
-    interval_in_words,
-    is_compared,
-    later_trials,
 )
 from tuner.search.summary import StudySummary
 

@@ -13,9 +13,9 @@ from rich.text import Text
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
+from tuner.search.dashboard_entries import beats_in_words, counted, interval_in_words, later_trials, recipe_in_words
 from tuner.search.disk import in_words
 from tuner.search.record import TrialRecord
-from tuner.search.shown import beats_in_words, counted, interval_in_words, later_trials, recipe_in_words
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate

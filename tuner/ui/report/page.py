@@ -15,8 +15,8 @@ from tuner import __version__
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name
+from tuner.search.dashboard_entries import recipe_in_words
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import recipe_in_words
 from tuner.search.summary import summarise
 from tuner.temporary import temporary_beside
 from tuner.ui.report import figures, parameters

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.shown import (
+from tuner.search.dashboard_entries import (
     baseline_in_words,
     beats_in_words,
     counted,
@@ -18,6 +17,7 @@ from tuner.search.shown import (
     is_first,
     later_trials,
 )
+from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.summary import StudySummary
 
 

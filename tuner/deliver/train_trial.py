@@ -12,13 +12,13 @@ from tuner.data.opening import measure_statistics, memory_for_images
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import REFUSED
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
-from tuner.search.again import device_of, load_study_images
 from tuner.search.binding import claim_folder
 from tuner.search.devices import study_engine
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import ImageTrainer, TrialTask, training_seed
+from tuner.search.study_data import device_of, load_study_images
 from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory

@@ -11,11 +11,11 @@ import torch
 from tests.training.measurements import measurement_of
 from tuner.errors import DeviceError
 from tuner.hardware import cpu_flags
-from tuner.training import kept, measure
+from tuner.training import measure, measurement_cache
 from tuner.training.choices import Measurement, Verdict
 from tuner.training.engine import Engine
-from tuner.training.kept import keep_measurement, load_measurement
 from tuner.training.measure import load_or_measure
+from tuner.training.measurement_cache import keep_measurement, load_measurement
 
 SHAPE = (1, 8, 8)
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def measurement(device: torch.device = CPU, **taken: object) -> Measurement:
     """As of a machine on which only these choices pay."""
     engine = replace(Engine(str(device)), **taken)  # type: ignore[arg-type]
-    return measurement_of(engine, kind=kept.device_kind(device))
+    return measurement_of(engine, kind=measurement_cache.device_kind(device))
 
 
 def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_measurement_is_not_that_of_another_machine(
 ) -> None:
     keep_measurement(measurement(), SHAPE, cache_dir=tmp_path)
     assert load_measurement(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == measurement()
-    monkeypatch.setattr(kept, what, lambda *_: value)
+    monkeypatch.setattr(measurement_cache, what, lambda *_: value)
     assert load_measurement(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) is None
     keep_measurement(measurement(), SHAPE, cache_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
@@ -137,7 +137,7 @@ def test_gpus_of_one_kind_share_a_measurement_and_each_has_its_own_device(
         measured.append(device)
         return measurement(device, tf32=kinds[device] == "large")
 
-    monkeypatch.setattr(kept, "device_kind", kinds.__getitem__)
+    monkeypatch.setattr(measurement_cache, "device_kind", kinds.__getitem__)
     monkeypatch.setattr(measure, "measure_engine", measure_one)
     for _ in range(2):
         found = [load_or_measure(gpu, SHAPE, num_threads=1, cache_dir=tmp_path) for gpu in GPUS]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
-from tuner.deliver.longer import (
+from tuner.deliver.train_trial import (
     Trained,
     TrainingStarted,
     _told,
@@ -24,9 +24,9 @@ from tuner.errors import CheckpointError, DataError, DeviceError, OptionError, S
 from tuner.pipeline import RunOptions, run
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
-from tuner.search.places import existing_storage
 from tuner.search.record import ENGINE, StudyRecord, load_study
 from tuner.search.runner import checkpoint_path
+from tuner.search.study_location import existing_storage
 from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.checkpoint import load_checkpoint
