@@ -135,7 +135,7 @@ def test_the_size_follows_the_written_rule(
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("not an image")
     for read in (inspect_image, lambda path: read_image(path, GREY)):
-        with pytest.raises(DataError, match=r"must be readable; .*notes\.png is not .*mend or remove") as caught:
+        with pytest.raises(DataError, match=r"must be readable; .*notes\.png is not .*fix or remove") as caught:
             read(tmp_path / "notes.png")
         assert "\n" not in str(caught.value)
 

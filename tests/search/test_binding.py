@@ -380,11 +380,14 @@ def test_a_study_is_not_deleted_while_a_process_still_writes_to_its_folder(study
 
 @contextmanager
 def as_a_user_without_rights() -> Iterator[None]:
-    """The system's own refusals: for the administrator there are none."""
+    """What the system says of such a user's rights: the administrator has all of them.
+
+    The effective user stays: another one may be unable to read the packages that are imported here.
+    """
     if os.getuid() != 0:
         yield
         return
-    os.setresuid(65_534, 65_534, 0)
+    os.setresuid(65_534, 0, 0)
     try:
         yield
     finally:
