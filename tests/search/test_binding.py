@@ -410,12 +410,12 @@ def test_what_cannot_be_deleted_is_known_before_anything_is(protected: str) -> N
         path = study.folder / protected
         path.chmod(0o555)
         before = everything(study.folder)
+        record = load_study(open_storage(study.url, existing=True))  # before: SQLAlchemy's tools look for their files
         with as_a_user_without_rights():
             assert not os.access(path, os.W_OK)
-            record = load_study(open_storage(study.url, existing=True))
             with pytest.raises(StudyError) as caught:
                 delete_study(record, studies=study.folder)
-            record.storage.engine.dispose()
+        record.storage.engine.dispose()
         assert str(path) in str(caught.value)
         assert "None" not in str(caught.value)
         assert "\n" not in str(caught.value)
