@@ -262,6 +262,33 @@ def test_artifacts_that_a_copy_of_a_study_shows_stay_when_it_is_deleted(study: R
     assert len(study.record().trials()) >= 6
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_copy_whose_folder_is_that_of_its_original_or_a_copy_of_it_writes_and_deletes_nothing_there(
+    study: Rehearsal, is_link: bool
+) -> None:
+    optuna.copy_study(
+        from_study_name=study.name, from_storage=study.url, to_storage=study.url, to_study_name="the-copy"
+    )
+    copy, folder = load_study(open_storage(study.url), "the-copy"), study.folder / "the-copy"
+    folder.symlink_to(study.study_folder) if is_link else shutil.copytree(study.study_folder, folder)
+    before = everything(study.folder)
+    with pytest.raises(StudyError, match=r"trial-.*\.pt: a checkpoint of another study"):
+        claim_folder(folder, copy)
+    with pytest.raises(StudyError, match=r"trial-.*\.pt: a checkpoint of another study; nothing was deleted"):
+        delete_study(copy, studies=study.folder)
+    assert everything(study.folder) == before
+
+
+def test_a_copy_of_a_folder_beside_it_does_not_keep_a_study_from_being_run_and_deleted(study: Rehearsal) -> None:
+    shutil.copytree(study.study_folder, study.folder / "backup")
+    claim_folder(study.study_folder, study.record())
+    artifacts = artifacts_folder(study.study_folder)
+    assert [path.name for path in artifacts.iterdir()]
+    assert delete_study(study.record(), studies=study.folder)
+    assert not [path.name for path in artifacts.iterdir()]
+    assert (study.folder / "backup" / ID_FILE).exists()
+
+
 @pytest.mark.parametrize("is_run", [False, True])
 def test_a_copy_in_another_storage_writes_and_deletes_none_of_the_artifacts_of_its_original(
     study: Rehearsal, tmp_path: Path, is_run: bool
