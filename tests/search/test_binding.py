@@ -1,11 +1,12 @@
 """No study harms another: whose folder it is, and what is deleted with a study."""
 
+import json
 import os
 import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ import pytest
 from rehearsal import SETTINGS, Rehearsal, rehearse, writes_checkpoints
 from test_checkpoints import best_of, checkpoint_of, of_another_study
 
+from tuner.cli.studies import list_
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.binding import ID_FILE, claim_folder, folder_id, refuse_other_studys_folder
 from tuner.search.coordinator import search
@@ -25,7 +27,7 @@ from tuner.search.locks import hold
 from tuner.search.record import ID, StudyRecord, list_studies, load_study, open_study, unusable_names
 from tuner.search.record import SETTINGS as SETTINGS_KEY
 from tuner.search.runner import checkpoint_path, confirmed_path
-from tuner.search.storage import open_storage
+from tuner.search.storage import GoneError, Storage, open_storage
 from tuner.search.summary import summarise
 from tuner.temporary import temporary_beside
 from tuner.training.checkpoint import save_checkpoint
@@ -260,6 +262,33 @@ def test_artifacts_that_a_copy_of_a_study_shows_stay_when_it_is_deleted(study: R
     assert len(study.record().trials()) >= 6
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_copy_whose_folder_is_that_of_its_original_or_a_copy_of_it_writes_and_deletes_nothing_there(
+    study: Rehearsal, is_link: bool
+) -> None:
+    optuna.copy_study(
+        from_study_name=study.name, from_storage=study.url, to_storage=study.url, to_study_name="the-copy"
+    )
+    copy, folder = load_study(open_storage(study.url), "the-copy"), study.folder / "the-copy"
+    folder.symlink_to(study.study_folder) if is_link else shutil.copytree(study.study_folder, folder)
+    before = everything(study.folder)
+    with pytest.raises(StudyError, match=r"trial-.*\.pt: a checkpoint of another study"):
+        claim_folder(folder, copy)
+    with pytest.raises(StudyError, match=r"trial-.*\.pt: a checkpoint of another study; nothing was deleted"):
+        delete_study(copy, studies=study.folder)
+    assert everything(study.folder) == before
+
+
+def test_a_copy_of_a_folder_beside_it_does_not_keep_a_study_from_being_run_and_deleted(study: Rehearsal) -> None:
+    shutil.copytree(study.study_folder, study.folder / "backup")
+    claim_folder(study.study_folder, study.record())
+    artifacts = artifacts_folder(study.study_folder)
+    assert [path.name for path in artifacts.iterdir()]
+    assert delete_study(study.record(), studies=study.folder)
+    assert not [path.name for path in artifacts.iterdir()]
+    assert (study.folder / "backup" / ID_FILE).exists()
+
+
 @pytest.mark.parametrize("is_run", [False, True])
 def test_a_copy_in_another_storage_writes_and_deletes_none_of_the_artifacts_of_its_original(
     study: Rehearsal, tmp_path: Path, is_run: bool
@@ -311,6 +340,43 @@ def test_a_study_of_the_same_name_and_number_is_not_taken_for_the_one_that_was_a
     with pytest.raises(StudyError, match="study 'rehearsal' was deleted or renamed"):
         claim_folder(study.study_folder, record)
     assert len(successor.trials()) == 2
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda record, studies: summarise(record, studies=studies),
+        lambda record, studies: disk_use(record, studies=studies),
+        lambda record, _: record.settings,
+        lambda record, _: record.engine,
+        lambda record, _: record.confirmed,
+        lambda record, _: record.trials(),
+        lambda record, _: record.num_stored,
+        lambda record, _: record.storage.get_study_system_attrs(record.study_id),
+    ],
+)
+def test_a_study_that_is_deleted_while_it_is_read_is_one_line(
+    study: Rehearsal, read: Callable[[StudyRecord, Path], object]
+) -> None:
+    record = load_study(open_storage(study.url))
+    assert delete_study(study.record(), studies=study.folder)
+    with pytest.raises(GoneError, match=r"^the study was deleted by another process; `tuner list` shows which are"):
+        read(record, study.folder)
+
+
+def test_list_shows_the_others_when_a_study_is_deleted_while_it_reads(
+    study: Rehearsal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_study(open_storage(study.url), "other", SETTINGS, engine=Engine("cpu"))
+
+    def read_and_delete_one(storage: Storage) -> list[StudyRecord]:
+        records = list_studies(storage)
+        delete_study(load_study(open_storage(study.url), "other"), studies=study.folder)
+        return records
+
+    monkeypatch.setattr("tuner.search.record.list_studies", read_and_delete_one)
+    list_(study.folder, study.url, as_json=True)
+    assert [one["study"] for one in json.loads(capsys.readouterr().out)] == ["rehearsal"]
 
 
 @pytest.mark.parametrize("is_followed", [True, False])

@@ -29,6 +29,7 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
     from tuner.errors import StudyError
     from tuner.search.disk import disk_use
     from tuner.search.record import list_studies, unusable_name, unusable_names
+    from tuner.search.storage import GoneError
     from tuner.search.study_location import existing_storage
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
@@ -41,6 +42,8 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
     for record in list_studies(opened):
         try:
             listed.append((summarise(record, studies=studies), disk_use(record, studies=studies)))
+        except GoneError:
+            continue  # it was deleted since the studies were read, and is listed no more
         except StudyError as error:
             unreadable.append(error)
     if as_json:

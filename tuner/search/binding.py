@@ -34,6 +34,8 @@ def claim_folder(folder: Path, record: StudyRecord) -> None:
         _save_id(folder, record.make_own_id(beside=ids_beside(folder)))
     elif found != record.id:
         raise _of_another_study(folder, record.name)
+    elif found in ids_beside(folder):  # this or the other may be a copy, or a link to it: then its checkpoints say so
+        refuse_foreign_checkpoints(folder, record, record.name)
     try:
         remove_leftovers(folder)
     except OSError as error:
@@ -60,13 +62,14 @@ def refuse_to_delete(folder: Path, record: StudyRecord) -> None:
     if found is not None:
         if found != record.id:
             raise _of_another_study(folder, record.name, "nothing was deleted. ")
-        return
+        if found not in ids_beside(folder):
+            return
     try:
         entries = [path for path in folder.iterdir() if path.name != LOCK]
     except OSError as error:
         raise StudyError(f"{folder}: cannot be read: {reason_of(error)}; nothing was deleted") from error
     own, foreign = own_and_foreign(folder, record)
-    strange = foreign or ([] if own else entries)
+    strange = foreign or ([] if own or found is not None else entries)
     if strange:
         why = "a checkpoint of another study" if foreign else "in a folder without a checkpoint of this study"
         raise StudyError(

@@ -53,7 +53,7 @@ def delete_study(record: StudyRecord, *, studies: Path) -> bool:
             record.refuse_gone()
             if is_there:
                 refuse_to_delete(folder, record)
-            artifacts = _artifacts(record, studies, is_bound=is_there and record.id not in ids_beside(folder))
+            artifacts = _artifacts(record, studies, is_bound=is_there)
             entries = _entries(folder) if is_there else []
             _refuse_undeletable(record, folder, entries, artifacts)
             for path in artifacts + entries:
@@ -88,9 +88,9 @@ def _entries(folder: Path) -> list[Path]:
 def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Path]:
     """The files that a study shows and no other study does, as one that Optuna has copied it from or to would.
 
-    is_bound: whether the study's folder is beside them, and no other folder has the same id. Where it is not, artifacts
-    with ids made from the study's name, as they were before studies had ids of their own, may be those of another study
-    of that name. Studies of other storages are known by their folders beside this study's.
+    is_bound: whether the study's folder is beside them. Where it is not, artifacts with ids made from the study's name,
+    as they were before studies had ids of their own, may be those of another study of that name. Studies of other
+    storages are known by their folders beside this study's.
     """
     storage, study_folder = record.storage, studies / record.name
     shown = set(storage.artifact_ids(record.study_id))

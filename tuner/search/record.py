@@ -20,7 +20,7 @@ from tuner.errors import StudyError
 from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.events import Outcome, counts
 from tuner.search.settings import data_source, differences
-from tuner.search.storage import Storage, quiet_optuna
+from tuner.search.storage import GoneError, Storage, quiet_optuna
 from tuner.search.study_location import can_be_a_folder
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
@@ -248,6 +248,8 @@ class StudyRecord:
         """Raise StudyError in one line for what another version, or another program, has stored otherwise."""
         try:
             yield
+        except GoneError:
+            raise
         except (ValueError, LookupError, TypeError) as error:
             words = " ".join(str(error).split())[:200]
             raise StudyError(

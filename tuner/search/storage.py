@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -143,6 +143,23 @@ class Storage(RDBStorage):
         with self.engine.begin() as connection:
             return connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys))).rowcount
 
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """As Optuna's own. Raises GoneError for a study that was deleted."""
+        with _refusing_gone():
+            return super().get_study_user_attrs(study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """As Optuna's own. Raises GoneError for a study that was deleted."""
+        with _refusing_gone():
+            return super().get_study_system_attrs(study_id)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna's own. Raises GoneError for a study that was deleted."""
+        with _refusing_gone():
+            return super().get_all_trials(study_id, deepcopy, states)
+
     def artifact_ids(self, study_id: int) -> list[str]:
         """The ids of all files that a study and its trials show as artifacts."""
         of_trials, of_study = models.TrialSystemAttributeModel, models.StudySystemAttributeModel
@@ -155,8 +172,25 @@ class Storage(RDBStorage):
             return [key.rpartition(":")[2] for query in queries for key in session.scalars(query)]
 
 
+class GoneError(StudyError, KeyError):
+    """A study that was read is not in its database any more. It is also the KeyError that Optuna raises."""
+
+    __str__ = Exception.__str__  # KeyError's own puts the sentence in quotation marks
+
+    def __init__(self) -> None:
+        super().__init__("the study was deleted by another process; `tuner list` shows which are left")
+
+
 class ServerError(StudyError, optuna.exceptions.StorageInternalError):
     """What a database server answered, in one line. Optuna begins a trial again after one, as after its own."""
+
+
+@contextmanager
+def _refusing_gone() -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise GoneError from error
 
 
 def open_storage(url: str, *, existing: bool = False) -> Storage:
