@@ -28,7 +28,7 @@ _HOMES = {
     "RunOptions": "pipeline",
     "SearchSpace": "space.schema",
     "StudySummary": "search.summary",
-    "Trained": "deliver.longer",
+    "Trained": "deliver.train_trial",
     "TunerError": "errors",
     "build_model": "architecture.factory",
     "evaluate": "deliver.evaluate",
@@ -49,8 +49,8 @@ _HOMES = {
     "summarise": "search.summary",
     "trace": "architecture.trace",
     "train": "training.loop",
-    "train_trial": "deliver.longer",
-    "train_trial_events": "deliver.longer",
+    "train_trial": "deliver.train_trial",
+    "train_trial_events": "deliver.train_trial",
 }
 
 if TYPE_CHECKING:

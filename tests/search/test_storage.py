@@ -173,9 +173,9 @@ def test_a_study_that_is_deleted_while_it_runs_is_said_to_be_gone(url: str) -> N
     template = create_trial(state=TrialState.RUNNING)
     trial_id, _ = storage.begin_trial(study_id, template)
     storage.delete_study(study_id)
-    with pytest.raises(StudyError, match="not in its database any more"):
+    with pytest.raises(StudyError, match="no longer in its database"):
         storage.end_trial(trial_id, TrialState.PRUNED, [], {})
-    with pytest.raises(StudyError, match="not in its database any more"):
+    with pytest.raises(StudyError, match="no longer in its database"):
         storage.begin_trial(study_id, template)
 
 

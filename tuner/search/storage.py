@@ -33,7 +33,7 @@ from tuner.search.sqlite import connect_to_read, is_read_only, sqlite_file
 SQLITE_TIMEOUT = 60.0
 """Seconds to wait for another process that is writing another study of the same file."""
 
-GONE = "the study is not in its database any more: somebody has deleted it while it ran"
+GONE = "the study is no longer in its database: somebody has deleted it while it ran"
 
 
 class Storage(RDBStorage):
@@ -173,7 +173,7 @@ class Storage(RDBStorage):
 
 
 class GoneError(StudyError, KeyError):
-    """A study that was read is not in its database any more. It is also the KeyError that Optuna raises."""
+    """A study that was read is no longer in its database. It is also the KeyError that Optuna raises."""
 
     __str__ = Exception.__str__  # KeyError's own puts the sentence in quotation marks
 
