@@ -496,6 +496,24 @@ def claim_written(study: Rehearsal) -> None:
     (study.study_folder / ID_FILE).write_text(study.record().make_id())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="gives up the rights of the administrator as Linux has it")
+def test_artifacts_that_cannot_be_read_are_one_line_that_list_can_go_past() -> None:
+    with TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o777)
+        study = Rehearsal(Path(place) / "studies")
+        study.folder.mkdir()
+        study.run(6, trainer=writes_checkpoints(study.study_folder))
+        claim_written(study)
+        for path in [study.folder, *study.folder.rglob("*")]:
+            path.chmod(0o777)
+        artifacts_folder(study.study_folder).chmod(0)
+        record = study.record()
+        with as_a_user_without_rights(), pytest.raises(StudyError, match=r"\.artifacts.*: cannot be read: Permission"):
+            disk_use(record, studies=study.folder)
+        record.storage.engine.dispose()
+        artifacts_folder(study.study_folder).chmod(0o777)
+
+
 def test_files_that_come_and_go_while_a_search_runs_do_not_disturb_who_counts_them(study: Rehearsal) -> None:
     before = disk_use(study.record(), studies=study.folder)
     is_over = threading.Event()

@@ -107,7 +107,8 @@ def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Pa
             shown &= ours
     folder = artifacts_folder(study_folder)
     paths = [folder / one for one in sorted(shown) if Path(one).name == one]
-    return [path for path in paths if path.is_file() or is_link(path)]
+    with _readable(folder):
+        return [path for path in paths if path.is_file() or is_link(path)]
 
 
 def _made_by(identities: Iterable[str], record: StudyRecord) -> set[str]:
