@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,7 +264,8 @@ def test_a_value_that_an_option_cannot_have_is_refused_in_one_line(tmp_path: Pat
 def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
     options = options_in(tmp_path, trials=1)
     folder = options.studies / "digits-tiny"
-    folder.mkdir(parents=True)
+    with closing(run_events(options)) as begun:  # so that the folder is the study's
+        next(begun)
     for name in ("my.tmp", "notes.txt", ".hidden", ".note.tmp", ".trial-00007.pt.1.tmp"):
         (folder / name).write_text("half")
     long_ago = time.time() - 2 * KEPT_SECONDS
