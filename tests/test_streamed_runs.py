@@ -50,7 +50,8 @@ def test_batches_that_cannot_be_streamed_are_rejected_before_they_train_and_all_
     assert isinstance(ready, DataReady)
     assert ready.held.endswith("allowed: streamed from disk with at most 11.2 KiB in memory for each runner")
     ended = [event for event in events if isinstance(event, TrialEnded)]
-    assert ended[0].outcome == "rejected"
+    assert ended[0].outcome == "complete"  # the baseline, with batches that fit
+    assert "rejected" in {event.outcome for event in ended}
     assert [event.outcome for event in ended if event.outcome != "rejected"] == ["complete"] * 3
     record = load_study(existing_storage(options.studies), "small")
     for trial, stored in zip(record.trials(), record.stored_trials(), strict=True):

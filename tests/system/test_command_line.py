@@ -368,7 +368,8 @@ def test_doctor_says_where_the_measurement_is_kept_or_why_it_is_not(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("COLUMNS", "400")  # no path is broken
-    for folder, words in (("cache", "cache/engine-"), ("file", "file: cannot be written: File exists: this machine will be measured again")):
+    refused = "file: cannot be written: File exists: this machine will be measured again"
+    for folder, words in (("cache", "cache/engine-"), ("file", refused)):
         monkeypatch.setenv("TUNER_CACHE_DIR", str(tmp_path / folder))
         printed = run_tuner("doctor", "--device", "cpu", "--input", "1x8x8", cwd=tmp_path)
         assert printed.returncode == 0, printed.stderr
