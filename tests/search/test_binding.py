@@ -445,15 +445,16 @@ def test_a_study_is_not_deleted_while_a_process_still_writes_to_its_folder(study
 
 
 @contextmanager
-def as_a_user_without_rights() -> Iterator[None]:
+def as_a_user_without_rights(*, can_read: bool) -> Iterator[None]:
     """What the system says of such a user's rights: the administrator has all of them.
 
-    The effective user stays: another one may be unable to read the packages that are imported here.
+    can_read: keep the administrator's own rights, and only ask for those of the other user (`os.access`). Another user
+    may be unable to read the packages that are imported on the way.
     """
     if os.getuid() != 0:
         yield
         return
-    os.setresuid(65_534, 0, 0)
+    os.setresuid(65_534, 0 if can_read else 65_534, 0)
     try:
         yield
     finally:
@@ -477,7 +478,7 @@ def test_what_cannot_be_deleted_is_known_before_anything_is(protected: str) -> N
         path.chmod(0o555)
         before = everything(study.folder)
         record = load_study(open_storage(study.url, existing=True))  # before: SQLAlchemy's tools look for their files
-        with as_a_user_without_rights():
+        with as_a_user_without_rights(can_read=True):
             assert not os.access(path, os.W_OK)
             with pytest.raises(StudyError) as caught:
                 delete_study(record, studies=study.folder)
@@ -508,7 +509,8 @@ def test_artifacts_that_cannot_be_read_are_one_line_that_list_can_go_past() -> N
             path.chmod(0o777)
         artifacts_folder(study.study_folder).chmod(0)
         record = study.record()
-        with as_a_user_without_rights(), pytest.raises(StudyError, match=r"\.artifacts.*: cannot be read: Permission"):
+        refused = pytest.raises(StudyError, match=r"\.artifacts.*: cannot be read: Permission")
+        with as_a_user_without_rights(can_read=False), refused:
             disk_use(record, studies=study.folder)
         record.storage.engine.dispose()
         artifacts_folder(study.study_folder).chmod(0o777)
