@@ -58,7 +58,8 @@ class RunOptions:
 
     engine: choices that are forced, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
     budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
-    again and score the winner on the test set, in a third of the run's time, in full, or not at all.
+    again and score the winner on the test set: in time (what is left of the budget, or else a third of the run's time),
+    in full, or not at all.
     `run` and `run_events` raise OptionError for a value that an option cannot have.
     """
 
@@ -227,11 +228,10 @@ def confirm_events(
 def limit_to_time(
     plan: ConfirmPlan, record: StudyRecord, num_runners: int, *, seconds_left: float = float("inf")
 ) -> ConfirmPlan:
-    """The plan in a third of the whole run's time, at most, on so many runners; and in what is left of its budget."""
-    seconds = search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE)
-    if seconds_left < seconds:
+    """The plan in what is left of the run's budget; without one, in a third of its whole time, on so many runners."""
+    if seconds_left < float("inf"):
         return replace(plan, seconds=max(0.0, seconds_left), within="what is left of the budget")
-    return replace(plan, seconds=seconds)
+    return replace(plan, seconds=search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE))
 
 
 def _confirm(
