@@ -216,7 +216,8 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
         f"{winner.num_parameters:,} parameters",
     ]
     if confirmed is None:
-        lines.append(f"         not confirmed: the best of many scores is optimistic; `tuner confirm {name}` tells")
+        unbiased = f"run `tuner confirm {name}` for an unbiased one"
+        lines.append(f"         not confirmed, so the score is optimistic; {unbiased}")
     else:
         later = later_trials(confirmed, summary.num_counted, name=name)
         sentences = [*verdict_lines(confirmed), *([later] if later else [])]

@@ -111,7 +111,7 @@ def delivery_lines(summary: StudySummary) -> list[str]:
     confirmed = summary.confirmed
     if confirmed is None:
         path = summary.checkpoint
-        words = f"not confirmed: the best of many scores is optimistic; `tuner confirm {summary.study}` tells"
+        words = f"not confirmed, so the score is optimistic; run `tuner confirm {summary.study}` for an unbiased one"
     else:
         path = summary.delivered
         later = later_trials(confirmed, summary.num_counted, name=summary.study)

@@ -42,8 +42,7 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
         f"<h1>Trial {best.number} has the best validation accuracy of {num_trials} trials: "
         f"<strong>{best.validation_accuracy:.2%}</strong>.</h1>"
         f'<p class="lead">This score is optimistic: it is the luckiest of {num_trials}, on the very images that '
-        f"chose it. What the network scores on images that nobody has seen is not known yet; "
-        f"<code>tuner confirm {escape(record.name)}</code> tells.</p>"
+        f"chose it. Run <code>tuner confirm {escape(record.name)}</code> for an unbiased score.</p>"
     )
     tiles = _tiles(
         {
