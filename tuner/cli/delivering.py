@@ -29,23 +29,30 @@ if TYPE_CHECKING:
     from tuner.deliver.evaluate import Evaluation
 
 CheckpointFile = Annotated[
-    Path, typer.Argument(help="A .pt, .safetensors or .onnx file of `tuner export` or `tuner train`.")
+    Path, typer.Argument(help="A .pt, .safetensors or .onnx file that `tuner export` or `tuner train` wrote.")
 ]
 
 
 def train(
-    trial: Annotated[int, typer.Option("--trial", min=0, help="Number of the trial; a stopped one will do.")],
-    epochs: Annotated[int, typer.Option("--epochs", min=1, max=100_000, help="Epochs, which its schedule spans.")],
+    trial: Annotated[
+        int, typer.Option("--trial", min=0, help="Number of the trial, which may have been stopped early.")
+    ],
+    epochs: Annotated[
+        int,
+        typer.Option(
+            "--epochs", min=1, max=100_000, help="Number of epochs; the learning rate schedule covers all of them."
+        ),
+    ],
     study: StudyName = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="A new file; by default trained-NNNNN.pt in the study's folder."),
+        typer.Option("-o", "--output", help="New file to write; trained-NNNNN.pt in the study's folder by default."),
     ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a stored trial again for more epochs, on the study's own split, and keep its best epoch as a checkpoint."""
+    """Train a stored trial again for a given number of epochs, and save its best epoch as a checkpoint."""
     quiet_optuna()
     from contextlib import closing
 
@@ -68,15 +75,15 @@ def train(
 def export(
     study: StudyName = None,
     format: Annotated[
-        Literal["pt", "safetensors", "onnx", "pt2", "python", "all"], typer.Option(help="In which form to write it.")
+        Literal["pt", "safetensors", "onnx", "pt2", "python", "all"], typer.Option(help="Format to write.")
     ] = "pt",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File or folder; by default best.pt, best.onnx, ...")
+        Path | None, typer.Option("-o", "--output", help="File or folder to write; best.pt, best.onnx, ... by default.")
     ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
-    """Write the winner as files of your own, each loaded again and scored before it counts."""
+    """Export the winner, then load each file again and check that it gives the same scores."""
     quiet_optuna()
     from tuner.deliver.export import export as export_study
     from tuner.ui.console import progress_reporter
@@ -105,13 +112,17 @@ def export(
 
 def evaluate(
     checkpoint: CheckpointFile,
-    dataset: Annotated[str, typer.Option(help="digits, mnist, cifar10, ... or the path of an image folder.")],
-    part: Annotated[Literal["test", "validation", "train"], typer.Option(help="Which of its images.")] = "test",
-    data_dir: Annotated[Path, typer.Option(help="Where data sets are, or are downloaded to.")] = Path("data"),
+    dataset: Annotated[str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder.")],
+    part: Annotated[
+        Literal["test", "validation", "train"], typer.Option(help="Part of the data set to score.")
+    ] = "test",
+    data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
+        "data"
+    ),
     studies: Studies = STUDIES,
     as_json: AsJson = False,
 ) -> None:
-    """Score a network on a data set: accuracy, loss, accuracy by class."""
+    """Compute a network's accuracy, loss and accuracy by class on a data set."""
     quiet_optuna()
     from tuner.data.dataset import DataSpec
     from tuner.deliver.classifier import load_classifier
@@ -127,11 +138,11 @@ def evaluate(
 
 def predict(
     checkpoint: CheckpointFile,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 3,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of image files.")],
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print for each image.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Name the classes of images, with probabilities."""
+    """Predict the classes of images, with probabilities."""
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.predict import find_images
     from tuner.deliver.predict import predict as predict_images

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from tuner.search.record import StudyRecord
 
-StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name; by default the latest.")]
-Studies = Annotated[Path, typer.Option("--studies", help="Folder of the studies and their database.")]
+StudyName = Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a study; the latest by default.")]
+Studies = Annotated[Path, typer.Option("--studies", help="Folder that holds the studies and their database.")]
 Storage = Annotated[
     str | None,
     typer.Option(
         "--storage",
         envvar="TUNER_STORAGE",
-        help="Optuna storage URL instead of the folder's SQLite. Passwords are never printed.",
+        help="Optuna storage URL to use instead of the folder's SQLite file. Passwords are never printed.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 STUDIES = Path("studies")
 
 

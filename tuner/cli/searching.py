@@ -28,39 +28,47 @@ from tuner.search.processes import import_ahead
 
 def run(
     trials: Annotated[
-        int, typer.Option("--trials", "-n", min=1, help="Trials wanted in all, earlier ones included.")
+        int, typer.Option("--trials", "-n", min=1, help="Total number of trials, including those already run.")
     ] = 50,
     dataset: Annotated[
-        str, typer.Option(help="digits, mnist, cifar10, ... or the path of an image folder.")
+        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder.")
     ] = "digits",
-    space: Annotated[str, typer.Option(help="A search space: a bundled name (`tuner spaces`) or a TOML file.")] = "cnn",
-    study: Annotated[
-        str | None, typer.Option(help="Name of the study; by default named after data set and space.")
-    ] = None,
+    space: Annotated[
+        str, typer.Option(help="Search space: a bundled name (see `tuner spaces`) or a TOML file.")
+    ] = "cnn",
+    study: Annotated[str | None, typer.Option(help="Name of the study; DATASET-SPACE by default.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, max=100_000, help="Epochs of a trial; 20 below 10,000 training images, else 5.")
+        int | None,
+        typer.Option(
+            min=1, max=100_000, help="Epochs per trial; 20 by default with fewer than 10,000 training images, else 5."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for splitting, sampling and training.")] = 0,
-    budget: Annotated[str | None, typer.Option(help="End after this time: 90s, 30m, 2h.")] = None,
-    workers: Annotated[str, typer.Option(help="Trials at once: a number, or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    budget: Annotated[str | None, typer.Option(help="Time limit for the whole run, such as 90s, 30m or 2h.")] = None,
+    workers: Annotated[str, typer.Option(help="Number of trials to train at the same time, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:N or mps.")] = "auto",
     engine: Annotated[
-        str, typer.Option(help="Force CHOICE=VALUE,... of those that `tuner doctor` lists; auto measures all of them.")
+        str,
+        typer.Option(
+            help="Training choices to force, as CHOICE=VALUE,... (`tuner doctor` lists them); auto measures each one."
+        ),
     ] = "auto",
-    data_dir: Annotated[Path, typer.Option(help="Where data sets are, or are downloaded to.")] = Path("data"),
-    image_size: Annotated[str | None, typer.Option(help="Side of the images, N or HEIGHTxWIDTH.")] = None,
-    download: Annotated[bool, typer.Option(help="Download a data set that is not there.")] = True,
+    data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
+        "data"
+    ),
+    image_size: Annotated[
+        str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")
+    ] = None,
+    download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
-    confirm: Annotated[
-        bool, typer.Option(help="Train the best again and score the winner on the sealed test set.")
-    ] = True,
+    confirm: Annotated[bool, typer.Option(help="Retrain the best trials and score the winner on the test set.")] = True,
     confirm_full: Annotated[
-        bool, typer.Option("--confirm-full", help="Confirm with all candidates and seeds, and ignore the time limit.")
+        bool, typer.Option("--confirm-full", help="Confirm with every candidate and seed, and ignore the time limit.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search for the best network, or resume a search, until it has the trials wanted; then confirm the winner."""
+    """Start or resume a search for the best network, then confirm the winner."""
     if confirm_full and not confirm:
         raise typer.BadParameter("--confirm-full and --no-confirm exclude each other")
     duration = parse_duration(budget) if budget else float("inf")
@@ -106,12 +114,12 @@ def confirm(
     candidates: Annotated[int, typer.Option(min=1, max=100, help="Number of best trials to retrain.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Number of training runs per candidate.")] = 3,
     full: Annotated[bool, typer.Option("--full", help="Ignore the time limit.")] = False,
-    workers: Annotated[str, typer.Option(help="Trainings at once: a number, or auto.")] = "auto",
+    workers: Annotated[str, typer.Option(help="Number of networks to train at the same time, or auto.")] = "auto",
     studies: Studies = STUDIES,
     storage: Storage = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a study's best networks again, on fresh splits, and score the winner on the sealed test set."""
+    """Retrain the best networks of a study on fresh splits, and score the winner on the test set."""
     num_workers = parse_workers(workers)
     quiet_optuna()
     from contextlib import closing
@@ -134,7 +142,7 @@ def confirm(
 
 
 def spaces() -> None:
-    """List the bundled search spaces and what they sample."""
+    """List the bundled search spaces and the parameters that they sample."""
     from tuner.space.schema import bundled_spaces, load_space
     from tuner.ui.tables import space_table
 
@@ -145,22 +153,23 @@ def spaces() -> None:
 
 def inspect(
     target: Annotated[
-        str | None, typer.Argument(help="A space (bundled name or TOML file), or a study with --trial.")
+        str | None, typer.Argument(help="A search space (bundled name or TOML file), or with --trial a study.")
     ] = None,
-    trial: Annotated[int | None, typer.Option(min=0, help="A stored trial of the study.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Sample the space with this seed.")] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="Number of the trial of the study to show.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed for sampling a network from the space.")] = None,
     image_shape: Annotated[
-        str | None, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH; by default 1x28x28.")
+        str | None, typer.Option("--input", help="Input shape as CHANNELSxHEIGHTxWIDTH; 1x28x28 by default.")
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option("--classes", min=2, max=1_000_000, help="Number of classes; by default 10.")
+        int | None, typer.Option("--classes", min=2, max=1_000_000, help="Number of classes; 10 by default.")
     ] = None,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
-    """Show a network layer by layer: shapes, arithmetic, parameters, FLOPs.
+    """Show a network layer by layer: shapes, arithmetic, parameters and FLOPs.
 
-    For a space, this is its first configuration, or a sample with --seed; for a study, the network of one trial.
+    For a space, this is its first configuration, or with --seed a random sample. For a study, it is the network of
+    one trial.
     """
     import random
 
@@ -189,12 +198,12 @@ def inspect(
 
 
 def doctor(
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    image_shape: Annotated[str, typer.Option("--input", help="CHANNELSxHEIGHTxWIDTH of the images.")] = "1x28x28",
+    device: Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    image_shape: Annotated[str, typer.Option("--input", help="Input shape as CHANNELSxHEIGHTxWIDTH.")] = "1x28x28",
 ) -> None:
-    """Measure this machine: which ways of training are the fastest here, and whether they compute what they should.
+    """Measure the fastest ways to train on this machine, and check that their results are correct.
 
-    Of GPUs that differ each is measured. What is found is kept for the studies that are begun from now on.
+    GPUs of different models are measured separately. New studies use the results.
     """
     shape = parse_shape(image_shape)
     quiet_optuna()

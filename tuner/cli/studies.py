@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
-    """List the studies, the latest first; those that can be read, when one cannot."""
+    """List the studies, latest first. A study that cannot be read is reported after the others."""
     from tuner.errors import StudyError
     from tuner.search.disk import disk_use
     from tuner.search.record import list_studies, unusable_name, unusable_names
@@ -57,7 +57,7 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
 
 
 def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
-    """Show what a study has come to: counts by state, the best trials."""
+    """Show a study: the number of trials by outcome, and the best trials."""
     from tuner.search.summary import summarise
     from tuner.ui.tables import study_table
 
@@ -71,11 +71,11 @@ def show(study: StudyName = None, studies: Studies = STUDIES, storage: Storage =
 
 def report(
     study: StudyName = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path("report.html"),
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
-    """Write one HTML page on a study: what was found, how it was searched, what the winner gets wrong."""
+    """Write an HTML report on a study: its results, its search, and the winner's mistakes."""
     from tuner.ui.report import write_report
 
     record = open_study(study, studies, storage)
@@ -85,12 +85,12 @@ def report(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A study.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another study.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="Name of the first study.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Name of the second study.")],
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
-    """Show two studies side by side: counts, best and confirmed scores, and where settings and winners differ."""
+    """Compare two studies: counts, best and confirmed scores, and differences in settings and winners."""
     from tuner.ui.compare import comparison_table
 
     records = [open_study(name, studies, storage) for name in (first, second)]
@@ -98,12 +98,12 @@ def compare(
 
 
 def delete(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study to delete.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
-    """Delete a study for good: its trials in the database, its checkpoints and its artifacts."""
+    """Delete a study permanently: its trials in the database, its checkpoints and its artifacts."""
     from tuner.errors import StudyError
     from tuner.search.disk import delete_study, disk_use, in_words
 
@@ -124,21 +124,29 @@ def delete(
 
 def dashboard(
     study: StudyName = None,
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = 8080,
-    host: Annotated[str, typer.Option(help="The address to listen on; by default only this machine.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default accepts connections from this machine only.")
+    ] = LOOPBACK,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A further host name to answer to, such as a proxy's; can be repeated."),
+        typer.Option(metavar="NAME", help="Additional host name to accept, such as that of a proxy; can be repeated."),
     ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse whatever changes a study.")] = False,
-    allow_anyone: Annotated[
-        bool, typer.Option("--allow-anyone-to-delete", help="Needed for --host without --read-only.")
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Reject every request that would change a study.")
     ] = False,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    allow_anyone: Annotated[
+        bool,
+        typer.Option(
+            "--allow-anyone-to-delete",
+            help="Allow --host without --read-only, so that anyone who can connect can delete studies.",
+        ),
+    ] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the dashboard in the browser.")] = False,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
-    """Start optuna-dashboard on the studies; Ctrl-C ends it."""
+    """Serve optuna-dashboard for the studies until Ctrl-C."""
     from tuner.search.dashboard_entries import artifacts_folder
     from tuner.ui.dashboard import address, serve_dashboard
     from tuner.ui.hosts import check_host_name, is_loopback
