@@ -11,7 +11,7 @@ from tuner.data.sources import KNOWN_NAMES, load_development
 from tuner.errors import DeviceError, StudyError
 from tuner.search.record import StudyRecord
 from tuner.search.settings import OR_OLDER
-from tuner.training.engine import choose_device
+from tuner.training.device import choose_device
 
 
 def load_study_images(
