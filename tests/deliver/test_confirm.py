@@ -38,7 +38,7 @@ from tuner.search.record import StudyRecord, TrialRecord, load_study
 from tuner.search.runner import ImageTrainer, Trainer, TrialTask
 from tuner.search.study_location import existing_storage
 from tuner.training.checkpoint import load_checkpoint, model_from
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 
 
 class Recorder:

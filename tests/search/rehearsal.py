@@ -15,7 +15,7 @@ from tuner.search.record import StudyRecord, open_study
 from tuner.search.runner import Trainer, TrainingEnded, TrialTask, checkpoint_path
 from tuner.search.storage import open_storage
 from tuner.training.engine import Engine
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 DIGITS = InputSpec(1, 8, 8, 10)
 EPOCHS = 6

@@ -17,7 +17,7 @@ from tuner.search.coordinator import search
 from tuner.search.events import SearchEnded, SearchEvent, TrialEnded, TrialLost
 from tuner.search.executors import InProcess, LocalProcesses, local_executor
 from tuner.search.runner import Trainer, TrialTask
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 left_behind: list[Exception] = []
 """In a runner's process: what every later call of its device raises, as CUDA's do."""

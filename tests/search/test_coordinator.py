@@ -37,7 +37,7 @@ from tuner.search.record import CONSTRAINTS
 from tuner.search.runner import Trainer, TrialTask, checkpoint_path
 from tuner.search.summary import summarise
 from tuner.space.sampling import candidate_from, distributions, first_params
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 from tuner.ui.console import SearchView, new_problem
 
 

@@ -21,7 +21,7 @@ from tuner.search.processes import run_apart, run_aside
 from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask, checkpoint_path
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 TASK = TrialTask(0, candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS), seed=0)
 

@@ -17,7 +17,8 @@ from tuner.search.runner import ImageTrainer, TrainingEnded, TrialRunner, TrialT
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.engine import Engine
-from tuner.training.loop import Diverged, EpochResult, evaluate
+from tuner.training.loop import evaluate
+from tuner.training.results import Diverged, EpochResult
 from tuner.training.unused_memory import keep_freed_memory
 
 CANDIDATE = candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS)

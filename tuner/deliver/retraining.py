@@ -10,7 +10,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.search.executors import Executor
 from tuner.search.runner import TrainingEnded, TrialTask
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 WAIT_SECONDS = 0.5
 

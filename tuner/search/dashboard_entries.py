@@ -20,7 +20,7 @@ from tuner.names import shown_name
 from tuner.search.pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
-from tuner.training.loop import Confusion
+from tuner.training.results import Confusion
 
 ArtifactKind = Literal["checkpoint", "curve", "confusion"]
 NOTE_LENGTH = 2_000

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from tuner.errors import RunnerError
 from tuner.search.processes import end_with_parent, import_ahead, start, why_not_started
 from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 Answer = EpochResult | TrainingEnded
 GOODBYE_SECONDS = 5.0

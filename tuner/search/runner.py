@@ -20,9 +20,11 @@ from tuner.data.sources import load_cached
 from tuner.data.splits import Split, fresh_split, split_development
 from tuner.training.candidate import Candidate
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
-from tuner.training.engine import Engine, give_back_memory, prepare_process
+from tuner.training.engine import Engine
 from tuner.training.failures import is_device_broken, is_out_of_memory
-from tuner.training.loop import Diverged, EpochResult, train
+from tuner.training.loop import train
+from tuner.training.process_settings import give_back_memory, prepare_process
+from tuner.training.results import Diverged, EpochResult
 from tuner.training.seeds import derive_seed
 from tuner.training.stacked import train_together
 from tuner.versions import package_versions

@@ -14,10 +14,12 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.stacked import build_stacked, stack_images, stack_states, unstack_states
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, build_optimizer, input_dtype, place, prepare_step
-from tuner.training.loop import Diverged, EpochResult, epoch_result, fresh_model
+from tuner.training.engine import Engine
+from tuner.training.loop import epoch_result, fresh_model
+from tuner.training.results import Diverged, EpochResult
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
+from tuner.training.step import build_optimizer, input_dtype, place, prepare_step
 
 # Shape suffixes: M models, one for each seed; N images, C channels, H height, W width.
 
