@@ -8,6 +8,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.slow_tests import pytest_addoption as pytest_addoption
+from tests.slow_tests import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.slow_tests import pytest_configure as pytest_configure
+from tests.slow_tests import pytest_terminal_summary as pytest_terminal_summary
+
 settings.register_profile("tuner", deadline=None, print_blob=True)
 settings.load_profile("tuner")
 optuna.logging.set_verbosity(optuna.logging.ERROR)

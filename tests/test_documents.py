@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -120,6 +121,19 @@ def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
     first, second = re.findall(r"^```sh\n(.*?)\n```", readme, re.DOTALL | re.MULTILINE)[:2]
     assert first == "pip install -e . && python -m tuner run --trials 50"
     assert second == "pip install -e '.[dev]' && pytest"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the script needs bash")
+def test_continuous_integration_runs_the_readmes_test_command_with_every_test() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (line,) = [line for line in script.splitlines() if line.startswith("test_command=")]
+    printed = subprocess.run(
+        ["bash", "-c", f'{line}; echo "$test_command"'], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert printed == "pytest\n"
+    assert script.splitlines()[-1].startswith('bash -c "$test_command --all ')
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert "`pytest --all`" in (ROOT / name).read_text(encoding="utf-8")
 
 
 def test_the_documents_list_every_command() -> None:

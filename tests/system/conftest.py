@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tuner.cli import main
+
 Tuner = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,6 +21,23 @@ def run_tuner(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
     """Run `python -m tuner` in a process of its own."""
     command = [sys.executable, "-m", "tuner", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture
+def tuner_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Tuner:
+    """`python -m tuner` in this process, which has imported torch already: seconds faster than `run_tuner`."""
+
+    def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+        command = ["tuner", *map(str, arguments)]
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(command, ended.value.code, printed.out, printed.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

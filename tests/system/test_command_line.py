@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import tuner
-from tests.system.conftest import ROOT, run_tuner
+from tests.system.conftest import ROOT, Tuner, run_tuner
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
@@ -82,9 +82,9 @@ def test_the_same_command_again_says_that_the_study_is_complete(workplace: Path)
     ],
 )
 def test_a_study_resumed_with_other_settings_is_refused_with_what_differs(
-    workplace: Path, arguments: list[str], what_differs: str
+    workplace: Path, tuner_here: Tuner, arguments: list[str], what_differs: str
 ) -> None:
-    refused = run_tuner("run", "--trials", "9", "--epochs", "8", *arguments, cwd=workplace)
+    refused = tuner_here("run", "--trials", "9", "--epochs", "8", *arguments, cwd=workplace)
     assert refused.returncode == 2
     assert what_differs in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
@@ -112,7 +112,7 @@ def test_the_readmes_dozen_lines_of_plain_torch_score_the_export_the_same_on_the
 
 
 def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_read(
-    workplace: Path, tmp_path: Path
+    workplace: Path, tuner_here: Tuner, tmp_path: Path
 ) -> None:
     (tmp_path / "best.pt").write_text("an older one")
     exported = run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
@@ -132,11 +132,11 @@ def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_rea
     assert right >= 18
     for name in ("broken.png", "worse.png"):
         (tmp_path / name).write_bytes(b"\x89PNG not an image")
-    refused = run_tuner("predict", tmp_path / "best.pt", tmp_path / "broken.png", cwd=tmp_path)
+    refused = tuner_here("predict", tmp_path / "best.pt", tmp_path / "broken.png", cwd=tmp_path)
     assert refused.returncode == 2
     assert "broken.png" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
-    of_folder = run_tuner("predict", tmp_path / "best.pt", tmp_path, cwd=tmp_path)
+    of_folder = tuner_here("predict", tmp_path / "best.pt", tmp_path, cwd=tmp_path)
     assert of_folder.returncode == 2
     assert sorted(of_folder.stdout.splitlines()) == sorted(lines)  # the others are named all the same
     *unreadable, last = of_folder.stderr.splitlines()
@@ -158,14 +158,15 @@ def test_inspect_article_prints_the_arithmetic_that_the_article_got_wrong(tmp_pa
         assert text in printed.stdout
 
 
-def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path) -> None:
-    one, same, other = (run_tuner("inspect", "cnn", "--seed", seed, cwd=workplace).stdout for seed in "112")
+def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path, tuner_here: Tuner) -> None:
+    one = run_tuner("inspect", "cnn", "--seed", "1", cwd=workplace).stdout
+    same, other = (tuner_here("inspect", "cnn", "--seed", seed, cwd=workplace).stdout for seed in "12")
     assert one == same != other
-    stored = run_tuner("inspect", "digits-cnn", "--trial", "0", cwd=workplace)
+    stored = tuner_here("inspect", "digits-cnn", "--trial", "0", cwd=workplace)
     assert stored.returncode == 0
     assert "1x8x8" in stored.stdout
     for option in (["--seed", "1"], ["--input", "1x8x8"], ["--classes", "3"]):
-        refused = run_tuner("inspect", "digits-cnn", "--trial", "0", *option, cwd=workplace)
+        refused = tuner_here("inspect", "digits-cnn", "--trial", "0", *option, cwd=workplace)
         assert refused.returncode == 2
         assert "--trial shows a network as it is" in refused.stderr
 
@@ -221,8 +222,10 @@ def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
         (["list", "--storage", "sqlite:///absent.db"], "absent.db"),
     ],
 )
-def test_a_wrong_input_gets_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
-    refused = run_tuner(*arguments, cwd=tmp_path)
+def test_a_wrong_input_gets_one_line_and_exit_code_2(
+    tuner_here: Tuner, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    refused = tuner_here(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
     assert said in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr

@@ -17,7 +17,7 @@ from PIL import Image
 import tuner
 from tests.report_numbers import check_figures, figures_of
 from tests.system.browser import browser
-from tests.system.conftest import run_tuner
+from tests.system.conftest import Tuner, run_tuner
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
@@ -206,9 +206,9 @@ def test_a_class_that_is_called_like_a_script_runs_nothing(chromium: str, tmp_pa
     ],
 )
 def test_a_report_that_cannot_be_written_is_refused_in_one_line(
-    workplace: Path, arguments: list[str], said: str
+    workplace: Path, tuner_here: Tuner, arguments: list[str], said: str
 ) -> None:
-    refused = run_tuner("report", *arguments, cwd=workplace)
+    refused = tuner_here("report", *arguments, cwd=workplace)
     assert refused.returncode == 2
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -13,22 +13,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import run_tuner
+from tests.system.conftest import Tuner, run_tuner
 from tuner.search.dashboard_entries import artifacts_folder
 from tuner.search.disk import disk_use, in_words
 from tuner.search.locks import hold
 from tuner.search.record import load_study
 from tuner.search.storage import open_storage
 
+SHORT = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm")
+
+
+@pytest.fixture(scope="module")
+def with_other(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the finished study, and a second, smaller one."""
+    folder = tmp_path_factory.mktemp("with-other")
+    shutil.copytree(workplace / "studies", folder / "studies")
+    done = run_tuner("run", "--study", "other", "--space", "article", *SHORT, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
 
 @pytest.fixture
-def copy(workplace: Path, tmp_path: Path) -> Path:
-    """A folder with a copy of the finished study, and a second, smaller one."""
-    shutil.copytree(workplace / "studies", tmp_path / "studies")
-    options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm")
-    done = run_tuner("run", "--study", "other", "--space", "article", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    return tmp_path
+def copy(with_other: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be changed."""
+    return shutil.copytree(with_other, tmp_path, dirs_exist_ok=True)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -92,8 +100,7 @@ def test_delete_names_what_goes_asks_and_removes_one_study_whole(copy: Path) -> 
 
 def test_a_deleted_study_can_be_started_anew(copy: Path) -> None:
     assert run_tuner("delete", "other", "--yes", cwd=copy).returncode == 0
-    options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm")
-    again = run_tuner("run", "--study", "other", *options, cwd=copy)
+    again = run_tuner("run", "--study", "other", *SHORT, cwd=copy)
     assert again.returncode == 0, again.stderr
 
 
@@ -108,14 +115,20 @@ def test_a_study_that_runs_is_not_deleted(copy: Path) -> None:
     assert json.loads(run_tuner("show", "other", "--json", cwd=copy).stdout)["trials"]["counted"] == 1
 
 
-@pytest.fixture
-def two(copy: Path) -> Path:
+@pytest.fixture(scope="module")
+def with_two(with_other: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Beside the others, a study of the same name in another storage, with its files in another folder."""
-    options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm", "--space", "article")
+    folder = shutil.copytree(with_other, tmp_path_factory.mktemp("with-two"), dirs_exist_ok=True)
     elsewhere = ("--storage", "sqlite:///b.db", "--studies", "B", "--study", "digits-cnn")
-    done = run_tuner("run", *options, *elsewhere, cwd=copy)
+    done = run_tuner("run", *SHORT, "--space", "article", *elsewhere, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return copy
+    return folder
+
+
+@pytest.fixture
+def two(with_two: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be changed."""
+    return shutil.copytree(with_two, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +189,10 @@ def test_a_study_that_another_program_renamed_to_a_path_is_named_by_list_and_tou
 
 
 @pytest.mark.parametrize("arguments", [["delete", "nothing", "--yes"], ["compare", "digits-cnn", "nothing"]])
-def test_a_study_that_does_not_exist_is_named_in_one_line(workplace: Path, arguments: list[str]) -> None:
-    refused = run_tuner(*arguments, cwd=workplace)
+def test_a_study_that_does_not_exist_is_named_in_one_line(
+    workplace: Path, tuner_here: Tuner, arguments: list[str]
+) -> None:
+    refused = tuner_here(*arguments, cwd=workplace)
     assert refused.returncode == 2
     assert "no study 'nothing'" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
