@@ -25,7 +25,7 @@ _HOMES = {
     "PlainBlock": "architecture.blocks",
     "Prediction": "deliver.predict",
     "Recipe": "training.candidate",
-    "RunOptions": "pipeline",
+    "RunOptions": "options",
     "SearchSpace": "space.schema",
     "StudySummary": "search.summary",
     "Trained": "deliver.train_trial",
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from tuner.deliver.train_trial import train_trial as train_trial
     from tuner.deliver.train_trial import train_trial_events as train_trial_events
     from tuner.errors import TunerError as TunerError
-    from tuner.pipeline import RunOptions as RunOptions
+    from tuner.options import RunOptions as RunOptions
     from tuner.pipeline import run as run
     from tuner.pipeline import run_events as run_events
     from tuner.search.record import load_study as load_study

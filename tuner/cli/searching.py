@@ -71,7 +71,8 @@ def run(
     quiet_optuna()
     from contextlib import closing
 
-    from tuner.pipeline import RunOptions, load_summary, run_events
+    from tuner.options import RunOptions
+    from tuner.pipeline import load_summary, run_events
     from tuner.ui.console import progress_reporter, watch, winner_lines
 
     leave_in_order()
