@@ -37,7 +37,7 @@ _HOMES = {
     "load_classifier": "deliver.classifier",
     "load_development": "data.sources",
     "load_model": "training.checkpoint",
-    "load_space": "space.schema",
+    "load_space": "space.toml_file",
     "load_study": "search.record",
     "network_cost": "architecture.cost",
     "open_storage": "search.storage",
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from tuner.search.summary import summarise as summarise
     from tuner.space.sampling import suggest as suggest
     from tuner.space.schema import SearchSpace as SearchSpace
-    from tuner.space.schema import load_space as load_space
+    from tuner.space.toml_file import load_space as load_space
     from tuner.training.candidate import Candidate as Candidate
     from tuner.training.candidate import Recipe as Recipe
     from tuner.training.checkpoint import Checkpoint as Checkpoint

@@ -42,7 +42,7 @@ from tuner.search.study_location import (
     storage_url,
 )
 from tuner.search.summary import StudySummary, best_trial, summarise
-from tuner.space.schema import load_space
+from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine, choose_device
 from tuner.training.forced import parse_forced
 from tuner.training.host import generates_with_own_settings

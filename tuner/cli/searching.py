@@ -136,7 +136,7 @@ def confirm(
 
 def spaces() -> None:
     """List the bundled search spaces and what they sample."""
-    from tuner.space.schema import bundled_spaces, load_space
+    from tuner.space.toml_file import bundled_spaces, load_space
     from tuner.ui.tables import space_table
 
     console = plain_console()
@@ -167,7 +167,7 @@ def inspect(
 
     from tuner.architecture.spec import InputSpec
     from tuner.space.sampling import candidate_from, first_params, random_params
-    from tuner.space.schema import load_space
+    from tuner.space.toml_file import load_space
     from tuner.ui.tables import NetworkTable
 
     if trial is not None:
