@@ -346,6 +346,7 @@ def test_a_wheel_installed_elsewhere_brings_its_spaces(tmp_path: Path) -> None:
     build = [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(wheels)]
     subprocess.run(build, check=True, capture_output=True, cwd=tmp_path)
     (wheel,) = wheels.glob("*.whl")
+    assert wheel.name.startswith(f"tuner-{tuner.__version__}-")
     install = [*pip, "install", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, cwd=tmp_path)
     code = f"import sys\nsys.path.insert(0, {str(site)!r})\nimport tuner\nassert {str(site)!r} in tuner.__file__\n"
