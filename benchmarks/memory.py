@@ -21,7 +21,7 @@ from tuner.data.sources import load_development
 from tuner.errors import RunnerError
 from tuner.pipeline import input_spec_of
 from tuner.search.processes import import_ahead, start
-from tuner.space.schema import load_space
+from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.device import choose_device
 from tuner.training.measure import load_or_measure

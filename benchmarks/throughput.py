@@ -32,7 +32,8 @@ from tuner.search.executors import Executor, LocalProcesses
 from tuner.search.record import open_study
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
-from tuner.space.schema import Configuration, SearchSpace, load_space
+from tuner.space.schema import Configuration, SearchSpace
+from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.device import choose_device
 from tuner.training.engine import Engine

@@ -17,10 +17,11 @@ from benchmarks.textbook import train_textbook
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.hardware import device_name, num_cores
-from tuner.pipeline import RunOptions, input_spec_of, run_events
+from tuner.options import RunOptions
+from tuner.pipeline import input_spec_of, run_events
 from tuner.search.events import EpochFinished, SearchEnded, SearchStarted, TrialEnded
 from tuner.space.sampling import suggest
-from tuner.space.schema import load_space
+from tuner.space.toml_file import load_space
 from tuner.training.device import choose_device
 
 GOAL = 0.986

@@ -27,9 +27,10 @@ def load_contracts(pyproject: Path) -> list[dict[str, Any]]:
 
 
 def layers_of(contracts: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The modules of each layer, the highest layer first."""
+    """The modules of each layer, the highest layer first, by their full names."""
     (contract,) = (one for one in contracts if one["type"] == "layers")
-    return [[name.strip(" ()") for name in re.split("[:|]", layer)] for layer in contract["layers"]]
+    prefix = "".join(f"{package}." for package in contract.get("containers", ()))  # of one package, at most
+    return [[prefix + name.strip(" ()") for name in re.split("[:|]", layer)] for layer in contract["layers"]]
 
 
 def draw(contracts: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from tuner.architecture.blocks.plain import Activation, Normalization, Padding, Pooling
 from tuner.architecture.spec import Architecture, HeadPooling, InputSpec
 from tuner.space.sampling import Params, candidate_from, distributions
-from tuner.space.schema import SearchSpace, bundled_spaces, load_space, parse_space
+from tuner.space.schema import SearchSpace
+from tuner.space.toml_file import bundled_spaces, load_space, parse_space
 from tuner.training.candidate import Candidate, Optimizer, Schedule
 
 EPOCHS = 3

@@ -28,7 +28,8 @@ from tuner.data.sources import load_development
 from tuner.errors import DataError, RunnerError
 from tuner.interrupts import EXIT_CODE, LINE_RESTART
 from tuner.search.executors import InProcess
-from tuner.space.schema import SearchSpace, load_space
+from tuner.space.schema import SearchSpace
+from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 

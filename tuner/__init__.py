@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tuner.__about__ import __version__ as __version__
 
 _HOMES = {
     "Architecture": "architecture.spec",
@@ -25,7 +25,7 @@ _HOMES = {
     "PlainBlock": "architecture.blocks",
     "Prediction": "deliver.predict",
     "Recipe": "training.candidate",
-    "RunOptions": "pipeline",
+    "RunOptions": "options",
     "SearchSpace": "space.schema",
     "StudySummary": "search.summary",
     "Trained": "deliver.train_trial",
@@ -37,7 +37,7 @@ _HOMES = {
     "load_classifier": "deliver.classifier",
     "load_development": "data.sources",
     "load_model": "training.checkpoint",
-    "load_space": "space.schema",
+    "load_space": "space.toml_file",
     "load_study": "search.record",
     "network_cost": "architecture.cost",
     "open_storage": "search.storage",
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from tuner.deliver.train_trial import train_trial as train_trial
     from tuner.deliver.train_trial import train_trial_events as train_trial_events
     from tuner.errors import TunerError as TunerError
-    from tuner.pipeline import RunOptions as RunOptions
+    from tuner.options import RunOptions as RunOptions
     from tuner.pipeline import run as run
     from tuner.pipeline import run_events as run_events
     from tuner.search.record import load_study as load_study
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from tuner.search.summary import summarise as summarise
     from tuner.space.sampling import suggest as suggest
     from tuner.space.schema import SearchSpace as SearchSpace
-    from tuner.space.schema import load_space as load_space
+    from tuner.space.toml_file import load_space as load_space
     from tuner.training.candidate import Candidate as Candidate
     from tuner.training.candidate import Recipe as Recipe
     from tuner.training.checkpoint import Checkpoint as Checkpoint

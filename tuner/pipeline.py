@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from tuner.architecture.spec import InputSpec
-from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.dataset import ImageDataset, Report
 from tuner.data.opening import stream_limit
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
@@ -21,7 +21,7 @@ from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.errors import DeviceError
 from tuner.hardware import devices_for, num_cores
-from tuner.option_rules import check_options
+from tuner.options import RunOptions, check_options
 from tuner.search.binding import claim_folder, refuse_other_studys_folder
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import engine_notes, measure_devices, share_out, study_engines
@@ -42,7 +42,7 @@ from tuner.search.study_location import (
     storage_url,
 )
 from tuner.search.summary import StudySummary, best_trial, summarise
-from tuner.space.schema import load_space
+from tuner.space.toml_file import load_space
 from tuner.training.device import choose_device
 from tuner.training.engine import Engine
 from tuner.training.forced import parse_forced
@@ -51,41 +51,6 @@ from tuner.training.host import generates_with_own_settings
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 """Epochs of a trial when none are asked for: on training parts below SMALL_SET images, and on others."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL.
-
-    engine: choices that are forced, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
-    budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
-    again and score the winner on the test set: in time (what is left of the budget, or else a third of the run's time),
-    in full, or not at all.
-    `run` and `run_events` raise OptionError for a value that an option cannot have.
-    """
-
-    dataset: str = "digits"
-    data_dir: Path = Path("data")
-    image_size: tuple[int, int] | None = None
-    download: bool = True
-    space: str = "cnn"
-    study: str | None = None
-    studies: Path = Path("studies")
-    storage: str | None = field(default=None, repr=False)
-    trials: int = 50
-    epochs: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    engine: str = "auto"
-    workers: int | None = None
-    budget_seconds: float = float("inf")
-    confirm: Literal["in time", "in full", "no"] = "in time"
-
-    @property
-    def data_spec(self) -> DataSpec:
-        """Where the images come from."""
-        cache_dir = self.studies / ".cache"
-        return DataSpec(self.dataset, self.data_dir, cache_dir, image_size=self.image_size, download=self.download)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import platform
 from functools import cache
 from importlib import metadata
 
-import tuner
+from tuner.__about__ import __version__
 from tuner.errors import InstallationError
 
 REPORTED = ("torch", "torchvision", "optuna", "numpy")
@@ -16,7 +16,7 @@ REPORTED = ("torch", "torchvision", "optuna", "numpy")
 def package_versions() -> dict[str, str]:
     """Python's version and those of the packages that a result depends on."""
     installed = {name: metadata.version(name) for name in REPORTED}
-    return {"python": platform.python_version(), "tuner": tuner.__version__, **installed}
+    return {"python": platform.python_version(), "tuner": __version__, **installed}
 
 
 def check_installation() -> None:

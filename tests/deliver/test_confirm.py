@@ -32,7 +32,8 @@ from tuner.deliver.predict import normalise
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
-from tuner.pipeline import RunOptions, confirm_events, limit_to_time, load_summary, run, run_events
+from tuner.options import RunOptions
+from tuner.pipeline import confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
 from tuner.search.record import StudyRecord, TrialRecord, load_study
 from tuner.search.runner import ImageTrainer, Trainer, TrialTask

@@ -19,7 +19,8 @@ from tuner.deliver.export import export
 from tuner.deliver.sealed_set import fix_test_set, open_test_set
 from tuner.deliver.train_trial import TrainingStarted, train_trial_events
 from tuner.errors import DataError, StudyError
-from tuner.pipeline import DataReady, RunOptions, confirm_events, load_summary, run, run_events
+from tuner.options import RunOptions
+from tuner.pipeline import DataReady, confirm_events, load_summary, run, run_events
 from tuner.search.record import SEALED, StudyRecord, load_study
 from tuner.search.study_location import existing_storage
 from tuner.ui.report.mistakes import judge

@@ -16,7 +16,8 @@ from tuner.architecture.trace import trace
 from tuner.deliver.confirm import Confirmed, ConfirmEvent
 from tuner.deliver.retraining import ConfirmProgress, group_seeds
 from tuner.errors import StudyError
-from tuner.pipeline import RunOptions, run_events
+from tuner.options import RunOptions
+from tuner.pipeline import run_events
 from tuner.search.runner import TrialTask
 from tuner.training.measure import load_or_measure
 from tuner.training.results import EpochResult

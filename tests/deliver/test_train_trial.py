@@ -21,7 +21,8 @@ from tuner.deliver.train_trial import (
     trained_path,
 )
 from tuner.errors import CheckpointError, DataError, DeviceError, OptionError, StudyError, TunerError
-from tuner.pipeline import RunOptions, run
+from tuner.options import RunOptions
+from tuner.pipeline import run
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
 from tuner.search.record import ENGINE, StudyRecord, load_study

@@ -12,7 +12,7 @@ import pytest
 from tests.system.conftest import run_tuner
 from tuner.cli.options import folder_arguments
 from tuner.errors import StudyError
-from tuner.pipeline import RunOptions
+from tuner.options import RunOptions
 from tuner.search.secrets import hide_secrets, shown_url
 from tuner.search.storage import open_storage
 

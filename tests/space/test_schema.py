@@ -6,7 +6,8 @@ import pytest
 
 from tests.strategies import ALL_SPACES, BUNDLED, make_space
 from tuner.errors import SpaceError
-from tuner.space.schema import SearchSpace, bundled_spaces, load_space, parse_space
+from tuner.space.schema import SearchSpace
+from tuner.space.toml_file import bundled_spaces, load_space, parse_space
 
 BLOCK, RECIPE, RATE = "\n[block]\nout_channels = 8\n", "\n[recipe]\n", "learning_rate = 1e-3\n"
 REST = BLOCK + RECIPE + RATE

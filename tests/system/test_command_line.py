@@ -349,10 +349,11 @@ def test_a_wheel_installed_elsewhere_brings_its_spaces(tmp_path: Path) -> None:
     build = [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(wheels)]
     subprocess.run(build, check=True, capture_output=True, cwd=tmp_path)
     (wheel,) = wheels.glob("*.whl")
+    assert wheel.name.startswith(f"tuner-{tuner.__version__}-")
     install = [*pip, "install", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, cwd=tmp_path)
     code = f"import sys\nsys.path.insert(0, {str(site)!r})\nimport tuner\nassert {str(site)!r} in tuner.__file__\n"
-    code += "from tuner.space.schema import bundled_spaces\nprint(*bundled_spaces().values())"
+    code += "from tuner.space.toml_file import bundled_spaces\nprint(*bundled_spaces().values())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
         str(site / "tuner" / "search_spaces" / f"{name}.toml") for name in ("article", "cnn")

@@ -12,7 +12,7 @@ from tuner.search.executors import InProcess
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.runner import TrialTask
 from tuner.search.storage import open_storage
-from tuner.space.schema import load_space
+from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
 

@@ -15,7 +15,7 @@ from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.sampling import candidate_from, random_params
-from tuner.space.schema import load_space
+from tuner.space.toml_file import load_space
 from tuner.ui.tables import NetworkTable, delivery_lines, studies_table
 
 

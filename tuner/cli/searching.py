@@ -79,7 +79,8 @@ def run(
     quiet_optuna()
     from contextlib import closing
 
-    from tuner.pipeline import RunOptions, load_summary, run_events
+    from tuner.options import RunOptions
+    from tuner.pipeline import load_summary, run_events
     from tuner.ui.console import progress_reporter, watch, winner_lines
 
     leave_in_order()
@@ -143,7 +144,7 @@ def confirm(
 
 def spaces() -> None:
     """List the bundled search spaces and the parameters that they sample."""
-    from tuner.space.schema import bundled_spaces, load_space
+    from tuner.space.toml_file import bundled_spaces, load_space
     from tuner.ui.tables import space_table
 
     console = plain_console()
@@ -175,7 +176,7 @@ def inspect(
 
     from tuner.architecture.spec import InputSpec
     from tuner.space.sampling import candidate_from, first_params, random_params
-    from tuner.space.schema import load_space
+    from tuner.space.toml_file import load_space
     from tuner.ui.tables import NetworkTable
 
     if trial is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import tuner
+from tuner.__about__ import __version__
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.deliver.formats import FORMATS, FormatName
@@ -41,7 +41,7 @@ def readme_of(checkpoint: Checkpoint, score: StoredScore, files: Mapping[FormatN
         f"""{MARK}
 # A network for {dataset}
 
-Trial {origin["trial"]} of study {origin["study"]}, written by tuner {tuner.__version__}: \
+Trial {origin["trial"]} of study {origin["study"]}, written by tuner {__version__}: \
 {architecture.num_classes:,} classes, {num_parameters:,} parameters, {score}.{optimistic}
 
 Every file was loaded again in a process of its own by the lines below, and run on all of these images: it classified

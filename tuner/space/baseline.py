@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from tuner.architecture.spec import InputSpec
 from tuner.errors import SpaceError
+from tuner.space.parameter import Parameter, Rate
 from tuner.space.sampling import Params, params_of
-from tuner.space.schema import Configuration, Parameter, Rate, SearchSpace
+from tuner.space.schema import Configuration, SearchSpace
 from tuner.training.candidate import Candidate, resolve_candidate
 
 Origin = Literal["space", "family"]

@@ -13,7 +13,8 @@ from optuna.trial import BaseTrial
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import SpaceError
-from tuner.space.schema import Configuration, Parameter, SearchSpace
+from tuner.space.parameter import Parameter
+from tuner.space.schema import Configuration, SearchSpace
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 
 Params = dict[str, Any]

@@ -1,20 +1,16 @@
-"""SearchSpace: the TOML file that says what may be sampled, validated."""
+"""SearchSpace: what may be sampled, with the sections and keys of its TOML file and their rules."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from functools import cached_property
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from tuner.architecture.blocks.plain import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
-from tuner.errors import SpaceError, reason_of
-from tuner.names import shown_name
+from tuner.space.parameter import Parameter, Rate, Strict
 from tuner.training.candidate import (
     BatchSize,
     LabelSmoothing,
@@ -25,131 +21,15 @@ from tuner.training.candidate import (
     WeightDecay,
 )
 
-T = TypeVar("T")
-MAX_STEPS = 1_000_000
-"""Most steps of a range; Optuna counts them in decimal numbers."""
-Flag = Annotated[bool, Field(strict=True)]
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Parameter(_Strict, Generic[T]):
-    """A fixed value, a list of choices, or a range.
-
-    In TOML: `3`, `[3, 5]`, `{ choices = [3, 5], shared = true }`, `{ low = 8, high = 64, step = 8 }`. A range holds
-    both its ends; it is of whole numbers when both ends are. `shared`: one draw for all blocks.
-    """
-
-    choices: Annotated[list[T], Field(min_length=1)] | None = None
-    low: T | None = None
-    high: T | None = None
-    step: T | None = None
-    log: Flag = False
-    shared: Flag = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spell_out(cls, value: object) -> object:
-        if isinstance(value, dict | BaseModel):
-            return value
-        return {"choices": value if isinstance(value, list) else [value]}
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        self._check_form()
-        return self
-
-    def _check_form(self) -> None:
-        if self.choices is not None:
-            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
-                raise ValueError("give either choices or a range (low, high), not both")
-            repeated = [choice for choice in self.choices if self.choices.count(choice) > 1]
-            if repeated:
-                raise ValueError(f"choices must differ, got {repeated[0]!r} more than once")
-        else:
-            _check_range(self.low, self.high, self.step, log=self.log)
-
-    def __str__(self) -> str:
-        if self.choices is not None:
-            words = " | ".join(map(str, self.choices))
-        else:
-            words = f"{self.low} to {self.high}"
-            words += f" by {self.step}" if self.step is not None else ""
-            words += ", log" if self.log else ""
-        return f"{words}, one for all blocks" if self.shared else words
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether there is nothing to sample."""
-        return self.choices is not None and len(self.choices) == 1
-
-    @property
-    def default(self) -> T:
-        """The first choice, or the low end."""
-        value = self.choices[0] if self.choices else self.low
-        assert value is not None
-        return value
-
-    @property
-    def values(self) -> list[T]:
-        """Every value of choices or of a range of whole numbers."""
-        if self.choices is not None:
-            return self.choices
-        low, high, step = cast(int, self.low), cast(int, self.high), cast(int | None, self.step)
-        return cast(list[T], list(range(low, high + 1, step or 1)))
-
-
-def _check_range(low: object, high: object, step: object, *, log: bool) -> None:
-    if not isinstance(low, int | float) or not isinstance(high, int | float):
-        raise ValueError(
-            f"needs choices, or a range of numbers from low to high, got low = {low!r} and high = {high!r}"
-        )
-    if not low < high:
-        raise ValueError(f"a range needs low < high, got low = {low} and high = {high}")
-    if log and (low <= 0 or step is not None):
-        raise ValueError(f"a log range needs low > 0 and no step, got low = {low} and step = {step}")
-    if isinstance(step, int | float):
-        num_steps = (high - low) / step if step > 0 else 0.0
-        if not 0 < num_steps <= MAX_STEPS or abs(num_steps - round(num_steps)) > 1e-9:
-            rule = f"high must be low plus at most {MAX_STEPS:,} whole steps"
-            raise ValueError(f"{rule}, got low = {low}, high = {high}, step = {step}")
-
-
-class Rate(Parameter[T], Generic[T]):
-    """A parameter of the optimizer: one for all of them, or a table of one for each."""
-
-    adam: Parameter[T] | None = None
-    adamw: Parameter[T] | None = None
-    sgd: Parameter[T] | None = None
-
-    @property
-    def by_optimizer(self) -> dict[str, Parameter[T]]:
-        """The table of one parameter for each optimizer; empty when one serves for all."""
-        own = {"adam": self.adam, "adamw": self.adamw, "sgd": self.sgd}
-        return {optimizer: parameter for optimizer, parameter in own.items() if parameter is not None}
-
-    def _check_form(self) -> None:
-        if not self.by_optimizer:
-            super()._check_form()
-        elif self.choices or (self.low, self.high, self.step, self.log, self.shared) != (
-            None,
-            None,
-            None,
-            False,
-            False,
-        ):
-            raise ValueError("give either one parameter for all optimizers or one for each, not both")
-
-
-def _fixed(value: T) -> Any:
+def _fixed(value: object) -> Any:
     """Default of a key that a space may omit."""
     return Field(default=value, validate_default=True)
 
 
-class _Unshared(_Strict):
+class _Unshared(Strict):
     """A section with one draw of each key."""
 
     @model_validator(mode="after")
@@ -166,7 +46,7 @@ class Network(_Unshared):
     num_blocks: Parameter[NumBlocks] = _fixed(2)
 
 
-class BlockSpace(_Strict):
+class BlockSpace(Strict):
     """[block]: the plain family; each key is drawn for every block, or once where `shared`."""
 
     out_channels: Parameter[Count]
@@ -218,15 +98,15 @@ class RecipeSpace(_Unshared):
         return self
 
 
-class Configuration(_Strict):
+class Configuration(Strict):
     """[[first]]: a configuration to try first; what it omits takes the first choice or the low end."""
 
     block: list[dict[str, Any]] = Field(min_length=1)
-    head: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
+    head: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
 
-class SearchSpace(_Strict):
+class SearchSpace(Strict):
     """A search space, as its TOML file says."""
 
     name: str
@@ -235,7 +115,7 @@ class SearchSpace(_Strict):
     block: BlockSpace
     head: HeadSpace = HeadSpace()
     recipe: RecipeSpace
-    first: list[Configuration] = []
+    first: list[Configuration] = Field(default_factory=list)
 
     @cached_property
     def max_blocks(self) -> int:
@@ -267,63 +147,3 @@ class SearchSpace(_Strict):
                 yield from ((f"{name}_{optimizer}", own[optimizer]) for optimizer in self.recipe.optimizer.values)
             else:
                 yield name, parameter
-
-
-def load_space(name_or_path: str) -> SearchSpace:
-    """The space of a bundled name (`cnn`) or of a TOML file's path.
-
-    Raises SpaceError with file, key, the rule and the value.
-    """
-    from tuner.space.sampling import first_params
-
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        bundled = bundled_spaces()
-        if name_or_path not in bundled:
-            raise SpaceError(
-                f"no search space {name_or_path!r}: bundled are {', '.join(bundled)}; a space of your own is a path "
-                "that ends in .toml, and a network of a study is `tuner inspect STUDY --trial N`"
-            )
-        path = bundled[name_or_path]
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors put a mark in front
-    except OSError as error:
-        raise SpaceError(f"{path}: cannot be read: {reason_of(error)}") from error
-    except (ValueError, RecursionError) as error:  # of the encoding, of the syntax, of brackets in brackets
-        raise SpaceError(f"{path}: not a TOML file: {error}") from error
-    if "name" in data:
-        raise SpaceError(f"{path}: name: a space is named after its file; remove the key")
-    space = parse_space({"name": shown_name(path.stem), **data}, origin=str(path))
-    first_params(space, origin=str(path))
-    return space
-
-
-def parse_space(data: object, *, origin: str) -> SearchSpace:
-    """The space in a TOML-like object; `origin` names it in errors. Raises SpaceError."""
-    try:
-        return SearchSpace.model_validate(data)
-    except ValidationError as error:
-        raise SpaceError(f"{origin}: {_in_one_line(error)}") from error
-
-
-def bundled_spaces() -> dict[str, Path]:
-    """The spaces that come with the tuner, by name."""
-    packaged = Path(str(resources.files("tuner"))) / "search_spaces"
-    folder = packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "search_spaces"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def _in_one_line(error: ValidationError) -> str:
-    first, *others = error.errors(include_url=False)
-    where = ".".join(str(part) for part in first["loc"] if part not in ("choices",))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key; remove it or fix its spelling{_and_more(others)}"
-    if first["type"] == "missing":
-        return f"{where}: required key is missing{_and_more(others)}"
-    value = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    return f"{where}: {message[:1].lower()}{message[1:]}{value}{_and_more(others)}"
-
-
-def _and_more(others: list[Any]) -> str:
-    return f" (and {len(others)} more)" if others else ""

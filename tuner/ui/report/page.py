@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from tuner import __version__
+from tuner.__about__ import __version__
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name

@@ -1,15 +1,50 @@
-"""What the options of a run may be; the library's users meet the same rules as the command line's."""
+"""The options of a run, and the rule that each must follow, for users of the library and of the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from tuner.data.dataset import DataSpec
 from tuner.errors import OptionError
 
-if TYPE_CHECKING:
-    from tuner.pipeline import RunOptions
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL.
+
+    engine: choices that are forced, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
+    budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
+    again and score the winner on the test set: in time (what is left of the budget, or else a third of the run's time),
+    in full, or not at all.
+    `run` and `run_events` raise OptionError for a value that an option cannot have.
+    """
+
+    dataset: str = "digits"
+    data_dir: Path = Path("data")
+    image_size: tuple[int, int] | None = None
+    download: bool = True
+    space: str = "cnn"
+    study: str | None = None
+    studies: Path = Path("studies")
+    storage: str | None = field(default=None, repr=False)
+    trials: int = 50
+    epochs: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    engine: str = "auto"
+    workers: int | None = None
+    budget_seconds: float = float("inf")
+    confirm: Literal["in time", "in full", "no"] = "in time"
+
+    @property
+    def data_spec(self) -> DataSpec:
+        """Where the images come from."""
+        cache_dir = self.studies / ".cache"
+        return DataSpec(self.dataset, self.data_dir, cache_dir, image_size=self.image_size, download=self.download)
+
 
 Rule = tuple[str, Callable[[Any], bool]]
 """In words, and whether a value keeps to it."""

@@ -1,0 +1,46 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.errors import OptionError
+from tuner.options import RunOptions
+from tuner.pipeline import run_events
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("trials", 0),
+        ("trials", True),
+        ("trials", 2.0),
+        ("trials", None),
+        ("epochs", -1),
+        ("epochs", 100_001),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("workers", 0),
+        ("workers", "auto"),
+        ("budget_seconds", 0.0),
+        ("budget_seconds", float("nan")),
+        ("budget_seconds", "30m"),
+        ("dataset", ""),
+        ("space", ""),
+        ("study", ""),
+        ("storage", ""),
+        ("device", None),
+        ("engine", None),
+        ("studies", "studies"),
+        ("data_dir", None),
+        ("image_size", 8),
+        ("image_size", (8,)),
+        ("image_size", (8.0, 8.0)),
+        ("confirm", True),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_in_one_line(tmp_path: Path, option: str, value: Any) -> None:
+    options = RunOptions(**{"studies": tmp_path / "studies", option: value})
+    with pytest.raises(OptionError, match=rf"^{option} must be .*, got {re.escape(repr(value))}$"):
+        next(run_events(options))
+    assert not (tmp_path / "studies").exists()

@@ -1,0 +1,3 @@
+"""The version of the package, which hatch also writes into its metadata."""
+
+__version__ = "0.1.0"
