@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.browser import browser
-from tests.system.conftest import run_tuner
+from tests.system.conftest import Tuner, run_tuner
 from tuner.search.dashboard_entries import artifacts_folder
 
 
@@ -157,8 +157,10 @@ def test_the_dashboard_shows_a_study_that_is_running(chromium: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
-def test_another_address_needs_read_only_or_a_flag_that_says_what_it_allows(workplace: Path, host: str) -> None:
-    refused = run_tuner("dashboard", "--host", host, cwd=workplace)
+def test_another_address_needs_read_only_or_a_flag_that_says_what_it_allows(
+    workplace: Path, tuner_here: Tuner, host: str
+) -> None:
+    refused = tuner_here("dashboard", "--host", host, cwd=workplace)
     assert refused.returncode == 2
     assert "--read-only" in refused.stderr
     assert "--allow-anyone-to-delete" in refused.stderr
