@@ -64,6 +64,7 @@ def from_elsewhere(requests: list[str], port: int) -> list[str]:
     return [url for url in requests if not url.startswith(own)]
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_a_finished_study_with_its_notes_and_artifacts_and_refuses_changes(
     workplace: Path, chromium: str, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_dashboard_shows_a_finished_study_with_its_notes_and_artifacts_and_r
     assert json.loads(run_tuner("show", "--json", cwd=workplace).stdout) == shown
 
 
+@pytest.mark.slow
 def test_every_trial_of_a_study_says_in_the_dashboard_why_it_ended(workplace: Path) -> None:
     port = free_port()
     with process("dashboard", "--port", str(port), cwd=workplace):
@@ -129,6 +131,7 @@ learning_rate = { low = 1e-3, high = 1e-2, log = true }
 """Networks that take seconds, so that the one that runs is among the first few that a page lists."""
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_a_study_that_is_running(chromium: str, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -167,6 +170,7 @@ def test_another_address_needs_read_only_or_a_flag_that_says_what_it_allows(
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--read-only", "--allow-anyone-to-delete"])
 def test_with_one_of_them_it_serves_on_every_address(workplace: Path, flag: str) -> None:
     port = free_port()
@@ -174,6 +178,7 @@ def test_with_one_of_them_it_serves_on_every_address(workplace: Path, flag: str)
         assert "digits-cnn" in wait_for(f"http://127.0.0.1:{port}/api/studies")
 
 
+@pytest.mark.slow
 def test_an_address_that_is_not_this_machines_is_refused_in_one_line(workplace: Path) -> None:
     refused = run_tuner("dashboard", "--host", "192.0.2.1", "--read-only", cwd=workplace)
     assert refused.returncode == 2
