@@ -93,6 +93,7 @@ def test_a_set_that_leaves_too_few_to_train_on_is_refused() -> None:
         choose_rows(118, 100)
 
 
+@pytest.mark.slow
 def test_throughput_takes_what_a_small_set_has_and_its_figures_agree(tmp_path: Path, printed_by: Printed) -> None:
     write_mnist(tmp_path / "MNIST" / "raw", num_train=120)
     result = printed_by("throughput", "--data-dir", tmp_path, "--images", "60000", "--seeds", "1")
@@ -111,6 +112,7 @@ def test_throughput_takes_what_a_small_set_has_and_its_figures_agree(tmp_path: P
     assert 0 <= result["mean_accuracy_ours"] < 0.5
 
 
+@pytest.mark.slow
 def test_search_prints_what_both_came_to(tmp_path: Path, printed_by: Printed) -> None:
     write_mnist(tmp_path / "MNIST" / "raw", num_train=120)
     result = printed_by("search", "--data-dir", tmp_path, "--trials", "2", "--epochs", "1", "--patience", "inf")
@@ -132,6 +134,7 @@ def test_overhead_tells_of_the_number_of_trials_asked_for(printed_by: Printed) -
     assert min(result.values()) > 0
 
 
+@pytest.mark.slow
 def test_memory_tells_what_each_network_added_at_its_peak_and_what_stayed(tmp_path: Path, printed_by: Printed) -> None:
     result = printed_by("memory", "--data-dir", tmp_path, "--dataset", "digits", "--images", "100")
     added = [row["mib"] for row in result["networks"]]
@@ -153,29 +156,34 @@ def processes_with(cache_dir: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_start_tells_the_seconds_of_both_kinds(printed_by: Printed) -> None:
     result = printed_by("start", "--runs", "1")
     assert list(result) == ["seconds_first_start", "seconds_second_start"]
     assert min(result.values()) > 0
 
 
+@pytest.mark.slow
 def test_a_start_leaves_nothing_behind_that_trains(tmp_path: Path) -> None:
     assert start.seconds_to_first_epoch(tmp_path, studies=tmp_path / "studies") > 0
     assert processes_with(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_before_its_first_epoch_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunnerError, match="ended before, with exit code 2: what it printed is above"):
         start.seconds_to_first_epoch(tmp_path, studies=tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_a_textbook_process_that_dies_as_it_starts_is_an_error(tmp_path: Path) -> None:
     candidates = listed(InputSpec(1, 28, 28, 10))
     with pytest.raises(RunnerError, match="must live until all networks are trained"):
         run_processes(candidates, tmp_path / "nothing", ROWS, dataset="mnist", num_processes=2)
 
 
+@pytest.mark.slow
 def test_a_textbook_process_that_dies_at_work_is_an_error(tmp_path: Path) -> None:
     write_mnist(tmp_path / "MNIST" / "raw")
     candidates: list[Any] = [listed(InputSpec(1, 28, 28, 10))[0], TakesItsProcessAlong()]
@@ -252,6 +260,7 @@ def test_what_cannot_be_written_is_one_line() -> None:
     assert (done.stderr, done.returncode) == ("benchmarks: error: [Errno 28] No space left on device\n", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the processes are others")
 @pytest.mark.parametrize(
     ("arguments", "last_line", "num_processes"),

@@ -51,6 +51,7 @@ def test_every_example_is_run_here_and_guards_its_start() -> None:
         assert '\nif __name__ == "__main__":\n' in text
 
 
+@pytest.mark.slow
 def test_digits_is_ten_lines_and_prints_the_test_accuracy(tmp_path: Path) -> None:
     assert len((EXAMPLES / "digits.py").read_text(encoding="utf-8").splitlines()) == 10
     done = run_example("digits.py", "2", cwd=tmp_path)
@@ -61,6 +62,7 @@ def test_digits_is_ten_lines_and_prints_the_test_accuracy(tmp_path: Path) -> Non
     assert (tmp_path / match.group(2)).is_file()
 
 
+@pytest.mark.slow
 def test_own_images_names_the_class_of_a_new_image(tmp_path: Path) -> None:
     done = run_example("own_images.py", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -104,6 +104,7 @@ def states(folder: Path) -> list[str]:
     return [name for name, number in shown["trials"].items() if number and name != "counted"]
 
 
+@pytest.mark.slow
 def test_a_class_whose_name_is_no_utf_8_is_searched_shown_exported_and_predicted(tmp_path: Path) -> None:
     make_images(tmp_path / "set", "plain", CAFE)
     tuner(*RUN, "--dataset", "set", cwd=tmp_path)
@@ -123,6 +124,7 @@ def test_a_class_whose_name_is_no_utf_8_is_searched_shown_exported_and_predicted
         assert r"caf\xe9: " in tuner("evaluate", f"all/{name}", "--dataset", "set", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_data_set_and_a_folder_of_studies_whose_paths_are_no_utf_8_can_be_used_again(tmp_path: Path) -> None:
     data = f"set-{CAFE}"
     make_images(tmp_path / data, "a", "b")
@@ -140,6 +142,7 @@ def test_a_data_set_and_a_folder_of_studies_whose_paths_are_no_utf_8_can_be_used
         tuner("predict", name, data, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_letters_beyond_ascii_are_searched_and_shown_in_an_ascii_locale(tmp_path: Path) -> None:
     make_images(tmp_path / "set", "plain", "é")
     tuner(*RUN, "--dataset", "set", "--no-confirm", cwd=tmp_path, **ASCII)

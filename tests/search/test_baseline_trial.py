@@ -118,12 +118,17 @@ def test_a_baseline_outside_the_space_has_no_parameters_and_the_sampler_does_not
     assert loaded.trials[0].distributions == {}
 
 
-@pytest.mark.parametrize("cut", [1, 2, 5])
-def test_a_resumed_search_knows_its_baseline_again(tmp_path: Path, cut: int) -> None:
-    whole, resumed = Rehearsal(tmp_path / "whole", space=WITH_BATCHES), Rehearsal(tmp_path / "cut", space=WITH_BATCHES)
-    for one in (whole, resumed):
-        one.folder.mkdir()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """A search that was never interrupted."""
+    whole = Rehearsal(tmp_path_factory.mktemp("whole"), space=WITH_BATCHES)
     whole.run(9, memory_bytes=bytes_with(16))
+    return whole
+
+
+@pytest.mark.parametrize("cut", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)])
+def test_a_resumed_search_knows_its_baseline_again(whole: Rehearsal, tmp_path: Path, cut: int) -> None:
+    resumed = Rehearsal(tmp_path, space=WITH_BATCHES)
     resumed.run(cut, memory_bytes=bytes_with(16))
     resumed.run(9, memory_bytes=bytes_with(16))
     assert resumed.outcome() == whole.outcome()

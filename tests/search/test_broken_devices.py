@@ -125,6 +125,7 @@ def test_errors_of_the_device_between_which_epochs_were_trained_do_not_end_the_s
     assert events[-1] == SearchEnded(8, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_runners", [1, 2])
 def test_want_of_memory_in_the_capture_of_a_graph_rejects_a_trial_and_never_ends_the_search(
     tmp_path: Path, num_runners: int

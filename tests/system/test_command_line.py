@@ -59,6 +59,7 @@ def test_show_gives_counts_by_state_and_the_best_trial_as_optuna_has_it(workplac
     assert Path(workplace / shown["best"]["checkpoint"]).is_file()
 
 
+@pytest.mark.slow
 def test_the_latest_study_is_taken_and_named_when_none_is_given(workplace: Path) -> None:
     shown = run_tuner("show", cwd=workplace)
     assert shown.returncode == 0
@@ -111,6 +112,7 @@ def test_the_readmes_dozen_lines_of_plain_torch_score_the_export_the_same_on_the
     assert accuracy == confirmed["delivered_test_accuracy"]
 
 
+@pytest.mark.slow
 def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_read(
     workplace: Path, tuner_here: Tuner, tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_rea
     assert last == "tuner: error: 2 of 22 images cannot be read"
 
 
+@pytest.mark.slow
 def test_load_model_gives_a_module_in_eval_mode(workplace: Path, tmp_path: Path) -> None:
     run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
     model = tuner.load_model(tmp_path / "best.pt")
@@ -158,6 +161,7 @@ def test_inspect_article_prints_the_arithmetic_that_the_article_got_wrong(tmp_pa
         assert text in printed.stdout
 
 
+@pytest.mark.slow
 def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path, tuner_here: Tuner) -> None:
     one = run_tuner("inspect", "cnn", "--seed", "1", cwd=workplace).stdout
     same, other = (tuner_here("inspect", "cnn", "--seed", seed, cwd=workplace).stdout for seed in "12")
@@ -171,6 +175,7 @@ def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path, tuner_
         assert "--trial shows a network as it is" in refused.stderr
 
 
+@pytest.mark.slow
 def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
     options = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm", "--study", "one")
     done = run_tuner("run", *options, "--studies", "my [old] runs [/b]", cwd=tmp_path)
@@ -233,6 +238,7 @@ def test_a_wrong_input_gets_one_line_and_exit_code_2(
     assert not list(tmp_path.glob("*.db"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what_happens", "said"),
     [
@@ -254,6 +260,7 @@ def test_without_a_command_the_help_is_printed(tmp_path: Path) -> None:
     assert "inspect" in alone.stdout
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_for_the_latest_study_has_one_line_on_standard_error(workplace: Path) -> None:
     refused = run_tuner("export", "-o", workplace, cwd=workplace)
     assert refused.returncode == 2
@@ -261,6 +268,7 @@ def test_a_command_that_fails_for_the_latest_study_has_one_line_on_standard_erro
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_ends_the_command_quietly(workplace: Path) -> None:
     command = [sys.executable, "-m", "tuner", "show"]
     with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -271,6 +279,7 @@ def test_output_that_nobody_reads_ends_the_command_quietly(workplace: Path) -> N
         assert process.wait() == 1
 
 
+@pytest.mark.slow
 def test_a_name_that_the_terminal_cannot_show_is_spelled_out(workplace: Path, tmp_path: Path) -> None:
     run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
     Image.new("L", (8, 8)).save(tmp_path / "犬.png")
@@ -281,6 +290,7 @@ def test_a_name_that_the_terminal_cannot_show_is_spelled_out(workplace: Path, tm
     assert done.stdout.startswith("\\u72ac.png: ")
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_shown_and_exported_from_a_folder_that_cannot_be_written(
     workplace: Path, tmp_path: Path
 ) -> None:
@@ -303,6 +313,7 @@ def test_a_finished_study_is_shown_and_exported_from_a_folder_that_cannot_be_wri
     assert {path: path.read_bytes() for path in (tmp_path / "studies").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_one_study_that_cannot_be_read_does_not_hide_the_others(workplace: Path, tmp_path: Path) -> None:
     shutil.copytree(workplace / "studies", tmp_path / "studies")
     database = f"sqlite:///{(tmp_path / 'studies' / 'tuner.db').as_posix()}"
@@ -328,6 +339,7 @@ def test_help_does_not_import_torch(tmp_path: Path) -> None:
     assert "run" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["run", "--dataset", "mnist", "--data-dir", "."], ["doctor"]])
 def test_a_mismatch_of_torch_and_torchvision_is_said_in_one_line_with_the_mend(
     tmp_path: Path, arguments: list[str]
@@ -367,6 +379,7 @@ def test_doctor_shows_the_device_the_versions_and_every_choice_with_both_times(t
         assert text in printed.stdout
 
 
+@pytest.mark.slow
 def test_doctor_says_where_the_measurement_is_kept_or_why_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

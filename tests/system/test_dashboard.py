@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.browser import browser
-from tests.system.conftest import run_tuner
+from tests.system.conftest import Tuner, run_tuner
 from tuner.search.dashboard_entries import artifacts_folder
 
 
@@ -64,6 +64,7 @@ def from_elsewhere(requests: list[str], port: int) -> list[str]:
     return [url for url in requests if not url.startswith(own)]
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_a_finished_study_with_its_notes_and_artifacts_and_refuses_changes(
     workplace: Path, chromium: str, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_dashboard_shows_a_finished_study_with_its_notes_and_artifacts_and_r
     assert json.loads(run_tuner("show", "--json", cwd=workplace).stdout) == shown
 
 
+@pytest.mark.slow
 def test_every_trial_of_a_study_says_in_the_dashboard_why_it_ended(workplace: Path) -> None:
     port = free_port()
     with process("dashboard", "--port", str(port), cwd=workplace):
@@ -129,6 +131,7 @@ learning_rate = { low = 1e-3, high = 1e-2, log = true }
 """Networks that take seconds, so that the one that runs is among the first few that a page lists."""
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_a_study_that_is_running(chromium: str, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -157,14 +160,17 @@ def test_the_dashboard_shows_a_study_that_is_running(chromium: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
-def test_another_address_needs_read_only_or_a_flag_that_says_what_it_allows(workplace: Path, host: str) -> None:
-    refused = run_tuner("dashboard", "--host", host, cwd=workplace)
+def test_another_address_needs_read_only_or_a_flag_that_says_what_it_allows(
+    workplace: Path, tuner_here: Tuner, host: str
+) -> None:
+    refused = tuner_here("dashboard", "--host", host, cwd=workplace)
     assert refused.returncode == 2
     assert "--read-only" in refused.stderr
     assert "--allow-anyone-to-delete" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--read-only", "--allow-anyone-to-delete"])
 def test_with_one_of_them_it_serves_on_every_address(workplace: Path, flag: str) -> None:
     port = free_port()
@@ -172,6 +178,7 @@ def test_with_one_of_them_it_serves_on_every_address(workplace: Path, flag: str)
         assert "digits-cnn" in wait_for(f"http://127.0.0.1:{port}/api/studies")
 
 
+@pytest.mark.slow
 def test_an_address_that_is_not_this_machines_is_refused_in_one_line(workplace: Path) -> None:
     refused = run_tuner("dashboard", "--host", "192.0.2.1", "--read-only", cwd=workplace)
     assert refused.returncode == 2

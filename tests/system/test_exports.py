@@ -68,6 +68,7 @@ def sealed(workplace: Path) -> tuple[torch.Tensor, list[str]]:
     return dataset.images_NCHW.clone(), [dataset.class_names[label] for label in dataset.labels_N]
 
 
+@pytest.mark.slow
 def test_all_writes_five_forms_and_a_readme_and_says_what_each_came_to(workplace: Path, exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == FILES
     assert [path.name for path in exported.parent.iterdir()] == ["all"]
@@ -81,6 +82,7 @@ def test_all_writes_five_forms_and_a_readme_and_says_what_each_came_to(workplace
     assert all(f"test accuracy {accuracy:.2%} ({round(accuracy * 360)} of 360 images)" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_readmes_lines_name_the_same_classes_in_every_form_without_tuner(
     exported: Path, sealed: tuple[torch.Tensor, list[str]], tmp_path: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_the_readmes_lines_name_the_same_classes_in_every_form_without_tuner(
     assert right / len(truth) == load_checkpoint(folder / "best.pt").scores["test_accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["best.pt", "best.safetensors", "best.onnx"])
 def test_an_exported_file_scores_what_is_stored_in_it(workplace: Path, exported: Path, name: str) -> None:
     classifier = load_classifier(exported / name)
@@ -126,6 +129,7 @@ def test_an_exported_file_scores_what_is_stored_in_it(workplace: Path, exported:
     assert of_training == {"train": True, "validation": True, "test": False}  # a confirmed winner saw both
 
 
+@pytest.mark.slow
 def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(
     workplace: Path, exported: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +150,7 @@ def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(
     assert f"  7: {given['class_accuracies']['7']:.2%}\n" in words
 
 
+@pytest.mark.slow
 def test_evaluate_takes_an_image_folder_and_matches_its_classes_by_name(
     exported: Path, sealed: tuple[torch.Tensor, list[str]], tmp_path: Path
 ) -> None:
@@ -168,6 +173,7 @@ def test_evaluate_takes_an_image_folder_and_matches_its_classes_by_name(
     assert evaluation.accuracy > 0.7  # labels in the order of the folders, 0 to 2, would give next to nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "colour", "said"),
     [(("cat", "dog"), "L", "it does not know 'cat', 'dog'"), (("0", "1"), "RGB", "those of .* are in colour")],
@@ -186,6 +192,7 @@ def test_evaluate_refuses_images_that_are_not_of_the_networks_kind(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_predict_goes_through_folders_and_prints_json(
     exported: Path, sealed: tuple[torch.Tensor, list[str]], tmp_path: Path
 ) -> None:
@@ -208,6 +215,7 @@ def test_predict_goes_through_folders_and_prints_json(
         assert len(one["classes"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -260,6 +268,7 @@ def slightly_larger(_: str, weight: torch.Tensor) -> torch.Tensor:
     return weight * 1.0005 if weight.ndim == 2 else weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "change", "said"),
     [
@@ -282,6 +291,7 @@ def test_a_form_that_comes_to_something_else_fails_with_both_numbers_and_leaves_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_form_that_cannot_be_loaded_fails_with_the_reason_and_an_old_file_stays(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +308,7 @@ def test_a_form_that_cannot_be_loaded_fails_with_the_reason_and_an_old_file_stay
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_score_that_the_network_does_not_come_to_is_refused_with_both_numbers(copied: Path, tmp_path: Path) -> None:
     study_of(copied).save_confirmed(None)
     summary = summarise(study_of(copied), studies=copied / "studies")
@@ -328,6 +339,7 @@ def confirm(folder: Path) -> int:
     return test.num_correct
 
 
+@pytest.mark.slow
 def test_a_confirmed_winner_is_exported_and_checked_on_the_test_set(copied: Path) -> None:
     num_correct = confirm(copied)
     done = run_tuner("export", "-o", "best.pt", cwd=copied)
@@ -378,6 +390,7 @@ def test_a_target_that_does_not_fit_is_refused_in_one_line(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "mine"}
 
 
+@pytest.mark.slow
 def test_an_export_into_the_folder_of_an_older_one_leaves_what_its_readme_lists_and_the_users_own(
     workplace: Path, exported: Path, tmp_path: Path
 ) -> None:
@@ -390,6 +403,7 @@ def test_an_export_into_the_folder_of_an_older_one_leaves_what_its_readme_lists_
     assert done.stdout.splitlines()[1] == f"{folder}: removed what an older export had left there: {removed}"
 
 
+@pytest.mark.slow
 def test_a_file_of_the_users_that_an_export_has_not_listed_stays(workplace: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     export(study_of(workplace), studies=workplace / "studies", output=folder)
@@ -399,6 +413,7 @@ def test_a_file_of_the_users_that_an_export_has_not_listed_stays(workplace: Path
     assert (folder / "model.py").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_file_can_be_called_as_one_that_the_check_needs(workplace: Path, tmp_path: Path) -> None:
     for name in ("images.pt", "images.npy"):
         export(study_of(workplace), studies=workplace / "studies", output=tmp_path / name)
@@ -406,6 +421,7 @@ def test_a_file_can_be_called_as_one_that_the_check_needs(workplace: Path, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"images.pt", "images.npy"}
 
 
+@pytest.mark.slow
 def test_one_form_in_a_folder_has_a_readme_beside_it_and_can_be_written_again(workplace: Path, tmp_path: Path) -> None:
     for _ in range(2):
         export(study_of(workplace), studies=workplace / "studies", output=tmp_path / "new", format="safetensors")

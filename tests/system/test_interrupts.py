@@ -15,6 +15,8 @@ import pytest
 
 from tuner.interrupts import EXIT_CODE, LINE, LINE_RESTART
 
+pytestmark = pytest.mark.slow
+
 HALF_IMPORTED = """
 import signal
 try:

@@ -25,6 +25,7 @@ def pictures() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_documented_command_makes_both_pictures_without_a_path_of_the_machine(
     chromium: str, tmp_path: Path
 ) -> None:
@@ -40,6 +41,7 @@ def test_the_documented_command_makes_both_pictures_without_a_path_of_the_machin
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
 
 
+@pytest.mark.slow
 def test_a_page_is_drawn_in_few_colours(chromium: str, pictures: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<body style='background: linear-gradient(red, blue)'><h1>A page</h1></body>")

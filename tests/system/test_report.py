@@ -118,6 +118,7 @@ def test_an_unconfirmed_study_is_judged_on_its_validation_images_and_the_test_se
     assert "optimistic" in page
 
 
+@pytest.mark.slow
 def test_where_the_checkpoint_is_gone_the_page_says_so_and_has_the_rest(unconfirmed: Path) -> None:
     for path in (unconfirmed / "studies" / "digits-cnn").glob("*.pt"):
         path.unlink()
@@ -140,6 +141,7 @@ def test_where_the_delivered_file_is_of_another_confirmation_the_page_says_so_an
     assert '<figure class="mistake">' not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_browser_draws_the_page_without_a_complaint_and_asks_for_nothing(
     report: Path, chromium: str, tmp_path: Path, look: str
@@ -164,6 +166,7 @@ def test_a_browser_draws_the_page_without_a_complaint_and_asks_for_nothing(
         assert ink == page.value("getComputedStyle(document.querySelector('.caption')).color")
 
 
+@pytest.mark.slow
 def test_a_page_follows_a_change_of_theme(report: Path, chromium: str, tmp_path: Path) -> None:
     colour = "document.querySelector('#history .xtick text').style.fill"
     with browser(chromium, tmp_path) as page:
@@ -175,6 +178,7 @@ def test_a_page_follows_a_change_of_theme(report: Path, chromium: str, tmp_path:
         assert page.complaints == []
 
 
+@pytest.mark.slow
 def test_a_class_that_is_called_like_a_script_runs_nothing(chromium: str, tmp_path: Path) -> None:
     names = ("<img src=x onerror=alert(1)>", "<script>document.title='owned'<", "b & 'c'")
     generator = random.Random(0)

@@ -56,6 +56,7 @@ def test_list_has_a_column_of_disk_use_in_which_a_linked_file_counts_once(workpl
     assert in_words(expected) in run_tuner("list", cwd=workplace).stdout
 
 
+@pytest.mark.slow
 def test_compare_shows_two_studies_side_by_side_and_where_they_differ(copy: Path) -> None:
     compared = run_tuner("compare", "digits-cnn", "other", cwd=copy)
     assert compared.returncode == 0, compared.stderr
@@ -71,12 +72,14 @@ def test_compare_shows_two_studies_side_by_side_and_where_they_differ(copy: Path
     assert "winner, where it differs" in text
 
 
+@pytest.mark.slow
 def test_a_study_compared_with_itself_differs_nowhere(workplace: Path) -> None:
     compared = run_tuner("compare", "digits-cnn", "digits-cnn", cwd=workplace)
     assert compared.returncode == 0
     assert "differ" not in compared.stdout.replace("difference", "")
 
 
+@pytest.mark.slow
 def test_delete_names_what_goes_asks_and_removes_one_study_whole(copy: Path) -> None:
     before = files_in(copy / "studies")
     command = [sys.executable, "-m", "tuner", "delete", "digits-cnn"]
@@ -98,12 +101,14 @@ def test_delete_names_what_goes_asks_and_removes_one_study_whole(copy: Path) -> 
     assert set(files_in(copy / "studies")) == {name for name in before if name.startswith("other")}
 
 
+@pytest.mark.slow
 def test_a_deleted_study_can_be_started_anew(copy: Path) -> None:
     assert run_tuner("delete", "other", "--yes", cwd=copy).returncode == 0
     again = run_tuner("run", "--study", "other", *SHORT, cwd=copy)
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_a_study_that_runs_is_not_deleted(copy: Path) -> None:
     before = files_in(copy / "studies")
     with hold(copy / "studies" / "other", "other"):
@@ -131,6 +136,7 @@ def two(with_two: Path, tmp_path: Path) -> Path:
     return shutil.copytree(with_two, tmp_path, dirs_exist_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -160,6 +166,7 @@ def test_a_study_of_the_same_name_loses_no_file_to_a_command_that_gives_the_wron
     assert files_in(two) == {name: content for name, content in before.items() if not name.startswith("B")}
 
 
+@pytest.mark.slow
 def test_a_study_whose_folder_is_not_there_is_deleted_and_that_is_reported(two: Path) -> None:
     before = files_in(two)
     there = ("--storage", "sqlite:///b.db", "--studies", "nowhere")
@@ -170,6 +177,7 @@ def test_a_study_whose_folder_is_not_there_is_deleted_and_that_is_reported(two: 
     assert json.loads(run_tuner("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["..", "\x1b[31m\n../digits-cnn"])
 def test_a_study_that_another_program_renamed_to_a_path_is_named_by_list_and_touched_by_nothing(
     copy: Path, name: str

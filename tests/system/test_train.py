@@ -27,6 +27,7 @@ def copied(workplace: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_trial_that_the_search_trained_least_is_trained_longer_and_its_file_is_one_that_every_command_takes(
     copied: Path,
 ) -> None:
