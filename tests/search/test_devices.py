@@ -25,7 +25,7 @@ from tuner.search.devices import (
     study_engine,
     study_engines,
 )
-from tuner.search.preparation import SCORING_BYTES_GPU, StudyRunners, memory_for_runners, runners_for
+from tuner.search.preparation import SCORING_BYTES_GPU, RunnerPlaces, StudyRunners, memory_for_runners, prepare_runners
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.storage import open_storage
 from tuner.training.choices import Measurement, Runners
@@ -192,16 +192,9 @@ def runners_on_three_gpus(
     monkeypatch.setattr(devices, "num_cores", lambda: 16)
     dataset = load_development(DataSpec("digits", tmp_path / "data", tmp_path / "cache"))
     record = record_in(tmp_path, replace(measured.first.engine, device="cuda"))
-    places = share_out(measured, workers=workers)
-    return runners_for(
-        record,
-        dataset,
-        split_development(dataset, seed=0),
-        tmp_path / "several",
-        places=places,
-        engines=study_engines(record, measured),
-        image_bytes=memory_for_runners(places),
-    )
+    devices_of_runners = share_out(measured, workers=workers)
+    places = RunnerPlaces(measured, devices_of_runners, memory_for_runners(devices_of_runners))
+    return prepare_runners(record, dataset, split_development(dataset, seed=0), tmp_path / "several", places=places)
 
 
 def test_every_runner_trains_with_the_engine_of_its_own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
