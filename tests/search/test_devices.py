@@ -13,13 +13,14 @@ from rehearsal import SETTINGS
 
 from tuner.data.sources import DataSpec, load_development
 from tuner.data.splits import split_development
-from tuner.errors import DeviceError, UnfitDevice
+from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES
 from tuner.search import devices, preparation
 from tuner.search.devices import (
     MeasuredDevices,
     engine_notes,
     measure_devices,
+    refuse_other_engine,
     share_out,
     stored_engines,
     study_engine,
@@ -30,6 +31,7 @@ from tuner.search.record import StudyRecord, open_study
 from tuner.search.storage import open_storage
 from tuner.training.choices import Measurement, Runners
 from tuner.training.engine import Engine
+from tuner.training.forced import NOTHING_FORCED, Forced
 
 CPU = torch.device("cpu")
 GPUS = [torch.device("cuda", index) for index in range(3)]
@@ -137,6 +139,19 @@ def test_a_trial_that_is_trained_again_computes_as_the_study_has_it_for_that_kin
         Engine("cuda:2", tf32=True),
     ]
     assert stored_engines(record).keys() == {LARGE, SMALL}
+
+
+def test_another_engine_than_a_study_has_for_a_kind_is_refused_and_any_is_taken_for_a_new_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "device_kind", {GPUS[0]: LARGE, GPUS[1]: SMALL, GPUS[2]: "Third"}.__getitem__)
+    record = record_in(tmp_path, replace(OF_LARGE, device="cuda"))
+    study_engines(record, two_kinds())
+    forced = Forced({"graph": True})
+    refuse_other_engine(record, [GPUS[0], GPUS[2]], forced=forced)
+    with pytest.raises(StudyError, match="'several' did not begin with --engine graph=on, and"):
+        refuse_other_engine(record, GPUS, forced=forced)
+    refuse_other_engine(record, GPUS, forced=NOTHING_FORCED)
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, unfit: Mapping[torch.device, str]) -> None:
