@@ -19,7 +19,7 @@ from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
 from tuner.errors import RunnerError
-from tuner.pipeline import input_spec_of
+from tuner.search.preparation import input_spec_of
 from tuner.search.processes import import_ahead, start
 from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate

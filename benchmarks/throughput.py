@@ -25,10 +25,10 @@ from tuner.data.dataset import DataSpec
 from tuner.data.sources import load_development
 from tuner.errors import RunnerError
 from tuner.hardware import device_name, num_cores
-from tuner.pipeline import input_spec_of
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded, TrialStarted
 from tuner.search.executors import Executor, LocalProcesses
+from tuner.search.preparation import input_spec_of
 from tuner.search.record import open_study
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params

@@ -3,8 +3,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from tuner.deliver.confirm import Confirmed, ConfirmPlan
 from tuner.errors import DeviceError, OptionError, StudyError, TunerError
 from tuner.options import RunOptions
-from tuner.pipeline import DataReady, load_summary, run, run_events
-from tuner.search.events import SearchEnded, TrialEnded
+from tuner.pipeline import confirm_events, load_summary, run, run_events
+from tuner.search.events import DataReady, SearchEnded, TrialEnded
+from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold
 from tuner.search.record import list_studies, load_study
+from tuner.search.runner import Trainer, TrialTask
 from tuner.search.study_location import check_study_name, default_study_name, existing_storage, storage_url
 from tuner.temporary import KEPT_SECONDS, temporary_beside
 from tuner.training.checkpoint import load_checkpoint
@@ -43,7 +46,7 @@ batch_size = [64, 128]
 def _one_core() -> Iterator[None]:
     """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuner.pipeline.num_cores", lambda: 1)
+        patch.setattr("tuner.search.preparation.num_cores", lambda: 1)
         yield
 
 
@@ -85,6 +88,44 @@ def test_a_run_ends_with_the_trials_asked_for_and_the_winners_checkpoint(finishe
     assert checkpoint.scores["validation_accuracy"] == summary.best.validation_accuracy
     assert checkpoint.origin["trial"] == summary.best.number
     assert checkpoint.scores["validation_accuracy"] > 0.5  # chance is 0.1
+
+
+class RecordingExecutor:
+    """Another executor than those of the tuner, which notes the trials that it is given."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.tasks: list[TrialTask] = []
+        self.is_ended = False
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        self.tasks.append(task)
+        self._executor.start(runner, task)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+
+def test_a_run_and_a_confirmation_train_with_the_executor_that_is_given(tmp_path: Path) -> None:
+    made: list[RecordingExecutor] = []
+
+    @contextmanager
+    def recording(trainers: Sequence[Trainer], *, apart: bool = False) -> Iterator[RecordingExecutor]:
+        assert not apart
+        with local_executor(trainers) as executor:
+            made.append(RecordingExecutor(executor))
+            yield made[-1]
+            made[-1].is_ended = True
+
+    options = options_in(tmp_path, trials=2, epochs=1)
+    ended = [event.number for event in run_events(options, make_executor=recording) if isinstance(event, TrialEnded)]
+    assert [task.number for task in made[0].tasks] == ended
+    plan = ConfirmPlan(num_candidates=1, num_seeds=1)
+    *_, last = confirm_events(options.studies, None, plan=plan, workers=1, make_executor=recording)
+    assert isinstance(last, Confirmed)
+    assert len(made) == 2
+    assert {task.number for task in made[1].tasks} <= set(ended)
+    assert all(executor.tasks and executor.is_ended for executor in made)
 
 
 def test_the_same_run_in_another_folder_is_the_same_bit_for_bit(finished: RunOptions, tmp_path: Path) -> None:
@@ -346,7 +387,7 @@ def test_one_runner_has_the_measured_threads_and_several_share_the_cores(
     for kept in cache_dir.iterdir():
         kept.write_text(json.dumps(larger.to_json()), encoding="utf-8")
     monkeypatch.setenv("TUNER_CACHE_DIR", str(cache_dir))
-    monkeypatch.setattr("tuner.pipeline.num_cores", lambda: 8)
+    monkeypatch.setattr("tuner.search.preparation.num_cores", lambda: 8)
     assert engine_of(options_in(tmp_path, workers=workers)).num_threads == num_threads
 
 

@@ -9,8 +9,8 @@ import torch
 from tuner.errors import SpaceError
 from tuner.hardware import memory_bytes
 from tuner.options import RunOptions
-from tuner.pipeline import DataReady, load_summary, run, run_events
-from tuner.search.events import TrialEnded
+from tuner.pipeline import load_summary, run, run_events
+from tuner.search.events import DataReady, TrialEnded
 from tuner.search.record import CONSTRAINTS, list_studies, load_study
 from tuner.search.study_location import existing_storage
 

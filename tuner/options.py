@@ -10,6 +10,10 @@ from typing import Any, Literal
 from tuner.data.dataset import DataSpec
 from tuner.errors import OptionError
 
+SMALL_SET = 10_000
+EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
+"""Epochs of a trial when none are asked for: on training parts below SMALL_SET images, and on others."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -96,3 +100,8 @@ def check_options(options: RunOptions) -> None:
         value = getattr(options, name)
         if not keeps(value):
             raise OptionError(f"{name} must be {words}, got {value!r}")
+
+
+def default_epochs(num_train: int) -> int:
+    """Epochs of a trial when none are asked for, by the number of training images."""
+    return EPOCHS_SMALL if num_train < SMALL_SET else EPOCHS_LARGE

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import ImageDataset, Report
-from tuner.data.opening import stream_limit
+from tuner.data.opening import memory_for_images, stream_limit
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
-from tuner.deliver.confirm import TIME_SHARE, ConfirmEvent, ConfirmPlan, confirm, search_seconds
+from tuner.deliver.confirm import (
+    TIME_SHARE,
+    ConfirmEvent,
+    ConfirmPlan,
+    confirm,
+    refuse_without_winner,
+    search_seconds,
+)
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
-from tuner.errors import DeviceError
-from tuner.hardware import devices_for, num_cores
-from tuner.options import RunOptions, check_options
+from tuner.hardware import devices_for
+from tuner.options import RunOptions, check_options, default_epochs
 from tuner.search.binding import claim_folder, refuse_other_studys_folder
 from tuner.search.coordinator import SearchPlan, search
-from tuner.search.devices import engine_notes, measure_devices, share_out, study_engines
-from tuner.search.events import SearchEvent
+from tuner.search.devices import refuse_other_engine
+from tuner.search.events import DataReady, SearchEvent
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold, hold_record
 from tuner.search.memory import check_batch_sizes
-from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
+from tuner.search.preparation import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.processes import end_if_unguarded, import_ahead
-from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
+from tuner.search.record import StudyRecord, TrialRecord, create_study, find_study, load_study
+from tuner.search.settings import study_settings
 from tuner.search.storage import Storage, open_storage
-from tuner.search.study_data import device_of, refuse_other_images
+from tuner.search.study_data import device_of, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
     default_study_name,
@@ -44,40 +48,25 @@ from tuner.search.study_location import (
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.toml_file import load_space
 from tuner.training.device import choose_device
-from tuner.training.engine import Engine
 from tuner.training.forced import parse_forced
 from tuner.training.host import generates_with_own_settings
 
-SMALL_SET = 10_000
-EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
-"""Epochs of a trial when none are asked for: on training parts below SMALL_SET images, and on others."""
-
-
-@dataclass(frozen=True)
-class DataReady:
-    """The images are there. `shape` is (C, H, W); `held` says how, in memory or streamed, and how much they are."""
-
-    study: str
-    dataset: str
-    shape: tuple[int, ...]
-    num_classes: int
-    num_train: int
-    num_validation: int
-    device: str
-    held: str
-    notes: tuple[str, ...]
-
-
 RunEvent = DataReady | SearchEvent | ConfirmEvent
+ExecutorFactory = Callable[..., AbstractContextManager[Executor]]
+"""Makes the executor of a study's trainers, one runner for each, with the arguments of local_executor."""
 
 
 @generates_with_own_settings
-def run_events(options: RunOptions, *, report: Report | None = None) -> Generator[RunEvent]:
+def run_events(
+    options: RunOptions, *, report: Report | None = None, make_executor: ExecutorFactory = local_executor
+) -> Generator[RunEvent]:
     """Run or top up a study and confirm its winner, an event at a time; a closed iterator leaves it to be resumed.
 
-    `report` hears of downloads and decoding. With one runner on a CPU the training is done in this process, with
-    settings of torch that are not the caller's; the caller's are back whenever an event is yielded.
-    Raises TunerError for whatever the user can fix.
+    `report` hears of downloads and decoding. make_executor: where the trials are trained. With one local runner on a
+    CPU the training is done in this process, with settings of torch that are not the caller's; the caller's are back
+    whenever an event is yielded.
+    Raises TunerError for whatever the user can fix; what no measurement decides is refused before this machine is
+    measured.
     """
     started = time.monotonic()
     end_if_unguarded()
@@ -88,44 +77,37 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     make_studies_folder(options.studies)
     url = storage_url(options.studies, options.storage)
     device = choose_device(options.device)
+    devices = devices_for(device, is_auto=options.device == "auto")
     forced = parse_forced(options.engine, device)
     parts = fix_parts(options.data_spec, report=report)
     dataset = parts.development
     split = split_development(dataset, seed=options.seed)
     name = options.study or default_study_name(options.dataset, options.space)
     check_study_name(name)
-    input_spec = input_spec_of(dataset)
-    epochs = options.epochs or _default_epochs(split)
-    settings = {
-        "dataset": dataset.name,
-        "dataset_digest": dataset.digest,
-        "space_name": space.name,
-        "space": space.model_dump(mode="json", exclude_none=True, exclude={"name", "description"}),
-        "seed": options.seed,
-        "epochs": epochs,
-    }
+    epochs = options.epochs or default_epochs(len(split.train_indices_N))
+    settings = study_settings(dataset, space, seed=options.seed, epochs=epochs)
     folder = options.studies / name
     storage = open_storage(url)
-    with _only_writer(options, storage, name, settings, parts.test):
-        devices = devices_for(device, is_auto=options.device == "auto")
-        measured = measure_devices(devices, input_spec.shape, workers=options.workers, forced=forced)
-        places = share_out(measured, workers=options.workers)
-        num_threads = measured.first.runners.num_threads if len(places) == 1 else max(1, num_cores() // len(places))
-        engine = replace(measured.first.engine, device=str(device), num_threads=num_threads)
-        image_bytes = memory_for_runners(places)
-        stream = stream_limit(dataset, device=device, memory_bytes=image_bytes)
+    with _only_writer(options, storage, name, settings, parts.test) as known:
+        if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
+            check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
+        if known is not None:
+            refuse_other_device(known, device)
+            refuse_other_engine(known, devices, forced=forced)
+            _bind(known, folder, parts.test)
+        places = place_runners(devices, dataset, workers=options.workers, forced=forced)
+        stream = stream_limit(dataset, device=device, memory_bytes=places.image_bytes)
         check_batch_sizes(space, stream)  # before there is a study, for the next run may begin it in another way
-        record = open_study(storage, name, settings, engine=engine, data=options.data_spec)
-        claim_folder(folder, record)
-        fix_test_set(record, parts.test)
-        _refuse_other_device(record, device)
-        engines = study_engines(record, measured, forced=forced)
+        record = known
+        if record is None:
+            record = create_study(storage, name, settings, engine=replace(places.engine, device=str(device)))
+            _bind(record, folder, parts.test)
         record.save_data_spec(options.data_spec)
-        runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
-        yield _data_ready(name, dataset, split, record.engine, runners.held, *engine_notes(engines, measured))
+        runners = prepare_runners(record, dataset, split, folder, places=places)
+        yield _data_ready(record, dataset, split, runners.held, runners.notes)
         plan = SearchPlan(
             space=space,
-            input_spec=input_spec,
+            input_spec=input_spec_of(dataset),
             epochs=epochs,
             num_trials=options.trials,
             seed=options.seed,
@@ -136,7 +118,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
             * (1 if options.confirm == "no" else 1 - TIME_SHARE),
             class_names=dataset.class_names,
         )
-        with local_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
+        with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
             with closing(search(record, plan, executor)) as events:
                 yield from events
             trials = record.trials()
@@ -145,7 +127,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
                 confirm_plan = ConfirmPlan()
                 if not in_full:
                     seconds_left = started + options.budget_seconds - time.monotonic()
-                    confirm_plan = limit_to_time(confirm_plan, record, len(places), seconds_left=seconds_left)
+                    confirm_plan = limit_to_time(confirm_plan, record, executor.num_runners, seconds_left=seconds_left)
                 yield from _confirm(record, confirm_plan, executor, runners, parts)
 
 
@@ -158,18 +140,22 @@ def confirm_events(
     in_time: bool = False,
     storage: str | None = None,
     workers: int | None = None,
+    make_executor: ExecutorFactory = local_executor,
 ) -> Generator[RunEvent]:
     """Confirm the winner of a study that was run before, an event at a time, on the device of its search.
 
     in_time: it takes at most a third of the whole run's time, as at the end of `run`, whatever the plan's own seconds.
     Nothing of it is kept before its end: one that is interrupted restarts from scratch.
 
-    Raises TunerError for whatever the user can fix, such as images that are gone or have changed.
+    Raises TunerError for whatever the user can fix, such as images that are gone or have changed, before this machine
+    is measured.
     """
     end_if_unguarded()
     record = load_study(existing_storage(studies, storage), name)
     folder = studies / record.name
     with hold_record(record.storage.url, record.name), hold(folder, record.name):
+        refuse_without_winner(record, record.trials())
+        devices = devices_for(device_of(record), is_auto=False)
         claim_folder(folder, record)
         spec = record.data_spec(studies / ".cache")
         parts = fix_parts(spec)
@@ -177,17 +163,12 @@ def confirm_events(
         refuse_other_images(record, spec, dataset)
         fix_test_set(record, parts.test)
         split = split_development(dataset, seed=record.settings["seed"])
-        device = device_of(record)
-        devices = devices_for(device, is_auto=False)
-        measured = measure_devices(devices, input_spec_of(dataset).shape, workers=workers)
-        places = share_out(measured, workers=workers)
-        engines = study_engines(record, measured)
-        image_bytes = memory_for_runners(places)
-        runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
-        yield _data_ready(record.name, dataset, split, record.engine, runners.held, *measured.notes)
-        if in_time:
-            plan = limit_to_time(plan, record, len(places))
-        with local_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
+        places = place_runners(devices, dataset, workers=workers)
+        runners = prepare_runners(record, dataset, split, folder, places=places)
+        yield _data_ready(record, dataset, split, runners.held, places.measured.notes)
+        with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
+            if in_time:
+                plan = limit_to_time(plan, record, executor.num_runners)
             yield from _confirm(record, plan, executor, runners, parts)
 
 
@@ -234,8 +215,8 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 @contextmanager
 def _only_writer(
     options: RunOptions, storage: Storage, name: str, settings: dict[str, Any], sealed: SealedPart
-) -> Iterator[None]:
-    """Hold a study, its record and its folder, once it is sure that both are this study's."""
+) -> Iterator[StudyRecord | None]:
+    """Hold a study, its record and its folder, once it is sure that both are this study's; None for a new study."""
     folder = options.studies / name
     with hold_record(storage.url, name):
         known = find_study(storage, name, settings, data=options.data_spec)
@@ -244,7 +225,13 @@ def _only_writer(
         refuse_other_studys_folder(folder, known, name)  # before the lock, which would be a new file in that folder
         with hold(folder, name):
             refuse_other_studys_folder(folder, known, name)
-            yield
+            yield known
+
+
+def _bind(record: StudyRecord, folder: Path, sealed: SealedPart) -> None:
+    """Bind the folder and the test part to the study that they belong to from now on."""
+    claim_folder(folder, record)
+    fix_test_set(record, sealed)
 
 
 def run(options: RunOptions) -> StudySummary:
@@ -263,35 +250,15 @@ def load_summary(options: RunOptions) -> StudySummary:
     )
 
 
-def _refuse_other_device(record: StudyRecord, device: torch.device) -> None:
-    """Raise DeviceError where a study would resume on another kind of device than the one it was measured for."""
-    begun = torch.device(record.engine.device).type
-    if begun != device.type:
-        raise DeviceError(
-            f"study {record.name!r} trains on {begun}, as it began, and this run would on {device.type}: "
-            f"give --device {begun} where there is one, or start another study with --study NAME"
-        )
-
-
-def _data_ready(study: str, dataset: ImageDataset, split: Split, engine: Engine, held: str, *notes: str) -> DataReady:
+def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: str, notes: Sequence[str]) -> DataReady:
     return DataReady(
-        study=study,
+        study=record.name,
         dataset=dataset.name,
         shape=tuple(dataset.images_NCHW.shape[1:]),
         num_classes=len(dataset.class_names),
         num_train=len(split.train_indices_N),
         num_validation=len(split.validation_indices_N),
-        device=engine.device,
+        device=record.engine.device,
         held=held,
         notes=(*dataset.notes, *dataset.repairs, *notes),
     )
-
-
-def input_spec_of(dataset: ImageDataset) -> InputSpec:
-    """What networks for a data set take and give."""
-    _, channels, height, width = dataset.images_NCHW.shape
-    return InputSpec(channels, height, width, len(dataset.class_names))
-
-
-def _default_epochs(split: Split) -> int:
-    return EPOCHS_SMALL if len(split.train_indices_N) < SMALL_SET else EPOCHS_LARGE

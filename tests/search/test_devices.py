@@ -13,23 +13,25 @@ from rehearsal import SETTINGS
 
 from tuner.data.sources import DataSpec, load_development
 from tuner.data.splits import split_development
-from tuner.errors import DeviceError, UnfitDevice
+from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES
 from tuner.search import devices, preparation
 from tuner.search.devices import (
     MeasuredDevices,
     engine_notes,
     measure_devices,
+    refuse_other_engine,
     share_out,
     stored_engines,
     study_engine,
     study_engines,
 )
-from tuner.search.preparation import SCORING_BYTES_GPU, StudyRunners, memory_for_runners, runners_for
+from tuner.search.preparation import SCORING_BYTES_GPU, RunnerPlaces, StudyRunners, memory_for_runners, prepare_runners
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.storage import open_storage
 from tuner.training.choices import Measurement, Runners
 from tuner.training.engine import Engine
+from tuner.training.forced import NOTHING_FORCED, Forced
 
 CPU = torch.device("cpu")
 GPUS = [torch.device("cuda", index) for index in range(3)]
@@ -139,6 +141,19 @@ def test_a_trial_that_is_trained_again_computes_as_the_study_has_it_for_that_kin
     assert stored_engines(record).keys() == {LARGE, SMALL}
 
 
+def test_another_engine_than_a_study_has_for_a_kind_is_refused_and_any_is_taken_for_a_new_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "device_kind", {GPUS[0]: LARGE, GPUS[1]: SMALL, GPUS[2]: "Third"}.__getitem__)
+    record = record_in(tmp_path, replace(OF_LARGE, device="cuda"))
+    study_engines(record, two_kinds())
+    forced = Forced({"graph": True})
+    refuse_other_engine(record, [GPUS[0], GPUS[2]], forced=forced)
+    with pytest.raises(StudyError, match="'several' did not begin with --engine graph=on, and"):
+        refuse_other_engine(record, GPUS, forced=forced)
+    refuse_other_engine(record, GPUS, forced=NOTHING_FORCED)
+
+
 def measuring(monkeypatch: pytest.MonkeyPatch, unfit: Mapping[torch.device, str]) -> None:
     def measured(device: torch.device, *_: object, **__: object) -> Measurement:
         if device in unfit:
@@ -192,16 +207,9 @@ def runners_on_three_gpus(
     monkeypatch.setattr(devices, "num_cores", lambda: 16)
     dataset = load_development(DataSpec("digits", tmp_path / "data", tmp_path / "cache"))
     record = record_in(tmp_path, replace(measured.first.engine, device="cuda"))
-    places = share_out(measured, workers=workers)
-    return runners_for(
-        record,
-        dataset,
-        split_development(dataset, seed=0),
-        tmp_path / "several",
-        places=places,
-        engines=study_engines(record, measured),
-        image_bytes=memory_for_runners(places),
-    )
+    devices_of_runners = share_out(measured, workers=workers)
+    places = RunnerPlaces(measured, devices_of_runners, memory_for_runners(devices_of_runners))
+    return prepare_runners(record, dataset, split_development(dataset, seed=0), tmp_path / "several", places=places)
 
 
 def test_every_runner_trains_with_the_engine_of_its_own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,10 @@ from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
-from tuner.pipeline import DataReady
 from tuner.search.dashboard_entries import verdict_in_words
 from tuner.search.events import (
     BestTrial,
+    DataReady,
     EpochFinished,
     SearchEnded,
     SearchEvent,

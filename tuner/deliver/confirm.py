@@ -108,11 +108,8 @@ def confirm(
     """
     started = clock()
     trials = record.trials()
+    refuse_without_winner(record, trials)
     ranked = _ranked(trials)
-    if not ranked:
-        raise StudyError(
-            f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
-        )
     pace = _seconds_per_work(trials)
     known = baseline_trial(trials, has_first=bool(record.settings["space"].get("first")))
     if known is not None:
@@ -192,6 +189,14 @@ def confirm(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     yield Confirmed(confirmation, confirmed_path(folder))
+
+
+def refuse_without_winner(record: StudyRecord, trials: Sequence[TrialRecord]) -> None:
+    """Raise StudyError where no trial of a study is complete, and so there is nothing to confirm."""
+    if not _ranked(trials):
+        raise StudyError(
+            f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
+        )
 
 
 def baseline_trial(trials: Sequence[TrialRecord], *, has_first: bool) -> TrialRecord | None:

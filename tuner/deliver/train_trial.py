@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.data.dataset import Report
-from tuner.data.opening import measure_statistics, memory_for_images
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import REFUSED
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
 from tuner.search.binding import claim_folder
-from tuner.search.devices import study_engine
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
+from tuner.search.preparation import prepare_trainer
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import ImageTrainer, TrialTask, training_seed
+from tuner.search.runner import TrialTask, training_seed
 from tuner.search.study_data import device_of, load_study_images
 from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.candidate import Candidate
@@ -108,19 +107,10 @@ def train_trial_events(
         spec, dataset = load_study_images(record, studies=studies, report=report)
         split = split_development(dataset, seed=record.settings["seed"])
         candidate = replace(trial.candidate, recipe=replace(trial.candidate.recipe, epochs=epochs))
-        image_bytes = memory_for_images(device)
-        trainer = ImageTrainer(
-            dataset.folder,
-            study=record.name,
-            study_folder=folder,
-            split_seed=record.settings["seed"],
-            engine=study_engine(record, device, candidate.architecture.input_shape),
-            image_bytes=image_bytes,
-            statistics=measure_statistics(dataset, split, memory_bytes=image_bytes),
-        )
         seed = training_seed(record.settings["seed"], candidate)
         best: EpochResult | None = None
         with _beside(target) as unfinished:
+            trainer = prepare_trainer(record, dataset, split, folder, device=device)
             sizes = len(split.train_indices_N), len(split.validation_indices_N)
             yield TrainingStarted(record.name, number, candidate, spec.dataset, *sizes, str(device), dataset.repairs)
             with _told(number, epochs):

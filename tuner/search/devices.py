@@ -83,13 +83,24 @@ def share_out(measured: MeasuredDevices, *, workers: int | None) -> tuple[torch.
     return places[: max(len(counts), num_cores())] if workers is None else places
 
 
-def study_engines(
-    record: StudyRecord, measured: MeasuredDevices, *, forced: Forced = NOTHING_FORCED
-) -> dict[torch.device, Engine]:
+def refuse_other_engine(record: StudyRecord, devices: Sequence[torch.device], *, forced: Forced) -> None:
+    """Raise StudyError where a study trains in another way than is forced now; nothing is measured for it."""
+    if not forced.values:
+        return
+    known = stored_engines(record)
+    engines = [known.get(device_kind(device)) if device.type == "cuda" else record.engine for device in devices]
+    if any(engine is not None and forced.differs_from(engine) for engine in engines):
+        raise StudyError(
+            f"study {record.name!r} did not begin with --engine {forced}, and its trials are all computed in one way: "
+            "leave the option out, or start another study with --study NAME"
+        )
+
+
+def study_engines(record: StudyRecord, measured: MeasuredDevices) -> dict[torch.device, Engine]:
     """How the trials of a study are computed on each device.
 
     A GPU computes as the study has it for GPUs of its kind; a kind that is new to the study is taken up as measured. A
-    CPU computes as the study has it, whatever the CPU. Raises StudyError where that is not what is forced now.
+    CPU computes as the study has it, whatever the CPU.
     """
     first, known = record.engine, stored_engines(record)
     engines: dict[torch.device, Engine] = {}
@@ -99,11 +110,6 @@ def study_engines(
         if device.type == "cuda":
             engine = known.get(one.kind) or new.setdefault(one.kind, one.engine)
         engines[device] = replace(engine, device=str(device), num_threads=first.num_threads)
-    if any(forced.differs_from(engine) for engine in engines.values()):
-        raise StudyError(
-            f"study {record.name!r} did not begin with --engine {forced}, and its trials are all computed in one way: "
-            "leave the option out, or start another study with --study NAME"
-        )
     if new:
         stored = {kind: engine.to_json() for kind, engine in (known | new).items()}
         record.storage.set_study_user_attr(record.study_id, ENGINES, stored)

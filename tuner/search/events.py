@@ -19,6 +19,21 @@ def counts(outcome: Outcome | None, *, num_epochs: int) -> bool:
 
 
 @dataclass(frozen=True)
+class DataReady:
+    """The images are there. `shape` is (C, H, W); `held` says how, in memory or streamed, and how much they are."""
+
+    study: str
+    dataset: str
+    shape: tuple[int, ...]
+    num_classes: int
+    num_train: int
+    num_validation: int
+    device: str
+    held: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BestTrial:
     """The complete trial of the highest validation accuracy (0..1), which `epoch` had."""
 

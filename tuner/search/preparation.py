@@ -1,22 +1,26 @@
-"""What a study trains with: the engine of this machine, and a trainer for every runner."""
+"""What a study trains with: where its runners are, and a trainer for each of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from tuner.architecture.cost import FLOAT_BYTES
+from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import ImageDataset
 from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
+from tuner.data.resident import Statistics
 from tuner.data.splits import Split
 from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
+from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices, share_out, study_engine, study_engines
 from tuner.search.record import StudyRecord
 from tuner.search.runner import ImageTrainer
 from tuner.training.engine import Engine
+from tuner.training.forced import NOTHING_FORCED, Forced
 from tuner.training.loop import EVALUATION_LAYER_GPU
 
 MEMORY_SHARE = 0.5
@@ -28,12 +32,32 @@ leaves a layer, and the places of its maxima."""
 
 
 @dataclass(frozen=True)
+class RunnerPlaces:
+    """The device of each runner, with what was measured on the devices.
+
+    image_bytes: what the images of each runner may take.
+    """
+
+    measured: MeasuredDevices
+    devices: tuple[torch.device, ...]
+    image_bytes: int
+
+    @property
+    def engine(self) -> Engine:
+        """How a study that begins here trains: as measured on the first device, the cores shared among runners."""
+        first, num_runners = self.measured.first, len(self.devices)
+        num_threads = first.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
+        return replace(first.engine, num_threads=num_threads)
+
+
+@dataclass(frozen=True)
 class StudyRunners:
     """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held.
 
     num_images: of the development part. is_validation_fixed: whether the data set brings its own validation part.
     device: of the first runner. step_bytes: what the training of a runner may take. together_bytes: that of seeds
     that train together, 0 where an engine has them apart, or where each would stream images of its own.
+    notes: which ways of training are taken, a line each for a log.
     """
 
     trainers: list[ImageTrainer]
@@ -46,6 +70,25 @@ class StudyRunners:
     step_bytes: float
     together_bytes: float
     held: str
+    notes: tuple[str, ...]
+
+
+def input_spec_of(dataset: ImageDataset) -> InputSpec:
+    """What networks for a data set take and give."""
+    _, channels, height, width = dataset.images_NCHW.shape
+    return InputSpec(channels, height, width, len(dataset.class_names))
+
+
+def place_runners(
+    devices: Sequence[torch.device], dataset: ImageDataset, *, workers: int | None, forced: Forced = NOTHING_FORCED
+) -> RunnerPlaces:
+    """Measure the devices for a data set, where that was not done before, and share the runners out among them.
+
+    workers: how many runners; None for as many as the devices bear. Raises DeviceError as measure_devices does.
+    """
+    measured = measure_devices(devices, input_spec_of(dataset).shape, workers=workers, forced=forced)
+    places = share_out(measured, workers=workers)
+    return RunnerPlaces(measured, places, memory_for_runners(places))
 
 
 def memory_for_runners(places: Sequence[torch.device]) -> int:
@@ -59,39 +102,30 @@ def memory_for_runners(places: Sequence[torch.device]) -> int:
     )
 
 
-def runners_for(
-    record: StudyRecord,
-    dataset: ImageDataset,
-    split: Split,
-    folder: Path,
-    *,
-    places: Sequence[torch.device],
-    engines: Mapping[torch.device, Engine],
-    image_bytes: int,
+def prepare_runners(
+    record: StudyRecord, dataset: ImageDataset, split: Split, folder: Path, *, places: RunnerPlaces
 ) -> StudyRunners:
-    """Trainers for the runners of a study, whose checkpoints go to `folder`.
+    """Trainers for the runners of a study, whose checkpoints go to `folder`; the study keeps how each device computes.
 
-    places: the device of each runner. engines: of each device. image_bytes: what memory_for_runners gives. A training
-    step may take what the runner with the least memory bears, for a trial may come to any of them.
+    A training step may take what the runner with the least memory bears, for a trial may come to any of them.
     """
-    num_threads = min(record.engine.num_threads, max(1, num_cores() // len(places)))  # it may have begun with fewer
+    engines, image_bytes, devices = study_engines(record, places.measured), places.image_bytes, places.devices
+    num_threads = min(record.engine.num_threads, max(1, num_cores() // len(devices)))  # it may have begun with fewer
     statistics = measure_statistics(dataset, split, memory_bytes=image_bytes)
     trainers = [
-        ImageTrainer(
-            dataset.folder,
-            study=record.name,
-            study_folder=folder,
-            split_seed=record.settings["seed"],
+        _trainer(
+            record,
+            dataset,
+            folder,
             engine=replace(engines[device], num_threads=num_threads),
             image_bytes=image_bytes,
             statistics=statistics,
         )
-        for device in places
+        for device in devices
     ]
-    held = how_it_is_held(dataset, device=torch.device(record.engine.device), memory_bytes=image_bytes)
-    step_bytes = min(_step_bytes(device, num_runners) for device, num_runners in Counter(places).items())
+    step_bytes = min(_step_bytes(device, num_runners) for device, num_runners in Counter(devices).items())
     is_together = all(
-        engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in places
+        engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in devices
     )
     return StudyRunners(
         trainers,
@@ -99,11 +133,47 @@ def runners_for(
         num_validation=len(split.validation_indices_N),
         num_images=len(dataset.labels_N),
         is_validation_fixed=dataset.validation_indices_N is not None,
-        device=places[0],
+        device=devices[0],
         image_bytes=image_bytes,
         step_bytes=step_bytes,
         together_bytes=step_bytes if is_together else 0.0,
-        held=held,
+        held=how_it_is_held(dataset, device=torch.device(record.engine.device), memory_bytes=image_bytes),
+        notes=engine_notes(engines, places.measured),
+    )
+
+
+def prepare_trainer(
+    record: StudyRecord, dataset: ImageDataset, split: Split, folder: Path, *, device: torch.device
+) -> ImageTrainer:
+    """A trainer for a trial of a study that is trained alone on one device; nothing of the study is written."""
+    image_bytes = memory_for_images(device)
+    return _trainer(
+        record,
+        dataset,
+        folder,
+        engine=study_engine(record, device, input_spec_of(dataset).shape),
+        image_bytes=image_bytes,
+        statistics=measure_statistics(dataset, split, memory_bytes=image_bytes),
+    )
+
+
+def _trainer(
+    record: StudyRecord,
+    dataset: ImageDataset,
+    folder: Path,
+    *,
+    engine: Engine,
+    image_bytes: int,
+    statistics: Statistics,
+) -> ImageTrainer:
+    return ImageTrainer(
+        dataset.folder,
+        study=record.name,
+        study_folder=folder,
+        split_seed=record.settings["seed"],
+        engine=engine,
+        image_bytes=image_bytes,
+        statistics=statistics,
     )
 
 

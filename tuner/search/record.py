@@ -348,8 +348,11 @@ def open_study(
     Raises StudyError that says what differs.
     """
     found = find_study(storage, name, settings, data=data)
-    if found is not None:
-        return found
+    return create_study(storage, name, settings, engine=engine) if found is None else found
+
+
+def create_study(storage: Storage, name: str, settings: Mapping[str, Any], *, engine: Engine) -> StudyRecord:
+    """A new study, where find_study has found none; one that a killed process left half made is completed."""
     study_id = {study.study_name: study._study_id for study in storage.get_all_studies()}.get(name)
     if study_id is None:
         with quiet_optuna():

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tuner.data.dataset import DataSpec
+from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
 from tuner.data.known_sets import KNOWN_NAMES
+from tuner.space.schema import SearchSpace
 
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
@@ -16,6 +17,18 @@ OR_OLDER = ", or an older version divided them into parts in another way"
 """Why the images of a study may differ that does not have its test part stored."""
 Source = Mapping[str, Any]
 """`dataset`, by its absolute path where it is a folder; `data_dir`; `image_size`, [height, width] or None."""
+
+
+def study_settings(dataset: ImageDataset, space: SearchSpace, *, seed: int, epochs: int) -> dict[str, Any]:
+    """The settings of a study over these images and this space; epochs: of a full trial."""
+    return {
+        "dataset": dataset.name,
+        "dataset_digest": dataset.digest,
+        "space_name": space.name,
+        "space": space.model_dump(mode="json", exclude_none=True, exclude={"name", "description"}),
+        "seed": seed,
+        "epochs": epochs,
+    }
 
 
 def data_source(spec: DataSpec) -> dict[str, Any]:

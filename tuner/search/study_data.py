@@ -47,3 +47,13 @@ def device_of(record: StudyRecord) -> torch.device:
             f"study {record.name!r} trains on {record.engine.device}, as its search did, "
             "and torch finds no such device here"
         ) from error
+
+
+def refuse_other_device(record: StudyRecord, device: torch.device) -> None:
+    """Raise DeviceError where a study would resume on another kind of device than the one it was measured for."""
+    begun = torch.device(record.engine.device).type
+    if begun != device.type:
+        raise DeviceError(
+            f"study {record.name!r} trains on {begun}, as it began, and this run would on {device.type}: "
+            f"give --device {begun} where there is one, or start another study with --study NAME"
+        )

@@ -19,7 +19,7 @@ from rich.text import Text
 from tuner.data.dataset import Report
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
-from tuner.pipeline import DataReady, RunEvent
+from tuner.pipeline import RunEvent
 from tuner.search.dashboard_entries import (
     beats_in_words,
     counted,
@@ -32,6 +32,7 @@ from tuner.search.dashboard_entries import (
 from tuner.search.events import (
     BaselineChosen,
     BestTrial,
+    DataReady,
     EpochFinished,
     SearchEnded,
     SearchStarted,
