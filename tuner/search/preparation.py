@@ -14,8 +14,8 @@ from tuner.data.dataset import ImageDataset
 from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.splits import Split
 from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
+from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
-from tuner.search.runner import ImageTrainer
 from tuner.training.engine import Engine
 from tuner.training.loop import EVALUATION_LAYER_GPU
 
