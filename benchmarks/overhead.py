@@ -15,8 +15,8 @@ from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded
 from tuner.search.executors import InProcess
 from tuner.search.record import TrialRecord, open_study
-from tuner.search.runner import TrialTask
 from tuner.search.storage import open_storage
+from tuner.search.tasks import TrialTask
 from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult

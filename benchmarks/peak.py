@@ -13,7 +13,7 @@ import psutil
 from benchmarks.subset import SubsetTrainer
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head
-from tuner.search.runner import TrialTask
+from tuner.search.tasks import SearchTask
 from tuner.training.candidate import Candidate, Recipe
 
 SAMPLED_EVERY = 0.005
@@ -53,7 +53,7 @@ def train_watched(sender: Connection, trainer: SubsetTrainer, candidates: Sequen
 
 
 def _train(trainer: SubsetTrainer, candidate: Candidate) -> None:
-    for _ in trainer(TrialTask(0, candidate, seed=0)):
+    for _ in trainer(SearchTask(0, candidate, seed=0)):
         pass
 
 

@@ -12,7 +12,8 @@ import torch
 from tuner.data.dataset import ImageDataset
 from tuner.data.splits import Split
 from tuner.errors import DataError
-from tuner.search.runner import ImageTrainer, TrialTask
+from tuner.search.image_trainer import ImageTrainer
+from tuner.search.tasks import TrialTask
 
 MIN_IMAGES = 100
 """To train on: with fewer, the seconds are those of starting."""

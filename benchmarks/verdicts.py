@@ -28,7 +28,7 @@ from tuner.deliver.intervals import Correct
 from tuner.deliver.scoring import Score
 from tuner.search.executors import InProcess
 from tuner.search.record import TrialRecord
-from tuner.search.runner import TrialTask
+from tuner.search.tasks import AllImagesTask, FreshSplitTask, TrialTask
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.results import NOT_SCORED, EpochResult
 
@@ -218,7 +218,8 @@ class Nature:
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         """Draw which images a network is right on, with a new seed."""
         scenario = self._scenario
-        if task.split == "none":
+        assert isinstance(task, FreshSplitTask | AllImagesTask)
+        if isinstance(task, AllImagesTask):
             self._scored[task.number, task.seed] = self._correct(task.number, "test", np.arange(scenario.num_test))
             yield EpochResult(1, 0.0, NOT_SCORED, NOT_SCORED, 0.0)
             return

@@ -20,8 +20,9 @@ from tuner.search.events import DataReady, SearchEnded, TrialEnded
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold
 from tuner.search.record import list_studies, load_study
-from tuner.search.runner import Trainer, TrialTask
 from tuner.search.study_location import check_study_name, default_study_name, existing_storage, storage_url
+from tuner.search.tasks import TrialTask
+from tuner.search.trial_runner import Trainer
 from tuner.temporary import KEPT_SECONDS, temporary_beside
 from tuner.training.checkpoint import load_checkpoint
 from tuner.training.choices import Runners

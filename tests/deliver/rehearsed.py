@@ -13,7 +13,7 @@ from tuner.deliver.confirm import ConfirmEvent, ConfirmPlan, confirm
 from tuner.deliver.contenders import Splits
 from tuner.search.executors import Executor, InProcess
 from tuner.search.record import StudyRecord
-from tuner.search.runner import Trainer
+from tuner.search.trial_runner import Trainer
 
 TEST_SET_OPENED = "the test set was opened"
 

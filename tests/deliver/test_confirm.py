@@ -35,9 +35,11 @@ from tuner.errors import StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
+from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord, TrialRecord, load_study
-from tuner.search.runner import ImageTrainer, Trainer, TrialTask
 from tuner.search.study_location import existing_storage
+from tuner.search.tasks import AllImagesTask, FreshSplitTask, TrialTask
+from tuner.search.trial_runner import Trainer
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.results import Diverged, EpochResult
 
@@ -69,8 +71,8 @@ def race(rehearsal: Rehearsal, trainer: Trainer, **options: Any) -> list[Confirm
     return events
 
 
-def numbers(tasks: list[TrialTask], split: str) -> list[int]:
-    return [task.number for task in tasks if task.split == split]
+def numbers(tasks: list[TrialTask], kind: type[TrialTask]) -> list[int]:
+    return [task.number for task in tasks if isinstance(task, kind)]
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +96,10 @@ def test_the_best_and_the_first_configuration_are_trained_with_every_seed_on_the
     events = race(rehearsal, trainer, num_validation=1)
     expected = list(dict.fromkeys([*best_three(rehearsal), 0]))
     assert events[0] == ConfirmStarted(tuple(expected), 3, ())
-    assert numbers(trainer.tasks, "fresh") == expected * 3
+    assert numbers(trainer.tasks, FreshSplitTask) == expected * 3
     splits = {task.number: [] for task in trainer.tasks}
     for task in trainer.tasks:
-        if task.split == "fresh":
+        if isinstance(task, FreshSplitTask):
             splits[task.number].append((task.split_seed, task.seed))
     assert len(set(splits[0])) == 3
     assert all(seeds == splits[0] for seeds in splits.values())
@@ -115,7 +117,7 @@ def test_the_best_mean_wins_though_the_search_saw_another_in_front(rehearsal: Re
     lucky, *_ = best_three(rehearsal)
     trainer = Recorder(worse=(lucky,))
     race(rehearsal, trainer)
-    finalists = numbers(trainer.tasks, "none")
+    finalists = numbers(trainer.tasks, AllImagesTask)
     assert lucky not in finalists
     assert finalists[0] in best_three(rehearsal)
 
@@ -126,10 +128,10 @@ def test_a_candidate_clearly_behind_is_dropped_after_two_seeds_and_one_just_behi
     second = best_three(rehearsal)[1]
     trainer = Recorder(worse=(second,))
     race(rehearsal, trainer)
-    assert numbers(trainer.tasks, "fresh").count(second) == 2
+    assert numbers(trainer.tasks, FreshSplitTask).count(second) == 2
     trainer = Recorder(worse=(second,))
     race(rehearsal, trainer, num_validation=1)
-    assert numbers(trainer.tasks, "fresh").count(second) == 3
+    assert numbers(trainer.tasks, FreshSplitTask).count(second) == 3
 
 
 def test_a_candidate_that_is_left_alone_gets_every_seed_too_and_the_count_comes_to_its_end(
@@ -138,7 +140,7 @@ def test_a_candidate_that_is_left_alone_gets_every_seed_too_and_the_count_comes_
     best, *others = dict.fromkeys([*best_three(rehearsal), 0])
     trainer = Recorder(worse=tuple(others))
     events = race(rehearsal, trainer)
-    assert numbers(trainer.tasks, "fresh") == [best, *others] * 2 + [best]
+    assert numbers(trainer.tasks, FreshSplitTask) == [best, *others] * 2 + [best]
     counts = [(event.done, event.total) for event in events if isinstance(event, ConfirmProgress)]
     at_first, left = 3 * (1 + len(others)), 2 * (1 + len(others)) + 1
     assert counts == [(done, at_first if done < left else left) for done in range(1, left + 1)]
@@ -164,7 +166,7 @@ def test_a_candidate_behind_by_no_more_than_seeds_differ_is_not_dropped(rehearsa
         yield from spreading(task)
 
     race(rehearsal, recorded, num_validation=1_000_000)
-    assert numbers(trainer_tasks, "fresh").count(second) == 3
+    assert numbers(trainer_tasks, FreshSplitTask).count(second) == 3
 
 
 def failing(trainer: Recorder, when: Callable[[TrialTask], bool]) -> Callable[[TrialTask], Iterator[EpochResult]]:
@@ -188,13 +190,13 @@ def test_one_that_was_dropped_as_behind_cannot_win_by_two_seeds_when_the_leader_
 
     def third_of_the_leader(task: TrialTask) -> bool:
         seeds.append(task.seed)
-        return task.split == "fresh" and task.number == leader and len(set(seeds)) == 3
+        return isinstance(task, FreshSplitTask) and task.number == leader and len(set(seeds)) == 3
 
     with pytest.raises(Opened, match=TEST_SET_OPENED):
         list(confirming(rehearsal, failing(trainer, third_of_the_leader)))
-    raced = numbers(trainer.tasks, "fresh")
+    raced = numbers(trainer.tasks, FreshSplitTask)
     assert all(raced.count(number) == 3 for number in (leader, *others))  # the others race on to their last seed
-    assert leader not in numbers(trainer.tasks, "none")
+    assert leader not in numbers(trainer.tasks, AllImagesTask)
 
 
 def test_a_final_training_that_diverges_lets_the_next_contender_win_and_it_is_said(
@@ -207,7 +209,7 @@ def test_a_final_training_that_diverges_lets_the_next_contender_win_and_it_is_sa
     real = ImageTrainer.__call__
 
     def train(self: ImageTrainer, task: TrialTask) -> Iterator[EpochResult]:
-        if task.split == "none" and task.number == diverges.setdefault("winner", task.number):
+        if isinstance(task, AllImagesTask) and task.number == diverges.setdefault("winner", task.number):
             raise Diverged("the training loss of epoch 1 is nan")
         yield from real(self, task)
 
@@ -227,18 +229,18 @@ def test_one_contender_with_one_seed_is_not_raced_as_nothing_would_be_learned_fr
     trainer = Recorder()
     with pytest.raises(Opened, match=TEST_SET_OPENED):
         list(confirming(rehearsal, trainer, plan=ConfirmPlan(num_seeds=1)))
-    assert [task.split for task in trainer.tasks] == ["none"]
+    assert [type(task) for task in trainer.tasks] == [AllImagesTask]
     trainer = Recorder()
     race(rehearsal, trainer, plan=ConfirmPlan(num_seeds=2))
-    assert numbers(trainer.tasks, "fresh") == [0, 0]
+    assert numbers(trainer.tasks, FreshSplitTask) == [0, 0]
 
 
 def test_the_seeds_that_choose_the_winner_do_not_judge_it(rehearsal: Rehearsal) -> None:
     trainer = Recorder()
     with pytest.raises(Opened, match=TEST_SET_OPENED):
         list(confirming(rehearsal, trainer))
-    chose = {task.seed for task in trainer.tasks if task.split == "fresh"}
-    judge = {task.seed for task in trainer.tasks if task.split == "none"}
+    chose = {task.seed for task in trainer.tasks if isinstance(task, FreshSplitTask)}
+    judge = {task.seed for task in trainer.tasks if isinstance(task, AllImagesTask)}
     assert len(chose) == len(judge) == 3
     assert not chose & judge
 
@@ -318,7 +320,7 @@ def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(re
     trainer = Recorder(failing=(best,))
     events = race(rehearsal, trainer)
     assert any(isinstance(event, ConfirmProgress) and "no luck" in event.what for event in events)
-    assert best not in numbers(trainer.tasks, "none")
+    assert best not in numbers(trainer.tasks, AllImagesTask)
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -328,7 +330,7 @@ def test_a_training_whose_process_dies_is_made_again_once(rehearsal: Rehearsal, 
     events = race(rehearsal, trainer, executor=Losing(trainer, best, times=times))
     said = [event.what for event in events if isinstance(event, ConfirmProgress)]
     assert sum("is trained again: lost: the process of runner 0 died" in what for what in said) == 1
-    assert (best in numbers(trainer.tasks, "none")) == (times == 1)
+    assert (best in numbers(trainer.tasks, AllImagesTask)) == (times == 1)
     assert any(re.match(rf"trial {best}, seed 1: [0-9.]+%", what) for what in said) == (times == 1)
     assert any("exit code -9" in what and "seed 1" in what for what in said) == (times == 2)
 
@@ -337,20 +339,20 @@ def test_without_a_first_configuration_that_trains_again_the_winner_goes_on_alon
     trainer = Recorder(failing=(0,))
     with pytest.raises(Opened, match=TEST_SET_OPENED):
         list(confirming(rehearsal, trainer))
-    assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
+    assert numbers(trainer.tasks, AllImagesTask) == best_three(rehearsal)[:1] * 3
 
 
 def test_a_first_configuration_that_fails_on_all_images_does_not_end_the_confirmation(rehearsal: Rehearsal) -> None:
     trainer = Recorder()
 
     def train(task: TrialTask) -> Iterator[EpochResult]:
-        if task.split == "none" and task.number == 0:
+        if isinstance(task, AllImagesTask) and task.number == 0:
             raise RuntimeError("no luck")
         yield from trainer(task)
 
     with pytest.raises(Opened, match=TEST_SET_OPENED):
         list(confirming(rehearsal, train))
-    assert numbers(trainer.tasks, "none") == best_three(rehearsal)[:1] * 3
+    assert numbers(trainer.tasks, AllImagesTask) == best_three(rehearsal)[:1] * 3
 
 
 def concluded(
@@ -439,7 +441,7 @@ def test_the_test_set_is_opened_only_after_the_last_choice(rehearsal: Rehearsal)
     trainer = Recorder()
     with pytest.raises(Opened, match=TEST_SET_OPENED):
         list(confirming(rehearsal, trainer))
-    assert len(numbers(trainer.tasks, "none")) == 6
+    assert len(numbers(trainer.tasks, AllImagesTask)) == 6
 
 
 def test_with_little_time_there_are_fewer_candidates_or_seeds_and_it_is_said(tmp_path: Path) -> None:
@@ -453,7 +455,7 @@ def test_with_little_time_there_are_fewer_candidates_or_seeds_and_it_is_said(tmp
         trainer = Recorder()
         events = race(rehearsal, trainer, plan=ConfirmPlan(seconds=seconds), num_validation=1)
         assert isinstance(events[0], ConfirmStarted)
-        amounts.append(len(numbers(trainer.tasks, "fresh")))
+        amounts.append(len(numbers(trainer.tasks, FreshSplitTask)))
         assert bool(events[0].notes) == (seconds != 1e9)
     assert amounts == sorted(amounts, reverse=True)
     assert amounts[0] > amounts[1] > amounts[-1] >= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tuner.deliver.retraining import ConfirmProgress, group_seeds
 from tuner.errors import StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import run_events
-from tuner.search.runner import TrialTask
+from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, SingleTask, TrialTask
 from tuner.training.measure import load_or_measure
 from tuner.training.results import EpochResult
 
@@ -32,18 +32,25 @@ class Recorder:
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         self.tasks.append(task)
-        if task.others and task.number in self.only_apart:
+        if isinstance(task, SeedGroup) and task.number in self.only_apart:
             raise MemoryError("too much at once")
         for result in rehearse(task):
-            for index, one in enumerate([task, *task.others]):
+            for index, one in enumerate(singles(task)):
                 if one.seed != self.diverging:
                     yield replace(result, seed_index=index)
 
-    def trained(self, split: str) -> Counter[tuple[int, int]]:
+    def of_kind(self, kind: type[SingleTask]) -> list[TrialTask]:
+        return [task for task in self.tasks if isinstance(singles(task)[0], kind)]
+
+    def trained(self, kind: type[SingleTask]) -> Counter[tuple[int, int]]:
         """How often each trial was trained with each seed, in whatever company."""
-        wanted = [task for task in self.tasks if task.split == split]
-        wanted = [task for task in wanted if not (task.others and task.number in self.only_apart)]
-        return Counter((one.number, one.seed) for task in wanted for one in [task, *task.others])
+        wanted = self.of_kind(kind)
+        wanted = [task for task in wanted if not (isinstance(task, SeedGroup) and task.number in self.only_apart)]
+        return Counter((one.number, one.seed) for task in wanted for one in singles(task))
+
+
+def singles(task: TrialTask) -> Sequence[SingleTask]:
+    return task.tasks if isinstance(task, SeedGroup) else (task,)
 
 
 def trained_together(rehearsal: Rehearsal, trainer: Recorder, *, together_bytes: float = 1e12) -> list[ConfirmEvent]:
@@ -69,22 +76,22 @@ def test_the_same_trainings_are_done_together_as_apart_and_each_counts_once(rehe
     apart, together = Recorder(), Recorder()
     events_apart = trained_together(rehearsal, apart, together_bytes=0)
     events_together = trained_together(rehearsal, together)
-    for split in ("fresh", "none"):
-        assert together.trained(split) == apart.trained(split)
-        assert set(together.trained(split).values()) == {1}
+    for kind in (FreshSplitTask, AllImagesTask):
+        assert together.trained(kind) == apart.trained(kind)
+        assert set(together.trained(kind).values()) == {1}
     assert sorted(whats(events_together)) == sorted(whats(events_apart))
     assert events_together[-1] == replace(events_apart[-1], what=events_together[-1].what)  # type: ignore[arg-type]
-    assert not any(task.others for task in apart.tasks)
-    assert [1 + len(task.others) for task in together.tasks if task.split == "fresh"] == [2] * 4 + [1] * 4
-    assert [1 + len(task.others) for task in together.tasks if task.split == "none"] == [3, 3]
+    assert not any(isinstance(task, SeedGroup) for task in apart.tasks)
+    assert [len(singles(task)) for task in together.of_kind(FreshSplitTask)] == [2] * 4 + [1] * 4
+    assert [len(singles(task)) for task in together.of_kind(AllImagesTask)] == [3, 3]
 
 
 def test_seeds_that_cannot_train_together_are_trained_apart_and_it_is_said(rehearsal: Rehearsal) -> None:
     recorder = Recorder(only_apart=(0,))
     events = trained_together(rehearsal, recorder)
-    assert recorder.trained("fresh") == Counter(dict.fromkeys(recorder.trained("fresh"), 1))
-    assert {seed for number, seed in recorder.trained("fresh") if number == 0} == {
-        seed for _, seed in recorder.trained("fresh")
+    assert recorder.trained(FreshSplitTask) == Counter(dict.fromkeys(recorder.trained(FreshSplitTask), 1))
+    assert {seed for number, seed in recorder.trained(FreshSplitTask) if number == 0} == {
+        seed for _, seed in recorder.trained(FreshSplitTask)
     }
     (said,) = {what for what in whats(events) if "one after another" in what}
     assert said.startswith("trial 0: ")
@@ -94,14 +101,18 @@ def test_seeds_that_cannot_train_together_are_trained_apart_and_it_is_said(rehea
 def test_one_diverging_seed_puts_its_trial_out_of_the_race_for_that_reason(rehearsal: Rehearsal) -> None:
     first = Recorder()
     trained_together(rehearsal, first)
-    last_seed = next(task.others[-1].seed for task in first.tasks if task.others)
+    last_seed = next(task.tasks[-1].seed for task in first.tasks if isinstance(task, SeedGroup))
     with pytest.raises(StudyError, match="no candidate could be trained again"):
         list(confirming(rehearsal, Recorder(diverging=last_seed), num_validation=1, together_bytes=1e12))
 
 
-def tasks_of(rehearsal: Rehearsal, *, num_trials: int, num_seeds: int) -> list[TrialTask]:
+def tasks_of(rehearsal: Rehearsal, *, num_trials: int, num_seeds: int) -> list[FreshSplitTask]:
     trials = rehearsal.record().trials()[:num_trials]
-    return [TrialTask(trial.number, trial.candidate, seed) for seed in range(num_seeds) for trial in trials]
+    return [
+        FreshSplitTask(trial.number, trial.candidate, seed, split_seed=seed)
+        for seed in range(num_seeds)
+        for trial in trials
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ def test_seeds_share_a_task_as_far_as_no_runner_is_left_without_one(
     rehearsal: Rehearsal, num_trials: int, num_runners: int, sizes: list[int]
 ) -> None:
     groups = group_seeds(tasks_of(rehearsal, num_trials=num_trials, num_seeds=3), num_runners, 1e12)
-    assert [1 + len(group.others) for group in groups] == sizes
+    assert [len(singles(group)) for group in groups] == sizes
 
 
 def test_seeds_share_a_task_as_far_as_memory_goes(rehearsal: Rehearsal) -> None:
@@ -120,7 +131,7 @@ def test_seeds_share_a_task_as_far_as_memory_goes(rehearsal: Rehearsal) -> None:
     candidate = tasks[0].candidate
     each = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
     sizes = {
-        share: [1 + len(group.others) for group in group_seeds(tasks, 1, share * each)] for share in (0, 1.9, 2, 2.9, 3)
+        share: [len(singles(group)) for group in group_seeds(tasks, 1, share * each)] for share in (0, 1.9, 2, 2.9, 3)
     }
     assert sizes == {0: [1, 1, 1], 1.9: [1, 1, 1], 2: [2, 1], 2.9: [2, 1], 3: [3]}
     assert group_seeds(tasks, 1, 0) == tasks

@@ -26,7 +26,7 @@ from tuner.pipeline import run
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
 from tuner.search.record import ENGINE, StudyRecord, load_study
-from tuner.search.runner import checkpoint_path
+from tuner.search.study_files import checkpoint_path
 from tuner.search.study_location import existing_storage
 from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe

@@ -18,7 +18,7 @@ from tuner.architecture.trace import trace
 from tuner.search.coordinator import search
 from tuner.search.events import BaselineChosen, TrialEnded
 from tuner.search.record import TrialRecord
-from tuner.search.runner import TrainingEnded, TrialTask
+from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.space.baseline import baselines
 from tuner.space.sampling import first_params
 from tuner.training.results import EpochResult

@@ -26,8 +26,8 @@ from tuner.search.executors import InProcess
 from tuner.search.locks import hold
 from tuner.search.record import ID, StudyRecord, list_studies, load_study, open_study, unusable_names
 from tuner.search.record import SETTINGS as SETTINGS_KEY
-from tuner.search.runner import checkpoint_path, confirmed_path
 from tuner.search.storage import GoneError, Storage, open_storage
+from tuner.search.study_files import checkpoint_path, confirmed_path
 from tuner.search.summary import summarise
 from tuner.temporary import temporary_beside
 from tuner.training.checkpoint import save_checkpoint

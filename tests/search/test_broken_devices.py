@@ -16,7 +16,8 @@ from tuner.errors import RunnerError
 from tuner.search.coordinator import search
 from tuner.search.events import SearchEnded, SearchEvent, TrialEnded, TrialLost
 from tuner.search.executors import InProcess, LocalProcesses, local_executor
-from tuner.search.runner import Trainer, TrialTask
+from tuner.search.tasks import TrialTask
+from tuner.search.trial_runner import Trainer
 from tuner.training.results import EpochResult
 
 left_behind: list[Exception] = []

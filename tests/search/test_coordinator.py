@@ -34,8 +34,10 @@ from tuner.search.coordinator import MAX_ALIKE, MAX_UNCOUNTED, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess
 from tuner.search.record import CONSTRAINTS
-from tuner.search.runner import Trainer, TrialTask, checkpoint_path
+from tuner.search.study_files import checkpoint_path
 from tuner.search.summary import summarise
+from tuner.search.tasks import SearchTask, TrialTask
+from tuner.search.trial_runner import Trainer
 from tuner.space.sampling import candidate_from, distributions, first_params
 from tuner.training.results import Diverged, EpochResult
 from tuner.ui.console import SearchView, new_problem
@@ -95,7 +97,7 @@ def test_a_trial_starts_then_finishes_its_epochs_in_order_then_ends(
 def test_a_trial_is_scored_by_its_best_epoch(finished: tuple[Rehearsal, list[SearchEvent]]) -> None:
     study, events = finished
     for end, trial in zip(ended(events), study.record().trials(), strict=True):
-        curve = curve_of(TrialTask(trial.number, trial.candidate, seed=0))[: end.num_epochs]
+        curve = curve_of(SearchTask(trial.number, trial.candidate, seed=0))[: end.num_epochs]
         assert list(trial.curve.values()) == curve
         assert end.validation_accuracy == trial.validation_accuracy == max(curve)
         assert end.best_epoch == trial.best_epoch == curve.index(max(curve)) + 1

@@ -18,7 +18,8 @@ from rehearsal import Rehearsal, curve_of, ended
 from tuner.search.best import NUM_KEPT
 from tuner.search.dashboard_entries import NOTE_LENGTH, artifact_path, artifacts_folder, note_attributes, save_artifacts
 from tuner.search.pictures import confusion_picture, curve_picture
-from tuner.search.runner import TrialTask, checkpoint_path
+from tuner.search.study_files import checkpoint_path
+from tuner.search.tasks import TrialTask
 from tuner.training.results import EpochResult
 
 NAMES = ("<script>alert(1)</script>", "b & c", "d")

@@ -17,13 +17,15 @@ from tuner.errors import RunnerError, StudyError
 from tuner.search.coordinator import search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialLost, TrialStarted
 from tuner.search.executors import Answer, InProcess, LocalProcesses, local_executor
+from tuner.search.image_trainer import ImageTrainer
 from tuner.search.processes import run_apart, run_aside
-from tuner.search.runner import ImageTrainer, TrainingEnded, TrialTask, checkpoint_path
+from tuner.search.study_files import checkpoint_path
+from tuner.search.tasks import SearchTask, TrainingEnded, TrialTask
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
 
-TASK = TrialTask(0, candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS), seed=0)
+TASK = SearchTask(0, candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS), seed=0)
 
 
 def dies(task: TrialTask) -> Iterator[EpochResult]:
@@ -302,4 +304,4 @@ def test_what_runs_aside_gives_its_value_its_error_or_why_it_could_not() -> None
 def test_a_process_has_what_trains_imported_before_it_begins() -> None:
     """It is asked by a built-in function, as one of this file would bring this file's imports with it."""
     imported = run_apart(partial(eval, "set(__import__('sys').modules)"))
-    assert {"torch", "torch._dynamo", "tuner.search.runner"} <= imported
+    assert {"torch", "torch._dynamo", "tuner.search.image_trainer", "tuner.search.trial_runner"} <= imported

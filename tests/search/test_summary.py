@@ -7,8 +7,8 @@ import pytest
 from rehearsal import FINITE_SPACE, Rehearsal, ends_with, rehearse, writes_checkpoints
 
 from tuner.search.events import EpochFinished, SearchEvent
-from tuner.search.runner import TrialTask
 from tuner.search.summary import summarise
+from tuner.search.tasks import TrialTask
 from tuner.training.results import Diverged, EpochResult
 
 

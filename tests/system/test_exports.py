@@ -28,7 +28,7 @@ from tuner.deliver.formats import FORMATS, Format, FormatName, Program
 from tuner.deliver.predict import predict
 from tuner.errors import CheckpointError, DataError, InstallationError
 from tuner.search.record import StudyRecord, load_study
-from tuner.search.runner import confirmed_path
+from tuner.search.study_files import confirmed_path
 from tuner.search.study_location import existing_storage
 from tuner.search.summary import summarise
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -29,7 +29,7 @@ import os
 import time
 
 from tuner.search.executors import LocalProcesses
-from tuner.search.runner import TrialTask
+from tuner.search.tasks import SearchTask
 
 def train(task):
     print(os.getpid(), flush=True)
@@ -38,7 +38,7 @@ def train(task):
 
 if __name__ == "__main__":
     executor = LocalProcesses([train])
-    executor.start(0, TrialTask(0, None, seed=0))
+    executor.start(0, SearchTask(0, None, seed=0))
     time.sleep(3600)
 """
 UNGUARDED = """

@@ -10,8 +10,8 @@ from tuner.architecture.spec import InputSpec
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
 from tuner.search.record import StudyRecord, open_study
-from tuner.search.runner import TrialTask
 from tuner.search.storage import open_storage
+from tuner.search.tasks import TrialTask
 from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult

@@ -27,7 +27,7 @@ from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import confirmed_path
+from tuner.search.study_files import confirmed_path
 from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 

@@ -11,7 +11,7 @@ from tuner.deliver.race import race
 from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
-from tuner.search.runner import TrainingEnded, TrialTask
+from tuner.search.tasks import AllImagesTask, SeedGroup, TrainingEnded
 from tuner.training.seeds import derive_seed
 
 
@@ -108,12 +108,11 @@ def train_finalists(
     by_number = {one.trial.number: one for one in finalists}
     numbers = {final_seed(seed, number): number for number in range(num_seeds)}
     tasks = [
-        TrialTask(
+        AllImagesTask(
             one.trial.number,
             one.candidate,
             final_seed(seed, number),
-            split="none",
-            save_to=weights_path(folder, one, number),
+            output=weights_path(folder, one, number),
         )
         for number in range(num_seeds)
         for one in finalists
@@ -121,7 +120,7 @@ def train_finalists(
     ]
     done = 0
     for task, end in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
-        if task.others or is_lost(end):
+        if isinstance(task, SeedGroup) or is_lost(end):
             yield ConfirmProgress(why_again(task, end), done, len(tasks))
             continue
         done += 1

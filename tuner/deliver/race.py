@@ -8,7 +8,7 @@ from math import isfinite, sqrt
 from tuner.deliver.contenders import Contender, Splits, spread_of
 from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
 from tuner.search.executors import Executor
-from tuner.search.runner import TrainingEnded, TrialTask
+from tuner.search.tasks import FreshSplitTask, SeedGroup, TrainingEnded
 from tuner.training.results import EpochResult
 from tuner.training.seeds import derive_seed
 
@@ -63,11 +63,10 @@ def _rounds(
             number not in one.accuracies for one in racing.values() for number in range(start, num_seeds)
         )
         tasks = [
-            TrialTask(
+            FreshSplitTask(
                 one.trial.number,
                 one.candidate,
                 race_seed(seed, number),
-                split="fresh",
                 split_seed=derive_seed(seed, "confirm split", number),
             )
             for number in range(start, end)
@@ -75,7 +74,7 @@ def _rounds(
             if number not in one.accuracies
         ]
         for task, answer in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
-            if task.others or is_lost(answer):
+            if isinstance(task, SeedGroup) or is_lost(answer):
                 yield ConfirmProgress(why_again(task, answer), done, total)
                 continue
             one, number, done = racing[task.number], numbers[task.seed], done + 1

@@ -9,10 +9,13 @@ from math import ceil
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.search.executors import Executor
-from tuner.search.runner import TrainingEnded, TrialTask
+from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded
 from tuner.training.results import EpochResult
 
 WAIT_SECONDS = 0.5
+
+SingleRetraining = FreshSplitTask | AllImagesTask
+RetrainingTask = SingleRetraining | SeedGroup
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,14 @@ class ConfirmProgress:
     total: int
 
 
-def group_seeds(tasks: Sequence[TrialTask], num_runners: int, together_bytes: float) -> list[TrialTask]:
+def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_bytes: float) -> list[RetrainingTask]:
     """Tasks that differ in their seeds alone as one, as many as a step of `together_bytes` bears; 0 leaves all apart.
 
     No runner is left without work for it: seeds side by side on two runners are done sooner than together on one.
     """
     if not together_bytes:
         return list(tasks)
-    by_number: dict[int, list[TrialTask]] = {}
+    by_number: dict[int, list[SingleRetraining]] = {}
     for task in tasks:
         by_number.setdefault(task.number, []).append(task)
     num_groups = ceil(num_runners / max(1, len(by_number)))  # of each trial
@@ -42,12 +45,12 @@ def group_seeds(tasks: Sequence[TrialTask], num_runners: int, together_bytes: fl
         sizes[number] = min(ceil((1 + len(others)) / num_groups), by_memory)
     if max(sizes.values(), default=0) < 2:
         return list(tasks)
-    groups = []
+    groups: list[RetrainingTask] = []
     for number, alike in by_number.items():
         size = max(1, sizes[number])
         for start in range(0, len(alike), size):
-            first, *others = alike[start : start + size]
-            groups.append(replace(first, others=tuple(others)))
+            together = tuple(alike[start : start + size])
+            groups.append(SeedGroup(together) if len(together) > 1 else together[0])
     return groups
 
 
@@ -56,17 +59,17 @@ def is_lost(end: EpochResult | TrainingEnded) -> bool:
     return isinstance(end, TrainingEnded) and end.kind == "lost"
 
 
-def why_again(task: TrialTask, end: EpochResult | TrainingEnded) -> str:
+def why_again(task: RetrainingTask, end: EpochResult | TrainingEnded) -> str:
     """Why a task is trained once more, in words."""
     reason = f"{end.kind}: {end.reason}" if isinstance(end, TrainingEnded) else "no score"
-    if not task.others:
+    if not isinstance(task, SeedGroup):
         return f"trial {task.number} is trained again: {reason}"
     return f"trial {task.number}: seeds train one after another, as together they ended with {reason}"
 
 
 def train_all(
-    tasks: Sequence[TrialTask], executor: Executor
-) -> Iterator[tuple[TrialTask, EpochResult | TrainingEnded]]:
+    tasks: Sequence[RetrainingTask], executor: Executor
+) -> Iterator[tuple[RetrainingTask, EpochResult | TrainingEnded]]:
     """Every task on some runner; each with its last epoch, or with what went wrong.
 
     Seeds that train together each come as a task of its own. If something goes wrong with all of them, the task of all
@@ -75,7 +78,7 @@ def train_all(
     """
     waiting = list(tasks)
     lost: set[tuple[int, int]] = set()
-    running: dict[int, tuple[TrialTask, dict[int, EpochResult]]] = {}
+    running: dict[int, tuple[RetrainingTask, dict[int, EpochResult]]] = {}
     try:
         while waiting or running:
             for runner in range(executor.num_runners):
@@ -91,30 +94,31 @@ def train_all(
                     executor.next_epoch(runner)
                     continue
                 del running[runner]
-                if answer.kind == "lost" and not task.others and (task.number, task.seed) not in lost:
+                if isinstance(task, SeedGroup):
+                    if answer.kind == "finished":
+                        yield from _ends_of_seeds(task, last)
+                    else:
+                        waiting += task.tasks
+                        yield task, answer
+                elif answer.kind == "lost" and (task.number, task.seed) not in lost:
                     lost.add((task.number, task.seed))
                     waiting.append(task)
                     yield task, answer
-                elif not task.others:
+                else:
                     end = replace(answer, kind="failed") if answer.kind == "lost" else answer
                     yield task, last.get(0, end) if answer.kind == "finished" else end
-                elif answer.kind == "finished":
-                    yield from _ends_of_seeds(task, last)
-                else:
-                    waiting += [replace(task, others=()), *task.others]
-                    yield task, answer
     finally:
         for runner in running:
             executor.stop(runner)
 
 
 def _ends_of_seeds(
-    task: TrialTask, last: Mapping[int, EpochResult]
-) -> Iterator[tuple[TrialTask, EpochResult | TrainingEnded]]:
+    group: SeedGroup, last: Mapping[int, EpochResult]
+) -> Iterator[tuple[RetrainingTask, EpochResult | TrainingEnded]]:
     """Each seed with its last epoch; one that has none went no further since its loss was not finite."""
-    for index, one in enumerate([replace(task, others=()), *task.others]):
+    for index, task in enumerate(group.tasks):
         num_epochs = last[index].epoch if index in last else 0
         if num_epochs == task.candidate.recipe.epochs:
-            yield one, last[index]
+            yield task, last[index]
         else:
-            yield one, TrainingEnded("diverged", f"the loss of epoch {num_epochs + 1} is not finite")
+            yield task, TrainingEnded("diverged", f"the loss of epoch {num_epochs + 1} is not finite")

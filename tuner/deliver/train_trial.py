@@ -16,8 +16,8 @@ from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
 from tuner.search.preparation import prepare_trainer
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import TrialTask, training_seed
 from tuner.search.study_data import device_of, load_study_images
+from tuner.search.tasks import LongerTask, training_seed
 from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory
@@ -114,7 +114,7 @@ def train_trial_events(
             sizes = len(split.train_indices_N), len(split.validation_indices_N)
             yield TrainingStarted(record.name, number, candidate, spec.dataset, *sizes, str(device), dataset.repairs)
             with _told(number, epochs):
-                for result in trainer(TrialTask(number, candidate, seed, save_to=unfinished)):
+                for result in trainer(LongerTask(number, candidate, seed, unfinished)):
                     result = replace(result, weights=None)
                     if best is None or result.validation_accuracy > best.validation_accuracy:
                         best = result

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import checkpoint_path, confirmed_path, training_seed
+from tuner.search.study_files import checkpoint_path, confirmed_path
+from tuner.search.tasks import training_seed
 from tuner.training.checkpoint import Checkpoint, load_checkpoint
 
 

@@ -33,9 +33,9 @@ from tuner.search.events import (
 from tuner.search.executors import Answer, Executor
 from tuner.search.memory import memory_excess
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import TrialTask, training_seed
 from tuner.search.running_trial import RunningTrial
 from tuner.search.strategy import Strategy
+from tuner.search.tasks import SearchTask, training_seed
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
@@ -274,7 +274,7 @@ class _Search:
     def _start(self, runner: int, running: RunningTrial) -> None:
         seed = training_seed(self._plan.seed, running.candidate)
         self._running[runner] = running
-        self._executor.start(runner, TrialTask(running.number, running.candidate, seed))
+        self._executor.start(runner, SearchTask(running.number, running.candidate, seed))
 
     def _take(self, runner: int, answer: Answer) -> Iterator[SearchEvent]:
         """Act on what a runner says; the runner goes on before anything is written."""

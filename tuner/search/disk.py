@@ -12,6 +12,7 @@ from tuner.errors import StudyError, reason_of
 from tuner.search.binding import ID_FILE, LOCK, folder_id, ids_beside, is_another_studys, refuse_to_delete
 from tuner.search.dashboard_entries import ArtifactKind, artifact_id, artifacts_folder
 from tuner.search.locks import hold, hold_record, record_lock
+from tuner.search.optuna_tables import study_id_of
 from tuner.search.record import StudyRecord
 from tuner.search.sqlite import is_read_only, sqlite_file
 from tuner.temporary import in_use, is_link, remove
@@ -96,7 +97,7 @@ def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Pa
     shown = set(storage.artifact_ids(record.study_id))
     if not shown:
         return []
-    others = [study._study_id for study in storage.get_all_studies() if study._study_id != record.study_id]
+    others = {study_id_of(study) for study in storage.get_all_studies()} - {record.study_id}
     shown -= {one for study_id in others for one in storage.artifact_ids(study_id)}
     ours = _made_by({record.id or record.name, record.name}, record) if is_bound else set()
     if not shown <= ours:

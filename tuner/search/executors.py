@@ -13,7 +13,8 @@ from typing import Protocol, cast
 
 from tuner.errors import RunnerError
 from tuner.search.processes import end_with_parent, import_ahead, start, why_not_started
-from tuner.search.runner import Trainer, TrainingEnded, TrialRunner, TrialTask
+from tuner.search.tasks import TrainingEnded, TrialTask
+from tuner.search.trial_runner import Trainer, TrialRunner
 from tuner.training.results import EpochResult
 
 Answer = EpochResult | TrainingEnded

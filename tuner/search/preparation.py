@@ -17,8 +17,8 @@ from tuner.data.resident import Statistics
 from tuner.data.splits import Split
 from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
 from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices, share_out, study_engine, study_engines
+from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
-from tuner.search.runner import ImageTrainer
 from tuner.training.engine import Engine
 from tuner.training.forced import NOTHING_FORCED, Forced
 from tuner.training.loop import EVALUATION_LAYER_GPU

@@ -20,7 +20,7 @@ from tuner.temporary_folder import NO_FOLDER, has_temporary_folder
 
 UNGUARDED = 78
 """Exit code of a process that would begin the search again, for want of a guard in the script that it imports."""
-_PRELOADED = ["tuner.search.runner", "torch._dynamo"]
+_PRELOADED = ["tuner.search.image_trainer", "tuner.search.trial_runner", "torch._dynamo"]
 """What every such process imports; torch's optimizers import its compiler, used or not."""
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from tuner.search.binding import is_another_studys
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.runner import checkpoint_path, confirmed_path
+from tuner.search.study_files import checkpoint_path, confirmed_path
 
 
 @dataclass(frozen=True)

@@ -1,89 +1,28 @@
 import math
 import pickle
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
+from rehearsal import DIGITS, EPOCHS, SPACE
 
 from tests.training.peak_memory import private_bytes
 from tuner.data.resident import ResidentData
 from tuner.data.sources import DataSpec, load_development
-from tuner.search.runner import ImageTrainer, TrainingEnded, TrialRunner, TrialTask, checkpoint_path
+from tuner.search.image_trainer import ImageTrainer
+from tuner.search.study_files import checkpoint_path
+from tuner.search.tasks import AllImagesTask, FreshSplitTask, LongerTask, SearchTask, SeedGroup, SingleTask
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.engine import Engine
 from tuner.training.loop import evaluate
-from tuner.training.results import Diverged, EpochResult
 from tuner.training.unused_memory import keep_freed_memory
 
 CANDIDATE = candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS)
-TASK = TrialTask(3, CANDIDATE, seed=5)
-
-
-def test_a_runner_gives_each_epoch_once_then_says_that_it_has_finished() -> None:
-    runner = TrialRunner(rehearse)
-    runner.start(TASK)
-    assert [runner.next_epoch() for _ in range(EPOCHS)] == list(rehearse(TASK))
-    assert runner.next_epoch() == TrainingEnded("finished")
-
-
-def test_a_runner_sends_no_weights() -> None:
-    def heavy(task: TrialTask) -> Iterator[EpochResult]:
-        yield EpochResult(1, 0.0, 0.0, 0.5, 0.0, weights={"a": torch.zeros(3)})
-
-    runner = TrialRunner(heavy)
-    runner.start(TASK)
-    result = runner.next_epoch()
-    assert isinstance(result, EpochResult)
-    assert result.weights is None
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "reason"),
-    [
-        (Diverged("the loss is nan"), "diverged", "the loss is nan"),
-        (ValueError("bad\nworse"), "failed", "ValueError: bad"),
-        (MemoryError(), "out of memory", "MemoryError: "),
-        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory", "OutOfMemoryError: CUDA out of memory"),
-        (torch.AcceleratorError("CUDA error: illegal\nmore"), "failed", "AcceleratorError: CUDA error: illegal"),
-    ],
-)
-def test_what_goes_wrong_comes_back_as_a_value(error: Exception, kind: str, reason: str) -> None:
-    runner = TrialRunner(ends_with(error, after=1))
-    runner.start(TASK)
-    assert isinstance(runner.next_epoch(), EpochResult)
-    answer = runner.next_epoch()
-    assert isinstance(answer, TrainingEnded)
-    assert (answer.kind, answer.reason) == (kind, reason)
-    assert ("Traceback" in answer.details) == (kind != "diverged")
-    assert answer.device_is_broken == ("illegal" in reason)
-
-
-def test_a_trainer_that_raises_at_once_fails_its_trial_alone() -> None:
-    def refuses(task: TrialTask) -> Iterator[EpochResult]:
-        raise OSError("no such data")
-        yield
-
-    runner = TrialRunner(refuses)
-    runner.start(TASK)
-    answer = runner.next_epoch()
-    assert isinstance(answer, TrainingEnded)
-    assert answer.kind == "failed"
-
-
-def test_a_stopped_runner_drops_its_trial_and_takes_the_next() -> None:
-    runner = TrialRunner(rehearse)
-    runner.start(TASK)
-    runner.next_epoch()
-    runner.stop()
-    assert runner.next_epoch() == TrainingEnded("finished")
-    runner.start(TASK)
-    assert runner.next_epoch() == next(rehearse(TASK))
+TASK = SearchTask(3, CANDIDATE, seed=5)
 
 
 @pytest.fixture
@@ -122,41 +61,54 @@ def test_the_real_trainer_travels_small_and_trains_the_same_elsewhere(trainer: I
     assert (again.train_loss, again.validation_accuracy) == (first.train_loss, first.validation_accuracy)
 
 
+TWO_EPOCHS = replace(CANDIDATE, recipe=replace(CANDIDATE.recipe, epochs=2))
+
+
+def test_seeds_together_are_scored_as_each_would_be_alone_and_leave_no_file(trainer: ImageTrainer) -> None:
+    tasks = [FreshSplitTask(3, TWO_EPOCHS, seed, split_seed=seed) for seed in (7, 8)]
+    results = list(trainer(SeedGroup(tuple(tasks))))
+    assert [(result.epoch, result.seed_index) for result in results] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    for task, result in zip(tasks, results[2:], strict=True):
+        first, last = trainer(task)
+        assert math.isnan(first.validation_accuracy)
+        assert result.validation_accuracy == pytest.approx(last.validation_accuracy, abs=0.01)
+    assert not trainer.study_folder.exists()
+
+
 def test_the_real_trainer_keeps_the_weights_of_seeds_together_each_in_its_own_file_as_it_would_alone(
     trainer: ImageTrainer,
 ) -> None:
-    recipe = replace(CANDIDATE.recipe, epochs=2)
-    tasks = [
-        TrialTask(
-            3,
-            replace(CANDIDATE, recipe=recipe),
-            seed,
-            split="fresh",
-            split_seed=seed,
-            save_to=trainer.study_folder / f"{seed}.pt",
-        )
-        for seed in (7, 8)
-    ]
-    results = list(trainer(replace(tasks[0], others=(tasks[1],))))
-    assert [(result.epoch, result.seed_index) for result in results] == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    for task, result in zip(tasks, results[2:], strict=True):
-        assert task.save_to is not None
-        together = load_checkpoint(task.save_to)
-        assert together.scores["validation_accuracy"] == result.validation_accuracy
-        *_, alone = trainer(task)
-        again = load_checkpoint(task.save_to)
+    tasks = [AllImagesTask(3, TWO_EPOCHS, seed, trainer.study_folder / f"{seed}.pt") for seed in (7, 8)]
+    list(trainer(SeedGroup(tuple(tasks))))
+    for task in tasks:
+        together = load_checkpoint(task.output)
+        assert together.scores == {}
+        list(trainer(task))
+        again = load_checkpoint(task.output)
         assert (together.candidate, together.origin, together.preprocessing) == (
             again.candidate,
             again.origin,
             again.preprocessing,
         )
-        assert result.validation_accuracy == pytest.approx(alone.validation_accuracy, abs=0.01)
         for name, weight in together.weights.items():
             torch.testing.assert_close(weight, again.weights[name], atol=1e-3, rtol=1e-2)
 
 
+def test_a_longer_training_keeps_its_best_epoch_in_its_own_file(trainer: ImageTrainer) -> None:
+    output = trainer.study_folder / "longer.pt"
+    longer = [result.validation_accuracy for result in trainer(LongerTask(3, CANDIDATE, 5, output))]
+    assert not checkpoint_path(trainer.study_folder, TASK.number).exists()
+    assert longer == [result.validation_accuracy for result in trainer(TASK)]
+    own, other = load_checkpoint(output), load_checkpoint(checkpoint_path(trainer.study_folder, TASK.number))
+    assert (own.scores, own.origin) == (other.scores, other.origin)
+
+
 def test_images_are_held_once_however_many_splits_are_trained_on(trainer: ImageTrainer) -> None:
-    tasks = [TASK, replace(TASK, split="none"), replace(TASK, split="fresh", split_seed=1)]
+    tasks: list[SingleTask] = [
+        TASK,
+        AllImagesTask(3, CANDIDATE, 5, trainer.study_folder / "all.pt"),
+        FreshSplitTask(3, CANDIDATE, 5, split_seed=1),
+    ]
     held = [trainer._open(task) for task in tasks]
     assert len({data.images_NCHW.data_ptr() for data in held if isinstance(data, ResidentData)}) == 1
     assert len({data.mean for data in held}) == 3
@@ -171,7 +123,7 @@ def test_no_image_of_an_own_validation_folder_is_trained_on_by_a_fresh_split(tmp
     dataset = load_development(DataSpec(str(tmp_path / "pets"), tmp_path / "data", tmp_path / "cache"))
     trainer = ImageTrainer(dataset.folder, "study", tmp_path / "study", 0, Engine("cpu"))
     for seed in range(5):
-        data = trainer._open(replace(TASK, split="fresh", split_seed=seed))
+        data = trainer._open(FreshSplitTask(3, CANDIDATE, 5, split_seed=seed))
         trained = dataset.images_NCHW[data.train_indices_N, 0, 0, 0]
         assert sorted(trained.tolist()) == list(range(40))
         assert len(data.validation_indices_N) == 10

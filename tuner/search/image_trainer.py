@@ -1,0 +1,184 @@
+"""ImageTrainer: trains a task on the cached images of a study, and keeps the weights that the task is for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tuner.data.dataset import ImageDataset
+from tuner.data.images import Preprocessing
+from tuner.data.opening import TrainingData, measure_statistics, open_data
+from tuner.data.resident import ResidentData, Statistics
+from tuner.data.sources import load_cached
+from tuner.data.splits import Split, fresh_split, split_development
+from tuner.search.study_files import checkpoint_path
+from tuner.search.tasks import (
+    AllImagesTask,
+    FreshSplitTask,
+    LongerTask,
+    SearchTask,
+    SeedGroup,
+    SingleTask,
+    TrialTask,
+)
+from tuner.training.checkpoint import Checkpoint, save_checkpoint
+from tuner.training.engine import Engine
+from tuner.training.loop import train
+from tuner.training.process_settings import give_back_memory, prepare_process
+from tuner.training.results import EpochResult
+from tuner.training.stacked import train_together
+from tuner.versions import package_versions
+
+
+@dataclass(frozen=True)
+class ImageTrainer:
+    """The real trainer: trains a task on a cached data set, and keeps the weights of its best epoch in a file.
+
+    Small enough to be sent to another process, which opens the data set by itself from the same memory-mapped file.
+    `image_bytes` is what the images may take; more are streamed. `statistics` are the pixels' mean and standard
+    deviation, where they are known already.
+    """
+
+    dataset_folder: Path
+    study: str
+    study_folder: Path
+    split_seed: int
+    engine: Engine
+    image_bytes: int = sys.maxsize
+    statistics: Statistics | None = None
+    _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
+
+    def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
+        """Train a task; the data set is opened with the first one."""
+        give_back_memory(self.engine)  # of a training that was stopped
+        match task:
+            case SearchTask():
+                yield from self._keep_best(task, checkpoint_path(self.study_folder, task.number))
+            case LongerTask():
+                yield from self._keep_best(task, task.output)
+            case FreshSplitTask() | AllImagesTask():
+                yield from self._keep_last(task)
+            case SeedGroup():
+                yield from self._train_together(task)
+        give_back_memory(self.engine)
+
+    def _keep_best(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
+        """Score every epoch; write the weights of each that is better than those before it."""
+        data = self._open(task)
+        best = -1.0
+        for result in train(task.candidate, data, engine=self.engine, seed=task.seed):
+            if result.validation_accuracy > best:
+                best = result.validation_accuracy
+                self._save(task, data, result, path)
+            yield result
+
+    def _keep_last(self, task: FreshSplitTask | AllImagesTask) -> Iterator[EpochResult]:
+        """Score the last epoch alone, as the search's own split is not used."""
+        data = self._open(task)
+        for result in train(task.candidate, data, engine=self.engine, seed=task.seed, scores_all=False):
+            self._save_last(task, data, result)
+            yield result
+
+    def _train_together(self, group: SeedGroup) -> Iterator[EpochResult]:
+        """Train tasks of one candidate in the same steps, as each is trained alone."""
+        datas, seeds = [self._open(task) for task in group.tasks], [task.seed for task in group.tasks]
+        for results in train_together(group.candidate, datas, engine=self.engine, seeds=seeds, scores_all=False):
+            for result in results:
+                self._save_last(group.tasks[result.seed_index], datas[result.seed_index], result)
+                yield result
+
+    def _save_last(self, task: FreshSplitTask | AllImagesTask, data: TrainingData, result: EpochResult) -> None:
+        if isinstance(task, AllImagesTask) and result.epoch == task.candidate.recipe.epochs:
+            self._save(task, data, result, task.output)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": {}}
+
+    def _open(self, task: SingleTask) -> TrainingData:
+        """The images, split as the task has it; a data set in memory is one mapped file however often it is opened."""
+        key = _split_key(task)
+        if key not in self._opened:
+            prepare_process(self.engine)
+            dataset = load_cached(self.dataset_folder)
+            split = self._split(dataset, task)
+            known = self.statistics if isinstance(task, SearchTask | LongerTask) else None
+            statistics = known or measure_statistics(dataset, split, memory_bytes=self.image_bytes)
+            for data in self._opened.values():
+                if isinstance(data, ResidentData):  # its images are on the device already
+                    dataset = replace(dataset, images_NCHW=data.images_NCHW)
+            self._opened[key] = open_data(
+                dataset,
+                split,
+                device=torch.device(self.engine.device),
+                memory_bytes=self.image_bytes,
+                statistics=statistics,
+            )
+        return self._opened[key]
+
+    def _split(self, dataset: ImageDataset, task: SingleTask) -> Split:
+        own = split_development(dataset, seed=self.split_seed)
+        match task:
+            case SearchTask() | LongerTask():
+                return own
+            case AllImagesTask():
+                everything = torch.arange(len(dataset.labels_N))
+                return Split(everything, everything[:0])
+            case FreshSplitTask():
+                return fresh_split(dataset, seed=task.split_seed, num_validation=len(own.validation_indices_N))
+
+    def _save(
+        self, task: SearchTask | LongerTask | AllImagesTask, data: TrainingData, result: EpochResult, path: Path
+    ) -> None:
+        assert result.weights is not None
+        save_checkpoint(self._checkpoint(task, data, result, result.weights), path)
+
+    def _checkpoint(
+        self,
+        task: SearchTask | LongerTask | AllImagesTask,
+        data: TrainingData,
+        result: EpochResult,
+        weights: Mapping[str, Tensor],
+    ) -> Checkpoint:
+        input_spec = task.candidate.architecture.input
+        scores = {"validation_accuracy": result.validation_accuracy, "validation_loss": result.validation_loss}
+        if isinstance(task, AllImagesTask):
+            scores = {}
+        return Checkpoint(
+            candidate=task.candidate,
+            weights=weights,
+            preprocessing=Preprocessing(
+                channels=input_spec.channels,
+                height=input_spec.height,
+                width=input_spec.width,
+                mean=data.mean,
+                std=data.std,
+            ),
+            class_names=data.class_names,
+            scores=scores,
+            origin={
+                "dataset": data.name,
+                "dataset_digest": data.digest,
+                "study": self.study,
+                "trial": task.number,
+                "epoch": result.epoch,
+                "seed": task.seed,
+                "split_seed": self.split_seed,
+            },
+            versions=package_versions(),
+        )
+
+
+def _split_key(task: SingleTask) -> tuple[str, int]:
+    """What tells the splits of tasks apart."""
+    match task:
+        case SearchTask() | LongerTask():
+            return "study", 0
+        case FreshSplitTask():
+            return "fresh", task.split_seed
+        case AllImagesTask():
+            return "none", 0

@@ -1,0 +1,47 @@
+"""TrialRunner: trains one trial at a time, an epoch whenever it is asked for one."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from tuner.search.tasks import TrainingEnded, TrialTask
+from tuner.training.failures import is_device_broken, is_out_of_memory
+from tuner.training.results import Diverged, EpochResult
+
+Trainer = Callable[[TrialTask], Iterator[EpochResult]]
+"""Anything that trains: the real thing, recorded curves, or nothing at all."""
+
+
+class TrialRunner:
+    """Drives a trainer through one trial at a time."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._epochs: Iterator[EpochResult] = iter(())
+
+    def start(self, task: TrialTask) -> None:
+        """Make a trial the current one; nothing is trained yet."""
+        self._epochs = self._trainer(task)
+
+    def next_epoch(self) -> EpochResult | TrainingEnded:
+        """Train one epoch of the current trial; what goes wrong comes back as a value."""
+        try:
+            return replace(next(self._epochs), weights=None)
+        except StopIteration:
+            return TrainingEnded("finished")
+        except Diverged as error:
+            return TrainingEnded("diverged", str(error))
+        except Exception as error:  # noqa: BLE001 - a trial that fails must not end the search; it is stored with its traceback
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            return TrainingEnded(
+                "out of memory" if is_out_of_memory(error) else "failed",
+                reason,
+                traceback.format_exc(),
+                device_is_broken=is_device_broken(error),
+            )
+
+    def stop(self) -> None:
+        """Drop the current trial."""
+        self._epochs = iter(())
