@@ -28,6 +28,7 @@ from tuner.errors import StudyError, reason_of
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import confirmed_path
+from tuner.search.summary import rank_complete
 from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -108,7 +109,7 @@ def confirm(
     """
     started = clock()
     trials = record.trials()
-    ranked = _ranked(trials)
+    ranked = rank_complete(trials)
     if not ranked:
         raise StudyError(
             f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
@@ -219,11 +220,6 @@ def _notes_on_shared_images(test_set: ImageDataset, development: ImageDataset) -
         f"{num_shared:,} of the {len(test_set.labels_N):,} test images are also among the training and validation "
         "images, pixel by pixel, so the test accuracies are optimistic"
     ]
-
-
-def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    complete = [trial for trial in trials if trial.outcome == "complete" and trial.validation_accuracy is not None]
-    return sorted(complete, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.number))
 
 
 def _seconds_per_work(trials: Sequence[TrialRecord]) -> float:

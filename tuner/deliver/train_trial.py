@@ -16,6 +16,7 @@ from tuner.search.binding import claim_folder
 from tuner.search.devices import study_engine
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
+from tuner.search.objective import is_better, value_of
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import ImageTrainer, TrialTask, training_seed
 from tuner.search.study_data import device_of, load_study_images
@@ -126,7 +127,7 @@ def train_trial_events(
             with _told(number, epochs):
                 for result in trainer(TrialTask(number, candidate, seed, save_to=unfinished)):
                     result = replace(result, weights=None)
-                    if best is None or result.validation_accuracy > best.validation_accuracy:
+                    if best is None or is_better(value_of(result), value_of(best)):
                         best = result
                     yield EpochFinished(number, result)
             assert best is not None

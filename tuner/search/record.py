@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,6 +18,7 @@ from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
 from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.events import Outcome, counts
+from tuner.search.objective import DIRECTION, OBJECTIVE, best_epoch
 from tuner.search.settings import data_source, differences
 from tuner.search.storage import GoneError, Storage, quiet_optuna
 from tuner.search.study_location import can_be_a_folder
@@ -33,7 +33,6 @@ OPENINGS = "tuner:test_set_openings"
 """The study attribute that counts how often the test set was opened."""
 SEALED = "tuner:sealed"
 """The study attribute that says which test part was set aside when the study began: `digest` and `num_images`."""
-OBJECTIVE = "validation accuracy"
 NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
 """System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
 CONSTRAINTS = "constraints"
@@ -72,7 +71,7 @@ class TrialRecord:
     @property
     def best_epoch(self) -> int | None:
         """The first epoch of the highest validation accuracy."""
-        return max(self.curve, key=lambda epoch: (self.curve[epoch], -epoch), default=None)
+        return best_epoch(self.curve)
 
     @property
     def validation_accuracy(self) -> float | None:
@@ -353,7 +352,7 @@ def open_study(
     study_id = {study.study_name: study._study_id for study in storage.get_all_studies()}.get(name)
     if study_id is None:
         with quiet_optuna():
-            study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            study_id = storage.create_new_study([DIRECTION], name)
     storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
     storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
     record = StudyRecord(storage, study_id, name)

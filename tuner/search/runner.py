@@ -18,6 +18,7 @@ from tuner.data.opening import TrainingData, measure_statistics, open_data
 from tuner.data.resident import ResidentData, Statistics
 from tuner.data.sources import load_cached
 from tuner.data.splits import Split, fresh_split, split_development
+from tuner.search.objective import is_better, value_of
 from tuner.training.candidate import Candidate
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
 from tuner.training.engine import Engine, give_back_memory, prepare_process
@@ -129,12 +130,12 @@ class ImageTrainer:
         path = task.save_to
         if is_search and path is None:
             path = checkpoint_path(self.study_folder, task.number)
-        best = -1.0
+        best: float | None = None
         for result in train(task.candidate, data, engine=self.engine, seed=task.seed, scores_all=is_search):
             assert result.weights is not None
-            is_kept = result.validation_accuracy > best if is_search else result.epoch == task.candidate.recipe.epochs
+            is_kept = is_better(value_of(result), best) if is_search else result.epoch == task.candidate.recipe.epochs
             if is_kept:
-                best = result.validation_accuracy
+                best = value_of(result)
             if is_kept and path is not None:
                 save_checkpoint(self._checkpoint(task, data, result, result.weights), path)
             yield result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tuner.search.binding import is_another_studys
+from tuner.search.objective import ranked
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import checkpoint_path, confirmed_path
 
@@ -83,9 +85,13 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
     )
 
 
-def best_trial(trials: list[TrialRecord]) -> TrialRecord | None:
+def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The complete trial of the highest validation accuracy, the first of equals, as Optuna's own `best_trial`."""
-    complete = [
+    return next(iter(rank_complete(trials)), None)
+
+
+def rank_complete(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials, the best first."""
+    return ranked(
         trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None
-    ]
-    return max(complete, key=lambda trial: (trial.validation_accuracy or 0.0, -trial.number), default=None)
+    )

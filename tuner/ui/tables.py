@@ -15,6 +15,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.dashboard_entries import beats_in_words, counted, interval_in_words, later_trials, recipe_in_words
 from tuner.search.disk import in_words
+from tuner.search.objective import ranked
 from tuner.search.record import TrialRecord
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
@@ -87,8 +88,8 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
     for name in ("trial", "outcome", "accuracy", "epoch", "parameters"):
         table.add_column(name, justify="left" if name == "outcome" else "right", no_wrap=True)
     table.add_column("network", overflow="fold")
-    ranked = sorted(trials, key=lambda trial: (trial.outcome != "complete", -(trial.validation_accuracy or 0.0)))
-    for trial in ranked[:num_shown]:
+    best_first = sorted(ranked(trials), key=lambda trial: trial.outcome != "complete")
+    for trial in best_first[:num_shown]:
         table.add_row(
             str(trial.number),
             trial.outcome or trial.state.name.lower(),

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
 from tuner.search.events import EpochFinished
+from tuner.search.objective import BELOW_ALL, best_value
 from tuner.ui.console import CURVE_WIDTH, REFRESH_PER_SECOND, WIDE, format_seconds, sparkline
 
 
@@ -44,7 +45,10 @@ class TrainingView:
         cells: list[RenderableType] = [f"trial {self.number}", f"{done}/{self.epochs} epochs"]
         if done:
             left = format_seconds(self.seconds / done * (self.epochs - done))
-            cells += [f"{self.curve[-1]:.2%}, best {max(self.curve):.2%}", f"about {left} left"]
+            cells += [
+                f"{self.curve[-1]:.2%}, best {best_value(self.curve, default=BELOW_ALL):.2%}",
+                f"about {left} left",
+            ]
         if options.max_width >= WIDE:
             cells.insert(1, ProgressBar(total=self.epochs, completed=done, width=20))
         if options.max_width >= WIDE + CURVE_WIDTH:
