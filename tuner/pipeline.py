@@ -260,9 +260,9 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
     if best_trial(trials) is None:
         return False
     confirmed = record.confirmed
-    if confirmed is None or confirmed["num_trials"] != sum(trial.counts for trial in trials):
+    if confirmed is None or confirmed.num_trials != sum(trial.counts for trial in trials):
         return True
-    return in_full and not confirmed.get("is_full", False)
+    return in_full and not confirmed.is_full
 
 
 @contextmanager

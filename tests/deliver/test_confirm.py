@@ -637,13 +637,13 @@ def test_a_confirmation_in_full_follows_one_that_left_something_out_and_is_not_d
     assert "which takes longer than what is left of the budget" in started.notes[0]
     first = load_summary(options).confirmed
     assert first is not None
-    assert not first["is_full"]
+    assert not first.is_full
     in_full = replace(options, confirm="in full")
     assert isinstance(list(run_events(in_full))[-1], Confirmed)
     second = load_summary(options).confirmed
     assert second is not None
-    assert second["is_full"]
-    assert len(second["seeds"]) == 3
+    assert second.is_full
+    assert len(second.seeds) == 3
     for again in (in_full, replace(options, confirm="in time")):
         assert not any(isinstance(event, ConfirmStarted) for event in run_events(again))
 

@@ -236,7 +236,7 @@ def test_test_images_that_are_training_images_too_are_reported_with_the_verdict(
     def notes(options: RunOptions) -> list[str]:
         found = load_summary(options).confirmed
         assert found is not None
-        return [note for note in found["notes"] if "test images" in note]
+        return [note for note in found.notes if "test images" in note]
 
     assert notes(confirmed) == []
     root = make_classes(tmp_path / "pets" / "train", 20).parent

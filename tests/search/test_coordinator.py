@@ -38,7 +38,8 @@ from tuner.search.runner import Trainer, TrialTask, checkpoint_path
 from tuner.search.summary import summarise
 from tuner.space.sampling import candidate_from, distributions, first_params
 from tuner.training.loop import Diverged, EpochResult
-from tuner.ui.console import SearchView, new_problem
+from tuner.ui.event_lines import new_problem
+from tuner.ui.search_view import SearchView
 
 
 @pytest.fixture

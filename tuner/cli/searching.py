@@ -72,7 +72,8 @@ def run(
     from contextlib import closing
 
     from tuner.pipeline import RunOptions, load_summary, run_events
-    from tuner.ui.console import progress_reporter, watch, winner_lines
+    from tuner.ui.console import progress_reporter, watch
+    from tuner.ui.winner_lines import winner_lines
 
     leave_in_order()
     options = RunOptions(
@@ -119,7 +120,8 @@ def confirm(
     from tuner.deliver.confirm import ConfirmPlan
     from tuner.pipeline import confirm_events
     from tuner.search.summary import summarise
-    from tuner.ui.console import watch, winner_lines
+    from tuner.ui.console import watch
+    from tuner.ui.winner_lines import winner_lines
 
     record = open_study(study, studies, storage)
     say_restart()

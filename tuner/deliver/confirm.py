@@ -18,13 +18,14 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import ImageDataset
-from tuner.deliver.conclusion import Confirmation, conclude
+from tuner.deliver.conclusion import conclude
 from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed, is_raced, weights_path
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
 from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
+from tuner.search.confirmation import Confirmation
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import confirmed_path
@@ -189,7 +190,7 @@ def confirm(
         if record.confirmed is not None:
             record.save_confirmed(None)  # the record never describes another file, also if the process ends here
         save_checkpoint(replace(checkpoint, scores=own, origin=origin), confirmed_path(folder))
-        record.save_confirmed(confirmation.to_json())
+        record.save_confirmed(confirmation)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     yield Confirmed(confirmation, confirmed_path(folder))

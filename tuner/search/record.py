@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
+from tuner.search.confirmation import Confirmation
 from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.events import Outcome, counts
 from tuner.search.objective import DIRECTION, OBJECTIVE, best_epoch
@@ -151,18 +152,23 @@ class StudyRecord:
             return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
 
     @property
-    def confirmed(self) -> dict[str, Any] | None:
-        """What the confirmation of the winner found, as `deliver.confirm` wrote it; None before there is one."""
-        found: dict[str, Any] | None = self.storage.get_study_user_attrs(self.study_id).get(CONFIRMED)
-        return found
+    def confirmed(self) -> Confirmation | None:
+        """What the confirmation of the winner found; None before there is one.
+
+        Raises StudyError when it cannot be read.
+        """
+        stored = self.storage.get_study_user_attrs(self.study_id).get(CONFIRMED)
+        if stored is None:
+            return None
+        with self.readable("its confirmation"):
+            return Confirmation.from_json(stored)
 
     @property
     def num_test_set_openings(self) -> int:
         """How often the study has opened its test set; a confirmation from before this was counted, once."""
-        attributes = self.storage.get_study_user_attrs(self.study_id)
-        confirmed = attributes.get(CONFIRMED) or {}
-        at_least = int(confirmed.get("test_set_openings", 1)) if confirmed else 0
-        return max(at_least, int(attributes.get(OPENINGS, 0)))
+        confirmed = self.confirmed
+        at_least = 0 if confirmed is None else confirmed.test_set_openings
+        return max(at_least, int(self.storage.get_study_user_attrs(self.study_id).get(OPENINGS, 0)))
 
     def count_test_set_opening(self) -> int:
         """Count an opening of the test set that is about to happen, so that none goes uncounted; how many there are."""
@@ -170,9 +176,10 @@ class StudyRecord:
         self.storage.set_study_user_attr(self.study_id, OPENINGS, number)
         return number
 
-    def save_confirmed(self, confirmed: Mapping[str, Any] | None) -> None:
+    def save_confirmed(self, confirmed: Confirmation | None) -> None:
         """Store what a confirmation found; None takes it back."""
-        self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
+        stored = None if confirmed is None else confirmed.to_json()
+        self.storage.set_study_user_attr(self.study_id, CONFIRMED, stored)
         self.write_note()
 
     @property

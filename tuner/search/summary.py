@@ -11,6 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tuner.search.binding import is_another_studys
+from tuner.search.confirmation import Confirmation
 from tuner.search.objective import ranked
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import checkpoint_path, confirmed_path
@@ -32,7 +33,7 @@ class StudySummary:
     counts: dict[str, int]
     best: TrialRecord | None
     checkpoint: Path | None
-    confirmed: dict[str, Any] | None = None
+    confirmed: Confirmation | None = None
     delivered: Path | None = None
     winner: TrialRecord | None = None
 
@@ -55,7 +56,7 @@ class StudySummary:
             "space": self.space,
             "trials": trials,
             "best": best,
-            "confirmed": self.confirmed,
+            "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
         }
 
 
@@ -81,7 +82,7 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
         checkpoint=path if path and has_files and path.is_file() else None,
         confirmed=confirmed,
         delivered=delivered if confirmed and has_files and delivered.is_file() else None,
-        winner=next((trial for trial in trials if confirmed and trial.number == confirmed["number"]), None),
+        winner=next((trial for trial in trials if confirmed and trial.number == confirmed.number), None),
     )
 
 

@@ -13,7 +13,8 @@ from rich.text import Text
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
-from tuner.search.dashboard_entries import beats_in_words, counted, interval_in_words, later_trials, recipe_in_words
+from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
+from tuner.search.dashboard_entries import recipe_in_words
 from tuner.search.disk import in_words
 from tuner.search.objective import ranked
 from tuner.search.record import TrialRecord
@@ -117,7 +118,7 @@ def delivery_lines(summary: StudySummary) -> list[str]:
         path = summary.delivered
         later = later_trials(confirmed, summary.num_counted, name=summary.study)
         words = (
-            f"confirmed: trial {confirmed['number']}, {confirmed['test_accuracy']:.2%} on the sealed test set, "
+            f"confirmed: trial {confirmed.number}, {confirmed.test_accuracy:.2%} on the sealed test set, "
             f"{interval_in_words(confirmed)}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")
         )
     return [words, f"file       {path or 'gone'}"]
@@ -152,8 +153,8 @@ def _confirmed_score(summary: StudySummary) -> str:
     if summary.confirmed is None:
         return ""
     later = later_trials(summary.confirmed, summary.num_counted, name=summary.study)
-    known = f"\nof {counted(summary.confirmed['num_trials'], 'trial')}" if later else ""
-    return f"{summary.confirmed['test_accuracy']:.2%}{known}"
+    known = f"\nof {counted(summary.confirmed.num_trials, 'trial')}" if later else ""
+    return f"{summary.confirmed.test_accuracy:.2%}{known}"
 
 
 def space_table(space: SearchSpace) -> RenderableType:

@@ -13,7 +13,8 @@ from rich.table import Column, Table
 from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
 from tuner.search.events import EpochFinished
 from tuner.search.objective import BELOW_ALL, best_value
-from tuner.ui.console import CURVE_WIDTH, REFRESH_PER_SECOND, WIDE, format_seconds, sparkline
+from tuner.ui.console import REFRESH_PER_SECOND
+from tuner.ui.search_view import CURVE_WIDTH, WIDE, format_seconds, sparkline
 
 
 @dataclass
