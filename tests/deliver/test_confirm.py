@@ -15,6 +15,7 @@ from tests.deliver.rehearsed import TEST_SET_OPENED, Opened, confirming
 from tests.search.rehearsal import EPOCHS, Losing, Rehearsal, ends_with, rehearse
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
+from tuner.deliver.classifier import normalise
 from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (
     FOLDER,
@@ -28,7 +29,6 @@ from tuner.deliver.confirm import (
 )
 from tuner.deliver.contenders import Contender, Splits, contender_from, spread_of
 from tuner.deliver.intervals import accuracy_interval, difference_interval, pool, spread_of_seeds
-from tuner.deliver.predict import normalise
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import Score
 from tuner.errors import StudyError

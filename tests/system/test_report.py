@@ -22,7 +22,7 @@ from tests.system.conftest import run_tuner
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
-from tuner.deliver.predict import normalise
+from tuner.deliver.classifier import normalise
 from tuner.search.record import StudyRecord, load_study
 from tuner.search.storage import open_storage
 from tuner.training.checkpoint import model_from

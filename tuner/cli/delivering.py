@@ -20,8 +20,8 @@ from tuner.cli.options import (
     limit_threads,
     open_study,
     plain_console,
-    quiet_optuna,
     say,
+    silence_optuna,
 )
 from tuner.interrupts import say_restart
 
@@ -46,7 +46,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a stored trial again for more epochs, on the study's own split, and keep its best epoch as a checkpoint."""
-    quiet_optuna()
+    silence_optuna()
     from contextlib import closing
 
     from tuner.deliver.train_trial import train_trial_events
@@ -77,7 +77,7 @@ def export(
     storage: Storage = None,
 ) -> None:
     """Write the winner as files of your own, each loaded again and scored before it counts."""
-    quiet_optuna()
+    silence_optuna()
     from tuner.deliver.export import export as export_study
     from tuner.ui.console import progress_reporter
 
@@ -112,7 +112,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a network on a data set: accuracy, loss, accuracy by class."""
-    quiet_optuna()
+    silence_optuna()
     from tuner.data.dataset import DataSpec
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.evaluate import evaluate as score

@@ -20,7 +20,7 @@ from tuner.cli.options import (
     parse_shape,
     parse_workers,
     plain_console,
-    quiet_optuna,
+    silence_optuna,
 )
 from tuner.interrupts import leave_in_order, say_restart
 from tuner.search.processes import import_ahead
@@ -68,7 +68,7 @@ def run(
     num_workers = parse_workers(workers)
     if num_workers != 1:
         import_ahead()
-    quiet_optuna()
+    silence_optuna()
     from contextlib import closing
 
     from tuner.pipeline import RunOptions, load_summary, run_events
@@ -114,7 +114,7 @@ def confirm(
 ) -> None:
     """Train a study's best networks again, on fresh splits, and score the winner on the sealed test set."""
     num_workers = parse_workers(workers)
-    quiet_optuna()
+    silence_optuna()
     from contextlib import closing
 
     from tuner.deliver.confirm import ConfirmPlan
@@ -199,7 +199,7 @@ def doctor(
     Of GPUs that differ each is measured. What is found is kept for the studies that are begun from now on.
     """
     shape = parse_shape(image_shape)
-    quiet_optuna()
+    silence_optuna()
     from tuner.errors import DeviceError
     from tuner.hardware import device_kind, devices_for
     from tuner.search.devices import measure_again

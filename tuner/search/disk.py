@@ -70,8 +70,8 @@ def delete_study(record: StudyRecord, *, studies: Path) -> bool:
     return is_there
 
 
-def in_words(num_bytes: int) -> str:
-    """`1.4 MB`."""
+def disk_size_in_words(num_bytes: int) -> str:
+    """`1.4 MB`, in powers of 1000, as file managers and makers of disks count."""
     size = float(num_bytes)
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import difference_in_words, interval_in_words
-from tuner.search.disk import disk_use, in_words
+from tuner.search.disk import disk_size_in_words, disk_use
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.summary import StudySummary, summarise
 
@@ -30,7 +30,7 @@ def comparison_table(first: StudyRecord, second: StudyRecord, *, studies: Path) 
     for name in ("", first.name, second.name):
         table.add_column(name, overflow="fold", style="dim" if not name else None)
     sizes = [disk_use(record, studies=studies) for record in (first, second)]
-    for row in (*_rows(*summaries), ("disk", *map(in_words, sizes))):
+    for row in (*_rows(*summaries), ("disk", *map(disk_size_in_words, sizes))):
         table.add_row(*row)
     _add_differences(table, "settings", _flat(first.settings), _flat(second.settings))
     _add_differences(table, "engine", _flat(first.engine.to_json()), _flat(second.engine.to_json()))

@@ -15,7 +15,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
 from tuner.search.dashboard_entries import recipe_in_words
-from tuner.search.disk import in_words
+from tuner.search.disk import disk_size_in_words
 from tuner.search.objective import ranked
 from tuner.search.record import TrialRecord
 from tuner.search.summary import StudySummary
@@ -143,7 +143,7 @@ def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Ta
             str(summary.num_counted),
             "" if accuracy is None else f"{accuracy:.2%}",
             _confirmed_score(summary),
-            in_words(size),
+            disk_size_in_words(size),
             str((summary.checkpoint if summary.confirmed is None else summary.delivered) or ""),
         )
     return table
