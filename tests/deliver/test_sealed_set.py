@@ -23,7 +23,7 @@ from tuner.pipeline import DataReady, RunOptions, confirm_events, load_summary, 
 from tuner.search.record import SEALED, StudyRecord, load_study
 from tuner.search.study_location import existing_storage
 from tuner.ui.report.mistakes import judge
-from tuner.ui.training import line_of
+from tuner.ui.training import training_line
 
 SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [16]\n"
 
@@ -220,7 +220,7 @@ def test_damaged_development_pixels_are_decoded_again_and_every_command_says_so(
     started, *_ = train_trial_events(record, 0, epochs=1, studies=confirmed.studies, output=tmp_path / "longer.pt")
     assert isinstance(started, TrainingStarted)
     assert started.notes == (said,)
-    assert said in line_of(started, epochs=1).splitlines()
+    assert said in training_line(started, epochs=1).splitlines()
     delivered = load_summary(confirmed).delivered
     assert delivered is not None
     damage()

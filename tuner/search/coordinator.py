@@ -32,6 +32,7 @@ from tuner.search.events import (
 )
 from tuner.search.executors import Answer, Executor
 from tuner.search.memory import memory_excess
+from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import TrialTask, training_seed
 from tuner.search.running_trial import RunningTrial
@@ -289,7 +290,7 @@ class _Search:
                 self._executor.stop(runner)
             else:
                 self._executor.next_epoch(runner)
-            self._record.report(running.number, answer.epoch, answer.validation_accuracy)
+            self._record.report(running.number, answer.epoch, value_of(answer))
             yield EpochFinished(running.number, answer)
             if reason:
                 del self._running[runner]

@@ -16,6 +16,7 @@ from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent
 from tuner.search.events import BestTrial, EpochFinished, SearchStarted, TrialEnded, TrialLost, TrialStarted
+from tuner.search.objective import value_of
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
@@ -57,7 +58,7 @@ class SearchView:
             case TrialStarted():
                 self.running[event.number] = _Trial(event)
             case EpochFinished():
-                self.running[event.number].curve.append(event.result.validation_accuracy)
+                self.running[event.number].curve.append(value_of(event.result))
             case TrialEnded():
                 self.running.pop(event.number, None)
                 self.outcomes[event.outcome] += 1
