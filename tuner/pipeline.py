@@ -22,13 +22,13 @@ from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_t
 from tuner.errors import DeviceError
 from tuner.hardware import devices_for, num_cores
 from tuner.option_rules import check_options
-from tuner.search.binding import claim_folder, refuse_other_studys_folder
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import engine_notes, measure_devices, share_out, study_engines
 from tuner.search.events import SearchEvent
 from tuner.search.executors import Executor, local_executor
+from tuner.search.folder_owner import claim_folder, refuse_other_studys_folder
 from tuner.search.locks import hold, hold_record
-from tuner.search.memory import check_batch_sizes
+from tuner.search.memory_limit import check_batch_sizes
 from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study

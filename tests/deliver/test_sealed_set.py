@@ -23,7 +23,7 @@ from tuner.pipeline import DataReady, RunOptions, confirm_events, load_summary, 
 from tuner.search.record import SEALED, StudyRecord, load_study
 from tuner.search.study_location import existing_storage
 from tuner.ui.report.mistakes import judge
-from tuner.ui.training import training_line
+from tuner.ui.training_view import training_line
 
 SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [16]\n"
 

@@ -24,7 +24,7 @@ from tuner.data.sealed import load_test_set
 from tuner.deliver.classifier import classifier_from, load_classifier
 from tuner.deliver.evaluate import evaluate
 from tuner.deliver.export import export
-from tuner.deliver.formats import FORMATS, Format, FormatName, Program
+from tuner.deliver.export_formats import FORMATS, Format, FormatName, Program
 from tuner.deliver.predict import predict
 from tuner.errors import CheckpointError, DataError, InstallationError
 from tuner.search.record import StudyRecord, load_study

@@ -16,9 +16,9 @@ from tests.training.measurements import FUSED
 from tuner.architecture import fused
 from tuner.errors import UnfitDevice
 from tuner.training import measure
-from tuner.training.check import Check, check_architectures, check_engine
 from tuner.training.choices import CHOICES, FAILED, Choice, ChoiceVerdict, Measurement, Runners, unmet_need
 from tuner.training.engine import Engine
+from tuner.training.engine_check import Check, check_architectures, check_engine
 from tuner.training.measure import judge, measure_engine
 
 SHAPE = (1, 8, 8)

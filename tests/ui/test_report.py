@@ -19,9 +19,9 @@ from tuner.search.record import load_study, open_study
 from tuner.search.storage import open_storage
 from tuner.search.summary import summarise
 from tuner.training.engine import Engine
-from tuner.ui.report.drawing import network_drawing
-from tuner.ui.report.figures import confusion_matrix
+from tuner.ui.report.network_drawing import network_drawing
 from tuner.ui.report.page import HERE, report_page, write_report
+from tuner.ui.report.search_figures import confusion_matrix
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from tuner.data.opening import measure_statistics, memory_for_images
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import REFUSED
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
-from tuner.search.binding import claim_folder
 from tuner.search.devices import study_engine
 from tuner.search.events import EpochFinished
+from tuner.search.folder_owner import claim_folder
 from tuner.search.locks import hold
 from tuner.search.objective import is_better, value_of
 from tuner.search.record import StudyRecord, TrialRecord

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from tuner.names import shown_name
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import verdict_in_words
-from tuner.search.pictures import confusion_picture, curve_picture
+from tuner.search.trial_pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.loop import Confusion

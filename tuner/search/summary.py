@@ -10,8 +10,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from tuner.search.binding import is_another_studys
 from tuner.search.confirmation import Confirmation
+from tuner.search.folder_owner import is_another_studys
 from tuner.search.objective import ranked
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.runner import checkpoint_path, confirmed_path

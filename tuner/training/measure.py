@@ -14,7 +14,6 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_kind, device_name, memory_bytes, num_cores
-from tuner.training.check import check_engine
 from tuner.training.choices import (
     CHOICES,
     FAILED,
@@ -29,6 +28,7 @@ from tuner.training.choices import (
     verdicts_of,
 )
 from tuner.training.engine import Engine, prepare_process
+from tuner.training.engine_check import check_engine
 from tuner.training.measurement_cache import keep_measurement, load_measurement
 from tuner.training.rehearsal import CHECK_STEPS
 from tuner.training.timing import TimedRun, time_in_turn

@@ -141,8 +141,8 @@ def dashboard(
 ) -> None:
     """Start optuna-dashboard on the studies; Ctrl-C ends it."""
     from tuner.search.dashboard_entries import artifacts_folder
+    from tuner.ui.allowed_hosts import check_host_name, is_loopback
     from tuner.ui.dashboard import address, serve_dashboard
-    from tuner.ui.hosts import check_host_name, is_loopback
 
     if not (is_loopback(host) or read_only or allow_anyone):
         raise typer.BadParameter(

@@ -8,7 +8,7 @@ from typing import Any
 from tuner.search.objective import is_better, rank_key
 from tuner.search.record import TrialRecord
 from tuner.training.loop import Confusion
-from tuner.ui.report.marks import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
+from tuner.ui.report.figure_parts import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
 
 MAX_COUNTED_CLASSES = 20
 """Classes of a confusion matrix whose counts are written into it."""

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.search.objective import ranked
 from tuner.search.record import TrialRecord
 from tuner.search.storage import quiet_optuna
-from tuner.ui.report.marks import Figure, log_ticks, parted, plain, points, scale_of, scored
+from tuner.ui.report.figure_parts import Figure, log_ticks, parted, plain, points, scale_of, scored
 
 NUM_IMPORTANCES, NUM_SLICES = 12, 6
 MAX_BEST = 40

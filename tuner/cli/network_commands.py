@@ -51,7 +51,7 @@ def train(
 
     from tuner.deliver.train_trial import train_trial_events
     from tuner.ui.console import progress_reporter
-    from tuner.ui.training import trained_lines, watch_training
+    from tuner.ui.training_view import trained_lines, watch_training
 
     record = open_study(study, studies, storage)
     say_restart()
