@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tuner import interrupts
-from tuner.cli.ending import run_and_exit
+from tuner.cli.exit_codes import run_and_exit
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, pretty_exceptions_enable=False)
 DataDir = Annotated[Path, typer.Option(help="Where MNIST lies, or is downloaded to.")]

@@ -25,8 +25,11 @@ from tuner import RunOptions, TunerError, load_study, open_storage, run_events
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent, load_summary
 from tuner.search.events import EpochFinished
-from tuner.ui.console import ALWAYS_TOLD, SearchView, line_of, winner_lines
+from tuner.ui.console import ALWAYS_TOLD
+from tuner.ui.event_lines import line_of
 from tuner.ui.report import write_report
+from tuner.ui.search_view import SearchView
+from tuner.ui.winner_lines import winner_lines
 
 PICTURES = Path(__file__).parent / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

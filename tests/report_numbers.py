@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.ui.report.parameters import NUM_IMPORTANCES, NUM_SLICES
+from tuner.ui.report.parameter_figures import NUM_IMPORTANCES, NUM_SLICES
 
 ALWAYS = ("history", "curves", "accuracy-parameters", "accuracy-latency", "timeline")
 

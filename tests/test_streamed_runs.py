@@ -66,7 +66,7 @@ def test_batches_that_cannot_be_streamed_are_rejected_before_they_train_and_all_
     # The test set is streamed, too, and scored in batches that fit.
     confirmed = load_summary(options).confirmed
     assert confirmed is not None
-    assert 0 < confirmed["test_accuracy"] < 1
+    assert 0 < confirmed.test_accuracy < 1
 
 
 def test_a_space_of_which_no_batch_can_be_streamed_is_refused_before_there_is_a_study(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
 from tuner.options import RunOptions, check_options, default_epochs
-from tuner.search.binding import claim_folder, refuse_other_studys_folder
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
 from tuner.search.executors import Executor, local_executor
+from tuner.search.folder_owner import claim_folder, refuse_other_studys_folder
 from tuner.search.locks import hold, hold_record
-from tuner.search.memory import check_batch_sizes
+from tuner.search.memory_limit import check_batch_sizes
 from tuner.search.preparation import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, create_study, find_study, load_study
@@ -207,9 +207,9 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
     if best_trial(trials) is None:
         return False
     confirmed = record.confirmed
-    if confirmed is None or confirmed["num_trials"] != sum(trial.counts for trial in trials):
+    if confirmed is None or confirmed.num_trials != sum(trial.counts for trial in trials):
         return True
-    return in_full and not confirmed.get("is_full", False)
+    return in_full and not confirmed.is_full
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tests.deliver.rehearsed import TEST_SET_OPENED, Opened, confirming
 from tests.search.rehearsal import EPOCHS, Losing, Rehearsal, ends_with, rehearse
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
+from tuner.deliver.classifier import normalise
 from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (
     FOLDER,
@@ -28,7 +29,6 @@ from tuner.deliver.confirm import (
 )
 from tuner.deliver.contenders import Contender, Splits, contender_from, spread_of
 from tuner.deliver.intervals import accuracy_interval, difference_interval, pool, spread_of_seeds
-from tuner.deliver.predict import normalise
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
@@ -640,13 +640,13 @@ def test_a_confirmation_in_full_follows_one_that_left_something_out_and_is_not_d
     assert "which takes longer than what is left of the budget" in started.notes[0]
     first = load_summary(options).confirmed
     assert first is not None
-    assert not first["is_full"]
+    assert not first.is_full
     in_full = replace(options, confirm="in full")
     assert isinstance(list(run_events(in_full))[-1], Confirmed)
     second = load_summary(options).confirmed
     assert second is not None
-    assert second["is_full"]
-    assert len(second["seeds"]) == 3
+    assert second.is_full
+    assert len(second.seeds) == 3
     for again in (in_full, replace(options, confirm="in time")):
         assert not any(isinstance(event, ConfirmStarted) for event in run_events(again))
 

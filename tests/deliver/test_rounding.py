@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.training.test_checkpoint import checkpoint_of
-from tuner.deliver.check import TOLERANCE, Reference, num_undecided
 from tuner.deliver.export import _check_stored
-from tuner.deliver.readme import StoredScore
+from tuner.deliver.export_check import TOLERANCE, Reference, num_undecided
+from tuner.deliver.export_readme import StoredScore
 from tuner.errors import CheckpointError
 
 

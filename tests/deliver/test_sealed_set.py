@@ -25,7 +25,7 @@ from tuner.search.events import DataReady
 from tuner.search.record import SEALED, StudyRecord, load_study
 from tuner.search.study_location import existing_storage
 from tuner.ui.report.mistakes import judge
-from tuner.ui.training import line_of
+from tuner.ui.training_view import training_line
 
 SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [16]\n"
 
@@ -222,7 +222,7 @@ def test_damaged_development_pixels_are_decoded_again_and_every_command_says_so(
     started, *_ = train_trial_events(record, 0, epochs=1, studies=confirmed.studies, output=tmp_path / "longer.pt")
     assert isinstance(started, TrainingStarted)
     assert started.notes == (said,)
-    assert said in line_of(started, epochs=1).splitlines()
+    assert said in training_line(started, epochs=1).splitlines()
     delivered = load_summary(confirmed).delivered
     assert delivered is not None
     damage()
@@ -238,7 +238,7 @@ def test_test_images_that_are_training_images_too_are_reported_with_the_verdict(
     def notes(options: RunOptions) -> list[str]:
         found = load_summary(options).confirmed
         assert found is not None
-        return [note for note in found["notes"] if "test images" in note]
+        return [note for note in found.notes if "test images" in note]
 
     assert notes(confirmed) == []
     root = make_classes(tmp_path / "pets" / "train", 20).parent

@@ -177,6 +177,6 @@ def test_real_digits_are_confirmed_together_as_they_are_apart(tmp_path: Path, mo
     assert together.test_accuracy == pytest.approx(apart.test_accuracy, abs=0.01)
     assert together.validation_mean == pytest.approx(apart.validation_mean, abs=0.01)
     for one, other in zip(together.candidates, apart.candidates, strict=True):
-        known = other["validation_accuracies"]  # fewer, where one was dropped between two seeds
-        assert one["number"] == other["number"]
-        assert one["validation_accuracies"][: len(known)] == pytest.approx(known, abs=0.02)
+        known = other.validation_accuracies  # fewer, where one was dropped between two seeds
+        assert one.number == other.number
+        assert one.validation_accuracies[: len(known)] == pytest.approx(known, abs=0.02)

@@ -29,7 +29,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError
-from tuner.search.best import NUM_KEPT
+from tuner.search.best_trials import NUM_KEPT
 from tuner.search.coordinator import MAX_ALIKE, MAX_UNCOUNTED, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess
@@ -40,7 +40,8 @@ from tuner.search.tasks import SearchTask, TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.space.sampling import candidate_from, distributions, first_params
 from tuner.training.results import Diverged, EpochResult
-from tuner.ui.console import SearchView, new_problem
+from tuner.ui.event_lines import new_problem
+from tuner.ui.search_view import SearchView
 
 
 @pytest.fixture
@@ -679,7 +680,7 @@ def test_a_note_or_a_picture_that_cannot_be_made_ends_no_trial_and_is_reported(
     def fails(*_: object, **__: object) -> str:
         raise ValueError("cannot be drawn\nhere")
 
-    module = "tuner.search.best" if broken == "trial_note" else "tuner.search.dashboard_entries"
+    module = "tuner.search.best_trials" if broken == "trial_note" else "tuner.search.dashboard_entries"
     monkeypatch.setattr(f"{module}.{broken}", fails)
 
     def with_confusion(task: TrialTask) -> Iterator[EpochResult]:

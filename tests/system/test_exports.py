@@ -24,7 +24,7 @@ from tuner.data.sealed import load_test_set
 from tuner.deliver.classifier import classifier_from, load_classifier
 from tuner.deliver.evaluate import evaluate
 from tuner.deliver.export import export
-from tuner.deliver.formats import FORMATS, Format, FormatName, Program
+from tuner.deliver.export_formats import FORMATS, Format, FormatName, Program
 from tuner.deliver.predict import predict
 from tuner.errors import CheckpointError, DataError, InstallationError
 from tuner.search.record import StudyRecord, load_study
@@ -75,7 +75,7 @@ def test_all_writes_five_forms_and_a_readme_and_says_what_each_came_to(workplace
     lines = (workplace / "export.log").read_text(encoding="utf-8").splitlines()
     confirmed = study_of(workplace).confirmed
     assert confirmed is not None
-    accuracy = confirmed["delivered_test_accuracy"]
+    accuracy = confirmed.delivered_test_accuracy
     assert [line.partition(":")[0] for line in lines] == [
         str(Path("out") / "all" / one.file_name) for one in FORMATS.values()
     ]
@@ -334,8 +334,8 @@ def confirm(folder: Path) -> int:
     scored = replace(checkpoint, scores={"test_accuracy": test.accuracy})
     save_checkpoint(scored, confirmed_path(folder / "studies" / record.name))
     assert record.confirmed is not None
-    changes = {"number": checkpoint.origin["trial"], "delivered_test_accuracy": test.accuracy}
-    record.save_confirmed({**record.confirmed, **changes})
+    number = int(checkpoint.origin["trial"])
+    record.save_confirmed(replace(record.confirmed, number=number, delivered_test_accuracy=test.accuracy))
     return test.num_correct
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.system.conftest import Tuner, run_tuner
 from tuner.data.sealed import load_test_set
 from tuner.data.sources import load_development
 from tuner.data.splits import split_development
-from tuner.deliver.predict import normalise
+from tuner.deliver.classifier import normalise
 from tuner.search.record import StudyRecord, load_study
 from tuner.search.storage import open_storage
 from tuner.training.checkpoint import model_from
@@ -83,16 +84,16 @@ def test_a_confirmed_study_is_judged_by_the_delivered_file_on_the_sealed_test_se
     record = record_of(workplace)
     assert record.confirmed is not None
     study = optuna.load_study(study_name="digits-cnn", storage=record.storage)
-    check_figures(page, study, winner=record.confirmed["number"])
+    check_figures(page, study, winner=record.confirmed.number)
     test = load_test_set(record.data_spec(workplace / "studies" / ".cache"))
     checkpoint = tuner.load_checkpoint(workplace / "studies" / "digits-cnn" / "confirmed.pt")
     expected = expected_confusion(checkpoint, test.images_NCHW[:], test.labels_N)
     assert np.array_equal(confusion_of(page), expected)
     accuracy = expected.trace() / expected.sum()
-    assert accuracy == record.confirmed["delivered_test_accuracy"]
+    assert accuracy == record.confirmed.delivered_test_accuracy
     assert f"On the sealed test set: {int(expected.trace())} of 360 right ({accuracy:.2%})" in page
     assert page.count('<figure class="mistake">') == min(24, int(expected.sum() - expected.trace()))
-    assert f"{record.confirmed['test_accuracy']:.2%}" in page[: page.index("<h2>")]
+    assert f"{record.confirmed.test_accuracy:.2%}" in page[: page.index("<h2>")]
 
 
 def test_an_unconfirmed_study_is_judged_on_its_validation_images_and_the_test_set_stays_sealed(
@@ -134,7 +135,7 @@ def test_where_the_delivered_file_is_of_another_confirmation_the_page_says_so_an
     shutil.copytree(workplace / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns(".lock"))
     record = record_of(tmp_path)
     assert record.confirmed is not None
-    record.save_confirmed({**record.confirmed, "delivered_test_accuracy": 0.5})
+    record.save_confirmed(replace(record.confirmed, delivered_test_accuracy=0.5))
     page = report_page(record, studies=tmp_path / "studies")
     assert "not the confirmed winner of study &#x27;digits-cnn&#x27;" in page
     assert 'id="confusion-absent"' in page

@@ -15,7 +15,7 @@ import pytest
 
 from tests.system.conftest import Tuner, run_tuner
 from tuner.search.dashboard_entries import artifacts_folder
-from tuner.search.disk import disk_use, in_words
+from tuner.search.disk import disk_size_in_words, disk_use
 from tuner.search.locks import hold
 from tuner.search.record import load_study
 from tuner.search.storage import open_storage
@@ -53,7 +53,7 @@ def test_list_has_a_column_of_disk_use_in_which_a_linked_file_counts_once(workpl
     assert linked
     expected = sum(path.stat().st_size for path in own | shown - linked)
     assert listed["disk_bytes"] == expected == disk_use(record, studies=studies)
-    assert in_words(expected) in run_tuner("list", cwd=workplace).stdout
+    assert disk_size_in_words(expected) in run_tuner("list", cwd=workplace).stdout
 
 
 @pytest.mark.slow

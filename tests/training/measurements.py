@@ -3,7 +3,7 @@
 import torch
 
 from tuner.hardware import device_kind
-from tuner.training.choices import CHOICES, SLOWER, Measurement, Runners, Verdict
+from tuner.training.choices import CHOICES, SLOWER, ChoiceVerdict, Measurement, Runners
 from tuner.training.engine import Engine
 
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
@@ -17,7 +17,7 @@ def measurement_of(engine: Engine, *, kind: str | None = None) -> Measurement:
     """
     device = torch.device(engine.device)
     verdicts = [
-        Verdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, "" if is_taken else SLOWER, is_taken)
+        ChoiceVerdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, "" if is_taken else SLOWER, is_taken)
         for choice in CHOICES[device.type]
         for is_taken in [getattr(engine, choice.name) == choice.fast]
     ]

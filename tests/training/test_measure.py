@@ -16,9 +16,9 @@ from tests.training.measurements import FUSED
 from tuner.architecture import fused
 from tuner.errors import UnfitDevice
 from tuner.training import measure
-from tuner.training.check import Check, check_architectures, check_engine
-from tuner.training.choices import CHOICES, FAILED, Choice, Measurement, Runners, Verdict, unmet_need
+from tuner.training.choices import CHOICES, FAILED, Choice, ChoiceVerdict, Measurement, Runners, unmet_need
 from tuner.training.engine import Engine
+from tuner.training.engine_check import Check, check_architectures, check_engine
 from tuner.training.measure import judge, measure_engine
 
 SHAPE = (1, 8, 8)
@@ -190,7 +190,7 @@ def test_a_choice_without_what_it_requires_has_a_verdict_that_says_so(monkeypatc
     measured = measure_engine(CPU, SHAPE, num_threads=1)
     verdicts = {verdict.name: verdict for verdict in measured.verdicts}
     for name in ("early_pooling", "byte_dropout"):
-        assert verdicts[name] == Verdict(name, False, True, None, None, "needs blocks=fused", is_taken=False)
+        assert verdicts[name] == ChoiceVerdict(name, False, True, None, None, "needs blocks=fused", is_taken=False)
         assert f"{name} (needs blocks=fused)" in str(measured)
 
 
@@ -301,10 +301,10 @@ def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_anoth
     judged: list[str] = []
     processes: list[list[str]] = []
 
-    def judge_one(choice: Choice, engine: Engine, shape: object) -> Verdict:
+    def judge_one(choice: Choice, engine: Engine, shape: object) -> ChoiceVerdict:
         judged.append(choice.name)
         problem = {"graph": f"{FAILED}no capture here", "tf32": "no faster"}.get(choice.name, "")
-        return Verdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, problem, not problem)
+        return ChoiceVerdict(choice.name, choice.plain, choice.fast, 1.0, 0.5, problem, not problem)
 
     def in_another_process(function: Callable[[], Measurement]) -> Measurement:
         judged.clear()

@@ -12,7 +12,7 @@ from tests.training.measurements import measurement_of
 from tuner.errors import DeviceError
 from tuner.hardware import cpu_flags
 from tuner.training import measure, measurement_cache
-from tuner.training.choices import Measurement, Verdict
+from tuner.training.choices import ChoiceVerdict, Measurement
 from tuner.training.engine import Engine
 from tuner.training.measure import load_or_measure
 from tuner.training.measurement_cache import keep_measurement, load_measurement
@@ -29,7 +29,7 @@ def measurement(device: torch.device = CPU, **taken: object) -> Measurement:
 
 def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
-    assert [type(verdict) for verdict in first.verdicts] == [Verdict] * len(first.verdicts)
+    assert [type(verdict) for verdict in first.verdicts] == [ChoiceVerdict] * len(first.verdicts)
     monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
     assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == first
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tuner.architecture.spec import InputSpec
+from tuner.search.confirmation import Confirmation
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
 from tuner.search.record import StudyRecord, open_study
@@ -18,7 +20,7 @@ from tuner.training.results import EpochResult
 
 EPOCHS = 4
 SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "cnn", "space": {}, "seed": 0, "epochs": EPOCHS}
-CONFIRMED = {
+CONFIRMED: dict[str, Any] = {
     "number": 0,
     "epochs": 3,
     "seeds": [1, 2, 3],
@@ -44,7 +46,7 @@ CONFIRMED = {
 }
 
 
-NOT_COMPARED = {
+NOT_COMPARED: dict[str, Any] = {
     "baseline_test_accuracy": None,
     "difference": None,
     "difference_interval": None,
@@ -52,6 +54,11 @@ NOT_COMPARED = {
     "notes": ["the first configuration, trial 1, could not be trained again"],
 }
 """What is else in a confirmation whose first configuration could not be trained again."""
+
+
+def confirmation(**changes: Any) -> Confirmation:
+    """The confirmation with these changes."""
+    return Confirmation.from_json(CONFIRMED | changes)
 
 
 def train_nothing(task: TrialTask) -> Iterator[EpochResult]:

@@ -18,8 +18,8 @@ import optuna
 import pytest
 
 from tuner.search.storage import open_storage
+from tuner.ui.allowed_hosts import is_loopback
 from tuner.ui.dashboard import HOST, ArtifactFolder, _Quiet, address, dashboard_app, serve_dashboard
-from tuner.ui.hosts import is_loopback
 
 
 def ask(app: Any, method: str, path: str, body: object = None) -> tuple[int, bytes]:

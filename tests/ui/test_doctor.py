@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 
 from tuner.training import measure
-from tuner.training.choices import Measurement, Runners, Verdict
+from tuner.training.choices import ChoiceVerdict, Measurement, Runners
 from tuner.training.engine import Engine
 from tuner.ui.doctor import doctor_report
 
 VERDICTS = (
-    Verdict("flush_denormals", False, True, 0.002, 0.0015, "", is_taken=True),
-    Verdict("channels_last", False, True, 0.001, 0.0012, "", is_taken=True, comes_with="blocks"),
-    Verdict("early_pooling", False, True, None, None, "needs blocks=fused", is_taken=False),
-    Verdict("precision", "fp32", "bf16", 0.001, 0.0011, "no faster", is_taken=False),
+    ChoiceVerdict("flush_denormals", False, True, 0.002, 0.0015, "", is_taken=True),
+    ChoiceVerdict("channels_last", False, True, 0.001, 0.0012, "", is_taken=True, comes_with="blocks"),
+    ChoiceVerdict("early_pooling", False, True, None, None, "needs blocks=fused", is_taken=False),
+    ChoiceVerdict("precision", "fp32", "bf16", 0.001, 0.0011, "no faster", is_taken=False),
 )
 MEASURED = Measurement(Engine(), VERDICTS, Runners(1, 1, "one device"), "any")
 

@@ -12,16 +12,16 @@ import optuna
 import pytest
 
 from tests.report_numbers import check_figures, figures_of
-from tests.ui.synthetic import CONFIRMED, NOT_COMPARED, SETTINGS, make_study
+from tests.ui.synthetic import NOT_COMPARED, SETTINGS, confirmation, make_study
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError
 from tuner.search.record import load_study, open_study
 from tuner.search.storage import open_storage
 from tuner.search.summary import summarise
 from tuner.training.engine import Engine
-from tuner.ui.report.drawing import network_drawing
-from tuner.ui.report.figures import confusion_matrix
+from tuner.ui.report.network_drawing import network_drawing
 from tuner.ui.report.page import HERE, report_page, write_report
+from tuner.ui.report.search_figures import confusion_matrix
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_before_a_confirmation_the_score_is_called_optimistic_and_where_images_w
 )
 def test_a_confirmed_verdict_comes_first_in_words_with_its_intervals(tmp_path: Path, beats: str, words: str) -> None:
     record = make_study(tmp_path, 2)
-    record.save_confirmed(CONFIRMED | {"beats_baseline": beats})
+    record.save_confirmed(confirmation(beats_baseline=beats))
     page = report_page(record, studies=tmp_path)
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
     assert page.index("<header") < page.index("<h2>")
@@ -155,7 +155,7 @@ def test_a_confirmed_verdict_comes_first_in_words_with_its_intervals(tmp_path: P
 def test_a_winner_that_is_the_first_configuration_is_compared_with_nothing(tmp_path: Path) -> None:
     record = make_study(tmp_path, 2)
     same = {"baseline_number": 0, "difference": 0.0, "difference_interval": [0.0, 0.0], "beats_baseline": "no"}
-    record.save_confirmed(CONFIRMED | same)
+    record.save_confirmed(confirmation(**same))
     page = report_page(record, studies=tmp_path)
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
     assert "It is the first configuration; nothing else was trained again." in head
@@ -166,7 +166,7 @@ def test_a_winner_that_is_the_first_configuration_is_compared_with_nothing(tmp_p
 
 def test_a_first_configuration_that_could_not_be_trained_again_is_compared_with_nothing(tmp_path: Path) -> None:
     record = make_study(tmp_path, 2)
-    record.save_confirmed(CONFIRMED | NOT_COMPARED)
+    record.save_confirmed(confirmation(**NOT_COMPARED))
     page = report_page(record, studies=tmp_path)
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
     assert "Whether it beats the first configuration is undecided." in head
@@ -177,12 +177,12 @@ def test_a_first_configuration_that_could_not_be_trained_again_is_compared_with_
 
 def test_a_verdict_says_that_later_trials_were_not_looked_at(tmp_path: Path) -> None:
     record = make_study(tmp_path, 3)
-    record.save_confirmed(CONFIRMED)
+    record.save_confirmed(confirmation())
     page = report_page(record, studies=tmp_path)
     head = page[page.index('<header id="verdict"') : page.index("</header>")]
     assert "That was when the study had 2 trials; now it has 3, and the later ones were not looked at" in head
     assert "<code>tuner confirm synthetic</code>" in head
-    record.save_confirmed(CONFIRMED | {"num_trials": 3})
+    record.save_confirmed(confirmation(num_trials=3))
     assert "not looked at" not in report_page(record, studies=tmp_path)
 
 

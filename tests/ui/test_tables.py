@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
-from tests.ui.synthetic import CONFIRMED, make_study
+from tests.ui.synthetic import confirmation, make_study
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
@@ -44,7 +45,7 @@ def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
 
 
 def test_what_a_study_delivers_is_its_confirmed_winner(tmp_path: Path) -> None:
-    record, found = make_study(tmp_path, 3), {**CONFIRMED, "number": 1, "baseline_number": 0}
+    record, found = make_study(tmp_path, 3), confirmation(number=1, baseline_number=0)
     search, delivered = tmp_path / "synthetic" / "trial-00000.pt", tmp_path / "synthetic" / "confirmed.pt"
     delivered.parent.mkdir(exist_ok=True)
     delivered.touch()
@@ -66,7 +67,7 @@ def test_what_a_study_delivers_is_its_confirmed_winner(tmp_path: Path) -> None:
     assert "of 2 trials" in listed
     assert str(delivered) in listed
     assert str(search) not in listed
-    record.save_confirmed({**found, "num_trials": 3})
+    record.save_confirmed(replace(found, num_trials=3))
     after = summarise(record, studies=tmp_path)
     assert "that was when" not in delivery_lines(after)[0]
     assert "of 2 trials" not in shown(studies_table([after], [1]), width=200)

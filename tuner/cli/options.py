@@ -84,7 +84,7 @@ def open_study(name: str | None, studies: Path, storage: str | None, *, silent: 
     from tuner.search.record import load_study
     from tuner.search.study_location import existing_storage
 
-    quiet_optuna()
+    silence_optuna()
     leave_in_order()
     record = load_study(existing_storage(studies, storage), name)
     if name is None and not silent:
@@ -139,8 +139,8 @@ def limit_threads() -> None:
     hardware.limit_threads()
 
 
-def quiet_optuna() -> None:
-    """Keep Optuna's log off the screen."""
+def silence_optuna() -> None:
+    """Keep Optuna's log off the screen for as long as this process runs."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

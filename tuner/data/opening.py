@@ -9,7 +9,7 @@ from torch import Tensor
 from tuner.data.dataset import ImageDataset
 from tuner.data.resident import ResidentData, Statistics, load_resident
 from tuner.data.splits import Split, channel_statistics
-from tuner.data.stream_limit import StreamLimit, in_words
+from tuner.data.stream_limit import StreamLimit, memory_in_words
 from tuner.data.streamed import StreamedData, find_images, load_streamed, streamed_statistics
 from tuner.hardware import memory_bytes as memory_of
 
@@ -109,14 +109,14 @@ def how_it_is_held(
     dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
 ) -> str:
     """What open_data does with the same arguments, in words for the user."""
-    size = in_words(dataset.images_NCHW.numel())
+    size = memory_in_words(dataset.images_NCHW.numel())
     limit = stream_limit(dataset, device=device, memory_bytes=memory_bytes, stream_bytes=stream_bytes)
     if limit is None:
         return f"{size} of images: held in memory" if device.type == "cpu" else f"{size} of images: held on {device}"
-    most = in_words(_largest_held(device, memory_bytes))
+    most = memory_in_words(_largest_held(device, memory_bytes))
     return (
         f"{size} of images, more than the {most} allowed: streamed from disk with at most "
-        f"{in_words(limit.memory_bytes)} in memory for each runner"
+        f"{memory_in_words(limit.memory_bytes)} in memory for each runner"
     )
 
 

@@ -61,7 +61,7 @@ class ResidentData:
         at_once = self._batches_at_once(batch_size, dtype)
         for indices_R in torch.split(indices_N, batch_size * at_once):
             pixels_RCHW = self.images_NCHW.index_select(0, indices_R)
-            images_RCHW = normalise(pixels_RCHW, scaling, dtype=dtype, channels_last=channels_last)
+            images_RCHW = scale_pixels(pixels_RCHW, scaling, dtype=dtype, channels_last=channels_last)
             labels_R = self.labels_N.index_select(0, indices_R)
             if at_once == 1:
                 yield images_RCHW, labels_R
@@ -86,7 +86,7 @@ def pixel_scaling(
     return shift_C11, scale_C11
 
 
-def normalise(
+def scale_pixels(
     pixels_BCHW: Tensor, scaling: tuple[Tensor, Tensor], *, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
     """Turn uint8 pixels into what a network sees: computed in fp32, as `scaling` is, and rounded to `dtype` once."""

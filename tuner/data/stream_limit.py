@@ -54,10 +54,10 @@ class StreamLimit:
         """Why such batches cannot be streamed, with the figures; empty when they can."""
         if batch_size <= self.largest_batch:
             return ""
-        needed, allowed = in_words(self.needed_bytes(batch_size)), in_words(self.memory_bytes)
+        needed, allowed = memory_in_words(self.needed_bytes(batch_size)), memory_in_words(self.memory_bytes)
         return (
-            f"a batch size of {batch_size} needs {needed} of memory to stream images of {in_words(self.image_bytes)}, "
-            f"more than the {allowed} allowed; at most {self.largest_batch} fits"
+            f"a batch size of {batch_size} needs {needed} of memory to stream images of "
+            f"{memory_in_words(self.image_bytes)}, more than the {allowed} allowed; at most {self.largest_batch} fits"
         )
 
     def room_for(self, batch_size: int) -> Room:
@@ -88,8 +88,8 @@ def chunk_rows_of(image_bytes: int) -> int:
     return max(1, _CHUNK_BYTES // image_bytes)
 
 
-def in_words(num_bytes: float) -> str:
-    """A number of bytes, in the unit that suits it."""
+def memory_in_words(num_bytes: float) -> str:
+    """`1.4 MiB`, in powers of 1024, as memory is counted."""
     for unit in ("bytes", "KiB", "MiB"):
         if num_bytes < 1024:
             return f"{num_bytes:.0f} {unit}" if unit == "bytes" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.data.dataset import ImageDataset
-from tuner.data.resident import Statistics, normalise, pixel_scaling
+from tuner.data.resident import Statistics, pixel_scaling, scale_pixels
 from tuner.data.splits import Split, _moments
 from tuner.data.stream_limit import READ_AHEAD, StreamLimit, chunk_rows_of
 from tuner.errors import DataError
@@ -160,7 +160,7 @@ class StreamedData:
                 sent.append(torch.cuda.current_stream(self.device).record_event())
             else:
                 there_BCHW, labels_B = pixels_BCHW.to(self.device), labels_B.to(self.device)
-            yield normalise(there_BCHW, scaling, dtype=dtype, channels_last=channels_last), labels_B
+            yield scale_pixels(there_BCHW, scaling, dtype=dtype, channels_last=channels_last), labels_B
             del pixels_BCHW, there_BCHW  # before the next one is drawn: one at a time lies outside the buffer
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tuner.data.images import Preprocessing
-from tuner.data.resident import normalise as scale_pixels
+from tuner.data.resident import scale_pixels
 from tuner.deliver.onnx_file import load_onnx
 from tuner.deliver.safetensors_file import load_safetensors
 from tuner.deliver.traced_program import scaling_of

@@ -1,63 +1,20 @@
-"""What a confirmation found: accuracies with their intervals, and whether the winner beats the first configuration."""
+"""Conclude a confirmation: accuracies with their intervals, and whether the winner beats the first configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from statistics import mean
-from typing import Any, Literal
 
 import numpy as np
 
 from tuner.deliver.contenders import Contender, Splits, spread_of
 from tuner.deliver.intervals import Correct, Interval, accuracy_interval, difference_interval, pool, spread_of_seeds
 from tuner.deliver.scoring import Score
+from tuner.search.confirmation import BeatsBaseline, Confirmation, RetrainedTrial
 from tuner.space.baseline import describe_baseline
 
-Verdict = Literal["yes", "no", "undecided"]
 UNMARKED = {"origin": "space", "changes": []}
 """The baseline of studies from before it was marked: trial 0, the first configuration as it is given."""
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """What a confirmation found. Accuracies lie in 0..1, intervals are of 95 %; `number` is the winner's trial.
-
-    interval: None where nothing is known of how much seeds differ. validation_mean: of the winner over the splits of
-    the race; None where it was not raced. search_accuracy: what the search had seen of it; gap: that minus
-    test_accuracy. baseline_number: the trial that the winner is compared with, and baseline what it is, in words; both
-    are None in a study without one. difference: winner minus baseline, on the test set; None, like its interval and
-    baseline_test_accuracy, where the baseline could not be trained again. candidates: every one that was trained again,
-    with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study has
-    opened its test set, this time included. is_full: whether nothing was skipped, for want of time or by choice.
-    """
-
-    number: int
-    epochs: int
-    seeds: list[int]
-    test_accuracy: float
-    interval: Interval | None
-    validation_mean: float | None
-    search_accuracy: float
-    gap: float
-    baseline_number: int | None
-    baseline: str | None
-    baseline_test_accuracy: float | None
-    difference: float | None
-    difference_interval: Interval | None
-    beats_baseline: Verdict
-    delivered_test_accuracy: float
-    num_test_images: int
-    candidates: list[dict[str, Any]]
-    num_trials: int
-    test_set_openings: int
-    is_full: bool
-    seconds: float
-    notes: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; kept in the study's attributes, and printed by `show --json` under `confirmed`."""
-        return asdict(self)
 
 
 def conclude(
@@ -67,7 +24,7 @@ def conclude(
     scores: Mapping[int, Sequence[Score]],
     *,
     splits: Splits,
-    seeds: list[int],
+    seeds: Sequence[int],
     num_trials: int,
     num_openings: int,
     is_full: bool,
@@ -86,7 +43,7 @@ def conclude(
     on_test = [spread_of_seeds(one_SN) for one_SN in (own_SN, other_SN) if one_SN is not None]
     spread = pool([*on_test, spread_of(contenders, splits)])
     accuracies: list[float] = own_SN.mean(1).tolist()
-    verdict: Verdict = "undecided"
+    verdict: BeatsBaseline = "undecided"
     baseline_accuracy: float | None = None
     difference: float | None = None
     between: Interval | None = None
@@ -103,7 +60,7 @@ def conclude(
     return Confirmation(
         number=winner.trial.number,
         epochs=winner.candidate.recipe.epochs,
-        seeds=seeds,
+        seeds=tuple(seeds),
         test_accuracy=mean(accuracies),
         interval=interval,
         validation_mean=winner.mean if winner.accuracies else None,
@@ -117,19 +74,19 @@ def conclude(
         beats_baseline=verdict,
         delivered_test_accuracy=accuracies[0],
         num_test_images=own_SN.shape[1],
-        candidates=[
-            {
-                "number": one.trial.number,
-                "validation_accuracies": [one.accuracies[number] for number in sorted(one.accuracies)],
-                "dropped": one.dropped,
-            }
+        candidates=tuple(
+            RetrainedTrial(
+                one.trial.number,
+                tuple(one.accuracies[number] for number in sorted(one.accuracies)),
+                one.dropped,
+            )
             for one in contenders
-        ],
+        ),
         num_trials=num_trials,
         test_set_openings=num_openings,
         is_full=is_full,
         seconds=seconds,
-        notes=[*notes, *_notes(winner, baseline, scores, interval=interval, num_openings=num_openings)],
+        notes=(*notes, *_notes(winner, baseline, scores, interval=interval, num_openings=num_openings)),
     )
 
 

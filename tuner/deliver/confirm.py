@@ -18,16 +18,18 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import ImageDataset
-from tuner.deliver.conclusion import Confirmation, conclude
+from tuner.deliver.conclusion import conclude
 from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed, is_raced, weights_path
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
 from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
+from tuner.search.confirmation import Confirmation
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.study_files import confirmed_path
+from tuner.search.summary import rank_complete
 from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -109,7 +111,7 @@ def confirm(
     started = clock()
     trials = record.trials()
     refuse_without_winner(record, trials)
-    ranked = _ranked(trials)
+    ranked = rank_complete(trials)
     pace = _seconds_per_work(trials)
     known = baseline_trial(trials, has_first=bool(record.settings["space"].get("first")))
     if known is not None:
@@ -185,7 +187,7 @@ def confirm(
         if record.confirmed is not None:
             record.save_confirmed(None)  # the record never describes another file, also if the process ends here
         save_checkpoint(replace(checkpoint, scores=own, origin=origin), confirmed_path(folder))
-        record.save_confirmed(confirmation.to_json())
+        record.save_confirmed(confirmation)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     yield Confirmed(confirmation, confirmed_path(folder))
@@ -193,7 +195,7 @@ def confirm(
 
 def refuse_without_winner(record: StudyRecord, trials: Sequence[TrialRecord]) -> None:
     """Raise StudyError where no trial of a study is complete, and so there is nothing to confirm."""
-    if not _ranked(trials):
+    if not rank_complete(trials):
         raise StudyError(
             f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
         )
@@ -224,11 +226,6 @@ def _notes_on_shared_images(test_set: ImageDataset, development: ImageDataset) -
         f"{num_shared:,} of the {len(test_set.labels_N):,} test images are also among the training and validation "
         "images, pixel by pixel, so the test accuracies are optimistic"
     ]
-
-
-def _ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    complete = [trial for trial in trials if trial.outcome == "complete" and trial.validation_accuracy is not None]
-    return sorted(complete, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.number))
 
 
 def _seconds_per_work(trials: Sequence[TrialRecord]) -> float:

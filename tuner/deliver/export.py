@@ -13,12 +13,12 @@ from typing import Literal
 
 from tuner.data.dataset import Report
 from tuner.data.sealed import fix_parts
-from tuner.deliver.check import Checked, Reference, check, num_undecided, reference_of, save_images
 from tuner.deliver.classifier import classifier_from
 from tuner.deliver.evaluate import Part, development_part_of, test_part_of
-from tuner.deliver.formats import FORMAT_NAMES, FORMATS, FormatName
+from tuner.deliver.export_check import Checked, Reference, check, num_undecided, reference_of, save_images
+from tuner.deliver.export_formats import FORMAT_NAMES, FORMATS, FormatName
+from tuner.deliver.export_readme import MARK, StoredScore, headings_of, readme_of
 from tuner.deliver.optional_packages import require_extra
-from tuner.deliver.readme import MARK, StoredScore, headings_of, readme_of
 from tuner.deliver.sealed_set import open_test_set
 from tuner.deliver.traced_program import traced_program
 from tuner.errors import CheckpointError, DataError, StudyError, reason_of

@@ -11,6 +11,7 @@ from tuner.deliver.race import race
 from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
+from tuner.search.objective import rank_key
 from tuner.search.tasks import AllImagesTask, SeedGroup, TrainingEnded
 from tuner.training.seeds import derive_seed
 
@@ -61,9 +62,9 @@ def decide(
             yield from race(
                 contenders, executor, num_seeds=num_seeds, seed=seed, splits=splits, together_bytes=together_bytes
             )
-        winner = max(
+        winner = min(
             (one for one in contenders if not one.dropped),
-            key=lambda one: (one.mean, -one.trial.number),
+            key=lambda one: rank_key(one.mean, one.trial.number),
             default=None,
         )
         if winner is None:

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from tuner.data.folder_listing import list_images
 from tuner.data.images import read_image
-from tuner.deliver.classifier import BATCH, Classifier, classifier_from, normalise
+from tuner.deliver.classifier import BATCH, Classifier, classifier_from
 from tuner.errors import DataError
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.host import with_own_settings
-
-__all__ = ["Prediction", "find_images", "normalise", "predict"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from math import isfinite, sqrt
 from tuner.deliver.contenders import Contender, Splits, spread_of
 from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
 from tuner.search.executors import Executor
+from tuner.search.objective import BELOW_ALL, best_value
 from tuner.search.tasks import FreshSplitTask, SeedGroup, TrainingEnded
 from tuner.training.results import EpochResult
 from tuner.training.seeds import derive_seed
@@ -100,7 +101,7 @@ def _drop_the_clearly_behind(racing: Iterable[Contender], *, splits: Splits) -> 
     trained = [one for one in racing if not one.dropped]
     if not trained:
         return
-    best = max(one.mean for one in trained)
+    best = best_value((one.mean for one in trained), default=BELOW_ALL)
     spread = spread_of(trained, splits)
     for one in trained:
         num_seeds = len(one.accuracies)

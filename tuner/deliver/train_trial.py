@@ -11,9 +11,10 @@ from tuner.data.dataset import Report
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import REFUSED
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
-from tuner.search.binding import claim_folder
 from tuner.search.events import EpochFinished
+from tuner.search.folder_owner import claim_folder
 from tuner.search.locks import hold
+from tuner.search.objective import is_better, value_of
 from tuner.search.preparation import prepare_trainer
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.study_data import device_of, load_study_images
@@ -116,7 +117,7 @@ def train_trial_events(
             with _told(number, epochs):
                 for result in trainer(LongerTask(number, candidate, seed, unfinished)):
                     result = replace(result, weights=None)
-                    if best is None or result.validation_accuracy > best.validation_accuracy:
+                    if best is None or is_better(value_of(result), value_of(best)):
                         best = result
                     yield EpochFinished(number, result)
             assert best is not None

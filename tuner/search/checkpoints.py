@@ -34,9 +34,9 @@ def load_confirmed_checkpoint(record: StudyRecord, path: Path) -> Checkpoint:
 
     Raises CheckpointError when it cannot be read, or is not what the study's confirmation tells of.
     """
-    checkpoint, confirmed = load_checkpoint(path), record.confirmed or {}
+    checkpoint, confirmed = load_checkpoint(path), record.confirmed
     found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
-    if found != (record.name, confirmed.get("number"), confirmed.get("delivered_test_accuracy")):
+    if confirmed is None or found != (record.name, confirmed.number, confirmed.delivered_test_accuracy):
         raise CheckpointError(
             f"{path}: not the confirmed winner of study {record.name!r}; `tuner confirm {record.name}` makes it again"
         )

@@ -18,7 +18,7 @@ from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError, StudyError
-from tuner.search.best import BestTrials
+from tuner.search.best_trials import BestTrials
 from tuner.search.events import (
     BaselineChosen,
     EpochFinished,
@@ -31,7 +31,8 @@ from tuner.search.events import (
     TrialStarted,
 )
 from tuner.search.executors import Answer, Executor
-from tuner.search.memory import memory_excess
+from tuner.search.memory_limit import memory_excess
+from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.running_trial import RunningTrial
 from tuner.search.strategy import Strategy
@@ -289,7 +290,7 @@ class _Search:
                 self._executor.stop(runner)
             else:
                 self._executor.next_epoch(runner)
-            self._record.report(running.number, answer.epoch, answer.validation_accuracy)
+            self._record.report(running.number, answer.epoch, value_of(answer))
             yield EpochFinished(running.number, answer)
             if reason:
                 del self._running[runner]

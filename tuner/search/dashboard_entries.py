@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuner.names import shown_name
-from tuner.search.pictures import confusion_picture, curve_picture
+from tuner.search.confirmation import Confirmation
+from tuner.search.confirmation_sentences import verdict_in_words
+from tuner.search.trial_pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.results import Confusion
@@ -166,7 +168,7 @@ def study_note(
     *,
     data: Mapping[str, Any],
     result: str,
-    confirmed: Mapping[str, Any] | None,
+    confirmed: Confirmation | None,
 ) -> str:
     """A study in a few lines of Markdown: what it searches on what data, from which seed, how, and what was found."""
     dataset = data.get("dataset", settings.get("dataset", ""))
@@ -186,104 +188,6 @@ def study_note(
     else:
         lines.append(verdict_in_words(confirmed))
     return "\n\n".join(lines)
-
-
-BEATS_BASELINE = {
-    "yes": "it beats {baseline}",
-    "no": "it does not beat {baseline}",
-    "undecided": "whether it beats {baseline} is undecided",
-}
-"""The verdict of a confirmation in words, for every place that shows it."""
-
-
-def baseline_in_words(confirmed: Mapping[str, Any]) -> str:
-    """What the winner is compared with: `the first configuration`, and what was changed so that it fits.
-
-    Confirmations from before this was stored have taken the first trial that trained, whatever the space begins with.
-    """
-    return str(confirmed.get("baseline") or "the first configuration that was tried")
-
-
-def beats_in_words(confirmed: Mapping[str, Any]) -> str:
-    """Whether the winner beats the baseline, as a clause."""
-    baseline = baseline_in_words(confirmed)
-    if confirmed["baseline_number"] is None:
-        return "there is no baseline to compare it with"
-    if is_first(confirmed):
-        others = [one for one in confirmed["candidates"] if one["number"] != confirmed["number"]]
-        if any(one["validation_accuracies"] for one in others):
-            return f"it is {baseline}: nothing else was found to be better"
-        return f"it is {baseline}; nothing else was trained again"
-    return BEATS_BASELINE[confirmed["beats_baseline"]].format(baseline=baseline)
-
-
-def is_first(confirmed: Mapping[str, Any]) -> bool:
-    """Whether the confirmed winner is the baseline itself, so that there is nothing to compare."""
-    return bool(confirmed["number"] == confirmed["baseline_number"])
-
-
-def is_compared(confirmed: Mapping[str, Any]) -> bool:
-    """Whether there is a difference to speak of: the baseline is another trial, and could be trained again."""
-    return not is_first(confirmed) and confirmed["difference"] is not None
-
-
-def interval_in_words(confirmed: Mapping[str, Any]) -> str:
-    """`95 % interval 97.10% to 98.20%`, or that there is none."""
-    if confirmed["interval"] is None:
-        return "no interval"
-    low, high = confirmed["interval"]
-    return f"95 % interval {low:.2%} to {high:.2%}"
-
-
-def difference_in_words(confirmed: Mapping[str, Any]) -> str:
-    """The difference between winner and baseline, with its interval: `+1.25 points, +0.30 to +2.20`."""
-    points = f"{100 * confirmed['difference']:+.2f} points"
-    if confirmed["difference_interval"] is None:
-        return f"{points}, no interval"
-    less, more = confirmed["difference_interval"]
-    return f"{points}, {100 * less:+.2f} to {100 * more:+.2f}"
-
-
-def later_trials(confirmed: Mapping[str, Any], num_counted: int, *, name: str) -> str:
-    """A clause which says that a study has more trials than when it was confirmed; empty where it has not.
-
-    name: of the study, as one types it.
-    """
-    known = confirmed["num_trials"]
-    if num_counted <= known:
-        return ""
-    return (
-        f"that was when the study had {counted(known, 'trial')}; now it has {num_counted:,}, and the later ones were "
-        f"not looked at: `tuner confirm {name}` looks at them too"
-    )
-
-
-def counted(number: int, what: str) -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def gap_in_words(confirmed: Mapping[str, Any]) -> str:
-    """How far the search's own figure was off: `1.18 points higher`."""
-    points = 100 * confirmed["gap"]
-    if abs(points) < 0.005:
-        return "the same"
-    return f"{abs(points):.2f} points {'higher' if points > 0 else 'lower'}"
-
-
-def verdict_in_words(confirmed: Mapping[str, Any]) -> str:
-    """What the confirmation of a winner found, in two sentences."""
-    found = (
-        f"**Confirmed**: trial {confirmed['number']} has {confirmed['test_accuracy']:.2%} on the sealed test set "
-        f"({interval_in_words(confirmed)}; the study had {counted(confirmed['num_trials'], 'trial')} then)."
-    )
-    beats = beats_in_words(confirmed).capitalize()
-    if not is_compared(confirmed):
-        return f"{found} {beats}."
-    return (
-        f"{found} {beats} (trial {confirmed['baseline_number']}, "
-        f"{confirmed['baseline_test_accuracy']:.2%}): {difference_in_words(confirmed)}."
-    )
 
 
 def _code(text: object) -> str:

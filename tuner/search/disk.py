@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 from tuner.errors import StudyError, reason_of
-from tuner.search.binding import ID_FILE, LOCK, folder_id, ids_beside, is_another_studys, refuse_to_delete
 from tuner.search.dashboard_entries import ArtifactKind, artifact_id, artifacts_folder
+from tuner.search.folder_owner import ID_FILE, LOCK, folder_id, ids_beside, is_another_studys, refuse_to_delete
 from tuner.search.locks import hold, hold_record, record_lock
 from tuner.search.optuna_tables import study_id_of
 from tuner.search.record import StudyRecord
@@ -71,8 +71,8 @@ def delete_study(record: StudyRecord, *, studies: Path) -> bool:
     return is_there
 
 
-def in_words(num_bytes: int) -> str:
-    """`1.4 MB`."""
+def disk_size_in_words(num_bytes: int) -> str:
+    """`1.4 MB`, in powers of 1000, as file managers and makers of disks count."""
     size = float(num_bytes)
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:

@@ -16,6 +16,7 @@ from tuner.data.opening import TrainingData, measure_statistics, open_data
 from tuner.data.resident import ResidentData, Statistics
 from tuner.data.sources import load_cached
 from tuner.data.splits import Split, fresh_split, split_development
+from tuner.search.objective import is_better, value_of
 from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import (
     AllImagesTask,
@@ -70,10 +71,10 @@ class ImageTrainer:
     def _keep_best(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
         """Score every epoch; write the weights of each that is better than those before it."""
         data = self._open(task)
-        best = -1.0
+        best: float | None = None
         for result in train(task.candidate, data, engine=self.engine, seed=task.seed):
-            if result.validation_accuracy > best:
-                best = result.validation_accuracy
+            if is_better(value_of(result), best):
+                best = value_of(result)
                 self._save(task, data, result, path)
             yield result
 

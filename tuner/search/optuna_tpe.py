@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.objective import DIRECTION
 from tuner.search.parzen import JointParzenEstimator, Layout
 from tuner.search.storage import quiet_optuna
 from tuner.space.sampling import Params, draw
@@ -124,7 +124,7 @@ class Mirror(optuna.Study):
     def __init__(self) -> None:
         storage = optuna.storages.InMemoryStorage()
         with quiet_optuna():
-            storage.create_new_study([StudyDirection.MAXIMIZE], "mirror")
+            storage.create_new_study([DIRECTION], "mirror")
         super().__init__("mirror", storage)
         self.known: dict[int, FrozenTrial] = {}
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
+from tuner.search.confirmation import Confirmation
 from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.events import Outcome, counts
+from tuner.search.objective import DIRECTION, OBJECTIVE, best_epoch
 from tuner.search.optuna_tables import FrozenStudy, study_id_of, trial_id_of
 from tuner.search.settings import data_source, differences
 from tuner.search.storage import GoneError, Storage, quiet_optuna
@@ -33,7 +34,6 @@ OPENINGS = "tuner:test_set_openings"
 """The study attribute that counts how often the test set was opened."""
 SEALED = "tuner:sealed"
 """The study attribute that says which test part was set aside when the study began: `digest` and `num_images`."""
-OBJECTIVE = "validation accuracy"
 NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
 """System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
 CONSTRAINTS = "constraints"
@@ -72,7 +72,7 @@ class TrialRecord:
     @property
     def best_epoch(self) -> int | None:
         """The first epoch of the highest validation accuracy."""
-        return max(self.curve, key=lambda epoch: (self.curve[epoch], -epoch), default=None)
+        return best_epoch(self.curve)
 
     @property
     def validation_accuracy(self) -> float | None:
@@ -152,18 +152,23 @@ class StudyRecord:
             return Engine.from_json(self.storage.get_study_user_attrs(self.study_id)[ENGINE])
 
     @property
-    def confirmed(self) -> dict[str, Any] | None:
-        """What the confirmation of the winner found, as `deliver.confirm` wrote it; None before there is one."""
-        found: dict[str, Any] | None = self.storage.get_study_user_attrs(self.study_id).get(CONFIRMED)
-        return found
+    def confirmed(self) -> Confirmation | None:
+        """What the confirmation of the winner found; None before there is one.
+
+        Raises StudyError when it cannot be read.
+        """
+        stored = self.storage.get_study_user_attrs(self.study_id).get(CONFIRMED)
+        if stored is None:
+            return None
+        with self.readable("its confirmation"):
+            return Confirmation.from_json(stored)
 
     @property
     def num_test_set_openings(self) -> int:
         """How often the study has opened its test set; a confirmation from before this was counted, once."""
-        attributes = self.storage.get_study_user_attrs(self.study_id)
-        confirmed = attributes.get(CONFIRMED) or {}
-        at_least = int(confirmed.get("test_set_openings", 1)) if confirmed else 0
-        return max(at_least, int(attributes.get(OPENINGS, 0)))
+        confirmed = self.confirmed
+        at_least = 0 if confirmed is None else confirmed.test_set_openings
+        return max(at_least, int(self.storage.get_study_user_attrs(self.study_id).get(OPENINGS, 0)))
 
     def count_test_set_opening(self) -> int:
         """Count an opening of the test set that is about to happen, so that none goes uncounted; how many there are."""
@@ -171,9 +176,10 @@ class StudyRecord:
         self.storage.set_study_user_attr(self.study_id, OPENINGS, number)
         return number
 
-    def save_confirmed(self, confirmed: Mapping[str, Any] | None) -> None:
+    def save_confirmed(self, confirmed: Confirmation | None) -> None:
         """Store what a confirmation found; None takes it back."""
-        self.storage.set_study_user_attr(self.study_id, CONFIRMED, confirmed)
+        stored = None if confirmed is None else confirmed.to_json()
+        self.storage.set_study_user_attr(self.study_id, CONFIRMED, stored)
         self.write_note()
 
     @property
@@ -357,7 +363,7 @@ def create_study(storage: Storage, name: str, settings: Mapping[str, Any], *, en
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
         with quiet_optuna():
-            study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            study_id = storage.create_new_study([DIRECTION], name)
     storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
     storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
     record = StudyRecord(storage, study_id, name)

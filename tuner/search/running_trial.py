@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tuner.search.objective import best_epoch, best_value, is_better, value_of
 from tuner.space.sampling import Params
 from tuner.training.candidate import Candidate
 from tuner.training.results import Confusion, EpochResult
@@ -26,17 +27,18 @@ class RunningTrial:
 
     def take(self, result: EpochResult) -> None:
         """Remember what an epoch came to."""
-        if result.validation_accuracy > max(self.curve.values(), default=-1.0):
+        value = value_of(result)
+        if is_better(value, self.accuracy):
             self.confusion = result.confusion
-        self.curve[result.epoch] = result.validation_accuracy
+        self.curve[result.epoch] = value
         self.latency_ms = result.latency_ms
 
     @property
     def best_epoch(self) -> int | None:
         """The first epoch of the highest validation accuracy; None before there is one."""
-        return max(self.curve, key=lambda epoch: (self.curve[epoch], -epoch), default=None)
+        return best_epoch(self.curve)
 
     @property
     def accuracy(self) -> float | None:
         """The highest validation accuracy (0..1); None before there is one."""
-        return max(self.curve.values(), default=None)
+        return best_value(self.curve.values(), default=None)

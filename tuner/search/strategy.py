@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.objective import BELOW_ALL, best_value, is_better, rank_key
 from tuner.search.optuna_tpe import NUM_THRIFTY, Cost, JointSpace, JointTPESampler, Mirror
 from tuner.space.sampling import Params
 from tuner.training.seeds import derive_seed
@@ -71,7 +72,7 @@ class Strategy:
         """
         for epoch, there in self._rungs.items():
             if epoch in curve:
-                there[number] = max(accuracy for at, accuracy in curve.items() if at <= epoch)
+                there[number] = best_value((value for at, value in curve.items() if at <= epoch), default=BELOW_ALL)
         if not self._lies_in_space(params):
             return
         known = self._mirror.known
@@ -87,16 +88,17 @@ class Strategy:
             state = TrialState.COMPLETE if complete else TrialState.PRUNED
         trial = _as_running(number, params, self._distributions)
         trial.state = state
+        best = best_value(curve.values(), default=BELOW_ALL)
         if complete:
-            trial.value = max(curve.values())
+            trial.value = best
         elif curve:
-            trial.intermediate_values = {max(curve): max(curve.values())}
+            trial.intermediate_values = {max(curve): best}
         return trial
 
     def _forget(self, ended: Sequence[int]) -> None:
         """Keep the best and the latest of the trials that have ended, and those that run."""
         known, rows = self._mirror.known, self._space.rows
-        ranked = sorted(ended, key=lambda number: (-_best_accuracy(known[number]), number))
+        ranked = sorted(ended, key=lambda number: rank_key(_best_accuracy(known[number]), number))
         for number in set(ended) - {*ranked[:KEPT_BEST], *sorted(ended)[-KEPT_LATEST:]}:
             del known[number]
             rows.pop(number, None)
@@ -117,12 +119,12 @@ class Strategy:
         trials that have got there, itself included. Source: asynchronous successive halving in its stopping variant
         (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020), with an eta of 3.
         """
-        epoch, best = max(curve), max(curve.values())
+        epoch, best = max(curve), best_value(curve.values(), default=BELOW_ALL)
         if epoch not in self._rungs:
             return ""
         there = self._rungs[epoch]
         there[number] = best
-        place = 1 + sum(accuracy > best for accuracy in there.values())
+        place = 1 + sum(is_better(value, best) for value in there.values())
         num_going_on = ceil(len(there) / ETA)
         if place <= num_going_on:
             return ""
@@ -148,7 +150,7 @@ def _as_running(number: int, params: Params, distributions: Mapping[str, BaseDis
 
 def _best_accuracy(trial: FrozenTrial) -> float:
     """What the sampler was told of a trial; below all accuracies where it was told of none."""
-    return max(trial.intermediate_values.values(), default=-1.0) if trial.value is None else trial.value
+    return best_value(trial.intermediate_values.values(), default=BELOW_ALL) if trial.value is None else trial.value
 
 
 def rungs(epochs: int) -> tuple[int, ...]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
-from tuner.search.binding import is_another_studys
+from tuner.search.confirmation import Confirmation
+from tuner.search.folder_owner import is_another_studys
+from tuner.search.objective import ranked
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.study_files import checkpoint_path, confirmed_path
 
@@ -30,7 +33,7 @@ class StudySummary:
     counts: dict[str, int]
     best: TrialRecord | None
     checkpoint: Path | None
-    confirmed: dict[str, Any] | None = None
+    confirmed: Confirmation | None = None
     delivered: Path | None = None
     winner: TrialRecord | None = None
 
@@ -53,7 +56,7 @@ class StudySummary:
             "space": self.space,
             "trials": trials,
             "best": best,
-            "confirmed": self.confirmed,
+            "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
         }
 
 
@@ -79,13 +82,17 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
         checkpoint=path if path and has_files and path.is_file() else None,
         confirmed=confirmed,
         delivered=delivered if confirmed and has_files and delivered.is_file() else None,
-        winner=next((trial for trial in trials if confirmed and trial.number == confirmed["number"]), None),
+        winner=next((trial for trial in trials if confirmed and trial.number == confirmed.number), None),
     )
 
 
-def best_trial(trials: list[TrialRecord]) -> TrialRecord | None:
+def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The complete trial of the highest validation accuracy, the first of equals, as Optuna's own `best_trial`."""
-    complete = [
+    return next(iter(rank_complete(trials)), None)
+
+
+def rank_complete(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials, the best first."""
+    return ranked(
         trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None
-    ]
-    return max(complete, key=lambda trial: (trial.validation_accuracy or 0.0, -trial.number), default=None)
+    )

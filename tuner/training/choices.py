@@ -88,7 +88,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ChoiceVerdict:
     """What was measured of a choice, and whether the engine has its fast value.
 
     Seconds of a seed's step, plain and fast, are None where it was not tried. problem: why it is not taken.
@@ -128,7 +128,7 @@ class Measurement:
     """
 
     engine: Engine
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ChoiceVerdict, ...]
     runners: Runners
     kind: str
     problem: str = ""
@@ -149,7 +149,7 @@ class Measurement:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Measurement:
         """The measurement in a JSON object. Raises TypeError or KeyError for anything else."""
-        verdicts = tuple(Verdict(**verdict) for verdict in data["verdicts"])
+        verdicts = tuple(ChoiceVerdict(**verdict) for verdict in data["verdicts"])
         engine, runners = Engine.from_json(data["engine"]), Runners(**data["runners"])
         return Measurement(engine, verdicts, runners, data["kind"], data["problem"])
 
@@ -172,7 +172,9 @@ def no_effect(choice: Choice) -> str:
     return ""
 
 
-def verdicts_of(engine: Engine, verdicts: Sequence[Verdict], choices: Sequence[Choice]) -> tuple[Verdict, ...]:
+def verdicts_of(
+    engine: Engine, verdicts: Sequence[ChoiceVerdict], choices: Sequence[Choice]
+) -> tuple[ChoiceVerdict, ...]:
     """The verdicts with what an engine has in the end: a choice may come with another that was taken later."""
     corrected = []
     for verdict in verdicts:

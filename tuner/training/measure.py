@@ -14,21 +14,21 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_kind, device_name, memory_bytes, num_cores
-from tuner.training.check import check_engine
 from tuner.training.choices import (
     CHOICES,
     FAILED,
     MIN_GAIN,
     SLOWER,
     Choice,
+    ChoiceVerdict,
     Measurement,
     Runners,
-    Verdict,
     no_effect,
     unmet_need,
     verdicts_of,
 )
 from tuner.training.engine import Engine
+from tuner.training.engine_check import check_engine
 from tuner.training.measurement_cache import keep_measurement, load_measurement
 from tuner.training.process_settings import prepare_process
 from tuner.training.rehearsal import CHECK_STEPS
@@ -46,13 +46,13 @@ def call(measure: Callable[[], Measurement]) -> Measurement:
 class Spoiled(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake
     """A way failed on a GPU, and this process may be unable to use it again. `verdicts` go up to that way's own."""
 
-    def __init__(self, verdicts: tuple[Verdict, ...]) -> None:
+    def __init__(self, verdicts: tuple[ChoiceVerdict, ...]) -> None:
         super().__init__(verdicts)
         self.verdicts = verdicts
 
 
 def measure_engine(
-    device: torch.device, shape: Shape, *, num_threads: int, known: Sequence[Verdict] = ()
+    device: torch.device, shape: Shape, *, num_threads: int, known: Sequence[ChoiceVerdict] = ()
 ) -> Measurement:
     """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
 
@@ -78,14 +78,16 @@ def measure_engine(
     return Measurement(engine, final, measure_runners(engine, shape), device_kind(device), problem)
 
 
-def _choose(plain: Engine, shape: Shape, known: Sequence[Verdict]) -> tuple[Engine, list[Verdict], set[Engine]]:
+def _choose(
+    plain: Engine, shape: Shape, known: Sequence[ChoiceVerdict]
+) -> tuple[Engine, list[ChoiceVerdict], set[Engine]]:
     """The fastest engine, a verdict on every choice, and the engines that passed the check. Raises Spoiled."""
     device_type = torch.device(plain.device).type
     judged = {verdict.name: verdict for verdict in known}
     engine, checked, verdicts = plain, {plain}, []
     for choice in CHOICES[device_type]:
         if lack := unmet_need(choice, engine) or no_effect(choice):
-            verdicts.append(Verdict(choice.name, choice.plain, choice.fast, None, None, lack, False))
+            verdicts.append(ChoiceVerdict(choice.name, choice.plain, choice.fast, None, None, lack, False))
             continue
         form, verdict = (choice, judged[choice.name]) if choice.name in judged else judge_forms(choice, engine, shape)
         verdicts.append(verdict)
@@ -105,7 +107,7 @@ def measure_anew(
     run: Callable[[Callable[[], Measurement]], Measurement] = call,
 ) -> Measurement:
     """`measure_engine` by `run`, which calls it in this process or aside; again, and without it, after a way failed."""
-    known: tuple[Verdict, ...] = ()
+    known: tuple[ChoiceVerdict, ...] = ()
     while True:
         try:
             return run(partial(measure_engine, device, shape, num_threads=num_threads, known=known))
@@ -202,7 +204,7 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     return float(min(1.0, max(MIN_BUSY, busy / wall)))
 
 
-def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, Verdict]:
+def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, ChoiceVerdict]:
     """Judge a choice; where it is wrong with those that it is tried with, with fewer. The form that is judged, too."""
     first = judge(choice, base, shape)
     if first.is_taken or first.problem == SLOWER:
@@ -216,7 +218,7 @@ def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, Ver
     return choice, first
 
 
-def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
+def judge(choice: Choice, base: Engine, shape: Shape) -> ChoiceVerdict:
     """Time a choice's two ways, and check the fast one if it is faster."""
     fast = choice.engine(base)
     plain = replace(base, **{choice.name: choice.plain})
@@ -226,7 +228,7 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> Verdict:
         problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else engine_problem(fast)
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is not used, and that is reported
         problem = _failure(error)
-    return Verdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
+    return ChoiceVerdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
 
 
 def forms_problem(engine: Engine, *, checked: Collection[Engine] = ()) -> str:

@@ -14,7 +14,7 @@ from platformdirs import user_cache_dir
 from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, reason_of
 from tuner.hardware import cpu_flags, device_kind, num_cores
-from tuner.training.choices import CHOICES, Choice, Measurement, Runners, Verdict
+from tuner.training.choices import CHOICES, Choice, ChoiceVerdict, Measurement, Runners
 from tuner.training.engine import Engine
 from tuner.training.timing import measured_shape
 from tuner.versions import package_versions
@@ -103,7 +103,7 @@ def _is_one_of(value: object, known: tuple[object, ...]) -> bool:
     return any(type(value) is type(one) and value == one for one in known)
 
 
-def _is_verdict_on(choice: Choice, verdict: Verdict, engine: Engine) -> bool:
+def _is_verdict_on(choice: Choice, verdict: ChoiceVerdict, engine: Engine) -> bool:
     seconds = (verdict.seconds_plain, verdict.seconds_fast)
     return (
         (verdict.name, verdict.plain, verdict.fast) == (choice.name, choice.plain, choice.fast)

@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tuner.search.dashboard_entries import difference_in_words, interval_in_words, is_compared, is_first
-from tuner.search.disk import disk_use, in_words
+from tuner.search.confirmation import Confirmation
+from tuner.search.confirmation_sentences import difference_in_words, interval_in_words
+from tuner.search.disk import disk_size_in_words, disk_use
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.summary import StudySummary, summarise
 
@@ -29,7 +30,7 @@ def comparison_table(first: StudyRecord, second: StudyRecord, *, studies: Path) 
     for name in ("", first.name, second.name):
         table.add_column(name, overflow="fold", style="dim" if not name else None)
     sizes = [disk_use(record, studies=studies) for record in (first, second)]
-    for row in (*_rows(*summaries), ("disk", *map(in_words, sizes))):
+    for row in (*_rows(*summaries), ("disk", *map(disk_size_in_words, sizes))):
         table.add_row(*row)
     _add_differences(table, "settings", _flat(first.settings), _flat(second.settings))
     _add_differences(table, "engine", _flat(first.engine.to_json()), _flat(second.engine.to_json()))
@@ -74,13 +75,11 @@ def _winner_values(trial: TrialRecord) -> dict[str, str]:
     return _flat(trial.candidate.to_json()["recipe"]) | _flat(trial.candidate.to_json()["architecture"])
 
 
-CONFIRMED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "confirmed": lambda found: (
-        f"trial {found['number']}: {found['test_accuracy']:.2%} test, {interval_in_words(found)}"
-    ),
-    "  beats baseline": lambda found: "it is the baseline" if is_first(found) else str(found["beats_baseline"]),
-    "  difference": lambda found: difference_in_words(found) if is_compared(found) else "",
-    "  of the file": lambda found: f"{found['delivered_test_accuracy']:.2%}",
+CONFIRMED: dict[str, Callable[[Confirmation], str]] = {
+    "confirmed": lambda found: f"trial {found.number}: {found.test_accuracy:.2%} test, {interval_in_words(found)}",
+    "  beats baseline": lambda found: "it is the baseline" if found.is_of_baseline else found.beats_baseline,
+    "  difference": lambda found: difference_in_words(found) if found.is_compared else "",
+    "  of the file": lambda found: f"{found.delivered_test_accuracy:.2%}",
 }
 WINNER: dict[str, Callable[[TrialRecord], str]] = {
     "winner": lambda trial: str(trial.candidate.architecture),

@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna_dashboard import wsgi
 
 from tuner.errors import StudyError
-from tuner.ui.hosts import READING, App, refuse_foreign_sites
+from tuner.ui.allowed_hosts import READING, App, refuse_foreign_sites
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tuner.architecture.shapes import Shape
 from tuner.hardware import device_name, memory_bytes, num_cores
-from tuner.training.choices import Measurement, Verdict
+from tuner.training.choices import ChoiceVerdict, Measurement
 from tuner.training.timing import BATCH_SIZE, measured_shape
 from tuner.versions import package_versions
 
@@ -83,11 +83,11 @@ def _list(measurement: Measurement) -> Group:
     return Group(*lines)
 
 
-def _taken(verdict: Verdict) -> str:
+def _taken(verdict: ChoiceVerdict) -> str:
     return str(verdict.fast if verdict.is_taken else verdict.plain)
 
 
-def _why(verdict: Verdict) -> str:
+def _why(verdict: ChoiceVerdict) -> str:
     if verdict.comes_with:
         return f"comes with {verdict.comes_with}"
     return verdict.problem or "agrees with the plain step"

@@ -13,8 +13,10 @@ from rich.text import Text
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
-from tuner.search.dashboard_entries import beats_in_words, counted, interval_in_words, later_trials, recipe_in_words
-from tuner.search.disk import in_words
+from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
+from tuner.search.dashboard_entries import recipe_in_words
+from tuner.search.disk import disk_size_in_words
+from tuner.search.objective import ranked
 from tuner.search.record import TrialRecord
 from tuner.search.summary import StudySummary
 from tuner.space.schema import SearchSpace
@@ -87,8 +89,8 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
     for name in ("trial", "outcome", "accuracy", "epoch", "parameters"):
         table.add_column(name, justify="left" if name == "outcome" else "right", no_wrap=True)
     table.add_column("network", overflow="fold")
-    ranked = sorted(trials, key=lambda trial: (trial.outcome != "complete", -(trial.validation_accuracy or 0.0)))
-    for trial in ranked[:num_shown]:
+    best_first = sorted(ranked(trials), key=lambda trial: trial.outcome != "complete")
+    for trial in best_first[:num_shown]:
         table.add_row(
             str(trial.number),
             trial.outcome or trial.state.name.lower(),
@@ -116,7 +118,7 @@ def delivery_lines(summary: StudySummary) -> list[str]:
         path = summary.delivered
         later = later_trials(confirmed, summary.num_counted, name=summary.study)
         words = (
-            f"confirmed: trial {confirmed['number']}, {confirmed['test_accuracy']:.2%} on the sealed test set, "
+            f"confirmed: trial {confirmed.number}, {confirmed.test_accuracy:.2%} on the sealed test set, "
             f"{interval_in_words(confirmed)}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")
         )
     return [words, f"file       {path or 'gone'}"]
@@ -141,7 +143,7 @@ def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Ta
             str(summary.num_counted),
             "" if accuracy is None else f"{accuracy:.2%}",
             _confirmed_score(summary),
-            in_words(size),
+            disk_size_in_words(size),
             str((summary.checkpoint if summary.confirmed is None else summary.delivered) or ""),
         )
     return table
@@ -151,8 +153,8 @@ def _confirmed_score(summary: StudySummary) -> str:
     if summary.confirmed is None:
         return ""
     later = later_trials(summary.confirmed, summary.num_counted, name=summary.study)
-    known = f"\nof {counted(summary.confirmed['num_trials'], 'trial')}" if later else ""
-    return f"{summary.confirmed['test_accuracy']:.2%}{known}"
+    known = f"\nof {counted(summary.confirmed.num_trials, 'trial')}" if later else ""
+    return f"{summary.confirmed.test_accuracy:.2%}{known}"
 
 
 def space_table(space: SearchSpace) -> RenderableType:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from tuner.data.dataset import ImageDataset
 from tuner.data.sealed import fix_parts
 from tuner.data.splits import split_development
-from tuner.deliver.predict import normalise
+from tuner.deliver.classifier import normalise
 from tuner.deliver.sealed_set import open_test_set
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint

@@ -19,10 +19,10 @@ from tuner.search.dashboard_entries import recipe_in_words
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.summary import summarise
 from tuner.temporary import temporary_beside
-from tuner.ui.report import figures, parameters
-from tuner.ui.report.drawing import network_drawing
-from tuner.ui.report.marks import Figure, scored
+from tuner.ui.report import parameter_figures, search_figures
+from tuner.ui.report.figure_parts import Figure, scored
 from tuner.ui.report.mistakes import Judged, Mistake, judge
+from tuner.ui.report.network_drawing import network_drawing
 from tuner.ui.report.verdict import facts, verdict
 from tuner.ui.tables import layer_rows
 
@@ -110,27 +110,28 @@ def _search_sections(
     record: StudyRecord, trials: list[TrialRecord], stored: list[FrozenTrial], winner: TrialRecord | None
 ) -> Iterator[str]:
     number = winner.number if winner else None
-    found = parameters.importances(stored)
-    spaces = parameters.distributions_of(stored)
-    names = [name for name in (list(found) or list(spaces)) if name in spaces][: parameters.NUM_SLICES]
+    found = parameter_figures.importances(stored)
+    spaces = parameter_figures.distributions_of(stored)
+    names = [name for name in (list(found) or list(spaces)) if name in spaces][: parameter_figures.NUM_SLICES]
     yield _section(
         "The search",
         facts(record, trials),
-        _figure(figures.history(trials)),
-        _figure(figures.curves(trials, number)),
+        _figure(search_figures.history(trials)),
+        _figure(search_figures.curves(trials, number)),
     )
-    cards = "".join(_figure(figure, level=4) for figure in parameters.slices(trials, names, spaces))
+    cards = "".join(_figure(figure, level=4) for figure in parameter_figures.slices(trials, names, spaces))
     yield _section(
         "The parameters",
-        _figure(parameters.importance_bars(found)),
+        _figure(parameter_figures.importance_bars(found)),
         f'<h3>One by one</h3><p class="caption">Accuracy against {"the most important" if found else "the first"} '
         f'parameters.</p><div class="grid">{cards}</div>'
         if scored(trials)
         else "",
-        _figure(parameters.parallel(trials, names, spaces)),
+        _figure(parameter_figures.parallel(trials, names, spaces)),
     )
-    pair = _figure(figures.against_parameters(trials, number)) + _figure(figures.against_latency(trials, number))
-    yield _section("The cost", f'<div class="pair">{pair}</div>', _figure(figures.timeline(trials)))
+    costs = search_figures.against_parameters(trials, number), search_figures.against_latency(trials, number)
+    pair = "".join(map(_figure, costs))
+    yield _section("The cost", f'<div class="pair">{pair}</div>', _figure(search_figures.timeline(trials)))
 
 
 def _winner_section(winner: TrialRecord) -> str:
@@ -166,7 +167,7 @@ def _mistakes_section(judged: Judged | str) -> str:
     return _section(
         title,
         f"<p id='judged'>{escape(words)}</p>",
-        _figure(figures.confusion_matrix(judged.confusion, judged.class_names)),
+        _figure(search_figures.confusion_matrix(judged.confusion, judged.class_names)),
         images,
     )
 

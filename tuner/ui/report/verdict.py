@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
-from tuner.search.dashboard_entries import (
+from tuner.search.confirmation import Confirmation
+from tuner.search.confirmation_sentences import (
     baseline_in_words,
     beats_in_words,
     counted,
     gap_in_words,
     interval_in_words,
-    is_compared,
-    is_first,
     later_trials,
 )
 from tuner.search.record import StudyRecord, TrialRecord
@@ -72,42 +70,42 @@ def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
     return f'<p class="caption">{escape(words)}</p>'
 
 
-def _confirmed(found: Mapping[str, Any], summary: StudySummary) -> str:
+def _confirmed(found: Confirmation, summary: StudySummary) -> str:
     winner = summary.winner
     interval, against = "", {}
-    if is_compared(found):
+    if found.difference is not None and found.is_compared:
         between = "no interval"
-        if found["difference_interval"] is not None:
-            less, more = found["difference_interval"]
-            interval = _interval(found["difference"], less, more)
+        if found.difference_interval is not None:
+            less, more = found.difference_interval
+            interval = _interval(found.difference, less, more)
             between = f"{_points(less)} to {_points(more)}"
         against["over the baseline"] = (
-            f"{_points(found['difference'])} points",
-            f"{between}; trial {found['baseline_number']}, {baseline_in_words(found)}, has "
-            f"{found['baseline_test_accuracy']:.2%}",
+            f"{_points(found.difference)} points",
+            f"{between}; trial {found.baseline_number}, {baseline_in_words(found)}, has "
+            f"{found.baseline_test_accuracy:.2%}",
         )
     tiles = {
         "test accuracy": (
-            f"{found['test_accuracy']:.2%}",
-            f"{interval_in_words(found)}, {counted(len(found['seeds']), 'seed')}",
+            f"{found.test_accuracy:.2%}",
+            f"{interval_in_words(found)}, {counted(len(found.seeds), 'seed')}",
         ),
         **against,
         "the search had promised": (
-            f"{found['search_accuracy']:.2%}",
+            f"{found.search_accuracy:.2%}",
             gap_in_words(found)
-            + ("" if found["validation_mean"] is None else f"; {found['validation_mean']:.2%} on fresh splits"),
+            + ("" if found.validation_mean is None else f"; {found.validation_mean:.2%} on fresh splits"),
         ),
         "of the delivered file": (
-            f"{found['delivered_test_accuracy']:.2%}",
+            f"{found.delivered_test_accuracy:.2%}",
             f"{winner.num_parameters:,} parameters" if winner else "the first seed",
         ),
     }
-    lead = "first" if is_first(found) else str(found["beats_baseline"])
+    lead = "first" if found.is_of_baseline else found.beats_baseline
     later = later_trials(found, summary.num_counted, name=summary.study)
     going_on = f'<p class="note">{_with_code(later[0].upper() + later[1:])}.</p>' if later else ""
-    notes = "".join(f"<li>{_with_code(str(note))}</li>" for note in found["notes"])
+    notes = "".join(f"<li>{_with_code(note)}</li>" for note in found.notes)
     return (
-        f"<h1>Trial {found['number']} scores <strong>{found['test_accuracy']:.2%}</strong> on images that no part of "
+        f"<h1>Trial {found.number} scores <strong>{found.test_accuracy:.2%}</strong> on images that no part of "
         f"the search has seen.</h1>"
         f'<p class="lead {escape(lead)}">{beats_in_words(found).capitalize()}.</p>{going_on}'
         f"{_tiles(tiles)}{interval}{_candidates(found)}" + (f'<ul class="notes">{notes}</ul>' if notes else "")
@@ -139,20 +137,20 @@ def _interval(difference: float, less: float, more: float) -> str:
     )
 
 
-def _candidates(found: Mapping[str, Any]) -> str:
+def _candidates(found: Confirmation) -> str:
     rows = []
-    for one in found["candidates"]:
-        scores = ", ".join(f"{accuracy:.2%}" for accuracy in one["validation_accuracies"]) or "none"
+    for one in found.candidates:
+        scores = ", ".join(f"{accuracy:.2%}" for accuracy in one.validation_accuracies) or "none"
         roles = [
             word
-            for word, number in (("winner", "number"), ("baseline", "baseline_number"))
-            if found[number] == one["number"]
+            for word, number in (("winner", found.number), ("baseline", found.baseline_number))
+            if number == one.number
         ]
-        cells = [f"trial {one['number']}", ", ".join(roles), scores, str(one["dropped"] or "")]
+        cells = [f"trial {one.number}", ", ".join(roles), scores, one.dropped]
         rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
     return (
         f"<details><summary>How it was confirmed: {counted(len(rows), 'candidate')} trained again in "
-        f"{escape(_duration(found['seconds']))}</summary><div class='scroll'><table><thead><tr><th>candidate</th>"
+        f"{escape(_duration(found.seconds))}</summary><div class='scroll'><table><thead><tr><th>candidate</th>"
         f"<th></th><th>accuracy on fresh splits, seed by seed</th><th>dropped</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></details>"
     )

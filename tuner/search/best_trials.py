@@ -9,6 +9,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.search.dashboard_entries import MAX_NOTES, Shown, artifact_path, save_artifacts, trial_note
 from tuner.search.events import BestTrial, Outcome
+from tuner.search.objective import ranked
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
 from tuner.search.study_files import checkpoint_path
@@ -41,7 +42,7 @@ class BestTrials:
         """Take a complete trial into the order; its epoch `epoch` had its best accuracy (0..1)."""
         num_parameters = network_cost(trace(candidate.architecture)).num_parameters
         self._ranked.append(BestTrial(number, accuracy, epoch, num_parameters))
-        self._ranked.sort(key=lambda trial: (-trial.validation_accuracy, trial.number))
+        self._ranked = ranked(self._ranked)
 
     def shown(self, running: RunningTrial, outcome: Outcome, reason: str) -> Shown:
         """What optuna-dashboard is to show of a trial that ends: a note, and files where its checkpoint is kept.

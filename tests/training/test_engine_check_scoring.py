@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from tests.training.measurements import FUSED
 from tuner.architecture import fast, fused
-from tuner.training.check import check_engine
 from tuner.training.engine import Engine
+from tuner.training.engine_check import check_engine
 
 
 @pytest.mark.parametrize("activation", list(fused.ACTIVATIONS), ids=lambda activation: activation.__name__)

@@ -17,8 +17,8 @@ from tuner.cli.options import (
     limit_threads,
     open_study,
     plain_console,
-    quiet_optuna,
     say,
+    silence_optuna,
 )
 
 LOOPBACK = "127.0.0.1"
@@ -34,7 +34,7 @@ def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson =
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
 
-    quiet_optuna()
+    silence_optuna()
     listed = []
     opened = existing_storage(studies, storage)
     unusable = unusable_names(opened)
@@ -105,10 +105,11 @@ def delete(
 ) -> None:
     """Delete a study permanently: its trials in the database, its checkpoints and its artifacts."""
     from tuner.errors import StudyError
-    from tuner.search.disk import delete_study, disk_use, in_words
+    from tuner.search.disk import delete_study, disk_size_in_words, disk_use
 
     record = open_study(study, studies, storage)
-    what = f"study {record.name}: {record.num_stored:,} trials, {in_words(disk_use(record, studies=studies))} of files"
+    size = disk_size_in_words(disk_use(record, studies=studies))
+    what = f"study {record.name}: {record.num_stored:,} trials, {size} of files"
     try:
         agreed = yes or typer.confirm(f"Delete {what}, for good?")
     except typer.Abort as error:
@@ -148,8 +149,8 @@ def dashboard(
 ) -> None:
     """Serve optuna-dashboard for the studies until Ctrl-C."""
     from tuner.search.dashboard_entries import artifacts_folder
+    from tuner.ui.allowed_hosts import check_host_name, is_loopback
     from tuner.ui.dashboard import address, serve_dashboard
-    from tuner.ui.hosts import check_host_name, is_loopback
 
     if not (is_loopback(host) or read_only or allow_anyone):
         raise typer.BadParameter(

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from tuner.deliver import onnx_file, safetensors_file
-from tuner.deliver.source import literal, named_weights, source_of
+from tuner.deliver.source_file import literal, named_weights, source_of
 from tuner.training.checkpoint import Checkpoint, description_of, save_checkpoint
 
 FormatName = Literal["pt", "safetensors", "onnx", "pt2", "python"]

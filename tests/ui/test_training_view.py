@@ -14,7 +14,7 @@ from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
 from tuner.search.events import EpochFinished
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.results import EpochResult
-from tuner.ui.training import TrainingView, trained_lines, watch_training
+from tuner.ui.training_view import TrainingView, trained_lines, watch_training
 
 CANDIDATE = Candidate(Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(16),), Head()), Recipe(epochs=4))
 STARTED = TrainingStarted("digits-cnn", 7, CANDIDATE, "digits", 1149, 288, "cpu")

@@ -11,6 +11,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Any
 
+from tuner.search.objective import OBJECTIVE
 from tuner.search.record import TrialRecord
 
 ERRORS = [step * 10.0**decade for decade in range(0, -6, -1) for step in (1, 0.5, 0.2)]
@@ -71,7 +72,7 @@ class Scale:
             "autorange": "reversed",
             "tickvals": marks,
             "ticktext": [f"{100 * (1 - error):.6g}%" for error in marks],
-            "title": {"text": "validation accuracy"},
+            "title": {"text": OBJECTIVE},
         }
 
 

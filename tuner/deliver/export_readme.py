@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tuner.__about__ import __version__
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
-from tuner.deliver.formats import FORMATS, FormatName
+from tuner.deliver.export_formats import FORMATS, FormatName
 from tuner.training.checkpoint import Checkpoint
 
 MARK = "<!-- written by tuner export -->"

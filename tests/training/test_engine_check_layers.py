@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from tests.training.measurements import FUSED
 from tuner.architecture import fast
-from tuner.training.check import check_engine
 from tuner.training.engine import Engine
+from tuner.training.engine_check import check_engine
 
 
 def one_image(x: Tensor) -> bool:

@@ -12,9 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.objective import ranked
 from tuner.search.record import TrialRecord
 from tuner.search.storage import quiet_optuna
-from tuner.ui.report.marks import Figure, log_ticks, parted, plain, points, scale_of, scored
+from tuner.ui.report.figure_parts import Figure, log_ticks, parted, plain, points, scale_of, scored
 
 NUM_IMPORTANCES, NUM_SLICES = 12, 6
 MAX_BEST = 40
@@ -108,11 +109,11 @@ def parallel(
     shown = [trial for trial in scored(trials) if all(name in trial.params for name in names)]
     if len(shown) < 2 or not names:
         return Figure("parallel", title, absent="Parallel coordinates need two trials with a score.")
-    ranked = sorted(shown, key=lambda trial: (-(trial.validation_accuracy or 0.0), trial.number))
-    num_best = max(1, min(MAX_BEST, len(ranked) // 10))
+    best_first = ranked(shown)
+    num_best = max(1, min(MAX_BEST, len(best_first) // 10))
     best = f"best {num_best}" if num_best > 1 else "the best"
-    groups = [("others", ranked[num_best:], "$muted", 1.0), (best, ranked[:num_best], "$accent", 1.5)]
-    low, high = ranked[-1].validation_accuracy or 0.0, ranked[0].validation_accuracy or 0.0
+    groups = [("others", best_first[num_best:], "$muted", 1.0), (best, best_first[:num_best], "$accent", 1.5)]
+    low, high = best_first[-1].validation_accuracy or 0.0, best_first[0].validation_accuracy or 0.0
     columns = [*names, "accuracy"]
     data = []
     for group, members, color, width in groups:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tuner.search.objective import is_better, rank_key
 from tuner.search.record import TrialRecord
 from tuner.training.results import Confusion
-from tuner.ui.report.marks import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
+from tuner.ui.report.figure_parts import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
 
 MAX_COUNTED_CLASSES = 20
 """Classes of a confusion matrix whose counts are written into it."""
@@ -19,10 +20,11 @@ def history(trials: Sequence[TrialRecord]) -> Figure:
     if not shown:
         return Figure("history", "History", absent="No trial has a score yet.")
     scale = scale_of(shown)
-    best, steps = 0.0, []
+    best: float | None = None
+    steps: list[tuple[int, float | None]] = []
     for trial in shown:
         if trial.outcome == "complete":
-            best = max(best, trial.validation_accuracy or 0.0)
+            best = trial.validation_accuracy if is_better(trial.validation_accuracy, best) else best
             steps.append((trial.number, best))
     if steps:
         steps.append((shown[-1].number, best))
@@ -99,8 +101,8 @@ def _trade_off(
     scale = scale_of(shown)
     pruned, complete = parted(shown)
     front: list[TrialRecord] = []
-    for trial in sorted(complete, key=lambda trial: (of(trial), -(trial.validation_accuracy or 0.0))):
-        if not front or (trial.validation_accuracy or 0.0) > (front[-1].validation_accuracy or 0.0):
+    for trial in sorted(complete, key=lambda trial: (of(trial), *rank_key(trial.validation_accuracy, trial.number))):
+        if not front or is_better(trial.validation_accuracy, front[-1].validation_accuracy):
             front.append(trial)
     data = [
         points("pruned", pruned, of, "$pruned", scale),

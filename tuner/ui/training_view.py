@@ -12,7 +12,9 @@ from rich.table import Column, Table
 
 from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
 from tuner.search.events import EpochFinished
-from tuner.ui.console import CURVE_WIDTH, REFRESH_PER_SECOND, WIDE, format_seconds, sparkline
+from tuner.search.objective import BELOW_ALL, best_value, value_of
+from tuner.ui.console import REFRESH_PER_SECOND
+from tuner.ui.search_view import CURVE_WIDTH, WIDE, format_seconds, sparkline
 
 
 @dataclass
@@ -31,7 +33,7 @@ class TrainingView:
             case TrainingStarted():
                 self.number, self.epochs = event.number, event.candidate.recipe.epochs
             case EpochFinished():
-                self.curve.append(event.result.validation_accuracy)
+                self.curve.append(value_of(event.result))
                 self.seconds += event.result.seconds
             case Trained():
                 self.trained = event
@@ -44,7 +46,10 @@ class TrainingView:
         cells: list[RenderableType] = [f"trial {self.number}", f"{done}/{self.epochs} epochs"]
         if done:
             left = format_seconds(self.seconds / done * (self.epochs - done))
-            cells += [f"{self.curve[-1]:.2%}, best {max(self.curve):.2%}", f"about {left} left"]
+            cells += [
+                f"{self.curve[-1]:.2%}, best {best_value(self.curve, default=BELOW_ALL):.2%}",
+                f"about {left} left",
+            ]
         if options.max_width >= WIDE:
             cells.insert(1, ProgressBar(total=self.epochs, completed=done, width=20))
         if options.max_width >= WIDE + CURVE_WIDTH:
@@ -61,17 +66,17 @@ def watch_training(events: Iterable[TrainingEvent], console: Console, *, quiet: 
         for event in events:
             view.take(event)
             if not quiet and not isinstance(event, Trained):
-                console.print(line_of(event, epochs=view.epochs), highlight=False, soft_wrap=True)
+                console.print(training_line(event, epochs=view.epochs), highlight=False, soft_wrap=True)
     else:
         with Live(view, console=console, refresh_per_second=REFRESH_PER_SECOND) as live:
             for event in events:
                 view.take(event)
                 if isinstance(event, TrainingStarted):
-                    live.console.print(line_of(event, epochs=view.epochs), highlight=False)
+                    live.console.print(training_line(event, epochs=view.epochs), highlight=False)
     return view.trained
 
 
-def line_of(event: TrainingStarted | EpochFinished, *, epochs: int) -> str:
+def training_line(event: TrainingStarted | EpochFinished, *, epochs: int) -> str:
     """An event as a line of a log."""
     if isinstance(event, TrainingStarted):
         return (

@@ -13,7 +13,8 @@ from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve, trace
 from tuner.training.candidate import Recipe
-from tuner.training.check_parts import (
+from tuner.training.engine import Engine
+from tuner.training.engine_check_parts import (
     RATES,
     dropout_problem,
     frozen_problem,
@@ -21,7 +22,6 @@ from tuner.training.check_parts import (
     optimizer_problem,
     scoring_problem,
 )
-from tuner.training.engine import Engine
 from tuner.training.process_settings import prepare_process
 from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tuner.deliver.classifier import Classifier
 from tuner.deliver.evaluate import Part
-from tuner.deliver.formats import Format
+from tuner.deliver.export_formats import Format
 from tuner.errors import CheckpointError
 
 TOLERANCE = 1e-4

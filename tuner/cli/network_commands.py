@@ -20,8 +20,8 @@ from tuner.cli.options import (
     limit_threads,
     open_study,
     plain_console,
-    quiet_optuna,
     say,
+    silence_optuna,
 )
 from tuner.interrupts import say_restart
 
@@ -53,12 +53,12 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a stored trial again for a given number of epochs, and save its best epoch as a checkpoint."""
-    quiet_optuna()
+    silence_optuna()
     from contextlib import closing
 
     from tuner.deliver.train_trial import train_trial_events
     from tuner.ui.console import progress_reporter
-    from tuner.ui.training import trained_lines, watch_training
+    from tuner.ui.training_view import trained_lines, watch_training
 
     record = open_study(study, studies, storage)
     say_restart()
@@ -84,7 +84,7 @@ def export(
     storage: Storage = None,
 ) -> None:
     """Export the winner, then load each file again and check that it gives the same scores."""
-    quiet_optuna()
+    silence_optuna()
     from tuner.deliver.export import export as export_study
     from tuner.ui.console import progress_reporter
 
@@ -123,7 +123,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Compute a network's accuracy, loss and accuracy by class on a data set."""
-    quiet_optuna()
+    silence_optuna()
     from tuner.data.dataset import DataSpec
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.evaluate import evaluate as score

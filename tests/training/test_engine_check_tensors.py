@@ -14,8 +14,8 @@ from torch.nn import functional
 from tests.training.measurements import FUSED
 from tuner.architecture import fast, fused, stacked
 from tuner.architecture.layers import BatchNorm2d
-from tuner.training.check import check_engine
 from tuner.training.engine import Engine
+from tuner.training.engine_check import check_engine
 from tuner.training.graph import Learn
 
 LAYERS = Engine(optimizer="fused")
@@ -80,7 +80,7 @@ def test_a_graph_that_leaves_the_running_statistics_as_they_are_is_found(
         return step
 
     monkeypatch.setattr("tuner.training.step.graphed", graphed)
-    monkeypatch.setattr("tuner.training.check_parts.graphed", graphed)
+    monkeypatch.setattr("tuner.training.engine_check_parts.graphed", graphed)
     engine = replace(LAYERS, precision=precision, graph=True)
     assert "its BatchNorm2d running_" in check_engine(engine).problem
 

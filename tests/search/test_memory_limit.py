@@ -7,7 +7,7 @@ from tests.strategies import make_space
 from tuner.architecture.cost import Cost
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import SpaceError
-from tuner.search.memory import check_batch_sizes, memory_excess
+from tuner.search.memory_limit import check_batch_sizes, memory_excess
 
 GIB = 2**30
 COST = Cost(num_parameters=0, num_buffers=0, flops=0, activations=2**26, widest=1)

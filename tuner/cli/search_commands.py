@@ -20,7 +20,7 @@ from tuner.cli.options import (
     parse_shape,
     parse_workers,
     plain_console,
-    quiet_optuna,
+    silence_optuna,
 )
 from tuner.interrupts import leave_in_order, say_restart
 from tuner.search.processes import import_ahead
@@ -76,12 +76,13 @@ def run(
     num_workers = parse_workers(workers)
     if num_workers != 1:
         import_ahead()
-    quiet_optuna()
+    silence_optuna()
     from contextlib import closing
 
     from tuner.options import RunOptions
     from tuner.pipeline import load_summary, run_events
-    from tuner.ui.console import progress_reporter, watch, winner_lines
+    from tuner.ui.console import progress_reporter, watch
+    from tuner.ui.winner_lines import winner_lines
 
     leave_in_order()
     options = RunOptions(
@@ -122,13 +123,14 @@ def confirm(
 ) -> None:
     """Retrain the best networks of a study on fresh splits, and score the winner on the test set."""
     num_workers = parse_workers(workers)
-    quiet_optuna()
+    silence_optuna()
     from contextlib import closing
 
     from tuner.deliver.confirm import ConfirmPlan
     from tuner.pipeline import confirm_events
     from tuner.search.summary import summarise
-    from tuner.ui.console import watch, winner_lines
+    from tuner.ui.console import watch
+    from tuner.ui.winner_lines import winner_lines
 
     record = open_study(study, studies, storage)
     say_restart()
@@ -207,7 +209,7 @@ def doctor(
     GPUs of different models are measured separately. New studies use the results.
     """
     shape = parse_shape(image_shape)
-    quiet_optuna()
+    silence_optuna()
     from tuner.errors import DeviceError
     from tuner.hardware import device_kind, devices_for
     from tuner.search.devices import measure_again

@@ -11,7 +11,7 @@ from tests.strategies import BUNDLED, architectures
 from tests.training.test_checkpoint import checkpoint_of
 from tuner.architecture.spec import Architecture, InputSpec
 from tuner.deliver.classifier import classifier_from
-from tuner.deliver.source import LINE_LENGTH, named_weights, source_of
+from tuner.deliver.source_file import LINE_LENGTH, named_weights, source_of
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.checkpoint import Checkpoint
 

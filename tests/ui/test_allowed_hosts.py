@@ -14,8 +14,8 @@ import pytest
 
 from tuner.errors import OptionError
 from tuner.search.storage import open_storage
+from tuner.ui.allowed_hosts import check_host_name
 from tuner.ui.dashboard import serve_dashboard
-from tuner.ui.hosts import check_host_name
 
 Serve = Callable[..., int]
 

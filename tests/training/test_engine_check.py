@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tests.training.measurements import FUSED
-from tuner.training.check import check_engine
 from tuner.training.engine import Engine
+from tuner.training.engine_check import check_engine
 from tuner.training.graph import WARM_UP_STEPS, Learn
 
 LAYERS = Engine(optimizer="fused")
@@ -55,7 +55,7 @@ def graph_as(patch: Patch, replayed: Callable[[Learn], Learn], short: Callable[[
         return graphed
 
     patch("tuner.training.step.graphed", make)
-    patch("tuner.training.check_parts.graphed", make)
+    patch("tuner.training.engine_check_parts.graphed", make)
 
 
 def of_the_first_batch(learn: Learn) -> Learn:

@@ -1,0 +1,93 @@
+"""The live view of a search at every width, with its curves and times."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tests.ui.events import EVENTS
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.deliver.confirm import ConfirmStarted
+from tuner.deliver.retraining import ConfirmProgress
+from tuner.search.events import (
+    EpochFinished,
+    SearchStarted,
+    TrialStarted,
+)
+from tuner.training.candidate import Candidate, Recipe
+from tuner.training.results import EpochResult
+from tuner.ui.search_view import SearchView, format_seconds, sparkline
+
+
+def shown(view: SearchView, *, width: int = 100) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=False).print(view)
+    return stream.getvalue()
+
+
+def test_the_view_has_progress_running_trials_the_best_and_the_counts() -> None:
+    view = SearchView()
+    for event in EVENTS:
+        view.take(event)
+    text = shown(view)
+    assert "1/3 trials" in text
+    assert "left" in text
+    assert "1/4" in text
+    assert "50.00%" in text
+    assert "16 k3 relu max2" in text
+    assert "best   trial 0: 99.31% at epoch 3, 12,810 parameters" in text
+    assert "1 complete  0 pruned  0 failed" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_the_view_fits_every_terminal(width: int) -> None:
+    view = SearchView()
+    for event in EVENTS:
+        view.take(event)
+    assert max(len(line) for line in shown(view, width=width).splitlines()) <= width
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_no_figure_of_a_running_trial_is_cut(width: int) -> None:
+    blocks = (PlainBlock(64, activation="leaky_relu"),) * 8
+    deep = Candidate(Architecture(InputSpec(3, 64, 64, 10), blocks, Head()), Recipe())
+    view = SearchView()
+    view.take(SearchStarted("digits-cnn", 5_000, 1_234, {}, None, 2, 20))
+    for number in (4_001, 4_002):
+        view.take(TrialStarted(number, deep, 12_810, 0))
+        for epoch in range(1, 19):
+            view.take(EpochFinished(number, EpochResult(epoch, 0.5, 0.5, 0.8 + epoch / 100, 0.1)))
+    text = shown(view, width=width)
+    assert "1234/5000 trials" in text
+    for number in ("4001", "4002"):
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [number]]
+        assert {"18/20", "98.00%"} <= set(line.split())
+    assert ("▁▁" in text) == (width >= 80)
+
+
+def test_the_view_says_what_is_done_before_and_after_the_search() -> None:
+    view = SearchView()
+    assert "measuring this machine" in shown(view)
+    for event in EVENTS:
+        view.take(event)
+    view.take(ConfirmStarted((0, 1), 3, ()))
+    view.take(ConfirmProgress("trial 0, seed 1: 99.00%", 1, 6))
+    assert "digits-cnn  confirming [1/6] trial 0, seed 1: 99.00%" in shown(view)
+
+
+def test_a_curve_is_drawn_from_its_lowest_to_its_highest() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0.1, 0.5, 0.9]) == "▁▄█"
+    assert sparkline([0.5, 0.5]) == "▁▁"
+    assert len(sparkline([0.1] * 500)) == 20
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (65, "1 min 05 s"), (3_599, "59 min 59 s"), (4_800, "1 h 20 min")],
+)
+def test_times_are_given_in_words(seconds: float, words: str) -> None:
+    assert format_seconds(seconds) == words

@@ -1,0 +1,85 @@
+"""What a confirmation found, as the study stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+BeatsBaseline = Literal["yes", "no", "undecided"]
+
+
+@dataclass(frozen=True)
+class RetrainedTrial:
+    """A trial that a confirmation trained again, with its accuracy (0..1) on a fresh split for each seed.
+
+    dropped: why it could not win; empty if it could.
+    """
+
+    number: int
+    validation_accuracies: tuple[float, ...]
+    dropped: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """What a confirmation found. Accuracies lie in 0..1, intervals are of 95 %; `number` is the winner's trial.
+
+    interval: None where nothing is known of how much seeds differ. validation_mean: of the winner over the splits of
+    the race; None where it was not raced. search_accuracy: what the search had seen of it; gap: that minus
+    test_accuracy. baseline_number: the trial that the winner is compared with, and baseline what it is, in words; both
+    are None in a study without one. difference: winner minus baseline, on the test set; None, like its interval and
+    baseline_test_accuracy, where the baseline could not be trained again. candidates: every one that was trained again,
+    with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study has
+    opened its test set, this time included. is_full: whether nothing was skipped, for want of time or by choice.
+
+    Fields with a default are absent from confirmations of older versions.
+    """
+
+    number: int
+    epochs: int
+    seeds: tuple[int, ...]
+    test_accuracy: float
+    interval: tuple[float, float] | None
+    validation_mean: float | None
+    search_accuracy: float
+    gap: float
+    baseline_number: int | None
+    baseline: str | None = None
+    baseline_test_accuracy: float | None
+    difference: float | None
+    difference_interval: tuple[float, float] | None
+    beats_baseline: BeatsBaseline
+    delivered_test_accuracy: float
+    num_test_images: int
+    candidates: tuple[RetrainedTrial, ...]
+    num_trials: int
+    test_set_openings: int = 1
+    is_full: bool = False
+    seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def is_of_baseline(self) -> bool:
+        """Whether the winner is the baseline itself, so that there is nothing to compare."""
+        return self.number == self.baseline_number
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a difference to report: the baseline is another trial, and could be trained again."""
+        return not self.is_of_baseline and self.difference is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; kept in the study's attributes, and printed by `show --json` under `confirmed`."""
+        data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return data
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Confirmation:
+        """The confirmation in a JSON object. Raises pydantic.ValidationError for anything else."""
+        return _ADAPTER.validate_python(data)
+
+
+_ADAPTER = TypeAdapter(Confirmation)

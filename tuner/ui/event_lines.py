@@ -1,0 +1,60 @@
+"""The events of a run as lines of a log."""
+
+from __future__ import annotations
+
+from tuner.deliver.confirm import ConfirmStarted
+from tuner.deliver.retraining import ConfirmProgress
+from tuner.pipeline import RunEvent
+from tuner.search.confirmation_sentences import counted
+from tuner.search.events import BaselineChosen, DataReady, SearchEnded, SearchStarted, TrialEnded, TrialLost
+from tuner.ui.search_view import SearchView, describe_progress
+
+MAX_UNCOUNTED_TOLD = 10
+"""Rejected, repeated and failed trials in a row that a log has a line for; the end says what came of them."""
+
+
+def line_of(event: RunEvent, view: SearchView) -> str:
+    """An event as a line of a log; empty for what a log need not have."""
+    match event:
+        case DataReady():
+            channels, height, width = event.shape
+            notes = "".join(f"\n{note}" for note in event.notes)
+            return (
+                f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate, "
+                f"{height}x{width}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "
+                f"{event.held}; device {event.device}{notes}"
+            )
+        case SearchStarted():
+            if event.num_counted >= event.num_trials:
+                return f"study {event.study} is complete: it has {event.num_counted} trials; --trials asks for more"
+            done = f", {event.num_counted} of them done" if event.num_counted else ""
+            return f"study {event.study}: {event.num_trials} trials{done}, at most {event.epochs} epochs each"
+        case BaselineChosen():
+            return f"trial {event.number} is the baseline: {event.description}"
+        case TrialEnded() if view.uncounted_in_a_row > MAX_UNCOUNTED_TOLD:
+            return ""
+        case TrialEnded():
+            accuracy = "" if event.validation_accuracy is None else f"  {event.validation_accuracy:.2%}"
+            at = "" if event.best_epoch is None else f" at epoch {event.best_epoch}"
+            reason = f"  ({event.reason})" if event.reason else ""
+            progress = f"[{view.num_counted}/{view.num_trials}]"
+            return f"{progress} trial {event.number}  {event.outcome}{accuracy}{at}  {event.seconds:.1f} s{reason}"
+        case TrialLost():
+            return f"trial {event.number} is restarted: {event.reason}"
+        case SearchEnded() if event.reason:
+            return f"the search ends with {event.num_counted} of {view.num_trials} trials: {event.reason}"
+        case ConfirmStarted():
+            numbers = ("trials " if len(event.numbers) > 1 else "trial ") + ", ".join(map(str, event.numbers))
+            notes = "".join(f"\n{note}" for note in event.notes)
+            return f"confirming: {numbers} again, on fresh splits, with {counted(event.num_seeds, 'seed')}{notes}"
+        case ConfirmProgress():
+            return describe_progress(event)
+    return ""
+
+
+def new_problem(event: RunEvent, view: SearchView) -> str:
+    """That optuna-dashboard will not show all of a trial, as a line; empty where it will, or has been reported."""
+    if not isinstance(event, TrialEnded) or not event.not_shown or event.not_shown in view.not_shown:
+        return ""
+    view.not_shown.add(event.not_shown)
+    return f"trial {event.number} has no note and no pictures in optuna-dashboard: {event.not_shown}"
