@@ -133,6 +133,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     settings = {
         "dataset": dataset.name,
         "dataset_digest": dataset.digest,
+        "image_size": list(dataset.image_size),
         "space_name": space.name,
         "space": space.model_dump(mode="json", exclude_none=True, exclude={"name", "description"}),
         "seed": options.seed,

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,25 @@ def test_other_images_under_the_same_name_are_told_by_what_was_given(
     with pytest.raises(StudyError, match=re.escape(said)) as caught:
         open_study(open_storage(url), "a", SETTINGS | {"dataset_digest": "e"}, engine=ENGINE, data=new)
     assert "digest" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (None, (9, 12), r"--image-size was unset, not 9x12\."),
+        ((8, 8), None, r"--image-size was 8x8, not unset\."),
+        (None, None, r"--image-size was 8x8, not 9x12\."),
+    ],
+)
+def test_the_same_images_at_another_size_are_refused_by_the_option(url: str, before: Any, now: Any, said: str) -> None:
+    settings, spec = SETTINGS | {"image_size": [8, 8]}, DataSpec("pets", Path("data"), Path("cache"))
+    record = open_study(open_storage(url), "a", settings, engine=ENGINE)
+    record.save_data_spec(replace(spec, image_size=before))
+    same = replace(spec, image_size=(8, 8))  # what was the common size of all images is given now
+    assert open_study(open_storage(url), "a", settings, engine=ENGINE, data=same).name == "a"
+    changed, spec = settings | {"image_size": [9, 12]}, replace(spec, image_size=now)
+    with pytest.raises(StudyError, match=f"with other settings: {said}"):
+        open_study(open_storage(url), "a", changed, engine=ENGINE, data=spec)
 
 
 def test_the_test_part_of_a_study_is_stored_as_its_digest_and_its_number_of_images(url: str) -> None:

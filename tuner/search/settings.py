@@ -47,6 +47,12 @@ def differences(
         one, other = _shortly(stored.get(key)), _shortly(given[key])
         if key == "dataset_digest":
             said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now, is_older=is_older)]
+        elif key == "image_size":
+            if "dataset_digest" not in differing:  # otherwise it is among what was reported with that
+                sizes = [stored.get(key), given[key]]
+                if data_before is not None and data_now is not None and data_before[key] != data_now[key]:
+                    sizes = [data_before[key], data_now[key]]
+                said.append("--image-size was {}, not {}".format(*map(_as_typed, sizes)))
         elif key == "space":
             said += _differences_of_spaces(stored.get(key) or {}, given[key])
         elif one == other:

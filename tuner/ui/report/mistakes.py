@@ -24,6 +24,7 @@ from tuner.deliver.sealed_set import open_test_set
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.record import StudyRecord
+from tuner.search.study_data import are_images_of
 from tuner.search.summary import StudySummary
 from tuner.training.checkpoint import Checkpoint, model_from
 from tuner.training.loop import MAX_CONFUSION_CLASSES, Confusion, evaluation_batch
@@ -75,7 +76,7 @@ def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judge
     spec = record.data_spec(studies / ".cache")
     parts = fix_parts(spec)
     development = parts.development
-    if development.digest != record.settings["dataset_digest"]:
+    if not are_images_of(record, development):
         raise StudyError("the images are not those that the study was run with")
     if summary.confirmed:
         test = open_test_set(record, parts.test)
