@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -32,6 +32,7 @@ from tuner.search.memory import check_batch_sizes
 from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
+from tuner.search.settings import StudySettings, space_note, space_to_json, stored_space
 from tuner.search.storage import Storage, open_storage
 from tuner.search.study_data import device_of, refuse_other_images
 from tuner.search.study_location import (
@@ -42,7 +43,7 @@ from tuner.search.study_location import (
     storage_url,
 )
 from tuner.search.summary import StudySummary, best_trial, summarise
-from tuner.space.schema import load_space
+from tuner.space.schema import bundled_spaces, load_space
 from tuner.training.engine import Engine, choose_device
 from tuner.training.forced import parse_forced
 from tuner.training.host import generates_with_own_settings
@@ -130,18 +131,23 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     check_study_name(name)
     input_spec = input_spec_of(dataset)
     epochs = options.epochs or _default_epochs(split)
-    settings = {
-        "dataset": dataset.name,
-        "dataset_digest": dataset.digest,
-        "image_size": list(dataset.image_size),
-        "space_name": space.name,
-        "space": space.model_dump(mode="json", exclude_none=True, exclude={"name", "description"}),
-        "seed": options.seed,
-        "epochs": epochs,
-    }
+    settings = StudySettings(
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        image_size=dataset.image_size,
+        space_name=space.name,
+        space=space_to_json(space),
+        seed=options.seed,
+        epochs=epochs,
+    )
     folder = options.studies / name
     storage = open_storage(url)
-    with _only_writer(options, storage, name, settings, parts.test):
+    with _only_writer(options, storage, name, settings, parts.test) as known:
+        space_notes = []
+        if known is not None and known.settings.space != settings.space:
+            space_notes.append(space_note(known.settings, settings))
+            settings = replace(settings, space=known.settings.space)
+            space = stored_space(settings)
         devices = devices_for(device, is_auto=options.device == "auto")
         measured = measure_devices(devices, input_spec.shape, workers=options.workers, forced=forced)
         places = share_out(measured, workers=options.workers)
@@ -157,7 +163,9 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
         engines = study_engines(record, measured, forced=forced)
         record.save_data_spec(options.data_spec)
         runners = runners_for(record, dataset, split, folder, places=places, engines=engines, image_bytes=image_bytes)
-        yield _data_ready(name, dataset, split, record.engine, runners.held, *engine_notes(engines, measured))
+        yield _data_ready(
+            name, dataset, split, record.engine, runners.held, *space_notes, *engine_notes(engines, measured)
+        )
         plan = SearchPlan(
             space=space,
             input_spec=input_spec,
@@ -211,7 +219,7 @@ def confirm_events(
         dataset = parts.development
         refuse_other_images(record, spec, dataset)
         fix_test_set(record, parts.test)
-        split = split_development(dataset, seed=record.settings["seed"])
+        split = split_development(dataset, seed=record.settings.seed)
         device = device_of(record)
         devices = devices_for(device, is_auto=False)
         measured = measure_devices(devices, input_spec_of(dataset).shape, workers=workers)
@@ -243,8 +251,8 @@ def _confirm(
         plan,
         executor,
         folder=runners.folder,
-        seed=record.settings["seed"],
-        epochs=record.settings["epochs"],
+        seed=record.settings.seed,
+        epochs=record.settings.epochs,
         splits=Splits(runners.num_validation, runners.num_images, runners.is_validation_fixed),
         load_test_set=lambda: open_test_set(record, parts.test),
         development=parts.development,
@@ -268,18 +276,19 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 
 @contextmanager
 def _only_writer(
-    options: RunOptions, storage: Storage, name: str, settings: dict[str, Any], sealed: SealedPart
-) -> Iterator[None]:
-    """Hold a study, its record and its folder, once it is sure that both are this study's."""
+    options: RunOptions, storage: Storage, name: str, settings: StudySettings, sealed: SealedPart
+) -> Iterator[StudyRecord | None]:
+    """Hold a study, its record and its folder, once it is sure that both are this study's; the study if it exists."""
     folder = options.studies / name
     with hold_record(storage.url, name):
-        known = find_study(storage, name, settings, data=options.data_spec)
+        is_bundled = options.space in bundled_spaces()
+        known = find_study(storage, name, settings, data=options.data_spec, is_space_bundled=is_bundled)
         if known is not None:
             refuse_other_test_set(known, sealed)
         refuse_other_studys_folder(folder, known, name)  # before the lock, which would be a new file in that folder
         with hold(folder, name):
             refuse_other_studys_folder(folder, known, name)
-            yield
+            yield known
 
 
 def run(options: RunOptions) -> StudySummary:

@@ -11,13 +11,14 @@ from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.runner import TrialTask
+from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine
 from tuner.training.loop import EpochResult
 
 EPOCHS = 4
-SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "cnn", "space": {}, "seed": 0, "epochs": EPOCHS}
+SETTINGS = StudySettings("digits", "d", space_name="cnn", space={}, seed=0, epochs=EPOCHS)
 CONFIRMED = {
     "number": 0,
     "epochs": 3,

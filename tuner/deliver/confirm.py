@@ -114,7 +114,7 @@ def confirm(
             f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
         )
     pace = _seconds_per_work(trials)
-    known = baseline_trial(trials, has_first=bool(record.settings["space"].get("first")))
+    known = baseline_trial(trials, has_first=bool(record.settings.space.get("first")))
     if known is not None:
         ranked = [known if trial.number == known.number else trial for trial in ranked]
     baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)

@@ -106,19 +106,19 @@ def train_trial_events(
         if output is None:
             claim_folder(folder, record)
         spec, dataset = load_study_images(record, studies=studies, report=report)
-        split = split_development(dataset, seed=record.settings["seed"])
+        split = split_development(dataset, seed=record.settings.seed)
         candidate = replace(trial.candidate, recipe=replace(trial.candidate.recipe, epochs=epochs))
         image_bytes = memory_for_images(device)
         trainer = ImageTrainer(
             dataset.folder,
             study=record.name,
             study_folder=folder,
-            split_seed=record.settings["seed"],
+            split_seed=record.settings.seed,
             engine=study_engine(record, device, candidate.architecture.input_shape),
             image_bytes=image_bytes,
             statistics=measure_statistics(dataset, split, memory_bytes=image_bytes),
         )
-        seed = training_seed(record.settings["seed"], candidate)
+        seed = training_seed(record.settings.seed, candidate)
         best: EpochResult | None = None
         with _beside(target) as unfinished:
             sizes = len(split.train_indices_N), len(split.validation_indices_N)

@@ -81,7 +81,7 @@ def runners_for(
             dataset.folder,
             study=record.name,
             study_folder=folder,
-            split_seed=record.settings["seed"],
+            split_seed=record.settings.seed,
             engine=replace(engines[device], num_threads=num_threads),
             image_bytes=image_bytes,
             statistics=statistics,

@@ -39,9 +39,10 @@ def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDatas
 
 def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
     """Whether a development part is the one that a study was run with, at the same image size."""
-    settings, size = record.settings, list(dataset.image_size)
-    # Studies of earlier versions have no size, and a digest of pixels.
-    return (dataset.digest, size) == (settings["dataset_digest"], settings.get("image_size", size))
+    settings = record.settings
+    # Studies that were begun before the size was stored have a digest of pixels.
+    size = settings.image_size or dataset.image_size
+    return (dataset.digest, dataset.image_size) == (settings.dataset_digest, size)
 
 
 def device_of(record: StudyRecord) -> torch.device:

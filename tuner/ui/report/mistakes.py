@@ -82,7 +82,7 @@ def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judge
         test = open_test_set(record, parts.test)
         judged = _judge(checkpoint, test, torch.arange(len(test.labels_N)), where="the sealed test set")
         return replace(judged, repairs=(*development.repairs, *test.repairs))
-    rows_N = split_development(development, seed=record.settings["seed"]).validation_indices_N
+    rows_N = split_development(development, seed=record.settings.seed).validation_indices_N
     return _judge(checkpoint, development, rows_N, where="the validation images, which chose its best epoch")
 
 
