@@ -32,7 +32,13 @@ from tuner.search.memory import check_batch_sizes
 from tuner.search.preparation import StudyRunners, memory_for_runners, runners_for
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, find_study, load_study, open_study
-from tuner.search.settings import StudySettings, space_note, space_to_json, stored_space
+from tuner.search.settings import (
+    StudySettings,
+    has_another_version_of_its_space,
+    space_note,
+    space_to_json,
+    stored_space,
+)
 from tuner.search.storage import Storage, open_storage
 from tuner.search.study_data import device_of, refuse_other_images
 from tuner.search.study_location import (
@@ -144,7 +150,7 @@ def run_events(options: RunOptions, *, report: Report | None = None) -> Generato
     storage = open_storage(url)
     with _only_writer(options, storage, name, settings, parts.test) as known:
         space_notes = []
-        if known is not None and known.settings.space != settings.space:
+        if known is not None and has_another_version_of_its_space(known.settings, settings):
             space_notes.append(space_note(known.settings, settings))
             settings = replace(settings, space=known.settings.space)
             space = stored_space(settings)

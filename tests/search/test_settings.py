@@ -12,16 +12,18 @@ from rehearsal import SETTINGS, Rehearsal
 from tests.strategies import ALL_SPACES
 from tuner.errors import SpaceError, StudyError
 from tuner.search.record import SETTINGS as SETTINGS_KEY
-from tuner.search.record import find_study
+from tuner.search.record import find_study, open_study
 from tuner.search.settings import (
     RELEASED_DEFAULTS,
     SETTINGS_FORMAT,
     StudySettings,
+    has_another_version_of_its_space,
     space_note,
     space_to_json,
     stored_space,
 )
 from tuner.search.storage import open_storage
+from tuner.training.engine import Engine
 
 
 @pytest.fixture
@@ -98,6 +100,19 @@ def test_another_version_of_a_bundled_space_is_no_difference_and_of_a_file_it_is
         find_study(storage, study.name, replace(now, seed=1), is_space_bundled=True)
     with pytest.raises(StudyError, match='space was "tiny", not "cnn"'):
         find_study(storage, study.name, replace(now, space_name="cnn"), is_space_bundled=True)
+
+
+def test_a_key_that_a_later_version_adds_to_spaces_is_no_difference(study: Rehearsal) -> None:
+    space = space_to_json(ALL_SPACES["cnn"])
+    assert space["network"]["num_blocks"]["log"] is False
+    given = replace(SETTINGS, space_name="cnn", space=space)
+    stored = StudySettings.from_json(given.to_json())
+    del stored.space["network"]["num_blocks"]["log"]
+    record = open_study(open_storage(study.url), "a", stored, engine=Engine("cpu"))
+    assert record.settings.space != given.space
+    assert not has_another_version_of_its_space(record.settings, given)
+    assert find_study(record.storage, "a", given) is not None
+    assert stored_space(record.settings) == stored_space(given)
 
 
 def test_the_stored_settings_are_plain_values_for_other_optuna_tools(study: Rehearsal) -> None:

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from tuner.data.dataset import DataSpec
 from tuner.data.given_path import given_path
 from tuner.data.sources import KNOWN_NAMES
+from tuner.errors import SpaceError
 from tuner.space.schema import SearchSpace, parse_space
 
 SETTINGS_FORMAT = 1
@@ -78,12 +79,20 @@ def stored_space(settings: StudySettings) -> SearchSpace:
 
 def has_another_version_of_its_space(stored: StudySettings, given: StudySettings) -> bool:
     """Whether both have a space of one name, with other values."""
-    return stored.space_name == given.space_name and stored.space != given.space
+    return stored.space_name == given.space_name and _whole_space(stored) != _whole_space(given)
+
+
+def _whole_space(settings: StudySettings) -> dict[str, Any]:
+    """The space with the keys that a later version has added, at their defaults."""
+    try:
+        return space_to_json(stored_space(settings))
+    except SpaceError:
+        return settings.space  # no space of this version: what is stored is compared, and the difference reported
 
 
 def space_note(stored: StudySettings, given: StudySettings) -> str:
     """What has changed in a bundled space since a study began, as a note for the user."""
-    changes = "; ".join(_differences_of_spaces(stored.space, given.space))
+    changes = "; ".join(_differences_of_spaces(_whole_space(stored), _whole_space(given)))
     return (
         f"the bundled space {stored.space_name} has changed since the study began ({changes}); "
         "the study's own version is used"
@@ -110,7 +119,8 @@ def differences(
 
     is_older: whether the study may be of a version that divided image folders in another way.
     """
-    before, now = stored.to_json(), given.to_json()  # tuples and lists are the same there
+    # As JSON, tuples and lists are the same.
+    before, now = ({**one.to_json(), "space": _whole_space(one)} for one in (stored, given))
     names = [field.name for field in fields(StudySettings) if field.name != "format"]
     differing = [key for key in names if before[key] != now[key]]
     said = []
@@ -127,7 +137,7 @@ def differences(
                     sizes = [data_before[key], data_now[key]]
                 said.append("--image-size was {}, not {}".format(*map(_as_typed, sizes)))
         elif key == "space":
-            said += _differences_of_spaces(stored.space, given.space)
+            said += _differences_of_spaces(before[key], now[key])
         elif one == other:
             said.append(f"the {key} has changed since")
         else:
