@@ -22,6 +22,7 @@ from tuner.data.sources import load_development
 from tuner.errors import DataError
 from tuner.names import SHOWN, shown_name
 from tuner.search.record import open_study
+from tuner.search.settings import StudySettings
 from tuner.search.sqlite import sqlite_file, sqlite_url
 from tuner.search.storage import open_storage
 from tuner.training.engine import Engine
@@ -162,7 +163,7 @@ def test_where_the_images_are_survives_the_record_with_every_byte(tmp_path: Path
     assert dataset.name == r"caf\xe9"
     folder = tmp_path / f"studies-{CAFE}"
     folder.mkdir()
-    settings = {"dataset": dataset.name, "dataset_digest": dataset.digest, "seed": 0}
+    settings = StudySettings(dataset.name, dataset.digest, space_name="cnn", space={}, seed=0, epochs=1)
     record = open_study(open_storage(sqlite_url(folder / "tuner.db")), "a", settings, engine=Engine("cpu"))
     record.save_data_spec(spec)
     again = record.data_spec(tmp_path / "cache")

@@ -202,6 +202,24 @@ def test_a_study_whose_space_file_was_changed_is_refused(tmp_path: Path) -> None
         run(options)
 
 
+def test_a_study_resumes_with_the_space_that_it_stores_if_a_bundled_one_has_changed_since(
+    finished: RunOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a later version of tuner does, which bundles another version of a space."""
+    for module in ("tuner.space.toml_file", "tuner.pipeline"):
+        monkeypatch.setattr(f"{module}.bundled_spaces", lambda: {"tiny": tmp_path / "tiny.toml"})
+    options = replace(options_in(tmp_path, trials=3), space="tiny")
+    run(options)
+    stored = load_study(existing_storage(options.studies)).settings
+    Path(tmp_path / "tiny.toml").write_text(TINY.replace("high = 16", "high = 20"), encoding="utf-8")
+    events = list(run_events(replace(options, trials=6)))
+    (ready,) = (event for event in events if isinstance(event, DataReady))
+    (note,) = (note for note in ready.notes if "space" in note)
+    assert note.startswith("the bundled space tiny has changed since the study began (block.out_channels was ")
+    assert load_study(existing_storage(options.studies)).settings == stored
+    assert outcome(options) == outcome(finished)
+
+
 def test_a_study_that_runs_is_refused_to_another_run(tmp_path: Path) -> None:
     options = options_in(tmp_path)
     with (

@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tuner.data.dataset import ImageDataset, Report
 from tuner.data.opening import memory_for_images, stream_limit
@@ -35,7 +34,13 @@ from tuner.search.memory_limit import check_batch_sizes
 from tuner.search.preparation import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, create_study, find_study, load_study
-from tuner.search.settings import study_settings
+from tuner.search.settings import (
+    StudySettings,
+    has_another_version_of_its_space,
+    space_note,
+    stored_space,
+    study_settings,
+)
 from tuner.search.storage import Storage, open_storage
 from tuner.search.study_data import device_of, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
@@ -46,7 +51,7 @@ from tuner.search.study_location import (
     storage_url,
 )
 from tuner.search.summary import StudySummary, best_trial, summarise
-from tuner.space.toml_file import load_space
+from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.device import choose_device
 from tuner.training.forced import parse_forced
 from tuner.training.host import generates_with_own_settings
@@ -89,6 +94,10 @@ def run_events(
     folder = options.studies / name
     storage = open_storage(url)
     with _only_writer(options, storage, name, settings, parts.test) as known:
+        space_notes: tuple[str, ...] = ()
+        if known is not None and has_another_version_of_its_space(known.settings, settings):
+            space_notes = (space_note(known.settings, settings),)
+            space = stored_space(known.settings)
         if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
             check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
         if known is not None:
@@ -104,7 +113,7 @@ def run_events(
             _bind(record, folder, parts.test)
         record.save_data_spec(options.data_spec)
         runners = prepare_runners(record, dataset, split, folder, places=places)
-        yield _data_ready(record, dataset, split, runners.held, runners.notes)
+        yield _data_ready(record, dataset, split, runners.held, (*space_notes, *runners.notes))
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
@@ -162,7 +171,7 @@ def confirm_events(
         dataset = parts.development
         refuse_other_images(record, spec, dataset)
         fix_test_set(record, parts.test)
-        split = split_development(dataset, seed=record.settings["seed"])
+        split = split_development(dataset, seed=record.settings.seed)
         places = place_runners(devices, dataset, workers=workers)
         runners = prepare_runners(record, dataset, split, folder, places=places)
         yield _data_ready(record, dataset, split, runners.held, places.measured.notes)
@@ -189,8 +198,8 @@ def _confirm(
         plan,
         executor,
         folder=runners.folder,
-        seed=record.settings["seed"],
-        epochs=record.settings["epochs"],
+        seed=record.settings.seed,
+        epochs=record.settings.epochs,
         splits=Splits(runners.num_validation, runners.num_images, runners.is_validation_fixed),
         load_test_set=lambda: open_test_set(record, parts.test),
         development=parts.development,
@@ -214,12 +223,13 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 
 @contextmanager
 def _only_writer(
-    options: RunOptions, storage: Storage, name: str, settings: dict[str, Any], sealed: SealedPart
+    options: RunOptions, storage: Storage, name: str, settings: StudySettings, sealed: SealedPart
 ) -> Iterator[StudyRecord | None]:
     """Hold a study, its record and its folder, once it is sure that both are this study's; None for a new study."""
     folder = options.studies / name
     with hold_record(storage.url, name):
-        known = find_study(storage, name, settings, data=options.data_spec)
+        is_bundled = options.space in bundled_spaces()
+        known = find_study(storage, name, settings, data=options.data_spec, is_space_bundled=is_bundled)
         if known is not None:
             refuse_other_test_set(known, sealed)
         refuse_other_studys_folder(folder, known, name)  # before the lock, which would be a new file in that folder

@@ -12,6 +12,7 @@ from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent, TrialEnded
 from tuner.search.executors import Answer, InProcess
 from tuner.search.record import StudyRecord, open_study
+from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import TrainingEnded, TrialTask
@@ -29,7 +30,7 @@ SPACE = make_space(
     first=[{"block": [{"out_channels": 8}], "recipe": {"learning_rate": 1e-3}}],
 )
 FINITE_SPACE = make_space(name="finite", block={"out_channels": [4, 8, 16]}, first=[{"block": [{}, {}]}])
-SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "tiny", "space": {}, "seed": 0, "epochs": EPOCHS}
+SETTINGS = StudySettings("digits", "d", space_name="tiny", space={}, seed=0, epochs=EPOCHS)
 
 
 def curve_of(task: TrialTask) -> list[float]:

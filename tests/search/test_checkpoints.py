@@ -30,11 +30,11 @@ def checkpoint_of(record: StudyRecord, trial: TrialRecord) -> Checkpoint:
         scores={"validation_accuracy": trial.validation_accuracy},
         origin={
             "dataset": "digits",
-            "dataset_digest": SETTINGS["dataset_digest"],
+            "dataset_digest": SETTINGS.dataset_digest,
             "study": record.name,
             "trial": trial.number,
             "epoch": trial.best_epoch,
-            "seed": training_seed(SETTINGS["seed"], trial.candidate),
+            "seed": training_seed(SETTINGS.seed, trial.candidate),
         },
         versions={},
     )

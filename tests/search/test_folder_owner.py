@@ -124,7 +124,7 @@ def test_delivered_and_longer_trained_networks_show_whose_the_folder_is_too(
 
 def open_and_claim(folder: Path, twin: Rehearsal, **settings: str) -> None:
     record = twin.record()
-    record.storage.set_study_user_attr(record.study_id, SETTINGS_KEY, {**SETTINGS, **settings})
+    record.storage.set_study_user_attr(record.study_id, SETTINGS_KEY, {**SETTINGS.to_json(), **settings})
     claim_folder(folder, load_study(record.storage))
 
 

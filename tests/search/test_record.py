@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_a_study_is_opened_again_with_its_settings_and_its_own_engine(url: str) 
 def test_a_study_of_other_settings_is_refused_with_what_differs(url: str, changes: dict[str, Any], said: str) -> None:
     open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
     with pytest.raises(StudyError) as caught:
-        open_study(open_storage(url), "a", SETTINGS | changes, engine=ENGINE)
+        open_study(open_storage(url), "a", replace(SETTINGS, **changes), engine=ENGINE)
     assert f"study 'a' was started with other settings: {said}." in str(caught.value)
     assert "\n" not in str(caught.value)
     assert open_study(open_storage(url), "a", SETTINGS, engine=ENGINE).settings == SETTINGS
@@ -90,8 +91,27 @@ def test_other_images_under_the_same_name_are_told_by_what_was_given(
     )
     open_study(open_storage(url), "a", SETTINGS, engine=ENGINE).save_data_spec(old)
     with pytest.raises(StudyError, match=re.escape(said)) as caught:
-        open_study(open_storage(url), "a", SETTINGS | {"dataset_digest": "e"}, engine=ENGINE, data=new)
+        open_study(open_storage(url), "a", replace(SETTINGS, dataset_digest="e"), engine=ENGINE, data=new)
     assert "digest" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (None, (9, 12), r"--image-size was unset, not 9x12\."),
+        ((8, 8), None, r"--image-size was 8x8, not unset\."),
+        (None, None, r"--image-size was 8x8, not 9x12\."),
+    ],
+)
+def test_the_same_images_at_another_size_are_refused_by_the_option(url: str, before: Any, now: Any, said: str) -> None:
+    settings, spec = replace(SETTINGS, image_size=(8, 8)), DataSpec("pets", Path("data"), Path("cache"))
+    record = open_study(open_storage(url), "a", settings, engine=ENGINE)
+    record.save_data_spec(replace(spec, image_size=before))
+    same = replace(spec, image_size=(8, 8))  # what was the common size of all images is given now
+    assert open_study(open_storage(url), "a", settings, engine=ENGINE, data=same).name == "a"
+    changed, spec = replace(settings, image_size=(9, 12)), replace(spec, image_size=now)
+    with pytest.raises(StudyError, match=f"with other settings: {said}"):
+        open_study(open_storage(url), "a", changed, engine=ENGINE, data=spec)
 
 
 def test_the_test_part_of_a_study_is_stored_as_its_digest_and_its_number_of_images(url: str) -> None:
@@ -106,10 +126,10 @@ def test_a_study_without_a_stored_test_part_may_be_of_a_version_that_divided_fol
     record = open_study(open_storage(url), "a", SETTINGS, engine=ENGINE)
     record.save_data_spec(spec)
     with pytest.raises(StudyError, match="the images of pets have changed since, or an older version divided them"):
-        open_study(open_storage(url), "a", SETTINGS | {"dataset_digest": "e"}, engine=ENGINE, data=spec)
+        open_study(open_storage(url), "a", replace(SETTINGS, dataset_digest="e"), engine=ENGINE, data=spec)
     record.save_sealed("0123", 12)
     with pytest.raises(StudyError, match=r"the images of pets have changed since\. Give"):
-        open_study(open_storage(url), "a", SETTINGS | {"dataset_digest": "e"}, engine=ENGINE, data=spec)
+        open_study(open_storage(url), "a", replace(SETTINGS, dataset_digest="e"), engine=ENGINE, data=spec)
 
 
 def test_a_study_that_was_interrupted_while_it_was_made_is_made_whole(url: str) -> None:
@@ -130,13 +150,13 @@ def test_a_study_of_another_program_is_left_alone(url: str) -> None:
 
 def test_a_change_deep_in_a_large_setting_is_told_in_one_short_line(url: str) -> None:
     large = {"space": {f"key{number}": number for number in range(100)}}
-    open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
+    open_study(open_storage(url), "a", replace(SETTINGS, **large), engine=ENGINE)
     large["space"]["key99"] = 0
     with pytest.raises(StudyError, match="key99 was 99, not 0") as caught:
-        open_study(open_storage(url), "a", SETTINGS | large, engine=ENGINE)
+        open_study(open_storage(url), "a", replace(SETTINGS, **large), engine=ENGINE)
     assert len(str(caught.value)) < 300
     with pytest.raises(StudyError, match="key2 was 2, not unset; and 97 more") as caught:
-        open_study(open_storage(url), "a", SETTINGS | {"space": {}}, engine=ENGINE)
+        open_study(open_storage(url), "a", replace(SETTINGS, space={}), engine=ENGINE)
     assert len(str(caught.value)) < 300
 
 

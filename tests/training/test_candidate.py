@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from tests.strategies import candidates
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
+from tuner.training.released_defaults import CANDIDATE_FORMAT, RELEASED_DEFAULTS, with_defaults, without_defaults
 
 NETWORK = Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(4),), Head())
 SGD = Recipe(optimizer="sgd")
@@ -48,9 +49,126 @@ def test_a_fingerprint_is_sixteen_digits_and_survives_json_and_resolving(candida
     assert resolve_candidate(candidate).fingerprint == candidate.fingerprint
 
 
-def test_a_fingerprint_is_the_same_in_every_version_and_on_every_machine() -> None:
-    # A change here makes every stored study's repeated trials new ones.
-    assert Candidate(NETWORK, Recipe()).fingerprint == "4667658c31fb3d8a"
+COLOURFUL = Candidate(
+    Architecture(
+        InputSpec(3, 32, 32, 10),
+        (
+            PlainBlock(32, kernel_size=5, normalization="batch", pooling="max", dropout=0.05),
+            PlainBlock(64, padding="valid", stride=2, activation="gelu"),
+        ),
+        Head("average", hidden_features=128, activation="silu", dropout=0.2),
+    ),
+    Recipe("adamw", 3e-4, "one_cycle", 128, 20, 0.01, label_smoothing=0.1),
+)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "fingerprint"),
+    [
+        (Candidate(NETWORK, Recipe()), "7a324b460babbae5"),
+        (Candidate(NETWORK, SGD), "7372d2153b89d757"),
+        (COLOURFUL, "a24a6d27145043a5"),
+    ],
+)
+def test_a_fingerprint_is_the_same_in_every_version_and_on_every_machine(
+    candidate: Candidate, fingerprint: str
+) -> None:
+    # A change here makes every stored study's repeated trials new ones, and gives them other seeds.
+    assert candidate.fingerprint == fingerprint
+
+
+def test_released_defaults_are_never_changed() -> None:
+    # Rows are added here, with the fields that they are of; no other change is allowed within a format.
+    assert CANDIDATE_FORMAT == 1
+    assert RELEASED_DEFAULTS == {
+        "plain": {
+            "kernel_size": 3,
+            "stride": 1,
+            "padding": "same",
+            "normalization": "none",
+            "activation": "relu",
+            "pooling": "none",
+            "pool_size": 2,
+            "pool_stride": 2,
+            "dropout": 0.0,
+        },
+        "head": {"pooling": "flatten", "hidden_features": 0, "activation": "relu", "dropout": 0.0},
+        "recipe": {
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "schedule": "constant",
+            "batch_size": 64,
+            "epochs": 10,
+            "weight_decay": 0.0,
+            "momentum": 0.9,
+            "label_smoothing": 0.0,
+        },
+    }
+
+
+@pytest.mark.parametrize(("kind", "part"), [("plain", PlainBlock), ("head", Head), ("recipe", Recipe)])
+def test_every_field_with_a_default_has_a_released_one(kind: str, part: type) -> None:
+    assert set(RELEASED_DEFAULTS[kind]) == {one.name for one in fields(part) if one.default is not MISSING}
+
+
+def test_a_new_field_with_a_row_changes_no_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = COLOURFUL.to_json()
+    known = without_defaults(data)
+    for kind in RELEASED_DEFAULTS:
+        monkeypatch.setitem(RELEASED_DEFAULTS, kind, RELEASED_DEFAULTS[kind] | {"new": 1})
+    assert COLOURFUL.fingerprint == "a24a6d27145043a5"
+    for part in (data["recipe"], data["architecture"]["head"], *data["architecture"]["blocks"]):
+        part["new"] = 1
+    assert without_defaults(data) == known
+    data["recipe"]["new"] = 2
+    assert without_defaults(data)["recipe"] == known["recipe"] | {"new": 2}
+
+
+def test_a_plain_block_of_defaults_is_hashed_as_its_channels_alone() -> None:
+    assert without_defaults(Candidate(NETWORK, Recipe()).to_json()) == {
+        "format": 1,
+        "architecture": {
+            "input": {"channels": 1, "height": 8, "width": 8, "num_classes": 10},
+            "blocks": [{"out_channels": 4}],
+            "head": {},
+        },
+        "recipe": {},
+    }
+
+
+@given(candidates())
+def test_a_stored_candidate_without_some_fields_has_their_released_defaults(candidate: Candidate) -> None:
+    sparse = without_defaults(candidate.to_json())
+    assert with_defaults(sparse) == candidate.to_json()
+    assert Candidate.from_json(sparse) == candidate
+
+
+def test_a_missing_field_has_its_released_default_and_not_that_of_the_dataclass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = COLOURFUL.to_json()
+    del data["recipe"]["momentum"], data["architecture"]["blocks"][0]["stride"]
+    monkeypatch.setitem(RELEASED_DEFAULTS, "recipe", RELEASED_DEFAULTS["recipe"] | {"momentum": 0.25})
+    monkeypatch.setitem(RELEASED_DEFAULTS, "plain", RELEASED_DEFAULTS["plain"] | {"stride": 7})
+    read = Candidate.from_json(data)
+    assert (read.recipe.momentum, read.architecture.blocks[0].stride) == (0.25, 7)
+
+
+def test_a_candidate_that_was_stored_without_a_format_is_of_the_first() -> None:
+    data = COLOURFUL.to_json()
+    del data["format"]
+    assert Candidate.from_json(data) == COLOURFUL
+
+
+def test_a_candidate_of_a_newer_format_or_with_a_field_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="a candidate must be of format 1; got 2"):
+        Candidate.from_json(COLOURFUL.to_json() | {"format": 2})
+    for name in ("recipe", "head", "blocks", "input", "architecture"):
+        data = COLOURFUL.to_json()
+        part = {"architecture": data["architecture"], "recipe": data["recipe"]} | data["architecture"]
+        (part[name][1] if name == "blocks" else part[name])["field_of_a_newer_version"] = 1
+        with pytest.raises(ValidationError, match="field_of_a_newer_version"):
+            Candidate.from_json(data)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,16 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.checkpoint import FORMAT, Checkpoint, load_checkpoint, model_from, save_checkpoint
+from tuner.training.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    contents_from,
+    description_of,
+    load_checkpoint,
+    model_from,
+    save_checkpoint,
+)
+from tuner.training.released_defaults import RELEASED_DEFAULTS
 
 NETWORK = Architecture(
     InputSpec(3, 9, 7, 4),
@@ -50,6 +59,16 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path, architecture: Architectur
     assert replace(loaded, weights={}) == replace(saved, weights={})
     assert loaded.weights.keys() == saved.weights.keys()
     assert all(torch.equal(loaded.weights[name], saved.weights[name]) for name in saved.weights)
+
+
+def test_a_field_that_an_older_file_lacks_has_its_released_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = description_of(checkpoint_of())
+    del data["recipe"]["batch_size"]
+    monkeypatch.setitem(RELEASED_DEFAULTS, "recipe", RELEASED_DEFAULTS["recipe"] | {"batch_size": 7})
+    assert data["format"] == FORMAT
+    assert contents_from(data, tmp_path / "a.pt").recipe.batch_size == 7
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,6 +12,7 @@ from tuner.search.confirmation import Confirmation
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
 from tuner.search.record import StudyRecord, open_study
+from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.search.tasks import TrialTask
 from tuner.space.toml_file import load_space
@@ -19,7 +20,7 @@ from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
 
 EPOCHS = 4
-SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "cnn", "space": {}, "seed": 0, "epochs": EPOCHS}
+SETTINGS = StudySettings("digits", "d", space_name="cnn", space={}, seed=0, epochs=EPOCHS)
 CONFIRMED: dict[str, Any] = {
     "number": 0,
     "epochs": 3,

@@ -247,7 +247,7 @@ def test_names_that_look_like_markup_are_letters_and_nothing_else(tmp_path: Path
     evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
     record = make_study(tmp_path, 2, name="synthetic")
     hostile = {"dataset": evil, "space_name": evil}
-    record.storage.set_study_user_attr(record.study_id, "tuner:settings", SETTINGS | hostile)
+    record.storage.set_study_user_attr(record.study_id, "tuner:settings", SETTINGS.to_json() | hostile)
     record.name = evil  # which no study is loaded with
     page = report_page(record, studies=tmp_path)
     parsed = Tags(page)

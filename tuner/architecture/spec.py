@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from tuner.architecture.blocks import Block
 from tuner.architecture.blocks.plain import Activation, Count, DropoutRate
@@ -15,6 +15,7 @@ HeadPooling = Literal["flatten", "average"]
 FeatureCount = Annotated[int, Field(ge=0, le=65_536, strict=True)]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class InputSpec:
     """What goes in and what must come out: (channels, height, width) images of `num_classes` classes."""
@@ -30,6 +31,7 @@ class InputSpec:
         return (self.channels, self.height, self.width)
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Head:
     """From feature map to logits: flatten or global average, an optional hidden layer, dropout, a linear layer."""
@@ -45,6 +47,7 @@ class Head:
         return " ".join(words + ([f"d{self.dropout:.2g}"] if self.dropout else []))
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Architecture:
     """A whole network. `resolve` in `trace.py` makes it fit its input; only resolved ones are built and stored."""

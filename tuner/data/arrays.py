@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.data.dataset import DecodablePart, DecodableSource, Report
+from tuner.data.dataset import DecodablePart, DecodableSource, Decoding, Report
+from tuner.data.digests import hash_array
 from tuner.data.images import pixels_from
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
@@ -27,14 +28,14 @@ def source_from_arrays(
     *,
     development: ArrayPart,
     test: ArrayPart,
-    image_size: tuple[int, int] | None,
+    decoding: Decoding,
 ) -> DecodableSource:
     """Make a source of arrays, resized when another (height, width) than their own is asked for.
 
     Raises DataError when images, labels and classes do not fit together.
     """
     _, channels, *own_size = development.images_NCHW.shape
-    height, width = image_size or own_size
+    height, width = decoding.image_size or own_size
     shape_CHW = (channels, height, width)
     parts = (
         _decodable(part, name=name, num_classes=len(class_names), shape_CHW=shape_CHW) for part in (development, test)
@@ -56,7 +57,12 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
         )
     channels, height, width = shape_CHW
     if images_NCHW.shape[1:] == shape_CHW:
-        return DecodablePart(labels_N, lambda target_NCHW, _: np.copyto(target_NCHW, images_NCHW), None, part.notes)
+
+        def copy_into(target_NCHW: NDArray[np.uint8], _: Report | None) -> str:
+            np.copyto(target_NCHW, images_NCHW)
+            return hash_array(images_NCHW)
+
+        return DecodablePart(labels_N, copy_into, None, part.notes)
 
     def resize(index: int) -> NDArray[np.uint8]:
         from PIL import Image
@@ -65,10 +71,11 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
         picture = Image.fromarray(np.ascontiguousarray(image_CHW[0] if channels == 1 else image_CHW.transpose(1, 2, 0)))
         return pixels_from(picture, channels=channels, height=height, width=width)
 
-    def decode_into(target_NCHW: NDArray[np.uint8], report: Report | None) -> None:
+    def decode_into(target_NCHW: NDArray[np.uint8], report: Report | None) -> str:
         resized = map_in_threads(resize, range(len(images_NCHW)), what=f"resizing {name}", report=report)
         for index, image_CHW in enumerate(resized):
             target_NCHW[index] = image_CHW
+        return hash_array(images_NCHW)
 
     own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
     note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"

@@ -1,16 +1,13 @@
 """Decoded data sets on disk: written once, checked once in a run, memory-mapped by every process."""
 
 import errno
-import hashlib
 import json
-import math
 import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +16,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
+from tuner.data.digests import hash_lines, hash_pixels, hash_source
 from tuner.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever a decoded image, a label or the split of a test part could come out otherwise than before."""
 
 _IMAGES, _LABELS, _META, _LISTINGS = "images.npy", "labels.npy", "meta.json", "listings"
-_READ_BYTES = 4 * 2**20
-_REPORT_BYTES = 256 * 2**20
-"""Fewer are checked before a screen could show it."""
 
 
 @dataclass(frozen=True)
 class CachedPart:
-    """A part in the cache, known by its meta data: its images are not opened. digest: as in ImageDataset."""
+    """A part in the cache, known by its meta data: its images are not opened.
+
+    digest: as in ImageDataset. pixels_digest: over the decoded pixels, labels, class names and the validation part.
+    """
 
     folder: Path
     digest: str
+    pixels_digest: str
     num_images: int
 
 
@@ -46,14 +45,10 @@ class _Meta:
     class_names: list[str]
     num_images: int
     digest: str
+    pixels_digest: str
     validation_start: int | None
     notes: list[str]
     sizes: dict[str, int]
-
-
-def hash_lines(lines: Iterable[str]) -> str:
-    """Digest of a sequence of strings; where one ends and the next begins counts."""
-    return hashlib.blake2b(json.dumps(list(lines)).encode(), digest_size=16).hexdigest()
 
 
 def save_part(
@@ -70,7 +65,7 @@ def save_part(
         _make_room(cache_dir, num_bytes=int(np.prod(shape_NCHW)))
         temporary.mkdir()
         meta = _write_part(temporary, part, source=source, shape_NCHW=shape_NCHW, report=report)
-        folder = cache_dir / hash_lines([json.dumps(asdict(meta))])
+        folder = cache_dir / _folder_name(meta)
         was_damaged = _publish(temporary, folder)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
@@ -83,7 +78,7 @@ def save_part(
 def load_meta(folder: Path) -> CachedPart:
     """What a cached part is, without opening its images. Raises DataError if it is missing or damaged."""
     meta = _read_meta(folder)
-    return CachedPart(folder, meta.digest, meta.num_images)
+    return CachedPart(folder, meta.digest, meta.pixels_digest, meta.num_images)
 
 
 def load_cached(folder: Path) -> ImageDataset:
@@ -154,47 +149,25 @@ def is_sound(folder: Path) -> bool:
 def is_intact(folder: Path, *, report: Report | None) -> bool:
     """Whether the pixels and labels of a cached part have the digest that is stored with them.
 
-    Every byte is read once, in order, and none is kept: a set may be larger than the memory.
+    The folder's name is a digest of what is stored about them, and is compared too. Every byte is read once, in order,
+    and none is kept: a set may be larger than the memory.
     """
     try:
         meta = _read_meta(folder)
-        found = _content_digest(folder, meta.class_names, meta.validation_start, report=report)
+        found = _hash_pixels(folder, meta.class_names, meta.validation_start, report=report)
     except (DataError, OSError, ValueError):
         return False
-    return found == meta.digest
+    return found == meta.pixels_digest and folder.name == _folder_name(meta)
 
 
-def _content_digest(
+def _hash_pixels(
     folder: Path, class_names: Sequence[str], validation_start: int | None, *, report: Report | None
 ) -> str:
-    """Digest of what a network can learn from, as the files have it; paths and times do not enter."""
-    try:
-        mapped_NCHW, labels_N = np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _LABELS)
-        shape_NCHW, offset, type_code = mapped_NCHW.shape, mapped_NCHW.offset, mapped_NCHW.dtype.str
-        del mapped_NCHW
-    # NumPy parses a header as Python: of a damaged one it raises whatever comes first.
-    except Exception as error:
-        raise ValueError(f"a header cannot be read: {error}") from error
-    if type_code != "|u1" or len(shape_NCHW) != 4:
-        raise ValueError(f"images are uint8 in 4 dimensions, not {type_code} in {len(shape_NCHW)}")
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([shape_NCHW, list(class_names), validation_start]).encode())
-    digest.update(labels_N.astype("<i8").tobytes())
-    num_bytes = math.prod(shape_NCHW)
-    num_read = 0
-    # Read, not mapped: what is mapped stays in the process's memory until others need it.
-    with FileIO(folder / _IMAGES) as file:
-        file.seek(offset)
-        buffer = memoryview(bytearray(min(_READ_BYTES, num_bytes)))
-        while num_read < num_bytes:
-            length = file.readinto(buffer[: num_bytes - num_read])
-            if not length:
-                raise OSError("it ends too early")
-            digest.update(buffer[:length])
-            num_read += length
-            if report is not None and num_bytes > _REPORT_BYTES:
-                report("checking the decoded images", num_read * shape_NCHW[0] // num_bytes, shape_NCHW[0])
-    return digest.hexdigest()
+    return hash_pixels(folder / _IMAGES, folder / _LABELS, class_names, validation_start, report=report)
+
+
+def _folder_name(meta: _Meta) -> str:
+    return hash_lines([json.dumps(asdict(meta))])
 
 
 def _write_part(
@@ -206,17 +179,17 @@ def _write_part(
     report: Report | None,
 ) -> _Meta:
     images_NCHW = np.lib.format.open_memmap(folder / _IMAGES, mode="w+", dtype=np.uint8, shape=shape_NCHW)
-    part.decode_into(images_NCHW, report)
+    of_images = part.decode_into(images_NCHW, report)
     images_NCHW.flush()
     del images_NCHW
     np.save(folder / _LABELS, part.labels_N.astype("<i8"))
-    digest = _content_digest(folder, source.class_names, part.validation_start, report=None)
     meta = _Meta(
         format=FORMAT,
         name=source.name,
         class_names=list(source.class_names),
         num_images=len(part.labels_N),
-        digest=digest,
+        digest=hash_source(of_images, part.labels_N, source.class_names, part.validation_start),
+        pixels_digest=_hash_pixels(folder, source.class_names, part.validation_start, report=None),
         validation_start=part.validation_start,
         notes=list(part.notes),
         sizes={name: (folder / name).stat().st_size for name in (_IMAGES, _LABELS)},

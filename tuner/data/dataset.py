@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,22 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How the images of a source become pixels; the pixels depend on nothing else but the source.
+
+    The digest of an image set does not cover it, so a resumed study compares what results from it (`image_size` of its
+    settings). image_size: (height, width) in pixels; None applies the rule of images.py.
+    """
+
+    image_size: tuple[int, int] | None = None
+
+    @property
+    def key(self) -> str:
+        """Text that two decodings share only if they give the same pixels."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What the user asked for. `image_size` is (height, width) in pixels; None applies the rule of images.py."""
 
@@ -28,6 +45,11 @@ class DataSpec:
     image_size: tuple[int, int] | None = None
     download: bool = True
 
+    @property
+    def decoding(self) -> Decoding:
+        """How the images are to become pixels."""
+        return Decoding(self.image_size)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
@@ -35,7 +57,8 @@ class ImageDataset:
 
     images_NCHW: uint8, memory-mapped copy-on-write: every process that opens it shares one copy.
     labels_N: int64, indices into class_names.
-    digest: over images, labels, class names and the validation part; neither paths nor times enter.
+    digest: over the bytes of the source's files (or its arrays), labels, class names and the validation part; paths,
+    times and the decoding do not enter, so it is the same at every image size.
     validation_indices_N: int64 rows of the source's own validation part, None when it brings none.
     folder: its folder in the cache; load_cached(folder) opens it in another process.
     notes: what was decided for the user and is worth telling.
@@ -52,16 +75,23 @@ class ImageDataset:
     notes: tuple[str, ...]
     repairs: tuple[str, ...] = ()
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.images_NCHW.shape[2:]
+        return height, width
+
 
 @dataclass(frozen=True, eq=False)
 class DecodablePart:
     """The development or the test part, before its pixels are read.
 
-    decode_into(images_NCHW, report) fills a uint8 array; rows from validation_start on are the validation part.
+    decode_into(images_NCHW, report) fills a uint8 array and returns the digest of what the images were decoded from:
+    the bytes of the files, or arrays, in the order of the rows. Rows from validation_start on are the validation part.
     """
 
     labels_N: NDArray[np.int64]
-    decode_into: Callable[[NDArray[np.uint8], Report | None], None]
+    decode_into: Callable[[NDArray[np.uint8], Report | None], str]
     validation_start: int | None
     notes: tuple[str, ...]
 

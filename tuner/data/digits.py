@@ -31,7 +31,7 @@ def list_digits(spec: DataSpec) -> ListedSource:
             class_names,
             development=ArrayPart(images_NCHW[rest_N], labels_N[rest_N], (note,)),
             test=ArrayPart(images_NCHW[test_N], labels_N[test_N], (note,)),
-            image_size=spec.image_size,
+            decoding=spec.decoding,
         )
 
     return ListedSource(listing=(DIGITS,), read=read)

@@ -1,5 +1,6 @@
 """Image folders: one folder a class, decoded by the rule of images.py."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tuner.data.carving import Carving, carve_test_part
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
-from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_pixels
+from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_hashed_pixels
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 from tuner.names import shown_name
@@ -57,7 +58,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     development = [listing.root / name for name in (*train, *validation)]
     with bombs_as_errors():
         facts = list(map_in_threads(inspect_image, development, what="looking at images", report=report))
-    height, width = choose_size(facts, spec.image_size)
+    height, width = choose_size(facts, spec.decoding.image_size)
     channels = 1 if all(fact.grey for fact in facts) else 3
     notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
     shape_CHW = (channels, height, width)
@@ -101,14 +102,17 @@ def _decodable(
 ) -> DecodablePart:
     channels, height, width = shape_CHW
 
-    def decode(path: Path) -> NDArray[np.uint8]:
-        return read_pixels(path, channels=channels, height=height, width=width)
+    def decode(path: Path) -> tuple[NDArray[np.uint8], bytes]:
+        return read_hashed_pixels(path, channels=channels, height=height, width=width)
 
-    def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> None:
+    def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> str:
+        digest = hashlib.blake2b(b"files", digest_size=16)
         with bombs_as_errors():
             decoded = map_in_threads(decode, paths, what="decoding images", report=report)
-            for row, image_CHW in enumerate(decoded):
+            for row, (image_CHW, of_file) in enumerate(decoded):
                 images_NCHW[row] = image_CHW
+                digest.update(of_file)
+        return digest.hexdigest()
 
     return DecodablePart(labels_N, decode_into, validation_start, tuple(notes))
 

@@ -11,6 +11,7 @@
 Channels and size are decided on the development part alone, and applied to the test part and to new images.
 """
 
+import hashlib
 import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,11 +89,22 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
 
 def read_pixels(path: Path, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
     """Read one file as uint8 (C, H, W). Raises DataError, with the path, for a broken file."""
+    return read_hashed_pixels(path, channels=channels, height=height, width=width)[0]
+
+
+def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) -> tuple[NDArray[np.uint8], bytes]:
+    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes). Raises DataError likewise.
+
+    Both come from one open file: a program that replaces the file meanwhile cannot part them.
+    """
     from PIL import Image, ImageOps
 
-    with _errors_naming(path), Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return pixels_from(upright, channels=channels, height=height, width=width)
+    with _errors_naming(path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        file.seek(0)
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image)
+            return pixels_from(upright, channels=channels, height=height, width=width), digest
 
 
 def inspect_image(path: Path) -> ImageFacts:

@@ -30,7 +30,7 @@ class TrainingData(Protocol):
 
     @property
     def digest(self) -> str:
-        """Over images, labels, class names and the validation part."""
+        """Over the source of the images, labels, class names and the validation part."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from tuner.data import digits
-from tuner.data.cache import FORMAT, find_listing, hash_lines, is_intact, is_sound, save_listing, save_part
+from tuner.data.cache import FORMAT, find_listing, is_intact, is_sound, save_listing, save_part
 from tuner.data.dataset import DataSpec, ListedSource, Report
+from tuner.data.digests import hash_lines
 from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
@@ -45,7 +46,7 @@ def prepare(
             f"the sides of --image-size must lie in 1..{MAX_SIDE}; got {height}x{width}: choose another size"
         )
     source = _list_source(spec, report=report)
-    key = hash_lines([str(FORMAT), str(spec.image_size), *source.listing])
+    key = hash_lines([str(FORMAT), spec.decoding.key, *source.listing])
     folders = find_listing(spec.cache_dir, key)
     damaged = set[str]()
     if folders is not None:

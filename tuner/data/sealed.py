@@ -33,7 +33,7 @@ class SealedPart:
 
     @property
     def digest(self) -> str:
-        """Over images, labels and class names."""
+        """Over the source of the images, labels and class names."""
         return self.cached.digest
 
     @property
@@ -65,7 +65,7 @@ def open_sealed(part: SealedPart, *, report: Report | None = None) -> ImageDatas
     be had from it.
     """
     folder = part.cached.folder
-    if is_intact(folder, report=report) and load_meta(folder).digest == part.digest:
+    if is_intact(folder, report=report) and load_meta(folder) == part.cached:
         return replace(load_cached(folder), repairs=part.repairs)
     parts = prepare(part.spec, report=report, opened="test")
     if load_meta(parts.test).digest != part.digest:

@@ -75,9 +75,7 @@ def _read(described: TorchvisionSet, spec: DataSpec) -> DecodableSource:
     names = getattr(train, "classes", [str(digit) for digit in range(10)])[described.first_label :]
     # "7 - seven" is how torchvision calls the digit 7.
     class_names = [name.split(" - ")[0] for name in names]
-    return source_from_arrays(
-        spec.dataset, class_names, development=parts[0], test=parts[1], image_size=spec.image_size
-    )
+    return source_from_arrays(spec.dataset, class_names, development=parts[0], test=parts[1], decoding=spec.decoding)
 
 
 def _part(described: TorchvisionSet, dataset: Any) -> ArrayPart:

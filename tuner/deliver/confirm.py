@@ -113,7 +113,7 @@ def confirm(
     refuse_without_winner(record, trials)
     ranked = rank_complete(trials)
     pace = _seconds_per_work(trials)
-    known = baseline_trial(trials, has_first=bool(record.settings["space"].get("first")))
+    known = baseline_trial(trials, has_first=bool(record.settings.space.get("first")))
     if known is not None:
         ranked = [known if trial.number == known.number else trial for trial in ranked]
     baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)

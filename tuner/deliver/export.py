@@ -125,7 +125,8 @@ def _part_of_score(
     """The images that the stored score is of, if they are still those that the network was trained on."""
     spec = record.data_spec(studies / ".cache")
     parts = fix_parts(spec, report=report)
-    if parts.development.digest != checkpoint.origin.get("dataset_digest"):
+    size = (checkpoint.preprocessing.height, checkpoint.preprocessing.width)
+    if (parts.development.digest, parts.development.image_size) != (checkpoint.origin.get("dataset_digest"), size):
         raise DataError(
             f"an export is checked on the images of its study, and those of {spec.dataset!r} have changed since: "
             "put the old ones back"

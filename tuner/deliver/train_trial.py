@@ -106,9 +106,9 @@ def train_trial_events(
         if output is None:
             claim_folder(folder, record)
         spec, dataset = load_study_images(record, studies=studies, report=report)
-        split = split_development(dataset, seed=record.settings["seed"])
+        split = split_development(dataset, seed=record.settings.seed)
         candidate = replace(trial.candidate, recipe=replace(trial.candidate.recipe, epochs=epochs))
-        seed = training_seed(record.settings["seed"], candidate)
+        seed = training_seed(record.settings.seed, candidate)
         best: EpochResult | None = None
         with _beside(target) as unfinished:
             trainer = prepare_trainer(record, dataset, split, folder, device=device)

@@ -96,7 +96,7 @@ def _is_made_later(path: Path, record: StudyRecord, trials: Mapping[int, TrialRe
     number, architecture = checkpoint.origin.get("trial"), checkpoint.candidate.architecture
     return (
         checkpoint.origin.get("study") == record.name
-        and checkpoint.origin.get("dataset_digest") == record.settings["dataset_digest"]
+        and checkpoint.origin.get("dataset_digest") == record.settings.dataset_digest
         and any(trial.number == number and trial.candidate.architecture == architecture for trial in trials.values())
     )
 
@@ -108,8 +108,8 @@ def _identity(record: StudyRecord, trial: TrialRecord) -> dict[str, object]:
         "study": record.name,
         "trial": trial.number,
         "candidate": trial.candidate.fingerprint,
-        "seed": training_seed(settings["seed"], trial.candidate),
-        "dataset_digest": settings["dataset_digest"],
+        "seed": training_seed(settings.seed, trial.candidate),
+        "dataset_digest": settings.dataset_digest,
     }
 
 

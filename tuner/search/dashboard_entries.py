@@ -19,6 +19,7 @@ from typing import Any, Literal
 from tuner.names import shown_name
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import verdict_in_words
+from tuner.search.settings import StudySettings
 from tuner.search.trial_pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
@@ -163,7 +164,7 @@ def trial_note(
 
 def study_note(
     name: str,
-    settings: Mapping[str, Any],
+    settings: StudySettings,
     engine: Engine,
     *,
     data: Mapping[str, Any],
@@ -171,14 +172,14 @@ def study_note(
     confirmed: Confirmation | None,
 ) -> str:
     """A study in a few lines of Markdown: what it searches on what data, from which seed, how, and what was found."""
-    dataset = data.get("dataset", settings.get("dataset", ""))
+    dataset = data.get("dataset", settings.dataset)
     is_looked_up = data.get("data_dir") and dataset != "digits" and not Path(dataset).is_absolute()
     where = f", looked for in {_code(data['data_dir'])}" if is_looked_up else ""
     lines = [
         f"## {name}",
         f"Convolutional networks for **{_code(dataset)}**{where}, from the "
-        f"space {_code(settings.get('space_name', ''))}, {settings.get('epochs', '?')} epochs a trial, "
-        f"seed {settings.get('seed', '?')}.",
+        f"space {_code(settings.space_name)}, {settings.epochs} epochs a trial, "
+        f"seed {settings.seed}.",
         f"Trained on {engine.device} with {engine.num_threads} thread(s) a runner, in {engine.precision}; "
         f"blocks: {engine.blocks}.",
     ]

@@ -170,7 +170,7 @@ def _trainer(
         dataset.folder,
         study=record.name,
         study_folder=folder,
-        split_seed=record.settings["seed"],
+        split_seed=record.settings.seed,
         engine=engine,
         image_bytes=image_bytes,
         statistics=statistics,

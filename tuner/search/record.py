@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,12 @@ from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attribute
 from tuner.search.events import Outcome, counts
 from tuner.search.objective import DIRECTION, OBJECTIVE, best_epoch
 from tuner.search.optuna_tables import FrozenStudy, study_id_of, trial_id_of
-from tuner.search.settings import data_source, differences
+from tuner.search.settings import (
+    StudySettings,
+    data_source,
+    differences,
+    has_another_version_of_its_space,
+)
 from tuner.search.storage import GoneError, Storage, quiet_optuna
 from tuner.search.study_location import can_be_a_folder
 from tuner.training.candidate import Candidate
@@ -101,10 +106,10 @@ class StudyRecord:
         self._trial_ids: dict[int, int] = {}
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What a resumed search must share with the first one."""
-        settings: dict[str, Any] = self.storage.get_study_user_attrs(self.study_id).get(SETTINGS, {})
-        return settings
+    def settings(self) -> StudySettings:
+        """What a resumed search must share with the first one. Raises StudyError when it cannot be read."""
+        with self.readable("its settings"):
+            return StudySettings.from_json(self.storage.get_study_user_attrs(self.study_id)[SETTINGS])
 
     @property
     def id(self) -> str | None:
@@ -345,7 +350,7 @@ class StudyRecord:
 
 
 def open_study(
-    storage: Storage, name: str, settings: Mapping[str, Any], *, engine: Engine, data: DataSpec | None = None
+    storage: Storage, name: str, settings: StudySettings, *, engine: Engine, data: DataSpec | None = None
 ) -> StudyRecord:
     """The study of a name, created with these settings, or resumed if it was started with the same ones.
 
@@ -357,7 +362,7 @@ def open_study(
     return create_study(storage, name, settings, engine=engine) if found is None else found
 
 
-def create_study(storage: Storage, name: str, settings: Mapping[str, Any], *, engine: Engine) -> StudyRecord:
+def create_study(storage: Storage, name: str, settings: StudySettings, *, engine: Engine) -> StudyRecord:
     """A new study, where find_study has found none; one that a killed process left half made is completed."""
     try:
         study_id = storage.get_study_id_from_name(name)
@@ -368,14 +373,21 @@ def create_study(storage: Storage, name: str, settings: Mapping[str, Any], *, en
     storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
     record = StudyRecord(storage, study_id, name)
     record.make_id()
-    storage.set_study_user_attr(study_id, SETTINGS, settings)  # the last: what has none is half made
+    storage.set_study_user_attr(study_id, SETTINGS, settings.to_json())  # the last: what has none is half made
     return record
 
 
 def find_study(
-    storage: Storage, name: str, settings: Mapping[str, Any], *, data: DataSpec | None = None
+    storage: Storage,
+    name: str,
+    settings: StudySettings,
+    *,
+    data: DataSpec | None = None,
+    is_space_bundled: bool = False,
 ) -> StudyRecord | None:
     """The study of a name, to be resumed with these settings; None when it would be a new one. Nothing is written.
+
+    is_space_bundled: whether the space is a bundled one, of which the study may store another version.
 
     Raises StudyError that says what differs, or that the name is taken but for its case.
     """
@@ -383,8 +395,11 @@ def find_study(
     if name in studies and SETTINGS in studies[name].user_attrs:
         record = _record_of(storage, studies[name])
         now = None if data is None else data_source(data)
+        stored = record.settings
+        if is_space_bundled and has_another_version_of_its_space(stored, settings):
+            settings = replace(settings, space=stored.space)
         differing = differences(
-            record.settings,
+            stored,
             settings,
             data_before=record.data_source,
             data_now=now,

@@ -1,16 +1,25 @@
-"""What a resumed search must share with the first one, and differences in the words of the user's options."""
+"""StudySettings, which a resumed search must share with the first one, and differences in the user's words."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
 from tuner.data.known_sets import KNOWN_NAMES
+from tuner.errors import SpaceError
 from tuner.space.schema import SearchSpace
+from tuner.space.toml_file import parse_space
 
+SETTINGS_FORMAT = 1
+"""Raised when settings of a later version would be read wrongly by this one; a field with a default raises nothing."""
+RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None}
+"""What stored settings without such a field have; a row is never changed, and a new field needs one."""
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
 OR_OLDER = ", or an older version divided them into parts in another way"
@@ -19,16 +28,89 @@ Source = Mapping[str, Any]
 """`dataset`, by its absolute path where it is a folder; `data_dir`; `image_size`, [height, width] or None."""
 
 
-def study_settings(dataset: ImageDataset, space: SearchSpace, *, seed: int, epochs: int) -> dict[str, Any]:
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class StudySettings:
+    """What a resumed search must share with the first one.
+
+    dataset_digest: of the development part, as in ImageDataset. image_size: (height, width) of its images; None in
+    studies that were begun before it was stored. space: the search space as JSON, without its name and description.
+    format: 0 in studies that were begun before there was a format number.
+    """
+
+    dataset: str
+    dataset_digest: str
+    space_name: str
+    space: dict[str, Any]
+    seed: int
+    epochs: int
+    image_size: tuple[int, int] | None = None
+    format: int = SETTINGS_FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back to an equal value."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return data
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> StudySettings:
+        """The settings in a JSON object; fields that it lacks have their released defaults.
+
+        Raises ValueError (or its subclass pydantic.ValidationError) for anything else, such as a newer format.
+        """
+        found = data.get("format", 0)
+        if found not in range(SETTINGS_FORMAT + 1):
+            raise ValueError(f"the format of settings must be {SETTINGS_FORMAT} or older; got {found!r}")
+        return _ADAPTER.validate_python({"format": 0, **RELEASED_DEFAULTS, **data})
+
+
+_ADAPTER = TypeAdapter(StudySettings)
+
+
+def study_settings(dataset: ImageDataset, space: SearchSpace, *, seed: int, epochs: int) -> StudySettings:
     """The settings of a study over these images and this space; epochs: of a full trial."""
-    return {
-        "dataset": dataset.name,
-        "dataset_digest": dataset.digest,
-        "space_name": space.name,
-        "space": space.model_dump(mode="json", exclude_none=True, exclude={"name", "description"}),
-        "seed": seed,
-        "epochs": epochs,
-    }
+    return StudySettings(
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        image_size=dataset.image_size,
+        space_name=space.name,
+        space=space_to_json(space),
+        seed=seed,
+        epochs=epochs,
+    )
+
+
+def space_to_json(space: SearchSpace) -> dict[str, Any]:
+    """A search space as settings store it."""
+    return space.model_dump(mode="json", exclude_none=True, exclude={"name", "description"})
+
+
+def stored_space(settings: StudySettings) -> SearchSpace:
+    """The search space that settings store. Raises SpaceError if this version does not know such a space."""
+    name = settings.space_name
+    return parse_space({"name": name, **settings.space}, origin=f"the space {name} that the study stores")
+
+
+def has_another_version_of_its_space(stored: StudySettings, given: StudySettings) -> bool:
+    """Whether both have a space of one name, with other values."""
+    return stored.space_name == given.space_name and _whole_space(stored) != _whole_space(given)
+
+
+def _whole_space(settings: StudySettings) -> dict[str, Any]:
+    """The space with the keys that a later version has added, at their defaults."""
+    try:
+        return space_to_json(stored_space(settings))
+    except SpaceError:
+        return settings.space  # no space of this version: what is stored is compared, and the difference reported
+
+
+def space_note(stored: StudySettings, given: StudySettings) -> str:
+    """What has changed in a bundled space since a study began, as a note for the user."""
+    changes = "; ".join(_differences_of_spaces(_whole_space(stored), _whole_space(given)))
+    return (
+        f"the bundled space {stored.space_name} has changed since the study began ({changes}); "
+        "the study's own version is used"
+    )
 
 
 def data_source(spec: DataSpec) -> dict[str, Any]:
@@ -40,8 +122,8 @@ def data_source(spec: DataSpec) -> dict[str, Any]:
 
 
 def differences(
-    stored: Mapping[str, Any],
-    given: Mapping[str, Any],
+    stored: StudySettings,
+    given: StudySettings,
     *,
     data_before: Source | None = None,
     data_now: Source | None = None,
@@ -51,17 +133,25 @@ def differences(
 
     is_older: whether the study may be of a version that divided image folders in another way.
     """
-    given = json.loads(json.dumps(given))  # as it comes out of the record
-    differing = [key for key in given if stored.get(key) != given[key]]
+    # As JSON, tuples and lists are the same.
+    before, now = ({**one.to_json(), "space": _whole_space(one)} for one in (stored, given))
+    names = [field.name for field in fields(StudySettings) if field.name != "format"]
+    differing = [key for key in names if before[key] != now[key]]
     said = []
     for key in differing:
         if key == "space" and "space_name" in differing:
             continue  # another space, so of course
-        one, other = _shortly(stored.get(key)), _shortly(given[key])
+        one, other = _shortly(before[key]), _shortly(now[key])
         if key == "dataset_digest":
             said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now, is_older=is_older)]
+        elif key == "image_size":
+            if "dataset_digest" not in differing:  # otherwise it is among what was reported with that
+                sizes = [before[key], now[key]]
+                if data_before is not None and data_now is not None and data_before[key] != data_now[key]:
+                    sizes = [data_before[key], data_now[key]]
+                said.append("--image-size was {}, not {}".format(*map(_as_typed, sizes)))
         elif key == "space":
-            said += _differences_of_spaces(stored.get(key) or {}, given[key])
+            said += _differences_of_spaces(before[key], now[key])
         elif one == other:
             said.append(f"the {key} has changed since")
         else:

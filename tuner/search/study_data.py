@@ -30,12 +30,20 @@ def load_study_images(
 
 def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDataset) -> None:
     """Raise StudyError unless a development part is the one that the study was run with."""
-    if dataset.digest != record.settings["dataset_digest"]:
+    if not are_images_of(record, dataset):
         older = OR_OLDER if record.sealed is None and spec.dataset not in KNOWN_NAMES else ""
         raise StudyError(
             f"the images of {spec.dataset} are not those that study {record.name!r} was run with{older}: "
             "put the old ones back"
         )
+
+
+def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
+    """Whether a development part is the one that a study was run with, at the same image size."""
+    settings = record.settings
+    # Studies that were begun before the size was stored have a digest of pixels.
+    size = settings.image_size or dataset.image_size
+    return (dataset.digest, dataset.image_size) == (settings.dataset_digest, size)
 
 
 def device_of(record: StudyRecord) -> torch.device:

@@ -74,8 +74,8 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
     settings, confirmed = record.settings, record.confirmed
     return StudySummary(
         study=record.name,
-        dataset=settings["dataset"],
-        space=settings["space_name"],
+        dataset=settings.dataset,
+        space=settings.space_name,
         num_counted=sum(trial.counts for trial in trials),
         counts=dict(counts),
         best=best,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import resolve
+from tuner.training.released_defaults import CANDIDATE_FORMAT, with_defaults, without_defaults
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle"]
@@ -23,6 +25,7 @@ BatchSize = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Epochs = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained.
@@ -41,6 +44,7 @@ class Recipe:
     label_smoothing: LabelSmoothing = 0.0
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Candidate:
     """A network and its recipe: all that a training run depends on, but for the data, the seed and the machine."""
@@ -51,18 +55,27 @@ class Candidate:
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits; equal for two candidates that train the same network in the same way."""
-        text = json.dumps(resolve_candidate(self).to_json(), sort_keys=True)
+        text = json.dumps(without_defaults(resolve_candidate(self).to_json()), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back to an equal value."""
+        """A JSON object that `from_json` reads back to an equal value; it has every field, defaults included."""
         data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
-        return data
+        return {"format": CANDIDATE_FORMAT, **data}
 
     @staticmethod
     def from_json(data: object) -> Candidate:
-        """The candidate in a JSON object. Raises pydantic.ValidationError for anything else."""
-        return _ADAPTER.validate_python(data)
+        """The candidate in a JSON object; fields that it lacks have their released defaults.
+
+        An object without a format number is of format 1. Raises ValueError (or its subclass
+        pydantic.ValidationError) for anything else, such as a newer format or a field of a newer version.
+        """
+        if not isinstance(data, Mapping):
+            return _ADAPTER.validate_python(data)
+        found = data.get("format", CANDIDATE_FORMAT)
+        if found != CANDIDATE_FORMAT:
+            raise ValueError(f"a candidate must be of format {CANDIDATE_FORMAT}; got {found!r}")
+        return _ADAPTER.validate_python({key: value for key, value in with_defaults(data).items() if key != "format"})
 
 
 def resolve_candidate(candidate: Candidate) -> Candidate:

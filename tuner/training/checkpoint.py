@@ -21,6 +21,7 @@ from tuner.errors import CheckpointError, reason_of
 from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.host import with_own_settings
+from tuner.training.released_defaults import with_defaults
 
 FORMAT = 1
 """Version of the layout; raised when a file of the new layout cannot be read by the old code."""
@@ -49,8 +50,8 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
         {"type": layer.kind, "arguments": dict(layer.arguments)} for layer in trace(checkpoint.candidate.architecture)
     ]
     return {
-        "format": FORMAT,
         **checkpoint.candidate.to_json(),
+        "format": FORMAT,  # in place of the candidate's: a file of format 1 has a candidate of format 1
         "layers": layers,
         "preprocessing": checkpoint.preprocessing.to_json(),
         "class_names": list(checkpoint.class_names),
@@ -125,7 +126,7 @@ def contents_from(data: object, path: Path) -> Contents:
         message = f"{path}: format {data['format']}, but this tuner reads {FORMAT}; use the version that wrote it"
         raise CheckpointError(message)
     with _damage_named(path):
-        contents = Contents.model_validate(data)
+        contents = Contents.model_validate(with_defaults(data))
         preprocessing = Preprocessing.from_json(contents.preprocessing)
         if (preprocessing.channels, preprocessing.height, preprocessing.width) != contents.architecture.input_shape:
             raise ValueError("preprocessing must give images of the network's input shape")

@@ -32,7 +32,7 @@ def comparison_table(first: StudyRecord, second: StudyRecord, *, studies: Path) 
     sizes = [disk_use(record, studies=studies) for record in (first, second)]
     for row in (*_rows(*summaries), ("disk", *map(disk_size_in_words, sizes))):
         table.add_row(*row)
-    _add_differences(table, "settings", _flat(first.settings), _flat(second.settings))
+    _add_differences(table, "settings", _flat(first.settings.to_json()), _flat(second.settings.to_json()))
     _add_differences(table, "engine", _flat(first.engine.to_json()), _flat(second.engine.to_json()))
     winners = [_winner(summary) for summary in summaries]
     if winners[0] is not None and winners[1] is not None:
@@ -116,7 +116,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _warnings(one: StudySummary, other: StudySummary, first: StudyRecord, second: StudyRecord) -> Iterator[str]:
-    if first.settings.get("dataset_digest") != second.settings.get("dataset_digest"):
+    if first.settings.dataset_digest != second.settings.dataset_digest:
         yield " The images are not the same, so the scores cannot be compared."
     elif first.sealed is not None and second.sealed is not None and first.sealed != second.sealed:
         yield " The test images are not the same, so the confirmed scores cannot be compared."

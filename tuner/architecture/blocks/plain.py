@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
 
 from tuner.architecture import shapes
 from tuner.architecture.shapes import Layer, Shape, side_after
@@ -31,6 +31,7 @@ ACTIVATION_LAYERS: dict[Activation, str] = {
 POOLING_LAYERS = {"max": "MaxPool2d", "average": "AvgPool2d"}
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class PlainBlock:
     """One block as sampled or as resolved. Windows are square; `dropout` is the rate of dropped elements."""

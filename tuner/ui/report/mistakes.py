@@ -24,6 +24,7 @@ from tuner.deliver.sealed_set import open_test_set
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.record import StudyRecord
+from tuner.search.study_data import are_images_of
 from tuner.search.summary import StudySummary
 from tuner.training.checkpoint import Checkpoint, model_from
 from tuner.training.loop import evaluation_batch
@@ -76,13 +77,13 @@ def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judge
     spec = record.data_spec(studies / ".cache")
     parts = fix_parts(spec)
     development = parts.development
-    if development.digest != record.settings["dataset_digest"]:
+    if not are_images_of(record, development):
         raise StudyError("the images are not those that the study was run with")
     if summary.confirmed:
         test = open_test_set(record, parts.test)
         judged = _judge(checkpoint, test, torch.arange(len(test.labels_N)), where="the sealed test set")
         return replace(judged, repairs=(*development.repairs, *test.repairs))
-    rows_N = split_development(development, seed=record.settings["seed"]).validation_indices_N
+    rows_N = split_development(development, seed=record.settings.seed).validation_indices_N
     return _judge(checkpoint, development, rows_N, where="the validation images, which chose its best epoch")
 
 

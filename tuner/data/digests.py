@@ -1,0 +1,81 @@
+"""The digests of an image set: of its source, which is its identity, and of its decoded pixels, which show damage."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.data.dataset import Report
+
+_READ_BYTES = 4 * 2**20
+_REPORT_BYTES = 256 * 2**20
+"""Fewer are checked before a screen could show it."""
+_HASHED_ROWS = 1024
+
+
+def hash_lines(lines: Iterable[str]) -> str:
+    """Digest of a sequence of strings; where one ends and the next begins counts."""
+    return hashlib.blake2b(json.dumps(list(lines)).encode(), digest_size=16).hexdigest()
+
+
+def hash_array(images_NCHW: NDArray[np.uint8]) -> str:
+    """Digest of an array's shape and values, whatever its layout in memory."""
+    digest = hashlib.blake2b(json.dumps(["array", images_NCHW.shape]).encode(), digest_size=16)
+    for start in range(0, len(images_NCHW), _HASHED_ROWS):
+        digest.update(images_NCHW[start : start + _HASHED_ROWS].tobytes())
+    return digest.hexdigest()
+
+
+def hash_source(
+    images_digest: str, labels_N: NDArray[np.int64], class_names: Sequence[str], validation_start: int | None
+) -> str:
+    """Digest of what a network can learn from, at any image size; images_digest: of the images' files or array."""
+    digest = hashlib.blake2b(json.dumps([images_digest, list(class_names), validation_start]).encode(), digest_size=16)
+    digest.update(labels_N.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def hash_pixels(
+    images_file: Path,
+    labels_file: Path,
+    class_names: Sequence[str],
+    validation_start: int | None,
+    *,
+    report: Report | None,
+) -> str:
+    """Digest of what a network can learn from, as the cached files have it; paths and times do not enter.
+
+    Raises OSError or ValueError for files that cannot be read.
+    """
+    try:
+        mapped_NCHW, labels_N = np.load(images_file, mmap_mode="r"), np.load(labels_file)
+        shape_NCHW, offset, type_code = mapped_NCHW.shape, mapped_NCHW.offset, mapped_NCHW.dtype.str
+        del mapped_NCHW
+    # NumPy parses a header as Python: of a damaged one it raises whatever comes first.
+    except Exception as error:
+        raise ValueError(f"a header cannot be read: {error}") from error
+    if type_code != "|u1" or len(shape_NCHW) != 4:
+        raise ValueError(f"images are uint8 in 4 dimensions, not {type_code} in {len(shape_NCHW)}")
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([shape_NCHW, list(class_names), validation_start]).encode())
+    digest.update(labels_N.astype("<i8").tobytes())
+    num_bytes = math.prod(shape_NCHW)
+    num_read = 0
+    # Read, not mapped: what is mapped stays in the process's memory until others need it.
+    with FileIO(images_file) as file:
+        file.seek(offset)
+        buffer = memoryview(bytearray(min(_READ_BYTES, num_bytes)))
+        while num_read < num_bytes:
+            length = file.readinto(buffer[: num_bytes - num_read])
+            if not length:
+                raise OSError("it ends too early")
+            digest.update(buffer[:length])
+            num_read += length
+            if report is not None and num_bytes > _REPORT_BYTES:
+                report("checking the decoded images", num_read * shape_NCHW[0] // num_bytes, shape_NCHW[0])
+    return digest.hexdigest()

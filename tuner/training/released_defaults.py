@@ -1,0 +1,76 @@
+"""Released defaults: values that fingerprints omit, and that a stored candidate without such a field has.
+
+A stored value means the same in every later version. A row is therefore never changed, even if the default of the
+dataclass changes. A new field gets a row with the value at which networks are built and trained as before the field
+existed. A field without a row is always part of the fingerprint, such as `out_channels`, and such as the tag of a
+family of blocks other than the plain one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+CANDIDATE_FORMAT = 1
+"""Raised only if candidates are to get other fingerprints; a new field with a row below changes none."""
+
+Part = Mapping[str, Any]
+
+RELEASED_DEFAULTS: dict[str, Part] = {
+    "plain": {
+        "kernel_size": 3,
+        "stride": 1,
+        "padding": "same",
+        "normalization": "none",
+        "activation": "relu",
+        "pooling": "none",
+        "pool_size": 2,
+        "pool_stride": 2,
+        "dropout": 0.0,
+    },
+    "head": {
+        "pooling": "flatten",
+        "hidden_features": 0,
+        "activation": "relu",
+        "dropout": 0.0,
+    },
+    "recipe": {
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "batch_size": 64,
+        "epochs": 10,
+        "weight_decay": 0.0,
+        "momentum": 0.9,
+        "label_smoothing": 0.0,
+    },
+}
+"""Those of format 1, by block family, and of the head and the recipe."""
+
+
+def without_defaults(candidate: Part) -> dict[str, Any]:
+    """A candidate's JSON object without the fields that have their released defaults."""
+    return _in_each_part(candidate, lambda part, row: {k: v for k, v in part.items() if k not in row or v != row[k]})
+
+
+def with_defaults(candidate: Part) -> dict[str, Any]:
+    """A candidate's JSON object with its missing fields at their released defaults; what is malformed stays."""
+    return _in_each_part(candidate, lambda part, row: {**row, **part})
+
+
+def _in_each_part(candidate: Part, change: Callable[[Part, Part], Part]) -> dict[str, Any]:
+    """The candidate with its blocks, head and recipe changed; `change` takes a part and its row of defaults."""
+
+    def changed(part: Any, kind: str) -> Any:
+        return change(part, RELEASED_DEFAULTS[kind]) if isinstance(part, Mapping) else part
+
+    whole = dict(candidate)
+    if "recipe" in whole:
+        whole["recipe"] = changed(whole["recipe"], "recipe")
+    if isinstance(whole.get("architecture"), Mapping):
+        architecture = whole["architecture"] = dict(whole["architecture"])
+        if "head" in architecture:
+            architecture["head"] = changed(architecture["head"], "head")
+        if isinstance(architecture.get("blocks"), list | tuple):
+            architecture["blocks"] = [changed(block, "plain") for block in architecture["blocks"]]
+    return whole
