@@ -59,7 +59,7 @@ class Options(Protocol):
 
     @property
     def prior_weight(self) -> float:
-        """Of the last kernel."""
+        """Weight of the prior, which is the last kernel."""
 
     @property
     def consider_magic_clip(self) -> bool:
