@@ -98,6 +98,7 @@ def kernels_asked_for(num_others: int, **environment: str) -> tuple[list[str], l
     return [word[:3] for word in others], [word[:3] for word in again]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
 def test_onednn_forgets_kernels_of_earlier_networks_unless_the_user_has_it_keep_more() -> None:
     of_one, again = kernels_asked_for(1)
@@ -108,6 +109,7 @@ def test_onednn_forgets_kernels_of_earlier_networks_unless_the_user_has_it_keep_
     assert set(kernels_asked_for(num_others, ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024")[1]) == {"hit"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
 def test_a_step_of_the_deepest_network_finds_its_kernels_again() -> None:
     said = output_of(LEARN, environment={"ONEDNN_VERBOSE": "profile_create"})
