@@ -118,6 +118,7 @@ def test_a_step_of_the_deepest_network_finds_its_kernels_again() -> None:
     assert second.count("create:cache_miss") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no products of oneDNN in bf16"
 )
@@ -126,6 +127,7 @@ def test_torch_forgets_products_of_earlier_networks() -> None:
     assert grown < 25 * MIB  # 300 products take about four times as much
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
 def test_glibc_keeps_freed_blocks_of_any_size_while_it_is_told_to() -> None:
     back_while_kept, back = map(int, output_of(FREE, environment={}).split())
