@@ -417,6 +417,7 @@ def test_a_full_disk_is_noticed_before_anything_is_decoded(spec: DataSpec, monke
         load_development(spec)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_share_one_sound_cache(spec: DataSpec) -> None:
     script = (
         "import pickle, sys\n"

@@ -285,6 +285,7 @@ print(count, most)
 """
 
 
+@pytest.mark.slow
 def test_a_pass_over_a_set_of_many_times_the_limit_stays_within_it(tmp_path: Path) -> None:
     shape, limit = (20_000, 3, 64, 56), 16 * MIB
     with (tmp_path / "images.npy").open("wb") as file:

@@ -126,7 +126,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     return whole
 
 
-@pytest.mark.parametrize("cut", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [1, 2, 5])
 def test_a_resumed_search_knows_its_baseline_again(whole: Rehearsal, tmp_path: Path, cut: int) -> None:
     resumed = Rehearsal(tmp_path, space=WITH_BATCHES)
     resumed.run(cut, memory_bytes=bytes_with(16))

@@ -61,6 +61,7 @@ def searched(study: Rehearsal, trainer: Trainer, *, num_runners: int, num_trials
         return list(search(study.record(), study.plan(num_trials), executor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_runners", [1, 2])
 @pytest.mark.parametrize("error", [BROKEN[0], BROKEN[5], BROKEN[6]], ids=str)
 def test_one_trial_fails_and_those_after_it_train_in_another_process(
@@ -119,6 +120,7 @@ def test_a_device_that_fails_in_one_process_after_another_ends_the_search_in_one
     assert study.run(4)[-1] == SearchEnded(4, "")
 
 
+@pytest.mark.slow
 def test_errors_of_the_device_between_which_epochs_were_trained_do_not_end_the_search(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path)
     events = searched(study, every_other_breaks, num_runners=1)

@@ -162,7 +162,10 @@ def test_inspect_article_prints_the_arithmetic_that_the_article_got_wrong(tmp_pa
 
 
 @pytest.mark.slow
-def test_inspect_shows_samples_by_seed_and_stored_trials(workplace: Path, tuner_here: Tuner) -> None:
+def test_inspect_shows_samples_by_seed_and_stored_trials(
+    workplace: Path, tuner_here: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # readline, which pytest imports, sets it for other processes alone
     one = run_tuner("inspect", "cnn", "--seed", "1", cwd=workplace).stdout
     same, other = (tuner_here("inspect", "cnn", "--seed", seed, cwd=workplace).stdout for seed in "12")
     assert one == same != other

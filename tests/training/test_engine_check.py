@@ -111,6 +111,7 @@ def only_before_a_short_batch(patch: Patch) -> None:
     graph_as(patch, replayed, short)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("base", [LAYERS, FUSED], ids=["layers", "fused"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -122,6 +122,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
     return search(tmp_path_factory.mktemp("plain") / "studies")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_search_comes_out_the_same_whatever_its_program_has_set_and_the_program_keeps_that(
     plain: list[tuple[Any, ...]], tmp_path: Path, name: str

@@ -155,6 +155,7 @@ def test_scores_are_in_fp32_where_training_is_allowed_tf32(
     assert afterwards == (True, True)
 
 
+@pytest.mark.slow
 def test_scoring_keeps_nothing_of_a_batch_while_the_next_is_scored(data: ResidentData) -> None:
     """Small blocks that stay lie in the gaps that feature maps have left, and the heap grows with every batch."""
     counts = []

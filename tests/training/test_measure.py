@@ -167,6 +167,7 @@ def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
     monkeypatch.setattr(measure, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slower", [set(), {"channels_last"}, {"blocks"}, {"early_pooling", "byte_dropout"}], ids=str)
 def test_the_engine_has_just_what_its_verdicts_say(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
     timed_as(monkeypatch, slower)

@@ -55,6 +55,7 @@ def learn_in_turn(engine: Engine, candidates: list[Candidate]) -> list[tuple[int
     return [(peak, kept) for peak, kept in json.loads(done.stdout)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [Engine(), replace(FAST, keep_freed_memory=True)], ids=["plain", "fast"])
 def test_training_and_scoring_take_what_is_estimated_at_most_and_give_it_back(engine: Engine) -> None:
     """How the heap comes to lie differs from run to run, hence a margin: what glibc keeps at its end."""

@@ -103,6 +103,7 @@ def kernels_asked_for(num_others: int, **environment: str) -> tuple[list[str], l
     return [word[:3] for word in others], [word[:3] for word in again]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
 def test_onednn_forgets_kernels_of_earlier_networks_unless_the_user_has_it_keep_more() -> None:
     of_one, again = kernels_asked_for(1)
@@ -113,6 +114,7 @@ def test_onednn_forgets_kernels_of_earlier_networks_unless_the_user_has_it_keep_
     assert set(kernels_asked_for(num_others, ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024")[1]) == {"hit"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
 def test_a_step_of_the_deepest_network_finds_its_kernels_again() -> None:
     said = output_of(LEARN, environment={"ONEDNN_VERBOSE": "profile_create"})
@@ -121,6 +123,7 @@ def test_a_step_of_the_deepest_network_finds_its_kernels_again() -> None:
     assert second.count("create:cache_miss") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no products of oneDNN in bf16"
 )
@@ -129,6 +132,7 @@ def test_torch_forgets_products_of_earlier_networks() -> None:
     assert grown < 25 * MIB  # 300 products take about four times as much
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told what to keep")
 def test_glibc_keeps_freed_blocks_of_any_size_while_it_is_told_to() -> None:
     back_while_kept, back = map(int, output_of(FREE, environment={}).split())

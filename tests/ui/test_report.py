@@ -92,6 +92,7 @@ def test_every_figure_has_the_numbers_of_the_database(tmp_path: Path, small: Pat
     assert ("importances" in figures_of(page)) == (num_trials == 50)
 
 
+@pytest.mark.slow
 def test_the_report_of_two_thousand_trials_has_the_numbers_of_the_database(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     repeat_trials(tmp_path / "tuner.db", 40)
