@@ -32,7 +32,7 @@ from tuner.training.results import EpochResult
 
 POLL_SECONDS = 0.02
 NUM_TRIALS, EPOCHS = 20, 10
-"""Of the study that the commands read."""
+"""How many trials the study has that the commands read, and the epochs of each."""
 COMMANDS = {
     "spaces": ("spaces",),
     "inspect": ("inspect", "cnn"),
@@ -40,7 +40,7 @@ COMMANDS = {
     "list": ("list",),
     "show": ("show",),
 }
-"""The commands that only read, and that nobody wants to wait for."""
+"""The commands that only read, by the names of their figures."""
 
 
 def measure(num_runs: int, *, say: Callable[[str], None]) -> dict[str, Any]:
