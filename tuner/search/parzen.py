@@ -48,18 +48,15 @@ class Layout:
 
 
 class Options(Protocol):
-    """What TPE gives its estimators, of which these are used here.
-
-    weights: of so many observations, in their order. prior_weight: of the kernel that covers the whole space.
-    """
+    """The options of TPESampler that its densities use."""
 
     @property
     def weights(self) -> Callable[[int], Floats]:
-        """From a number of observations to their weights."""
+        """A function from a number of observations to the weight of each."""
 
     @property
     def prior_weight(self) -> float:
-        """Weight of the prior, which is the last kernel."""
+        """The weight of the prior, which is the last kernel."""
 
     @property
     def consider_magic_clip(self) -> bool:

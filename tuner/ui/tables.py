@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -19,8 +20,10 @@ from tuner.search.disk import disk_size_in_words
 from tuner.search.objective import ranked
 from tuner.search.record import TrialRecord
 from tuner.search.summary import StudySummary
-from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
+
+if TYPE_CHECKING:
+    from tuner.space.schema import SearchSpace
 
 NARROW = 110
 """Columns below which a layer and its arithmetic do not fit beside each other."""
