@@ -16,9 +16,9 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 from rehearsal import Rehearsal, curve_of, ended
 
 from tuner.search.best import NUM_KEPT
-from tuner.search.dashboard_entries import NOTE_LENGTH, artifact_path, artifacts_folder, note_attributes, save_artifacts
+from tuner.search.dashboard_entries import NOTE_LENGTH, note_attributes, save_artifacts
 from tuner.search.pictures import confusion_picture, curve_picture
-from tuner.search.study_files import checkpoint_path
+from tuner.search.study_files import artifact_path, artifacts_folder, checkpoint_path
 from tuner.search.tasks import TrialTask
 from tuner.training.loop import EpochResult
 

@@ -139,7 +139,7 @@ def dashboard(
     storage: Storage = None,
 ) -> None:
     """Start optuna-dashboard on the studies; Ctrl-C ends it."""
-    from tuner.search.dashboard_entries import artifacts_folder
+    from tuner.search.study_files import artifacts_folder
     from tuner.ui.dashboard import address, serve_dashboard
     from tuner.ui.hosts import check_host_name, is_loopback
 
