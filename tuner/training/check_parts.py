@@ -29,7 +29,8 @@ from tuner.training.engine import (
     set_learning_rate,
 )
 from tuner.training.graph import graphed
-from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, fresh_model, rehearse
+from tuner.training.loop import fresh_model
+from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
 from tuner.training.stacked import stack_models
 
 RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.01, 0.07)
@@ -74,7 +75,7 @@ def scoring_problem(engine: Engine, learned: Sequence[tuple[Architecture, Mappin
 def _scored(engine: Engine, architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
     """Logits (N, K) of noise, as `evaluate` of the training loop computes them."""
     prepare_process(engine)
-    model = fresh_model(engine, architecture, 0).eval()
+    model = fresh_model(architecture, 0, engine=engine).eval()
     model.load_state_dict(state)
     forward = prepare_scoring(model, engine=engine)
     generator = torch.Generator().manual_seed(0)
@@ -185,7 +186,7 @@ def _mask_architecture(
 
 def _masks(engine: Engine, architecture: Architecture) -> tuple[Tensor, Tensor]:
     """The masks that values meet, and those that gradients meet: (M * N, K) each."""
-    model = fresh_model(engine, architecture, 0)
+    model = fresh_model(architecture, 0, engine=engine).train()
     for name, weight in model.named_parameters():
         if name.endswith("weight"):
             nn.init.dirac_(weight) if weight.dim() == 4 else nn.init.eye_(weight)
