@@ -97,7 +97,10 @@ def start(
     runs: Annotated[int, typer.Option(help="Of each kind; their median counts.", min=1)] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds from `tuner run` on digits to its first epoch, with and without the measurement of the engine."""
+    """Seconds from `tuner run` on digits to its first epoch, with and without the measurement of the engine.
+
+    Then the seconds of the commands that only read: spaces, inspect, list and show.
+    """
     from benchmarks.start import measure
 
     interrupts.leave_in_order()

@@ -23,7 +23,7 @@ from tuner.pipeline import input_spec_of
 from tuner.search.processes import import_ahead, start
 from tuner.space.schema import load_space
 from tuner.training.candidate import Candidate
-from tuner.training.engine import choose_device
+from tuner.training.device import choose_device
 from tuner.training.measure import load_or_measure
 
 MIB = 2**20

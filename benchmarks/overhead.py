@@ -19,7 +19,7 @@ from tuner.search.storage import open_storage
 from tuner.search.tasks import TrialTask
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 REPORTS = 5
 WINDOWS = (100, 1_000, 10_000)

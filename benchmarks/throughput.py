@@ -34,7 +34,8 @@ from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace, load_space
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, choose_device
+from tuner.training.device import choose_device
+from tuner.training.engine import Engine
 from tuner.training.forced import force, parse_forced
 from tuner.training.measure import load_or_measure
 

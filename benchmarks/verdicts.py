@@ -30,7 +30,7 @@ from tuner.search.executors import InProcess
 from tuner.search.record import TrialRecord
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, TrialTask
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.loop import NOT_SCORED, EpochResult
+from tuner.training.results import NOT_SCORED, EpochResult
 
 NORMAL = NormalDist()
 FOR_ALL, FOR_ONE, CHANCE = 1.0, 0.5, 1.0

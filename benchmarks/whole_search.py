@@ -21,7 +21,7 @@ from tuner.pipeline import RunOptions, input_spec_of, run_events
 from tuner.search.events import EpochFinished, SearchEnded, SearchStarted, TrialEnded
 from tuner.space.sampling import suggest
 from tuner.space.schema import load_space
-from tuner.training.engine import choose_device
+from tuner.training.device import choose_device
 
 GOAL = 0.986
 SPACE = "cnn"

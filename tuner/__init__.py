@@ -16,7 +16,7 @@ _HOMES = {
     "Checkpoint": "training.checkpoint",
     "Classifier": "deliver.classifier",
     "DataSpec": "data.dataset",
-    "EpochResult": "training.loop",
+    "EpochResult": "training.results",
     "Evaluation": "deliver.evaluate",
     "Exported": "deliver.export",
     "Head": "architecture.spec",
@@ -92,8 +92,8 @@ if TYPE_CHECKING:
     from tuner.training.checkpoint import Checkpoint as Checkpoint
     from tuner.training.checkpoint import load_checkpoint as load_checkpoint
     from tuner.training.checkpoint import load_model as load_model
-    from tuner.training.loop import EpochResult as EpochResult
     from tuner.training.loop import train as train
+    from tuner.training.results import EpochResult as EpochResult
 
 
 def __getattr__(name: str) -> Any:

@@ -43,7 +43,8 @@ from tuner.search.study_location import (
 )
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.schema import load_space
-from tuner.training.engine import Engine, choose_device
+from tuner.training.device import choose_device
+from tuner.training.engine import Engine
 from tuner.training.forced import parse_forced
 from tuner.training.host import generates_with_own_settings
 

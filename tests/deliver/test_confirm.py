@@ -40,7 +40,7 @@ from tuner.search.study_location import existing_storage
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.training.checkpoint import load_checkpoint, model_from
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 
 
 class Recorder:

@@ -18,8 +18,8 @@ from tuner.deliver.retraining import ConfirmProgress, group_seeds
 from tuner.errors import StudyError
 from tuner.pipeline import RunOptions, run_events
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, SingleTask, TrialTask
-from tuner.training.loop import EpochResult
 from tuner.training.measure import load_or_measure
+from tuner.training.results import EpochResult
 
 
 class Recorder:

@@ -29,7 +29,7 @@ from tuner.search.study_location import existing_storage
 from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.checkpoint import load_checkpoint
-from tuner.training.loop import Diverged
+from tuner.training.results import Diverged
 
 TINY = """
 [network]

@@ -17,7 +17,7 @@ from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.training.engine import Engine
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 DIGITS = InputSpec(1, 8, 8, 10)
 EPOCHS = 6

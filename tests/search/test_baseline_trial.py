@@ -21,7 +21,7 @@ from tuner.search.record import TrialRecord
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.space.baseline import baselines
 from tuner.space.sampling import first_params
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 WITH_BATCHES = make_space(
     name="batches",

@@ -18,7 +18,7 @@ from tuner.search.events import SearchEnded, SearchEvent, TrialEnded, TrialLost
 from tuner.search.executors import InProcess, LocalProcesses, local_executor
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_runner import Trainer
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 left_behind: list[Exception] = []
 """In a runner's process: what every later call of its device raises, as CUDA's do."""

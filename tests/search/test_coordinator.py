@@ -39,7 +39,7 @@ from tuner.search.summary import summarise
 from tuner.search.tasks import SearchTask, TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.space.sampling import candidate_from, distributions, first_params
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 from tuner.ui.console import SearchView, new_problem
 
 

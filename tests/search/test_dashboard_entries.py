@@ -20,7 +20,7 @@ from tuner.search.dashboard_entries import NOTE_LENGTH, note_attributes, save_ar
 from tuner.search.pictures import confusion_picture, curve_picture
 from tuner.search.study_files import artifact_path, artifacts_folder, checkpoint_path
 from tuner.search.tasks import TrialTask
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 NAMES = ("<script>alert(1)</script>", "b & c", "d")
 

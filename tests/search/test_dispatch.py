@@ -11,7 +11,7 @@ from tuner.search.dispatch import dispatch
 from tuner.search.executors import Executor, InProcess
 from tuner.search.tasks import SearchTask, TrainingEnded
 from tuner.space.sampling import candidate_from, first_params
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 
 CANDIDATE = candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS)
 TASKS = [SearchTask(number, CANDIDATE, seed=number) for number in range(3)]

@@ -23,7 +23,7 @@ from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import SearchTask, TrainingEnded, TrialTask
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 TASK = SearchTask(0, candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS), seed=0)
 

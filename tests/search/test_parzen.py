@@ -12,8 +12,8 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.trial import TrialState, create_trial
 
 from tests.strategies import ALL_SPACES, make_space
+from tuner.search.optuna_tpe import JointSpace, JointTPESampler
 from tuner.search.parzen import JointParzenEstimator
-from tuner.search.strategy import JointSpace, JointTPESampler
 from tuner.space.sampling import Params, distributions, draw
 
 CHOICES = make_space(name="choices", block={"out_channels": [4, 8], "kernel_size": [1, 3, 5]})

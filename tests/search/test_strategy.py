@@ -9,7 +9,8 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
-from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, NUM_RANDOM, NUM_THRIFTY, Cost, Strategy, rungs
+from tuner.search.optuna_tpe import NUM_RANDOM, NUM_THRIFTY, Cost
+from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, Strategy, rungs
 from tuner.space.sampling import Params, distributions, first_params
 
 CNN = BUNDLED["cnn"]

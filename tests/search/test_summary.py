@@ -9,7 +9,7 @@ from rehearsal import FINITE_SPACE, Rehearsal, ends_with, rehearse, writes_check
 from tuner.search.events import EpochFinished, SearchEvent
 from tuner.search.summary import summarise
 from tuner.search.tasks import TrialTask
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 
 
 def test_an_empty_study_has_no_best(tmp_path: Path) -> None:

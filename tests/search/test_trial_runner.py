@@ -7,7 +7,7 @@ from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
 from tuner.search.tasks import SearchTask, TrainingEnded, TrialTask
 from tuner.search.trial_runner import TrialRunner
 from tuner.space.sampling import candidate_from, first_params
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 
 CANDIDATE = candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS)
 TASK = SearchTask(3, CANDIDATE, seed=5)

@@ -13,8 +13,9 @@ from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head
 from tuner.data.resident import ResidentData
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.engine import Engine, give_back_memory, prepare_process
+from tuner.training.engine import Engine
 from tuner.training.loop import train
+from tuner.training.process_settings import give_back_memory, prepare_process
 
 NUM_TRAIN, NUM_VALIDATION = 1_030, 1_030  # the last batches are short
 

@@ -54,7 +54,7 @@ def graph_as(patch: Patch, replayed: Callable[[Learn], Learn], short: Callable[[
 
         return graphed
 
-    patch("tuner.training.engine.graphed", make)
+    patch("tuner.training.step.graphed", make)
     patch("tuner.training.check_parts.graphed", make)
 
 
@@ -183,7 +183,7 @@ def test_a_learning_rate_that_is_not_updated_is_found(wrong: Callable[..., Any],
             optimizer, rate
         )
 
-    patch("tuner.training.engine.set_learning_rate", of_tensors)
+    patch("tuner.training.step.set_learning_rate", of_tensors)
     assert "differ" in check_engine(replace(LAYERS, precision=precision, graph=True)).problem
 
 
@@ -234,7 +234,7 @@ def test_label_smoothing_that_is_left_out_is_found(patch: Patch) -> None:
             logits, labels, label_smoothing=label_smoothing if labels.dim() == 1 else 0.0
         )
 
-    patch("tuner.training.engine._mean_loss", without_smoothing_of_many)
+    patch("tuner.training.step._mean_loss", without_smoothing_of_many)
     assert "losses differ" in check_engine(Engine(seeds_together=True)).problem
 
 

@@ -79,7 +79,7 @@ def test_a_graph_that_leaves_the_running_statistics_as_they_are_is_found(
 
         return step
 
-    monkeypatch.setattr("tuner.training.engine.graphed", graphed)
+    monkeypatch.setattr("tuner.training.step.graphed", graphed)
     monkeypatch.setattr("tuner.training.check_parts.graphed", graphed)
     engine = replace(LAYERS, precision=precision, graph=True)
     assert "its BatchNorm2d running_" in check_engine(engine).problem

@@ -7,7 +7,10 @@ import torch
 
 from tuner.errors import DeviceError
 from tuner.training.candidate import Recipe
-from tuner.training.engine import Engine, build_optimizer, choose_device, give_back_memory, prepare_process
+from tuner.training.device import choose_device
+from tuner.training.engine import Engine
+from tuner.training.process_settings import give_back_memory, prepare_process
+from tuner.training.step import build_optimizer
 
 
 @pytest.mark.parametrize("name", ["cpu", "auto"])

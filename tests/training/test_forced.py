@@ -119,6 +119,6 @@ def test_what_fails_here_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch)
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such kernel here\nand more")
 
-    monkeypatch.setattr("tuner.training.engine.fast_form", fail)
+    monkeypatch.setattr("tuner.training.step.fast_form", fail)
     with pytest.raises(DeviceError, match=r"failed: RuntimeError: no such kernel here$"):
         forced_engine(Engine(), "blocks=fused")

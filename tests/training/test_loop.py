@@ -15,9 +15,11 @@ from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.data.resident import ResidentData
-from tuner.training.engine import Engine, place
-from tuner.training.loop import Diverged, EpochResult, evaluate, evaluation_batch, train
+from tuner.training.engine import Engine
+from tuner.training.loop import evaluate, evaluation_batch, train
+from tuner.training.results import Diverged, EpochResult
 from tuner.training.seeds import derive_seed
+from tuner.training.step import place
 
 ENGINE = Engine("cpu")
 

@@ -83,7 +83,7 @@ def leaking(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     ("place", "wrong"),
     [
         ("tuner.training.rehearsal.stack_images", to_the_neighbour),
-        ("tuner.training.engine._mean_loss", over_all_seeds),
+        ("tuner.training.step._mean_loss", over_all_seeds),
         ("tuner.architecture.stacked.LinearEach.forward", leaking),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pyte
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such kernel here")
 
-    monkeypatch.setattr("tuner.training.engine.fast_form", fail)
+    monkeypatch.setattr("tuner.training.step.fast_form", fail)
     verdict = judge(Choice("blocks", "layers", "fused"), Engine(), SHAPE)
     assert not verdict.is_taken
     assert "no such kernel here" in verdict.problem

@@ -19,9 +19,11 @@ from tuner.architecture.factory import build_model
 from tuner.architecture.trace import resolve
 from tuner.data.resident import ResidentData
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, place
-from tuner.training.loop import EpochResult, evaluate, train
+from tuner.training.engine import Engine
+from tuner.training.loop import evaluate, train
+from tuner.training.results import EpochResult
 from tuner.training.stacked import train_together
+from tuner.training.step import place
 
 PLAIN = Engine("cpu")
 SEEDS = (3, 1, 4)

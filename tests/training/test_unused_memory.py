@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.training.peak_memory import private_bytes
-from tuner.training.engine import Engine, give_back_memory
+from tuner.training.engine import Engine
+from tuner.training.process_settings import give_back_memory
 from tuner.training.unused_memory import KERNELS_KEPT, keep_freed_memory
 
 MIB = 2**20
@@ -15,7 +16,8 @@ MIB = 2**20
 CONVOLVE = """
 import sys
 import torch
-from tuner.training.engine import Engine, prepare_process
+from tuner.training.engine import Engine
+from tuner.training.process_settings import prepare_process
 
 def convolve(num_channels):
     torch.conv2d(torch.ones(16, 8, 16, 16), torch.ones(num_channels, 8, 3, 3))
@@ -33,7 +35,9 @@ import torch
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
-from tuner.training.engine import Engine, build_optimizer, prepare_process, prepare_step
+from tuner.training.engine import Engine
+from tuner.training.process_settings import prepare_process
+from tuner.training.step import build_optimizer, prepare_step
 from tuner.training.loop import fresh_model
 
 engine = Engine()
@@ -63,7 +67,8 @@ for keep in (True, False):
 """
 MULTIPLY = """
 import torch
-from tuner.training.engine import Engine, prepare_process
+from tuner.training.engine import Engine
+from tuner.training.process_settings import prepare_process
 from tests.training.peak_memory import private_bytes
 
 def multiply(size):

@@ -14,7 +14,7 @@ from tuner.search.storage import open_storage
 from tuner.search.tasks import TrialTask
 from tuner.space.schema import load_space
 from tuner.training.engine import Engine
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 EPOCHS = 4
 SETTINGS = {"dataset": "digits", "dataset_digest": "d", "space_name": "cnn", "space": {}, "seed": 0, "epochs": EPOCHS}

@@ -30,7 +30,7 @@ from tuner.search.events import (
 from tuner.search.record import TrialRecord
 from tuner.search.summary import StudySummary
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 from tuner.ui.console import SearchView, format_seconds, progress_reporter, sparkline, watch, winner_lines
 
 CANDIDATE = Candidate(Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(16, pooling="max"),), Head()), Recipe())

@@ -13,7 +13,7 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
 from tuner.search.events import EpochFinished
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 from tuner.ui.training import TrainingView, trained_lines, watch_training
 
 CANDIDATE = Candidate(Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(16),), Head()), Recipe(epochs=4))

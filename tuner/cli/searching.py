@@ -201,7 +201,7 @@ def doctor(
     from tuner.errors import DeviceError
     from tuner.hardware import device_kind, devices_for
     from tuner.search.devices import measure_again
-    from tuner.training.engine import choose_device
+    from tuner.training.device import choose_device
     from tuner.training.measurement_cache import keep_measurement, machine_cache_dir
     from tuner.ui.doctor import doctor_report
     from tuner.versions import check_installation

@@ -1,12 +1,16 @@
 """What a data set is: as asked for, as found, ready to decode, and open in memory."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 # Shape suffixes: N images, C channels, H height, W width.
 

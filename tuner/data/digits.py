@@ -4,9 +4,8 @@ import numpy as np
 
 from tuner.data.arrays import ArrayPart, source_from_arrays
 from tuner.data.dataset import DataSpec, DecodableSource, ListedSource, Report
+from tuner.data.known_sets import DIGITS
 from tuner.data.splits import TEST_FRACTION, TEST_SEED, choose_stratified, part_size
-
-NAME = "digits"
 
 
 def list_digits(spec: DataSpec) -> ListedSource:
@@ -28,11 +27,11 @@ def list_digits(spec: DataSpec) -> ListedSource:
             f"({TEST_FRACTION * 100:.0f} %, stratified, seed fixed) are set aside as the sealed test set"
         )
         return source_from_arrays(
-            NAME,
+            DIGITS,
             class_names,
             development=ArrayPart(images_NCHW[rest_N], labels_N[rest_N], (note,)),
             test=ArrayPart(images_NCHW[test_N], labels_N[test_N], (note,)),
             image_size=spec.image_size,
         )
 
-    return ListedSource(listing=(NAME,), read=read)
+    return ListedSource(listing=(DIGITS,), read=read)

@@ -11,15 +11,14 @@ from tuner.data.cache import FORMAT, find_listing, hash_lines, is_intact, is_sou
 from tuner.data.dataset import DataSpec, ListedSource, Report
 from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder
-from tuner.data.torchvision_sets import EMNIST_SPLITS, TORCHVISION_SETS, list_torchvision_set
+from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
+from tuner.data.torchvision_sets import list_torchvision_set
 from tuner.errors import DataError
 
 MAX_SIDE = 1024
 """Pixels."""
 
 _PARTS = ("development", "test")
-
-KNOWN_NAMES = (digits.NAME, *TORCHVISION_SETS)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def _repair(part: str, spec: DataSpec) -> str:
 
 
 def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
-    if spec.dataset == digits.NAME:
+    if spec.dataset == DIGITS:
         return digits.list_digits(spec)
     if spec.dataset in TORCHVISION_SETS:
         return list_torchvision_set(spec, report=report)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tuner.data import cache
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.prepare import KNOWN_NAMES, prepare
+from tuner.data.prepare import prepare
 
-__all__ = ["KNOWN_NAMES", "DataSpec", "ImageDataset", "Report", "load_cached", "load_development"]
+__all__ = ["DataSpec", "ImageDataset", "Report", "load_cached", "load_development"]
 
 
 def load_development(spec: DataSpec, *, report: Report | None = None) -> ImageDataset:

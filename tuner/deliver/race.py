@@ -9,7 +9,7 @@ from tuner.deliver.contenders import Contender, Splits, spread_of
 from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
 from tuner.search.executors import Executor
 from tuner.search.tasks import FreshSplitTask, SeedGroup, TrainingEnded
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 from tuner.training.seeds import derive_seed
 
 CLEARLY = 2.0

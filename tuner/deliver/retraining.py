@@ -11,7 +11,7 @@ from tuner.architecture.trace import trace
 from tuner.search.dispatch import Work, dispatch
 from tuner.search.executors import Executor
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 SingleRetraining = FreshSplitTask | AllImagesTask
 RetrainingTask = SingleRetraining | SeedGroup

@@ -13,8 +13,8 @@ from tuner.data.dataset import ImageDataset
 from tuner.data.opening import open_data
 from tuner.data.splits import Split
 from tuner.training.checkpoint import Checkpoint, model_from
-from tuner.training.engine import exact_arithmetic
 from tuner.training.loop import evaluation_batch
+from tuner.training.process_settings import exact_arithmetic
 
 
 @dataclass(frozen=True, eq=False)

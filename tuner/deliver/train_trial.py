@@ -25,7 +25,7 @@ from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory
 from tuner.training.host import generates_with_own_settings
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 
 MAX_EPOCHS = 100_000
 

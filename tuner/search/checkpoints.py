@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.study_files import OF_TRIALS, TRAINED_LATER, checkpoint_path, confirmed_path
 from tuner.search.tasks import training_seed
-from tuner.training.checkpoint import Checkpoint, load_checkpoint
+
+if TYPE_CHECKING:
+    from tuner.training.checkpoint import Checkpoint
 
 
 def load_trial_checkpoint(record: StudyRecord, trial: TrialRecord, *, studies: Path) -> Checkpoint:
@@ -18,7 +21,7 @@ def load_trial_checkpoint(record: StudyRecord, trial: TrialRecord, *, studies: P
     Raises CheckpointError when it is gone, cannot be read, or is of something else.
     """
     path = checkpoint_path(studies / record.name, trial.number)
-    checkpoint = load_checkpoint(path)
+    checkpoint = _load(path)
     expected = _identity(record, trial) | {"epoch": trial.best_epoch, "score": trial.validation_accuracy}
     differing = _differences(checkpoint, expected)
     if differing:
@@ -34,7 +37,7 @@ def load_confirmed_checkpoint(record: StudyRecord, path: Path) -> Checkpoint:
 
     Raises CheckpointError when it cannot be read, or is not what the study's confirmation tells of.
     """
-    checkpoint, confirmed = load_checkpoint(path), record.confirmed or {}
+    checkpoint, confirmed = _load(path), record.confirmed or {}
     found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
     if found != (record.name, confirmed.get("number"), confirmed.get("delivered_test_accuracy")):
         raise CheckpointError(
@@ -82,17 +85,23 @@ def foreign_checkpoint(path: Path, name: str) -> StudyError:
     )
 
 
+def _load(path: Path) -> Checkpoint:
+    from tuner.training.checkpoint import load_checkpoint  # imports torch, which commands without a file do not need
+
+    return load_checkpoint(path)
+
+
 def _is_of_a_trial(path: Path, record: StudyRecord, trials: Mapping[int, TrialRecord]) -> bool:
     """Whether a file is the checkpoint of the trial whose number its name has."""
     for number, trial in trials.items():
         if path == checkpoint_path(path.parent, number):
-            return not _differences(load_checkpoint(path), _identity(record, trial))
+            return not _differences(_load(path), _identity(record, trial))
     return False
 
 
 def _is_made_later(path: Path, record: StudyRecord, trials: Mapping[int, TrialRecord]) -> bool:
     """Whether a file is of a trial's network, trained again with another seed or for other epochs."""
-    checkpoint = load_checkpoint(path)
+    checkpoint = _load(path)
     number, architecture = checkpoint.origin.get("trial"), checkpoint.candidate.architecture
     return (
         checkpoint.origin.get("study") == record.name

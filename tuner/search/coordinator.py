@@ -42,7 +42,7 @@ from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 MAX_UNCOUNTED = 1_000
 """Rejected, repeated and failed trials in a row after which a search gives up."""

@@ -20,7 +20,7 @@ from tuner.search.pictures import confusion_picture, curve_picture
 from tuner.search.study_files import ArtifactKind, artifact_id, artifacts_folder
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
-from tuner.training.loop import Confusion
+from tuner.training.results import Confusion
 
 NOTE_LENGTH = 2_000
 """Characters; the dashboard cuts what is longer into several attributes."""

@@ -11,6 +11,7 @@ from typing import get_args
 from tuner.errors import StudyError, reason_of
 from tuner.search.binding import folder_id, ids_beside, is_another_studys, refuse_to_delete
 from tuner.search.locks import hold, hold_record, record_lock
+from tuner.search.optuna_tables import study_id_of
 from tuner.search.record import StudyRecord
 from tuner.search.sqlite import is_read_only, sqlite_file
 from tuner.search.study_files import ID_FILE, LOCK, ArtifactKind, artifact_id, artifacts_folder
@@ -96,7 +97,7 @@ def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Pa
     shown = set(storage.artifact_ids(record.study_id))
     if not shown:
         return []
-    others = [study._study_id for study in storage.get_all_studies() if study._study_id != record.study_id]
+    others = {study_id_of(study) for study in storage.get_all_studies()} - {record.study_id}
     shown -= {one for study_id in others for one in storage.artifact_ids(study_id)}
     ours = _made_by({record.id or record.name, record.name}, record) if is_bound else set()
     if not shown <= ours:

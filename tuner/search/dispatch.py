@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from tuner.search.executors import Executor
 from tuner.search.tasks import TrainingEnded, TrialTask
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 WAIT_SECONDS = 0.5
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.training.candidate import Candidate
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 Outcome = Literal["complete", "pruned", "diverged", "rejected", "repeated", "failed"]
 """How a trial ended. Only complete and pruned ones, that trained at least one epoch, count as trials of the search."""

@@ -15,7 +15,7 @@ from tuner.errors import RunnerError
 from tuner.search.processes import end_with_parent, import_ahead, start, why_not_started
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.search.trial_runner import Trainer, TrialRunner
-from tuner.training.loop import EpochResult
+from tuner.training.results import EpochResult
 
 Answer = EpochResult | TrainingEnded
 GOODBYE_SECONDS = 5.0

@@ -27,8 +27,10 @@ from tuner.search.tasks import (
     TrialTask,
 )
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
-from tuner.training.engine import Engine, give_back_memory, prepare_process
-from tuner.training.loop import EpochResult, train
+from tuner.training.engine import Engine
+from tuner.training.loop import train
+from tuner.training.process_settings import give_back_memory, prepare_process
+from tuner.training.results import EpochResult
 from tuner.training.stacked import train_together
 from tuner.versions import package_versions
 

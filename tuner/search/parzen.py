@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
 from scipy.special import log_ndtr, ndtri_exp
 
 Floats = NDArray[np.float64]
@@ -48,7 +47,30 @@ class Layout:
         return np.concatenate([[0], np.cumsum(self.num_choices)])[:-1].astype(np.int64)
 
 
-class JointParzenEstimator(_ParzenEstimator):
+class Options(Protocol):
+    """What TPE gives its estimators, of which these are used here.
+
+    weights: of so many observations, in their order. prior_weight: of the kernel that covers the whole space.
+    """
+
+    @property
+    def weights(self) -> Callable[[int], Floats]:
+        """From a number of observations to their weights."""
+
+    @property
+    def prior_weight(self) -> float:
+        """Of the last kernel."""
+
+    @property
+    def consider_magic_clip(self) -> bool:
+        """Whether no kernel is narrower than a share of its range."""
+
+    @property
+    def consider_endpoints(self) -> bool:
+        """Whether the ends of a range count as neighbours of the outermost observations."""
+
+
+class JointParzenEstimator:
     """The same density and the same draws as Optuna's, to rounding; several times faster over fifty parameters.
 
     Source: Watanabe, Tree-Structured Parzen Estimator (2023), as in optuna.samplers._tpe.
@@ -58,7 +80,7 @@ class JointParzenEstimator(_ParzenEstimator):
         self,
         observations: dict[str, Floats],
         search_space: dict[str, BaseDistribution],
-        parameters: _ParzenEstimatorParameters,
+        parameters: Options,
         predetermined_weights: Floats | None = None,
         *,
         layout: Layout | None = None,
@@ -68,7 +90,7 @@ class JointParzenEstimator(_ParzenEstimator):
         num_rows = len(rows)
         weights = predetermined_weights
         if weights is None:
-            weights = self._call_weights_func(parameters.weights, num_rows)
+            weights = np.asarray(parameters.weights(num_rows))[:num_rows]
         weights = np.append(weights, [parameters.prior_weight]) if num_rows else np.array([1.0])
         self._weights = weights / weights.sum()
         self._choices = self._choice_weights(rows[:, layout.categorical].astype(int), parameters.prior_weight)
@@ -85,7 +107,7 @@ class JointParzenEstimator(_ParzenEstimator):
         weights[-1] /= sums
         return weights
 
-    def _kernels(self, mu: Floats, parameters: _ParzenEstimatorParameters) -> tuple[Floats, Floats]:
+    def _kernels(self, mu: Floats, parameters: Options) -> tuple[Floats, Floats]:
         """Centres and widths (kernels, numbers): as wide as the larger gap to a neighbour; the prior's last."""
         left, right, num_kernels = self._layout.left, self._layout.right, len(mu) + 1
         order = np.argsort(mu, axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from tuner.training.loop import Confusion
+from tuner.training.results import Confusion
 
 FONT = "font-family='system-ui,sans-serif' font-size='11' fill='#4a5260'"
 LINE, ACCENT = "#d9dde3", "#2f6fde"

@@ -12,13 +12,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
 from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.events import Outcome, counts
+from tuner.search.optuna_tables import FrozenStudy, study_id_of, trial_id_of
 from tuner.search.settings import data_source, differences
 from tuner.search.storage import GoneError, Storage, quiet_optuna
 from tuner.search.study_location import can_be_a_folder
@@ -122,7 +122,7 @@ class StudyRecord:
         beside: the ids of the folders beside the study's, which may be of studies of other storages.
         """
         of_others = [
-            study.user_attrs.get(ID) for study in self.storage.get_all_studies() if study._study_id != self.study_id
+            study.user_attrs.get(ID) for study in self.storage.get_all_studies() if study_id_of(study) != self.study_id
         ]
         of_others += beside
         if self.make_id() in of_others:
@@ -235,7 +235,7 @@ class StudyRecord:
         which cannot be read.
         """
         trials = self.stored_trials() if stored is None else stored
-        self._trial_ids |= {trial.number: trial._trial_id for trial in trials}
+        self._trial_ids |= {trial.number: trial_id_of(trial) for trial in trials}
         records = []
         for trial in trials:
             if "candidate" in trial.user_attrs:
@@ -350,8 +350,9 @@ def open_study(
     found = find_study(storage, name, settings, data=data)
     if found is not None:
         return found
-    study_id = {study.study_name: study._study_id for study in storage.get_all_studies()}.get(name)
-    if study_id is None:
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
         with quiet_optuna():
             study_id = storage.create_new_study([StudyDirection.MAXIMIZE], name)
     storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
@@ -386,7 +387,7 @@ def find_study(
                 "Give those, or start another study with --study NAME"
             )
         return record
-    if name in studies and storage.get_n_trials(studies[name]._study_id):
+    if name in studies and storage.get_n_trials(study_id_of(studies[name])):
         raise StudyError(f"study {name!r} of this storage was made by another program; give another --study NAME")
     alike = [other for other in studies if other != name and other.lower() == name.lower()]
     if alike:
@@ -405,7 +406,7 @@ def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
     if not studies:
         raise StudyError("there is no study yet: start one with `tuner run`")
     if name is None:
-        study = max(studies, key=lambda study: study._study_id)
+        study = max(studies, key=lambda study: study_id_of(study))
     else:
         named = {study.study_name: study for study in studies}
         if name not in named:
@@ -418,7 +419,7 @@ def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
 def list_studies(storage: Storage) -> list[StudyRecord]:
     """All studies of the tuner in a storage, the last started first, but for those of unusable_names."""
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
-    studies.sort(key=lambda study: -study._study_id)
+    studies.sort(key=lambda study: -study_id_of(study))
     usable = [study for study in studies if can_be_a_folder(study.study_name)]
     return [_record_of(storage, study) for study in usable]
 
@@ -441,7 +442,7 @@ def unusable_name(*names: str) -> StudyError:
 
 
 def _record_of(storage: Storage, study: FrozenStudy) -> StudyRecord:
-    return StudyRecord(storage, study._study_id, study.study_name, identity=study.user_attrs.get(ID))
+    return StudyRecord(storage, study_id_of(study), study.study_name, identity=study.user_attrs.get(ID))
 
 
 def _trial_record(trial: FrozenTrial) -> TrialRecord:

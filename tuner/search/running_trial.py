@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tuner.space.sampling import Params
 from tuner.training.candidate import Candidate
-from tuner.training.loop import Confusion, EpochResult
+from tuner.training.results import Confusion, EpochResult
 
 
 @dataclass

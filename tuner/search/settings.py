@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.data.dataset import DataSpec
 from tuner.data.given_path import given_path
-from tuner.data.sources import KNOWN_NAMES
+from tuner.data.known_sets import KNOWN_NAMES
 
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""

@@ -1,8 +1,8 @@
 """Optuna's relational storage, with a trial written in two transactions instead of a hundred statements.
 
 Optuna checks every parameter of a new trial against an earlier one with two queries each, which takes several times as
-long as one insert of them all. The tables, and what any reader sees, are Optuna's own. It leans on Optuna's internal
-table classes, so a test holds a trial written here against one written by Optuna itself.
+long as one insert of them all. The tables, and what any reader sees, are Optuna's own: a test compares a trial written
+here with one written by Optuna itself.
 """
 
 from __future__ import annotations
@@ -19,14 +19,25 @@ from typing import Any, cast
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, delete, event, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, event, func, insert, select, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from tuner.errors import StudyError
+from tuner.search.optuna_tables import (
+    INTERMEDIATE_VALUES,
+    STUDIES,
+    STUDY_SYSTEM_ATTRIBUTES,
+    STUDY_USER_ATTRIBUTES,
+    TRIAL_PARAMS,
+    TRIAL_SYSTEM_ATTRIBUTES,
+    TRIAL_USER_ATTRIBUTES,
+    TRIAL_VALUES,
+    TRIALS,
+    stored_intermediate_value,
+    stored_value,
+)
 from tuner.search.secrets import hide_secrets, shown_url
 from tuner.search.sqlite import connect_to_read, is_read_only, sqlite_file
 
@@ -41,7 +52,6 @@ class Storage(RDBStorage):
 
     def begin_trial(self, study_id: int, template: FrozenTrial) -> tuple[int, int]:
         """Write a new running trial in one transaction; its id and its number."""
-        trials = models.TrialModel.__table__
         row = {
             "study_id": study_id,
             "number": None,
@@ -56,34 +66,28 @@ class Storage(RDBStorage):
             }
             for name, distribution in template.distributions.items()
         ]
-        study = select(models.StudyModel.study_id).where(models.StudyModel.study_id == study_id)
+        study = select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id)
         with self.engine.begin() as connection:
             if connection.execute(study.with_for_update()).one_or_none() is None:
                 raise StudyError(GONE)
-            key = connection.execute(insert(trials), row).inserted_primary_key
+            key = connection.execute(insert(TRIALS), row).inserted_primary_key
             assert key is not None
             trial_id = cast(int, key[0])
-            before = select(func.count()).where(trials.c.study_id == study_id, trials.c.trial_id < trial_id)
+            before = select(func.count()).where(TRIALS.c.study_id == study_id, TRIALS.c.trial_id < trial_id)
             number = cast(int, connection.scalar(before))
-            connection.execute(update(trials).where(trials.c.trial_id == trial_id).values(number=number))
+            connection.execute(update(TRIALS).where(TRIALS.c.trial_id == trial_id).values(number=number))
             owner = {"trial_id": trial_id}
-            _insert(connection, models.TrialParamModel, [{**owner, **param} for param in params])
-            _insert(connection, models.TrialUserAttributeModel, _attribute_rows(owner, template.user_attrs))
-            _insert(connection, models.TrialSystemAttributeModel, _attribute_rows(owner, template.system_attrs))
+            _insert(connection, TRIAL_PARAMS, [{**owner, **param} for param in params])
+            _insert(connection, TRIAL_USER_ATTRIBUTES, _attribute_rows(owner, template.user_attrs))
+            _insert(connection, TRIAL_SYSTEM_ATTRIBUTES, _attribute_rows(owner, template.system_attrs))
         return trial_id, number
 
     def report(self, trial_id: int, step: int, value: float) -> None:
         """Write an intermediate value of a running trial: as a new row, or over the one that an earlier run left."""
-        stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
-        row = {
-            "trial_id": trial_id,
-            "step": step,
-            "intermediate_value": stored,
-            "intermediate_value_type": kind,
-        }
+        row = {"trial_id": trial_id, "step": step, **stored_intermediate_value(value)}
         try:
             with self.engine.begin() as connection:
-                connection.execute(insert(models.TrialIntermediateValueModel.__table__), row)
+                connection.execute(insert(INTERMEDIATE_VALUES), row)
         except IntegrityError:
             self.set_trial_intermediate_value(trial_id, step, value)
 
@@ -102,44 +106,40 @@ class Storage(RDBStorage):
         study_attributes: system attributes of its study, where optuna-dashboard keeps what it shows of a trial. One
         that already exists, such as a note that somebody has written meanwhile, is left as it is.
         """
-        trials, of_study = models.TrialModel.__table__, models.StudySystemAttributeModel.__table__
-        this = trials.c.trial_id == trial_id
-        stored = [
-            {"objective": objective, "value": value, "value_type": kind}
-            for objective, (value, kind) in enumerate(map(models.TrialValueModel.value_to_stored_repr, values))
-        ]
+        of_study, this = STUDY_SYSTEM_ATTRIBUTES, TRIALS.c.trial_id == trial_id
+        stored = [{"objective": objective, **stored_value(value)} for objective, value in enumerate(values)]
         owner = {"trial_id": trial_id}
         with self.engine.begin() as connection:
-            found = connection.execute(select(trials.c.study_id, trials.c.state).where(this).with_for_update())
+            found = connection.execute(select(TRIALS.c.study_id, TRIALS.c.state).where(this).with_for_update())
             trial = found.one_or_none()
             if trial is None:
                 raise StudyError(GONE)
             self.check_trial_is_updatable(trial_id, trial.state)
-            _insert(connection, models.TrialUserAttributeModel, _attribute_rows(owner, attributes))
-            _insert(connection, models.TrialSystemAttributeModel, _attribute_rows(owner, system_attributes or {}))
+            _insert(connection, TRIAL_USER_ATTRIBUTES, _attribute_rows(owner, attributes))
+            _insert(connection, TRIAL_SYSTEM_ATTRIBUTES, _attribute_rows(owner, system_attributes or {}))
             if study_attributes:
                 known = of_study.c.study_id == trial.study_id, of_study.c.key.in_(study_attributes)
                 there = set(connection.scalars(select(of_study.c.key).where(*known)))
                 missing = {key: value for key, value in study_attributes.items() if key not in there}
                 rows = _attribute_rows({"study_id": trial.study_id}, missing)
-                _insert(connection, models.StudySystemAttributeModel, rows)
-            _insert(connection, models.TrialValueModel, [{**owner, **value} for value in stored])
+                _insert(connection, of_study, rows)
+            _insert(connection, TRIAL_VALUES, [{**owner, **value} for value in stored])
             ended = {"state": state, "datetime_complete": _as_stored(datetime.now())}
-            connection.execute(update(trials).where(this).values(ended))
+            connection.execute(update(TRIALS).where(this).values(ended))
 
     def add_study_user_attribute(self, study_id: int, key: str, value: Any) -> Any:
         """Store a user attribute of a study unless it has one of this name; the one that it has then."""
         row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
         try:
             with self.engine.begin() as connection:
-                connection.execute(insert(models.StudyUserAttributeModel.__table__), row)
+                connection.execute(insert(STUDY_USER_ATTRIBUTES), row)
         except IntegrityError:
             return self.get_study_user_attrs(study_id)[key]
         return value
 
     def remove_study_system_attributes(self, study_id: int, keys: Sequence[str]) -> int:
         """Remove system attributes of a study, those that are there; how many these were."""
-        table = models.StudySystemAttributeModel.__table__
+        table = STUDY_SYSTEM_ATTRIBUTES
         with self.engine.begin() as connection:
             return connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys))).rowcount
 
@@ -162,14 +162,14 @@ class Storage(RDBStorage):
 
     def artifact_ids(self, study_id: int) -> list[str]:
         """The ids of all files that a study and its trials show as artifacts."""
-        of_trials, of_study = models.TrialSystemAttributeModel, models.StudySystemAttributeModel
-        in_study = select(models.TrialModel.trial_id).where(models.TrialModel.study_id == study_id)
+        of_trials, of_study = TRIAL_SYSTEM_ATTRIBUTES.c, STUDY_SYSTEM_ATTRIBUTES.c
+        in_study = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
         queries = [
             select(of_trials.key).where(of_trials.trial_id.in_(in_study), of_trials.key.startswith("artifacts:")),
             select(of_study.key).where(of_study.study_id == study_id, of_study.key.contains("artifacts:")),
         ]
-        with _create_scoped_session(self.scoped_session) as session:
-            return [key.rpartition(":")[2] for query in queries for key in session.scalars(query)]
+        with self.engine.connect() as connection:
+            return [key.rpartition(":")[2] for query in queries for key in connection.scalars(query)]
 
 
 class GoneError(StudyError, KeyError):
@@ -228,9 +228,9 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _insert(connection: Connection, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+def _insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        connection.execute(insert(table.__table__), rows)
+        connection.execute(insert(table), rows)
 
 
 def _attribute_rows(owner: Mapping[str, Any], attributes: Mapping[str, Any]) -> list[dict[str, Any]]:

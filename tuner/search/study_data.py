@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.sources import KNOWN_NAMES, load_development
+from tuner.data.known_sets import KNOWN_NAMES
+from tuner.data.sources import load_development
 from tuner.errors import DeviceError, StudyError
 from tuner.search.record import StudyRecord
 from tuner.search.settings import OR_OLDER
-from tuner.training.engine import choose_device
+from tuner.training.device import choose_device
 
 
 def load_study_images(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.training.failures import is_device_broken, is_out_of_memory
-from tuner.training.loop import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult
 
 Trainer = Callable[[TrialTask], Iterator[EpochResult]]
 """Anything that trains: the real thing, recorded curves, or nothing at all."""

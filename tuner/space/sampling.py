@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, TrialState, create_trial
 
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
@@ -155,8 +155,10 @@ def _lies_in(parameter: Parameter[Any], value: Any) -> bool:
         value = float(value)
     elif type(value) is not type(parameter.default):
         return False
-    distribution = _distribution(parameter)
     try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:
+        create_trial(
+            state=TrialState.RUNNING, params={"value": value}, distributions={"value": _distribution(parameter)}
+        )
+    except ValueError:  # how Optuna refuses a value outside of its distribution
         return False
+    return True

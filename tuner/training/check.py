@@ -21,7 +21,8 @@ from tuner.training.check_parts import (
     optimizer_problem,
     scoring_problem,
 )
-from tuner.training.engine import Engine, prepare_process
+from tuner.training.engine import Engine
+from tuner.training.process_settings import prepare_process
 from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 
 LABEL_SMOOTHING = (0.0, 0.2)

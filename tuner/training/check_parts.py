@@ -18,20 +18,13 @@ from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
-from tuner.training.engine import (
-    Engine,
-    build_optimizer,
-    exact_arithmetic,
-    input_dtype,
-    prepare_forward,
-    prepare_process,
-    prepare_scoring,
-    set_learning_rate,
-)
+from tuner.training.engine import Engine
 from tuner.training.graph import graphed
 from tuner.training.loop import fresh_model
+from tuner.training.process_settings import exact_arithmetic, prepare_process
 from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
 from tuner.training.stacked import stack_models
+from tuner.training.step import build_optimizer, input_dtype, prepare_forward, prepare_scoring, set_learning_rate
 
 RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.01, 0.07)
 """The learning rate of each step: those that are replayed differ much from that of the captured one, the fourth.

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tuner.architecture.shapes import Shape
-from tuner.training.engine import Engine, exact_arithmetic
+from tuner.training.engine import Engine
+from tuner.training.process_settings import exact_arithmetic
 
 NUM_WARM_UP, NUM_MEASURED = 3, 25
 MAX_SECONDS = 0.02

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,55 +19,17 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
-from tuner.training.engine import (
-    Engine,
-    build_optimizer,
-    exact_arithmetic,
-    input_dtype,
-    place,
-    prepare_scoring,
-    prepare_step,
-)
+from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency
+from tuner.training.process_settings import exact_arithmetic
+from tuner.training.results import MAX_CONFUSION_CLASSES, NOT_SCORED, Confusion, Diverged, EpochResult
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
+from tuner.training.step import build_optimizer, input_dtype, place, prepare_scoring, prepare_step
 
 EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU, EVALUATION_LAYER_GPU = 2_048, 2_048 * 3 * 32 * 32, 2**26
 """Images scored at once on a GPU: as many as the first, if their values are no more than the second, and those that any
 layer gives for them no more than the third, 256 MiB in fp32; fewer of larger images, and in wider networks."""
-NOT_SCORED = math.nan
-"""Validation loss and accuracy of an epoch that was not scored."""
-
-Confusion = tuple[tuple[int, ...], ...]
-"""Images by class: row t, column p counts those of class t that were taken for p."""
-MAX_CONFUSION_CLASSES = 200
-"""With more classes nobody reads the matrix, and it is no longer small."""
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch came to. Losses are mean cross-entropies in nats; accuracies lie in 0..1; `seconds` is wall time.
-
-    `weights` is the live state dict, to be copied before the next epoch is asked for; None once sent elsewhere.
-    `confusion` is of the validation part, None above MAX_CONFUSION_CLASSES. `latency_ms` is of one image; `correct_N`
-    says of every validation image, in their order, whether it was classified correctly. Both come with the last epoch
-    alone. `seed_index` says which of the seeds that train together it is of, from 0.
-    """
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    seconds: float
-    weights: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
-    confusion: Confusion | None = field(default=None, repr=False, compare=False)
-    latency_ms: float | None = field(default=None, compare=False)
-    correct_N: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
-    seed_index: int = 0
-
-
-class Diverged(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake
-    """The loss of an epoch, or what it left of the weights, was not finite."""
 
 
 def train(

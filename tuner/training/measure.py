@@ -28,8 +28,9 @@ from tuner.training.choices import (
     unmet_need,
     verdicts_of,
 )
-from tuner.training.engine import Engine, prepare_process
+from tuner.training.engine import Engine
 from tuner.training.measurement_cache import keep_measurement, load_measurement
+from tuner.training.process_settings import prepare_process
 from tuner.training.rehearsal import CHECK_STEPS
 from tuner.training.timing import TimedRun, time_in_turn
 

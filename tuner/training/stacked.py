@@ -12,8 +12,10 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.stacked import build_stacked, stack_images, stack_states, unstack_states
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
-from tuner.training.engine import Engine, place
-from tuner.training.loop import Diverged, EpochResult, epoch_batches, epoch_result, fresh_model, train_epochs
+from tuner.training.engine import Engine
+from tuner.training.loop import epoch_batches, epoch_result, fresh_model, train_epochs
+from tuner.training.results import Diverged, EpochResult
+from tuner.training.step import place
 
 # Shape suffixes: M models, one for each seed; N images, C channels, H height, W width.
 

@@ -12,7 +12,8 @@ from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
-from tuner.training.engine import Engine, prepare_process
+from tuner.training.engine import Engine
+from tuner.training.process_settings import prepare_process
 from tuner.training.rehearsal import SEEDS_TOGETHER, rehearse
 
 BATCH_SIZE = 64

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuner.search.record import TrialRecord
-from tuner.training.loop import Confusion
+from tuner.training.results import Confusion
 from tuner.ui.report.marks import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
 
 MAX_COUNTED_CLASSES = 20

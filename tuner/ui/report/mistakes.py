@@ -26,7 +26,8 @@ from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_check
 from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
 from tuner.training.checkpoint import Checkpoint, model_from
-from tuner.training.loop import MAX_CONFUSION_CLASSES, Confusion, evaluation_batch
+from tuner.training.loop import evaluation_batch
+from tuner.training.results import MAX_CONFUSION_CLASSES, Confusion
 
 NUM_WORST = 24
 THUMBNAIL = 160

@@ -1,0 +1,128 @@
+"""The training step and the scoring of a model, as an engine computes them: layout, precision, blocks, optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tuner.architecture.fast import FastForm, Forward, fast_form, scoring_form
+from tuner.architecture.spec import Architecture
+from tuner.training.candidate import Recipe
+from tuner.training.engine import Engine
+from tuner.training.graph import graphed
+
+Step = Callable[[Tensor, Tensor, float], Tensor]
+"""(images_NCHW, labels_N, learning rate) -> the batch's loss, a scalar that is still on the device; it has learned.
+
+Of models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> their losses_M.
+"""
+
+
+def input_dtype(engine: Engine) -> torch.dtype:
+    """The dtype of a step's images. Fused blocks follow the dtype of their input; autocast casts by itself."""
+    return torch.bfloat16 if engine.blocks == "fused" and engine.precision == "bf16" else torch.float32
+
+
+def place(model: nn.Module, engine: Engine) -> None:
+    """Move a model to the engine's device, in its layout."""
+    model.to(torch.device(engine.device))
+    model.to(memory_format=torch.channels_last if engine.channels_last else torch.contiguous_format)
+
+
+def prepare_step(
+    model: nn.Sequential,
+    architecture: Architecture,
+    recipe: Recipe,
+    *,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+) -> Step:
+    """The training step of a placed model, or of several that `build_stacked` made one, as the engine has it."""
+    forward = prepare_forward(model, architecture, engine=engine)
+
+    def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+        logits_NK = forward(images_NCHW)
+        loss = _mean_loss(logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing)
+        loss.backward(torch.ones_like(loss))  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(
+            set_to_none=True
+        )  # here, so that neither the next forward pass nor scoring has them beside it
+        return loss.detach()
+
+    learn_fast = graphed(learn, batch_size=recipe.batch_size) if engine.graph else learn
+
+    def step(images_NCHW: Tensor, labels_N: Tensor, learning_rate: float) -> Tensor:
+        set_learning_rate(optimizer, learning_rate)
+        return learn_fast(images_NCHW, labels_N)
+
+    return step
+
+
+def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine: Engine) -> Forward:
+    """A placed model's images_NCHW (of `input_dtype`) to logits_NK in training, as the engine computes them."""
+    form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
+    forward = fast_form(model, architecture, form) if engine.blocks == "fused" else model
+    autocast = torch.autocast(
+        torch.device(engine.device).type,
+        dtype=torch.bfloat16,
+        enabled=engine.blocks == "layers" and engine.precision == "bf16",
+        cache_enabled=not engine.graph,  # a cast kept from outside of a captured graph would go stale in it
+    )
+
+    def forward_in_precision(images_NCHW: Tensor) -> Tensor:
+        with autocast:
+            return forward(images_NCHW)
+
+    return forward_in_precision
+
+
+def prepare_scoring(model: nn.Sequential, *, engine: Engine) -> Forward:
+    """A placed model's images_NCHW (fp32) to logits_NK in evaluation, as the engine computes them."""
+    return scoring_form(model) if engine.blocks == "fused" else model
+
+
+def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
+    """Cross-entropy in nats: (N, K) and (N,) to its mean; (M, N, K) and (M, N) to the mean of each of M models."""
+    if labels.dim() == 1:
+        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.view_as(labels).mean(1)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the rate of the next step, in place where it is a tensor, as a captured step needs it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, *, engine: Engine) -> torch.optim.Optimizer:
+    """The recipe's optimizer; the learning rate is set before every step."""
+    parameters = list(parameters)
+    is_fused = engine.optimizer == "fused"
+    implementation: dict[str, Any] = {"fused": is_fused, "foreach": not is_fused}
+    learning_rate: float | Tensor = recipe.learning_rate
+    if engine.graph:
+        learning_rate = torch.tensor(recipe.learning_rate, device=engine.device)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+            **implementation,
+        )
+    optimizer_class = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return optimizer_class(
+        parameters, lr=learning_rate, weight_decay=recipe.weight_decay, capturable=engine.graph, **implementation
+    )
