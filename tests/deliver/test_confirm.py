@@ -18,7 +18,6 @@ from tuner.data.sources import load_development
 from tuner.deliver.classifier import normalise
 from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (
-    FOLDER,
     Confirmed,
     ConfirmEvent,
     ConfirmPlan,
@@ -37,6 +36,7 @@ from tuner.pipeline import confirm_events, limit_to_time, load_summary, run, run
 from tuner.search.events import SearchEnded
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord, TrialRecord, load_study
+from tuner.search.study_files import retrainings_folder
 from tuner.search.study_location import existing_storage
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, TrialTask
 from tuner.search.trial_runner import Trainer
@@ -263,11 +263,11 @@ def test_a_link_in_the_place_of_its_own_folder_is_removed_and_not_followed(tmp_p
     rehearsal.run(3)
     other.mkdir()
     (other / "mine").write_text("mine")
-    (rehearsal.study_folder / FOLDER).symlink_to(other)
+    retrainings_folder(rehearsal.study_folder).symlink_to(other)
     with pytest.raises(Opened, match=TEST_SET_OPENED):
         list(confirming(rehearsal, Recorder()))
     assert [path.name for path in other.iterdir()] == ["mine"]
-    assert not (rehearsal.study_folder / FOLDER).is_symlink()
+    assert not retrainings_folder(rehearsal.study_folder).is_symlink()
 
 
 def test_an_opening_of_the_test_set_is_counted_before_it_is_opened(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from tuner.deliver.train_trial import (
     _told,
     train_trial,
     train_trial_events,
-    trained_path,
 )
 from tuner.errors import CheckpointError, DataError, DeviceError, OptionError, StudyError, TunerError
 from tuner.options import RunOptions
@@ -26,7 +25,7 @@ from tuner.pipeline import run
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
 from tuner.search.record import ENGINE, StudyRecord, load_study
-from tuner.search.study_files import checkpoint_path
+from tuner.search.study_files import checkpoint_path, trained_path
 from tuner.search.study_location import existing_storage
 from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe

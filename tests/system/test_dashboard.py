@@ -17,7 +17,7 @@ import pytest
 
 from tests.system.browser import browser
 from tests.system.conftest import Tuner, run_tuner
-from tuner.search.dashboard_entries import artifacts_folder
+from tuner.search.study_files import artifacts_folder
 
 
 @contextmanager

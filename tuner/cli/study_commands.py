@@ -148,7 +148,7 @@ def dashboard(
     storage: Storage = None,
 ) -> None:
     """Serve optuna-dashboard for the studies until Ctrl-C."""
-    from tuner.search.dashboard_entries import artifacts_folder
+    from tuner.search.study_files import artifacts_folder
     from tuner.ui.allowed_hosts import check_host_name, is_loopback
     from tuner.ui.dashboard import address, serve_dashboard
 

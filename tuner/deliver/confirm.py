@@ -20,7 +20,7 @@ import torch
 from tuner.data.dataset import ImageDataset
 from tuner.deliver.conclusion import conclude
 from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
-from tuner.deliver.finalists import decide, final_seed, is_raced, weights_path
+from tuner.deliver.finalists import decide, final_seed, is_raced
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
 from tuner.deliver.sealed_set import count_shared_images
@@ -28,7 +28,7 @@ from tuner.errors import StudyError, reason_of
 from tuner.search.confirmation import Confirmation
 from tuner.search.executors import Executor
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.study_files import confirmed_path
+from tuner.search.study_files import confirmed_path, retrained_path, retrainings_folder
 from tuner.search.summary import rank_complete
 from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
@@ -38,7 +38,6 @@ TIME_SHARE = 1 / 3
 """Share of the whole run's time that a confirmation takes at most, unless it is asked for in full."""
 MORE_IMAGES = 1.25
 """Images of train and validation together, over those of train alone, in the default split."""
-FOLDER = ".confirm"
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def confirm(
         contenders += [] if baseline in contenders else [baseline]
     yield ConfirmStarted(tuple(one.trial.number for one in contenders), num_seeds, tuple(skipped))
 
-    temporary = folder / FOLDER
+    temporary = retrainings_folder(folder)
     try:
         remove(temporary)  # a link too, which would lead out of the study's folder
     except OSError as error:
@@ -135,7 +134,7 @@ def confirm(
             contenders,
             baseline,
             executor,
-            temporary,
+            folder,
             num_seeds=num_seeds,
             num_final=lambda finalists: _seeds_left(
                 finalists, plan, num_seeds, spent=clock() - started, num_runners=executor.num_runners
@@ -153,7 +152,7 @@ def confirm(
         scores = {
             one.trial.number: [
                 score_checkpoint(
-                    load_checkpoint(weights_path(temporary, one, number)),
+                    load_checkpoint(retrained_path(folder, one.trial.number, seed_number=number)),
                     test_set,
                     device=device,
                     memory_bytes=memory_bytes,
@@ -181,7 +180,7 @@ def confirm(
             ],
         )
         delivered = scores[winner.trial.number][0]
-        checkpoint = load_checkpoint(weights_path(temporary, winner, 0))
+        checkpoint = load_checkpoint(retrained_path(folder, winner.trial.number, seed_number=0))
         own = {"test_accuracy": delivered.accuracy, "test_loss": delivered.loss}
         origin = {**checkpoint.origin, "test_digest": test_set.digest}
         if record.confirmed is not None:

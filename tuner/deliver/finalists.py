@@ -12,6 +12,7 @@ from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, trai
 from tuner.errors import StudyError
 from tuner.search.executors import Executor
 from tuner.search.objective import rank_key
+from tuner.search.study_files import retrained_path
 from tuner.search.tasks import AllImagesTask, SeedGroup, TrainingEnded
 from tuner.training.seeds import derive_seed
 
@@ -20,7 +21,7 @@ from tuner.training.seeds import derive_seed
 class Finalists:
     """The winner of the race, and what the trainings on all images left for the test set.
 
-    baseline: None where there is none, or where it cannot be trained again. num_seeds: whose weights are in the folder,
+    baseline: None where there is none, or where it cannot be trained again. num_seeds: whose weights were kept,
     for the winner and the baseline. notes: contenders that won the race and then could not be trained on all images.
     """
 
@@ -47,7 +48,7 @@ def decide(
     splits: Splits,
     together_bytes: float = 0.0,
 ) -> Generator[ConfirmProgress, None, Finalists]:
-    """Race the contenders, and train the winner and the baseline on all images; their weights are left in the folder.
+    """Race the contenders, and train the winner and the baseline on all images, whose weights are stored.
 
     The best mean of the race wins; only contenders that were not dropped can. A single contender with a single seed is
     not raced: nothing would be learned from it. A winner that cannot be trained on all images is dropped, and the next
@@ -101,7 +102,7 @@ def train_finalists(
     seed: int,
     together_bytes: float = 0.0,
 ) -> Iterator[ConfirmProgress]:
-    """Part (b): on train and validation together, with seeds of its own; the weights are left in the folder.
+    """Part (b): on train and validation together, with seeds of its own; the weights are stored in the folder.
 
     trained: by trial and number of the seed, whose weights already exist; it is added to. A finalist that cannot be
     trained is dropped, and loses its accuracies.
@@ -113,7 +114,7 @@ def train_finalists(
             one.trial.number,
             one.candidate,
             final_seed(seed, number),
-            output=weights_path(folder, one, number),
+            output=retrained_path(folder, one.trial.number, seed_number=number),
         )
         for number in range(num_seeds)
         for one in finalists
@@ -138,8 +139,3 @@ def train_finalists(
 def final_seed(seed: int, number: int) -> int:
     """Random seed of the trainings on all images; not one of the race's, whose luck chose the winner."""
     return derive_seed(seed, "confirm final training", number)
-
-
-def weights_path(folder: Path, one: Contender, number: int) -> Path:
-    """Where the weights of a finalist with seed `number` lie until one is delivered."""
-    return folder / f"trial-{one.trial.number:05}-seed-{number}.pt"

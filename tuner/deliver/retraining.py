@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
+from tuner.search.dispatch import Work, dispatch
 from tuner.search.executors import Executor
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded
 from tuner.training.results import EpochResult
 
-WAIT_SECONDS = 0.5
-
 SingleRetraining = FreshSplitTask | AllImagesTask
 RetrainingTask = SingleRetraining | SeedGroup
+Ended = tuple[RetrainingTask, EpochResult | TrainingEnded]
+"""A task with its last epoch, or with what went wrong."""
 
 
 @dataclass(frozen=True)
@@ -67,54 +68,59 @@ def why_again(task: RetrainingTask, end: EpochResult | TrainingEnded) -> str:
     return f"trial {task.number}: seeds train one after another, as together they ended with {reason}"
 
 
-def train_all(
-    tasks: Sequence[RetrainingTask], executor: Executor
-) -> Iterator[tuple[RetrainingTask, EpochResult | TrainingEnded]]:
+def train_all(tasks: Sequence[RetrainingTask], executor: Executor) -> Iterator[Ended]:
     """Every task on some runner; each with its last epoch, or with what went wrong.
 
     Seeds that train together each come as a task of its own. If something goes wrong with all of them, the task of all
     comes with that, and then each of them, trained alone. One whose process died comes with that as lost, and then
     again.
     """
-    waiting = list(tasks)
-    lost: set[tuple[int, int]] = set()
-    running: dict[int, tuple[RetrainingTask, dict[int, EpochResult]]] = {}
-    try:
-        while waiting or running:
-            for runner in range(executor.num_runners):
-                if waiting and runner not in running:
-                    running[runner] = (waiting.pop(0), {})
-                    executor.start(runner, running[runner][0])
-            for runner, answer in executor.answers(WAIT_SECONDS):
-                if runner not in running:
-                    continue
-                task, last = running[runner]
-                if isinstance(answer, EpochResult):
-                    last[answer.seed_index] = answer
-                    executor.next_epoch(runner)
-                    continue
-                del running[runner]
-                if isinstance(task, SeedGroup):
-                    if answer.kind == "finished":
-                        yield from _ends_of_seeds(task, last)
-                    else:
-                        waiting += task.tasks
-                        yield task, answer
-                elif answer.kind == "lost" and (task.number, task.seed) not in lost:
-                    lost.add((task.number, task.seed))
-                    waiting.append(task)
-                    yield task, answer
-                else:
-                    end = replace(answer, kind="failed") if answer.kind == "lost" else answer
-                    yield task, last.get(0, end) if answer.kind == "finished" else end
-    finally:
-        for runner in running:
-            executor.stop(runner)
+    work: Work[RetrainingTask, Ended] = _Retrainings(tasks)
+    yield from dispatch(work, executor)
 
 
-def _ends_of_seeds(
-    group: SeedGroup, last: Mapping[int, EpochResult]
-) -> Iterator[tuple[RetrainingTask, EpochResult | TrainingEnded]]:
+class _Retrainings:
+    """The retrainings that wait for a runner, and the last epochs of those that run."""
+
+    def __init__(self, tasks: Sequence[RetrainingTask]) -> None:
+        self._waiting = list(tasks)
+        self._last: dict[RetrainingTask, dict[int, EpochResult]] = {}
+
+    def next_task(self, runner: int) -> Generator[Ended, None, RetrainingTask | None]:
+        yield from ()
+        if not self._waiting:
+            return None
+        task = self._waiting.pop(0)
+        self._last[task] = {}
+        return task
+
+    def is_over(self) -> bool:
+        return False
+
+    def wants_next_epoch(self, task: RetrainingTask, result: EpochResult) -> bool:
+        self._last[task][result.seed_index] = result
+        return True
+
+    def take_epoch(self, task: RetrainingTask, result: EpochResult) -> Iterable[Ended]:
+        return ()
+
+    def take_lost(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended]:
+        self._waiting += task.tasks if isinstance(task, SeedGroup) else [task]
+        return [(task, ended)]
+
+    def take_end(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended]:
+        last = self._last[task]
+        if isinstance(task, SeedGroup):
+            if ended.kind == "finished":
+                return _ends_of_seeds(task, last)
+            self._waiting += task.tasks
+            return [(task, ended)]
+        if ended.kind == "finished":
+            return [(task, last.get(0, ended))]
+        return [(task, replace(ended, kind="failed") if ended.kind == "lost" else ended)]
+
+
+def _ends_of_seeds(group: SeedGroup, last: Mapping[int, EpochResult]) -> Iterator[Ended]:
     """Each seed with its last epoch; one that has none went no further since its loss was not finite."""
     for index, task in enumerate(group.tasks):
         num_epochs = last[index].epoch if index in last else 0

@@ -18,6 +18,7 @@ from tuner.search.objective import is_better, value_of
 from tuner.search.preparation import prepare_trainer
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.study_data import device_of, load_study_images
+from tuner.search.study_files import trained_path
 from tuner.search.tasks import LongerTask, training_seed
 from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.candidate import Candidate
@@ -133,11 +134,6 @@ def train_trial_events(
         validation_accuracy=best.validation_accuracy,
         search_accuracy=trial.validation_accuracy,
     )
-
-
-def trained_path(study_folder: Path, number: int) -> Path:
-    """Where the weights of a trial that was trained longer lie, unless another file is asked for."""
-    return study_folder / f"trained-{number:05}.pt"
 
 
 def _find(record: StudyRecord, number: int) -> TrialRecord:

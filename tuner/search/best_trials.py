@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
-from tuner.search.dashboard_entries import MAX_NOTES, Shown, artifact_path, save_artifacts, trial_note
+from tuner.search.dashboard_entries import MAX_NOTES, Shown, save_artifacts, trial_note
 from tuner.search.events import BestTrial, Outcome
 from tuner.search.objective import ranked
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
-from tuner.search.study_files import checkpoint_path
+from tuner.search.study_files import artifact_path, checkpoint_path
 from tuner.training.candidate import Candidate
 
 NUM_KEPT = 5

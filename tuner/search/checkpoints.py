@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.record import StudyRecord, TrialRecord
-from tuner.search.study_files import checkpoint_path, confirmed_path
+from tuner.search.study_files import OF_TRIALS, TRAINED_LATER, checkpoint_path, confirmed_path
 from tuner.search.tasks import training_seed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def refuse_foreign_checkpoints(folder: Path, record: StudyRecord | None, name: s
     So it is where two storages have a study of one name, or where a database was deleted and the folder was not.
     record: of the study to resume, None for a new one.
     """
-    files = sorted(folder.glob("trial-*.pt"))
+    files = sorted(folder.glob(OF_TRIALS))
     if record is None:
         foreign = files or [path for path in [confirmed_path(folder)] if path.exists()]
     else:
@@ -67,7 +67,7 @@ def own_and_foreign(folder: Path, record: StudyRecord) -> tuple[list[Path], list
 
     Raises CheckpointError where one cannot be read.
     """
-    of_trials, made_later = sorted(folder.glob("trial-*.pt")), sorted(folder.glob("trained-*.pt"))
+    of_trials, made_later = sorted(folder.glob(OF_TRIALS)), sorted(folder.glob(TRAINED_LATER))
     made_later += [path for path in [confirmed_path(folder)] if path.exists()]
     if not of_trials and not made_later:
         return [], []

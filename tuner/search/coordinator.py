@@ -19,6 +19,7 @@ from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError, StudyError
 from tuner.search.best_trials import BestTrials
+from tuner.search.dispatch import dispatch
 from tuner.search.events import (
     BaselineChosen,
     EpochFinished,
@@ -30,13 +31,14 @@ from tuner.search.events import (
     TrialLost,
     TrialStarted,
 )
-from tuner.search.executors import Answer, Executor
+from tuner.search.executors import Executor
+from tuner.search.known_candidates import KnownCandidates, KnownTrial
 from tuner.search.memory_limit import memory_excess
 from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.running_trial import RunningTrial
 from tuner.search.strategy import Strategy
-from tuner.search.tasks import SearchTask, training_seed
+from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
@@ -47,10 +49,18 @@ MAX_UNCOUNTED = 1_000
 """Rejected, repeated and failed trials in a row after which a search gives up."""
 MAX_ALIKE = 5
 """The first trials that a run trains; when all of them fail for one reason, every other trial would too."""
-WAIT_SECONDS = 0.5
 
 STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
 """How an outcome is stored; every other one is PRUNED, which the sampler learns from."""
+
+OUTCOMES: dict[str, Outcome] = {
+    "finished": "complete",
+    "diverged": "diverged",
+    "out of memory": "rejected",
+    "failed": "failed",
+    "lost": "failed",
+}
+"""The outcome of a trial by how its training ended."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +105,12 @@ class _Search:
         self._baseline_number: int | None = None
         self._running: dict[int, RunningTrial] = {}
         self._unfinished: list[RunningTrial] = []
-        self._curves_by_fingerprint: dict[str, tuple[int, dict[int, float], TrialState]] = {}
+        self._known = KnownCandidates()
         self._best = BestTrials(record, plan.study_folder, plan.class_names)
         self._outcomes: Counter[str] = Counter()
         self._next_number = 0
         self._num_counted = 0
         self._uncounted_in_a_row = 0
-        self._lost: set[int] = set()
         self._first_reasons: list[str] = []
         self._has_trained = False
         self._deadline = clock() + plan.budget_seconds
@@ -120,23 +129,14 @@ class _Search:
             epochs=plan.epochs,
         )
         try:
-            while True:
-                yield from self._fill_runners()
-                if self._clock() >= self._deadline:
-                    yield from self._stop_running("the time budget is used up")
-                    break
-                if not self._running:
-                    break
-                for runner, answer in self._executor.answers(WAIT_SECONDS):
-                    if runner in self._running:
-                        yield from self._take(runner, answer)
+            yield from dispatch(self, self._executor)
+            yield from self._end_stopped("the time budget is used up")
         except StudyError:
             self._running.clear()  # what cannot be written cannot be put down either; the next run takes it up
             raise
         finally:
-            for runner, running in self._running.items():
-                self._executor.stop(runner)
-                self._record.leave(running.number)
+            for number in self._running:
+                self._record.leave(number)
         self._record.write_note(self._result())
         yield SearchEnded(self._num_counted, self._why_it_ended())
 
@@ -152,15 +152,10 @@ class _Search:
             if not trial.state.is_finished():
                 params = self._strategy.propose(trial.number, dict(trial.params))
                 self._unfinished.append(RunningTrial(trial.number, trial.candidate, params, self._clock()))
-                self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, {}, trial.state)
+                self._known.begin(trial.candidate.fingerprint, KnownTrial(trial.number, {}, trial.state))
                 continue
-            curve = dict(trial.curve)
-            state = trial.state
-            if trial.outcome == "repeated":
-                _, curve, state = self._curves_by_fingerprint.get(trial.candidate.fingerprint, (None, curve, state))
-            elif state is not TrialState.FAIL:
-                self._curves_by_fingerprint[trial.candidate.fingerprint] = (trial.number, curve, state)
-            self._strategy.learn(trial.number, dict(trial.params), curve, state=state)
+            own = KnownTrial(trial.number, trial.curve, trial.state)
+            self._learn(own, trial.candidate, dict(trial.params), is_repeated=trial.outcome == "repeated")
             self._count(trial.counts)
             self._outcomes[trial.outcome or "failed"] += 1
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
@@ -185,24 +180,30 @@ class _Search:
             self._baselines = self._baselines[known.index(fingerprint) + 1 :]
             self._baseline_number = None
 
-    def _fill_runners(self) -> Iterator[SearchEvent]:
-        """Start trials until every runner has one, or as many run as are still wanted."""
-        for runner in range(self._executor.num_runners):
-            while runner not in self._running and self._wants_more():
-                if self._unfinished:
-                    running = self._unfinished.pop(0)
-                    self._record.begin_again(running.number, runner=runner)
-                    running.started = self._clock()
-                    self._start(runner, running)
-                else:
-                    yield from self._propose(runner)
-                if runner in self._running:
-                    candidate = self._running[runner].candidate
-                    num_parameters = network_cost(trace(candidate.architecture)).num_parameters
-                    yield TrialStarted(self._running[runner].number, candidate, num_parameters, runner)
+    def next_task(self, runner: int) -> Generator[SearchEvent, None, SearchTask | None]:
+        """The next trial to train, if more trials are wanted than run: an unfinished one, or else a new candidate."""
+        while self._wants_more():
+            running: RunningTrial | None
+            if self._unfinished:
+                running = self._unfinished.pop(0)
+                self._record.begin_again(running.number, runner=runner)
+                running.started = self._clock()
+            else:
+                running = yield from self._propose(runner)
+            if running is not None:
+                candidate = running.candidate
+                self._running[running.number] = running
+                num_parameters = network_cost(trace(candidate.architecture)).num_parameters
+                yield TrialStarted(running.number, candidate, num_parameters, runner)
+                return SearchTask(running.number, candidate, training_seed(self._plan.seed, candidate))
+        return None
 
-    def _propose(self, runner: int) -> Iterator[SearchEvent]:
-        """Sample the next candidate, store it, and start it unless it cannot or need not be trained."""
+    def is_over(self) -> bool:
+        """Whether the time budget is used up."""
+        return self._clock() >= self._deadline
+
+    def _propose(self, runner: int) -> Generator[SearchEvent, None, RunningTrial | None]:
+        """Sample the next candidate and store it; return its trial, unless it cannot or need not be trained."""
         plan, number = self._plan, self._next_number
         baseline = self._fitting_baseline() if self._baseline_number is None else None
         if baseline is None:
@@ -237,14 +238,15 @@ class _Search:
                 "stop that, or start another study with --study NAME"
             )
         running = RunningTrial(number, candidate, params, self._clock())
-        known = self._curves_by_fingerprint.get(candidate.fingerprint)
+        known = self._known.find(candidate.fingerprint)
         if too_large:
             yield self._end(running, "rejected", too_large)
         elif known is not None:
-            yield self._end(running, "repeated", f"the same candidate as trial {known[0]}")
+            yield self._end(running, "repeated", f"the same candidate as trial {known.number}")
         else:
-            self._curves_by_fingerprint[candidate.fingerprint] = (number, running.curve, TrialState.RUNNING)
-            self._start(runner, running)
+            self._known.begin(candidate.fingerprint, KnownTrial(number, running.curve, TrialState.RUNNING))
+            return running
+        return None
 
     def _fitting_baseline(self) -> Baseline:
         """The first of the baselines that fits into memory; the smallest where none does."""
@@ -272,48 +274,39 @@ class _Search:
         candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
         return network_cost(trace(candidate.architecture)).work
 
-    def _start(self, runner: int, running: RunningTrial) -> None:
-        seed = training_seed(self._plan.seed, running.candidate)
-        self._running[runner] = running
-        self._executor.start(runner, SearchTask(running.number, running.candidate, seed))
+    def wants_next_epoch(self, task: SearchTask, result: EpochResult) -> bool:
+        """Take in an epoch, and ask the stopping rule."""
+        running = self._running[task.number]
+        running.take(result)
+        self._has_trained = True
+        reason = self._strategy.reason_to_stop(running.number, running.curve)
+        if running.number != self._baseline_number:  # a comparison needs all of the baseline's epochs
+            running.reason_to_stop = reason
+        return not running.reason_to_stop
 
-    def _take(self, runner: int, answer: Answer) -> Iterator[SearchEvent]:
-        """Act on what a runner says; the runner goes on before anything is written."""
-        running = self._running[runner]
-        if isinstance(answer, EpochResult):
-            running.take(answer)
-            self._has_trained = True
-            reason = self._strategy.reason_to_stop(running.number, running.curve)
-            if running.number == self._baseline_number:
-                reason = ""  # a comparison needs all of its epochs
-            if reason:
-                self._executor.stop(runner)
-            else:
-                self._executor.next_epoch(runner)
-            self._record.report(running.number, answer.epoch, value_of(answer))
-            yield EpochFinished(running.number, answer)
-            if reason:
-                del self._running[runner]
-                yield self._end(running, "pruned", reason)
-        elif answer.kind == "lost" and running.number not in self._lost:
-            del self._running[runner]
-            self._lost.add(running.number)
-            self._record.leave(running.number)
-            self._unfinished.append(RunningTrial(running.number, running.candidate, running.params, self._clock()))
-            yield TrialLost(running.number, answer.reason)
-        else:
-            del self._running[runner]
-            outcomes: dict[str, Outcome] = {
-                "finished": "complete",
-                "diverged": "diverged",
-                "out of memory": "rejected",
-                "failed": "failed",
-                "lost": "failed",
-            }
-            yield self._end(running, outcomes[answer.kind], answer.reason, details=answer.details)
-            if answer.kind == "out of memory" and running.number == self._baseline_number:
-                self._give_smaller_baseline(running.candidate.fingerprint)
-            self._give_up_if_all_fail(outcomes[answer.kind], answer.reason)
+    def take_epoch(self, task: SearchTask, result: EpochResult) -> Iterator[SearchEvent]:
+        """Write an epoch, and the trial's end if it was stopped after this epoch."""
+        running = self._running[task.number]
+        self._record.report(running.number, result.epoch, value_of(result))
+        yield EpochFinished(running.number, result)
+        if running.reason_to_stop:
+            del self._running[running.number]
+            yield self._end(running, "pruned", running.reason_to_stop)
+
+    def take_lost(self, task: SearchTask, ended: TrainingEnded) -> Iterator[SearchEvent]:
+        """Let a trial whose process died wait to be trained from scratch."""
+        running = self._running.pop(task.number)
+        self._record.leave(running.number)
+        self._unfinished.append(RunningTrial(running.number, running.candidate, running.params, self._clock()))
+        yield TrialLost(running.number, ended.reason)
+
+    def take_end(self, task: SearchTask, ended: TrainingEnded) -> Iterator[SearchEvent]:
+        """Write the end of a trial that its runner has finished with."""
+        running, outcome = self._running.pop(task.number), OUTCOMES[ended.kind]
+        yield self._end(running, outcome, ended.reason, details=ended.details)
+        if ended.kind == "out of memory" and running.number == self._baseline_number:
+            self._give_smaller_baseline(running.candidate.fingerprint)
+        self._give_up_if_all_fail(outcome, ended.reason)
 
     def _give_up_if_all_fail(self, outcome: Outcome, reason: str) -> None:
         """Raise RunnerError once the first trials of this run have failed alike and no trial has ever had an epoch."""
@@ -326,12 +319,11 @@ class _Search:
                 "fix that and run the same command again (the trials are stored with their tracebacks)"
             )
 
-    def _stop_running(self, reason: str) -> Iterator[SearchEvent]:
-        """End the trials that still run: those with an epoch as pruned; the others wait for the next run."""
-        for runner, running in list(self._running.items()):
+    def _end_stopped(self, reason: str) -> Iterator[SearchEvent]:
+        """End the trials that were stopped with the search: those with an epoch; the others wait for the next run."""
+        for running in list(self._running.values()):
             if running.curve:
-                self._executor.stop(runner)
-                del self._running[runner]
+                del self._running[running.number]
                 is_done = len(running.curve) == self._plan.epochs
                 yield self._end(running, "complete" if is_done else "pruned", "" if is_done else reason)
 
@@ -359,14 +351,8 @@ class _Search:
         if shown.problem:
             attributes["not_shown"] = shown.problem
         self._record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)
-        if outcome == "repeated":
-            _, curve, known_state = self._curves_by_fingerprint[running.candidate.fingerprint]
-            self._strategy.learn(number, running.params, curve, state=known_state)
-        else:
-            self._curves_by_fingerprint[running.candidate.fingerprint] = (number, curve, state)
-            if state is TrialState.FAIL:  # what failed, such as with its runner, may be tried again
-                del self._curves_by_fingerprint[running.candidate.fingerprint]
-            self._strategy.learn(number, running.params, curve, state=state)
+        own = KnownTrial(number, curve, state)
+        self._learn(own, running.candidate, running.params, is_repeated=outcome == "repeated")
         self._best.clean_up(number)
         ended = TrialEnded(
             number,
@@ -381,6 +367,11 @@ class _Search:
         )
         self._count(ended.counts)
         return ended
+
+    def _learn(self, trial: KnownTrial, candidate: Candidate, params: Params, *, is_repeated: bool) -> None:
+        """Tell the sampler how a trial ended; a repeated one as its candidate did before."""
+        learned = self._known.end(candidate.fingerprint, trial, is_repeated=is_repeated)
+        self._strategy.learn(trial.number, params, learned.curve, state=learned.state)
 
     def _count(self, counts: bool) -> None:
         self._num_counted += counts

@@ -10,28 +10,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tuner.names import shown_name
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import verdict_in_words
 from tuner.search.settings import StudySettings
+from tuner.search.study_files import ArtifactKind, artifact_id, artifacts_folder
 from tuner.search.trial_pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.results import Confusion
 
-ArtifactKind = Literal["checkpoint", "curve", "confusion"]
 NOTE_LENGTH = 2_000
 """Characters; the dashboard cuts what is longer into several attributes."""
 MAX_NOTES = 1_000
 """Trials of a study with a note: to open a study, the dashboard searches all notes for every trial. What a note says is
 in the trial's attributes as well."""
-NAMESPACE = uuid.UUID("8a6f0b5e-3d0f-5e0a-9d57-6f6f1c6b7c11")
 
 
 @dataclass(frozen=True)
@@ -80,24 +78,6 @@ def note_attributes(text: str, *, version: int, prefix: str = "dashboard") -> di
 def checkpoint_key(trial_id: int, artifact: str) -> str:
     """The study attribute in which the dashboard looks for an artifact of a trial that may be taken back."""
     return f"dashboard:artifacts:{trial_id}:{artifact}"
-
-
-def artifact_id(study: str, number: int, kind: ArtifactKind) -> str:
-    """The same for the same file, so that one that was left by a killed process is written over.
-
-    study: its random id. Studies from before there was one have artifacts by their name, which two may share.
-    """
-    return str(uuid.uuid5(NAMESPACE, f"{study}/{number}/{kind}"))
-
-
-def artifacts_folder(study_folder: Path) -> Path:
-    """Where the artifacts of all studies beside a study lie: what `optuna-dashboard --artifact-dir` takes."""
-    return study_folder.parent / ".artifacts"
-
-
-def artifact_path(study_folder: Path, number: int, kind: ArtifactKind, *, study: str) -> Path:
-    """The path of a trial's file, if there is one; `study` as for artifact_id."""
-    return artifacts_folder(study_folder) / artifact_id(study, number, kind)
 
 
 def save_artifacts(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import get_args
 
 from tuner.errors import StudyError, reason_of
-from tuner.search.dashboard_entries import ArtifactKind, artifact_id, artifacts_folder
-from tuner.search.folder_owner import ID_FILE, LOCK, folder_id, ids_beside, is_another_studys, refuse_to_delete
+from tuner.search.folder_owner import folder_id, ids_beside, is_another_studys, refuse_to_delete
 from tuner.search.locks import hold, hold_record, record_lock
 from tuner.search.optuna_tables import study_id_of
 from tuner.search.record import StudyRecord
 from tuner.search.sqlite import is_read_only, sqlite_file
+from tuner.search.study_files import ID_FILE, LOCK, ArtifactKind, artifact_id, artifacts_folder
 from tuner.temporary import in_use, is_link, remove
 
 

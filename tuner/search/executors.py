@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
@@ -42,6 +42,9 @@ class Executor(Protocol):
     def answers(self, timeout: float) -> list[tuple[int, Answer]]:
         """The runners that have something to say, with what they say; waits up to `timeout` seconds for the first."""
 
+    def close(self) -> None:
+        """Drop every trial and end the runners; nothing more is asked of them."""
+
 
 class InProcess:
     """One runner, in this process: what it trains blocks the caller for an epoch."""
@@ -68,6 +71,9 @@ class InProcess:
             return []
         self._is_asked = False
         return [(0, self._runner.next_epoch())]
+
+    def close(self) -> None:  # noqa: D102
+        self.stop(0)
 
 
 @dataclass
@@ -188,18 +194,13 @@ class LocalProcesses:
 
 @contextmanager
 def local_executor(trainers: Sequence[Trainer], *, apart: bool = False) -> Iterator[Executor]:
-    """A runner for each trainer: one in this process, or several in processes of their own, ended with the block.
+    """A runner for each trainer: one in this process, or several in processes of their own, closed with the block.
 
     apart: one has a process of its own, too, which can be replaced.
     """
-    if len(trainers) == 1 and not apart:
-        yield InProcess(trainers[0])
-        return
-    executor = LocalProcesses(trainers)
-    try:
+    is_here = len(trainers) == 1 and not apart
+    with closing(InProcess(trainers[0]) if is_here else LocalProcesses(trainers)) as executor:
         yield executor
-    finally:
-        executor.close()
 
 
 def _serve(connection: Connection, trainer: Trainer) -> None:

@@ -9,11 +9,8 @@ from pathlib import Path
 from tuner.errors import CheckpointError, StudyError, reason_of
 from tuner.search.checkpoints import foreign_checkpoint, own_and_foreign, refuse_foreign_checkpoints
 from tuner.search.record import StudyRecord
+from tuner.search.study_files import ID_FILE, LOCK
 from tuner.temporary import remove_leftovers, temporaries, temporary_beside
-
-ID_FILE = ".study"
-"""In a study's folder: the id of the study whose files it holds."""
-LOCK = ".lock"
 
 
 def claim_folder(folder: Path, record: StudyRecord) -> None:

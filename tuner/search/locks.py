@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from tuner.errors import StudyError, reason_of
 from tuner.search.sqlite import sqlite_file
+from tuner.search.study_files import LOCK
 
 OTHERWISE = "give --study NAME"
 
@@ -24,7 +25,7 @@ def hold(folder: Path, name: str, *, otherwise: str = OTHERWISE) -> Iterator[Non
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"{folder}: cannot be written: {reason_of(error)}") from error
-    with _locked(folder / ".lock", name, otherwise=otherwise):
+    with _locked(folder / LOCK, name, otherwise=otherwise):
         yield
 
 

@@ -15,6 +15,7 @@ class RunningTrial:
     """What a trial has come to so far. curve: its validation accuracy by epoch. confusion: of its best epoch.
 
     params: as the space names them. started: by the search's clock, in seconds.
+    reason_to_stop: the stopping rule's, empty as long as the trial continues.
     """
 
     number: int
@@ -24,6 +25,7 @@ class RunningTrial:
     curve: dict[int, float] = field(default_factory=dict)
     confusion: Confusion | None = None
     latency_ms: float | None = None
+    reason_to_stop: str = ""
 
     def take(self, result: EpochResult) -> None:
         """Remember what an epoch came to."""

@@ -20,8 +20,9 @@ from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import graphed
+from tuner.training.loop import fresh_model
 from tuner.training.process_settings import exact_arithmetic, prepare_process
-from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, fresh_model, rehearse
+from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
 from tuner.training.stacked import stack_models
 from tuner.training.step import build_optimizer, input_dtype, prepare_forward, prepare_scoring, set_learning_rate
 
@@ -67,7 +68,7 @@ def scoring_problem(engine: Engine, learned: Sequence[tuple[Architecture, Mappin
 def _scored(engine: Engine, architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
     """Logits (N, K) of noise, as `evaluate` of the training loop computes them."""
     prepare_process(engine)
-    model = fresh_model(engine, architecture, 0).eval()
+    model = fresh_model(architecture, 0, engine=engine).eval()
     model.load_state_dict(state)
     forward = prepare_scoring(model, engine=engine)
     generator = torch.Generator().manual_seed(0)
@@ -178,7 +179,7 @@ def _mask_architecture(
 
 def _masks(engine: Engine, architecture: Architecture) -> tuple[Tensor, Tensor]:
     """The masks that values meet, and those that gradients meet: (M * N, K) each."""
-    model = fresh_model(engine, architecture, 0)
+    model = fresh_model(architecture, 0, engine=engine).train()
     for name, weight in model.named_parameters():
         if name.endswith("weight"):
             nn.init.dirac_(weight) if weight.dim() == 4 else nn.init.eye_(weight)

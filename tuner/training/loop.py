@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.cost import SCORED_AT_ONCE, network_cost
@@ -43,37 +44,79 @@ def train(
     Every epoch is scored on the validation part, or with `scores_all` off the last one alone; without validation rows
     none is. The others have NOT_SCORED.
     """
-    recipe = candidate.recipe
-    device = torch.device(engine.device)
     model = fresh_model(candidate.architecture, seed, engine=engine)
-    optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
-    step = prepare_step(model, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
-    num_steps = recipe.epochs * math.ceil(len(data.train_indices_N) / recipe.batch_size)
-    num_done = 0
-    for epoch in range(1, recipe.epochs + 1):
-        started = time.perf_counter()
-        generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-        torch.manual_seed(derive_seed(seed, "dropout", epoch))
-        loss_sum = torch.zeros((), device=device)
-        model.train()
-        batches = data.train_batches(
-            recipe.batch_size, generator=generator, dtype=input_dtype(engine), channels_last=engine.channels_last
-        )
-        for images_NCHW, labels_N in batches:
-            factor = learning_rate_factor(recipe.schedule, num_done, num_steps=num_steps)
-            loss_sum += step(images_NCHW, labels_N, recipe.learning_rate * factor) * len(labels_N)
-            num_done += 1
-        train_loss = loss_sum.item() / len(data.train_indices_N)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return epoch_batches(data, candidate.recipe.batch_size, engine=engine, seed=seed, epoch=epoch)
+
+    for trained in train_epochs(
+        model, candidate, batches, engine=engine, seeds=[seed], num_images=len(data.train_indices_N)
+    ):
         yield epoch_result(
             model,
             candidate,
             data,
             engine=engine,
-            epoch=epoch,
-            train_loss=train_loss,
-            training_seconds=time.perf_counter() - started,
+            epoch=trained.epoch,
+            train_loss=trained.losses[0],
+            training_seconds=trained.seconds,
             scores_all=scores_all,
         )
+
+
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """An epoch before it is scored. losses: the mean training loss of each seed. seconds: of wall time."""
+
+    epoch: int
+    losses: list[float]
+    seconds: float
+
+
+def train_epochs(
+    model: nn.Sequential,
+    candidate: Candidate,
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
+    *,
+    engine: Engine,
+    seeds: Sequence[int],
+    num_images: int,
+) -> Iterator[TrainedEpoch]:
+    """The epoch loop: train a placed model, and yield after each epoch, when its weights may be scored or copied.
+
+    model: of one seed, or of several seeds stacked. batches: images and labels of an epoch by its number, from 1; the
+    last dimension of the labels is N. num_images: that each seed trains on in an epoch.
+    """
+    recipe = candidate.recipe
+    optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
+    step = prepare_step(model, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
+    steps_per_epoch = math.ceil(num_images / recipe.batch_size)
+    num_steps = recipe.epochs * steps_per_epoch
+    # Weights, the optimizer's state and the number of epochs done are all that an epoch depends on: a training that
+    # begins later would load the first two here, and count from the third.
+    num_epochs_done = 0
+    num_steps_done = num_epochs_done * steps_per_epoch
+    for epoch in range(num_epochs_done + 1, recipe.epochs + 1):
+        started = time.perf_counter()
+        torch.manual_seed(derive_seed(*seeds, "dropout", epoch))
+        loss_sums_M = torch.zeros(len(seeds), device=torch.device(engine.device))
+        model.train()
+        for images, labels in batches(epoch):
+            factor = learning_rate_factor(recipe.schedule, num_steps_done, num_steps=num_steps)
+            loss_sums_M += step(images, labels, recipe.learning_rate * factor) * labels.shape[-1]
+            num_steps_done += 1
+        losses = [loss_sum / num_images for loss_sum in loss_sums_M.tolist()]
+        yield TrainedEpoch(epoch, losses, time.perf_counter() - started)
+
+
+def epoch_batches(
+    data: TrainingData, batch_size: int, *, engine: Engine, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of an epoch in the order that a seed gives: (images_NCHW, labels_N)."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return data.train_batches(
+        batch_size, generator=generator, dtype=input_dtype(engine), channels_last=engine.channels_last
+    )
 
 
 def fresh_model(architecture: Architecture, seed: int, *, engine: Engine) -> nn.Sequential:

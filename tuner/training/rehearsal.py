@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.spec import Architecture
 from tuner.architecture.stacked import stack_images, unstack_states
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import WARM_UP_STEPS
+from tuner.training.loop import fresh_model
 from tuner.training.stacked import stack_models
-from tuner.training.step import Step, build_optimizer, input_dtype, place, prepare_step
+from tuner.training.step import Step, build_optimizer, input_dtype, prepare_step
 
 CHECK_STEPS = WARM_UP_STEPS + 4
 """Enough that a captured graph is replayed, and once more after a batch that it cannot take."""
@@ -51,14 +51,14 @@ def rehearse(
     `with_stray` adds a model whose weights are not numbers to those that train together. Without `batch_sizes` there is
     one batch, of the recipe's size.
     """
-    models = [fresh_model(engine, architecture, seed) for seed in seeds]
+    models = [fresh_model(architecture, seed, engine=engine).train() for seed in seeds]
     noise = [_noise(engine, architecture, batch_sizes or [recipe.batch_size], seed) for seed in seeds]
     if not engine.seeds_together:
         (batches,) = noise
         (model,) = models
     else:
         if with_stray:
-            models.append(fresh_model(engine, architecture, 0))
+            models.append(fresh_model(architecture, 0, engine=engine).train())
             for weight in models[-1].parameters():
                 weight.detach().fill_(torch.nan)
             noise.append(noise[0])
@@ -75,14 +75,6 @@ def rehearse(
         return unstack_states(state, len(models))[: len(seeds)]
 
     return Rehearsal(step, batches, states)
-
-
-def fresh_model(engine: Engine, architecture: Architecture, seed: int) -> nn.Sequential:
-    """A model with the weights of a seed, placed as the engine has it, in training mode."""
-    model = build_model(architecture)
-    initialise(model, seed=seed)
-    place(model, engine)
-    return model.train()
 
 
 def _noise(

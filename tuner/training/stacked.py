@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -15,11 +13,9 @@ from tuner.architecture.stacked import build_stacked, stack_images, stack_states
 from tuner.data.opening import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
-from tuner.training.loop import epoch_result, fresh_model
+from tuner.training.loop import epoch_batches, epoch_result, fresh_model, train_epochs
 from tuner.training.results import Diverged, EpochResult
-from tuner.training.schedule import learning_rate_factor
-from tuner.training.seeds import derive_seed
-from tuner.training.step import build_optimizer, input_dtype, place, prepare_step
+from tuner.training.step import place
 
 # Shape suffixes: M models, one for each seed; N images, C channels, H height, W width.
 
@@ -41,28 +37,18 @@ def train_together(
     A seed whose loss is not finite has no result in that epoch, nor in a later one; the others go on without it, and
     when none is left the training ends. Raises ValueError unless all train on equally many images.
     """
-    recipe = candidate.recipe
     num_images = len(datas[0].train_indices_N)
     if any(len(data.train_indices_N) != num_images for data in datas):
         raise ValueError("seeds that train together must have equally many images, for their steps to be as many")
     models = [fresh_model(candidate.architecture, seed, engine=engine) for seed in seeds]
     stacked = stack_models(models, candidate.architecture, engine=engine)
-    optimizer = build_optimizer(stacked.parameters(), recipe, engine=engine)
-    step = prepare_step(stacked, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
-    num_steps = recipe.epochs * math.ceil(num_images / recipe.batch_size)
-    num_done = 0
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return _batches_together(datas, candidate.recipe.batch_size, engine=engine, seeds=seeds, epoch=epoch)
+
     going_on = list(range(len(seeds)))
-    for epoch in range(1, recipe.epochs + 1):
-        started = time.perf_counter()
-        torch.manual_seed(derive_seed(*seeds, "dropout", epoch))
-        loss_sums_M = torch.zeros(len(seeds), device=torch.device(engine.device))
-        batches = _batches_together(datas, recipe.batch_size, engine=engine, seeds=seeds, epoch=epoch)
-        for images_NCHW, labels_MN in batches:
-            factor = learning_rate_factor(recipe.schedule, num_done, num_steps=num_steps)
-            loss_sums_M += step(images_NCHW, labels_MN, recipe.learning_rate * factor) * labels_MN.shape[1]
-            num_done += 1
-        loss_sums = loss_sums_M.tolist()
-        seconds = (time.perf_counter() - started) / len(going_on)
+    for trained in train_epochs(stacked, candidate, batches, engine=engine, seeds=seeds, num_images=num_images):
+        seconds = trained.seconds / len(going_on)
         states = unstack_states(stacked.state_dict(), len(seeds))
         results = []
         for number in going_on:
@@ -74,8 +60,8 @@ def train_together(
                     candidate,
                     datas[number],
                     engine=engine,
-                    epoch=epoch,
-                    train_loss=loss_sums[number] / num_images,
+                    epoch=trained.epoch,
+                    train_loss=trained.losses[number],
                     training_seconds=seconds,
                     scores_all=scores_all,
                 )
@@ -101,12 +87,7 @@ def _batches_together(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of an epoch of every seed, each in its own order: (images (N, M * C, H, W), labels_MN)."""
     passes = [
-        data.train_batches(
-            batch_size,
-            generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch)),
-            dtype=input_dtype(engine),
-            channels_last=engine.channels_last,
-        )
+        epoch_batches(data, batch_size, engine=engine, seed=seed, epoch=epoch)
         for data, seed in zip(datas, seeds, strict=True)
     ]
     for batches in zip(*passes, strict=True):
