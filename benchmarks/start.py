@@ -15,18 +15,18 @@ from statistics import median
 from typing import Any
 
 import psutil
-from tuner.search.binding import claim_folder
 
 from tuner.architecture.spec import InputSpec
 from tuner.errors import RunnerError
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
+from tuner.search.folder_owner import claim_folder
 from tuner.search.record import open_study
 from tuner.search.storage import open_storage
 from tuner.search.study_files import checkpoint_path
 from tuner.search.study_location import storage_url
 from tuner.search.tasks import TrialTask
-from tuner.space.schema import load_space
+from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
 
