@@ -15,6 +15,7 @@ from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded
 from tuner.search.executors import InProcess
 from tuner.search.record import TrialRecord, open_study
+from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
 from tuner.search.tasks import TrialTask
 from tuner.space.toml_file import load_space
@@ -41,9 +42,11 @@ def measure(num_trials: int, *, say: Callable[[str], None]) -> dict[str, Any]:
     """
     windows = sorted({window for window in WINDOWS if window < num_trials} | {num_trials})
     with tempfile.TemporaryDirectory() as folder:
-        record = open_study(open_storage(f"sqlite:///{folder}/tuner.db"), "overhead", {}, engine=Engine())
+        space = load_space("cnn")
+        settings = StudySettings("none", "none", space_name="cnn", space=space_to_json(space), seed=0, epochs=REPORTS)
+        record = open_study(open_storage(f"sqlite:///{folder}/tuner.db"), "overhead", settings, engine=Engine())
         plan = SearchPlan(
-            load_space("cnn"),
+            space,
             InputSpec(1, 28, 28, 10),
             REPORTS,
             num_trials,

@@ -22,6 +22,7 @@ from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
 from tuner.search.folder_owner import claim_folder
 from tuner.search.record import open_study
+from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
 from tuner.search.study_files import checkpoint_path
 from tuner.search.study_location import storage_url
@@ -85,13 +86,14 @@ def seconds_of(arguments: Sequence[str], *, cwd: Path) -> float:
 def make_study(studies: Path) -> None:
     """A study of the default space whose trials train nothing, in a folder with its id and its checkpoints' files."""
     studies.mkdir(parents=True, exist_ok=True)
-    settings = {"dataset": "digits", "dataset_digest": "none", "space_name": "cnn", "space": {}, "seed": 0}
+    space = load_space("cnn")
+    settings = StudySettings("digits", "none", space_name="cnn", space=space_to_json(space), seed=0, epochs=EPOCHS)
     name, storage = "digits-cnn", open_storage(storage_url(studies))
-    record = open_study(storage, name, settings | {"epochs": EPOCHS}, engine=Engine())
+    record = open_study(storage, name, settings, engine=Engine())
     folder = studies / name
     folder.mkdir()
     claim_folder(folder, record)
-    plan = SearchPlan(load_space("cnn"), InputSpec(1, 8, 8, 10), EPOCHS, NUM_TRIALS, seed=0, study_folder=folder)
+    plan = SearchPlan(space, InputSpec(1, 8, 8, 10), EPOCHS, NUM_TRIALS, seed=0, study_folder=folder)
 
     def train_nothing(task: TrialTask) -> Iterator[EpochResult]:
         checkpoint_path(folder, task.number).write_bytes(bytes(1_000))

@@ -54,7 +54,7 @@ def train_textbook(
             images_NCHW, labels_N = images_NCHW.to(device), labels_N.to(device)
             loss = functional.cross_entropy(model(images_NCHW), labels_N, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         model.eval()

@@ -30,6 +30,7 @@ from tuner.search.events import TrialEnded, TrialStarted
 from tuner.search.executors import Executor, LocalProcesses
 from tuner.search.preparation import input_spec_of
 from tuner.search.record import open_study
+from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace
@@ -148,13 +149,13 @@ def table(result: dict[str, Any]) -> str:
         f"{row['training_mflop']:7.1f}  b{row['batch_size']} {row['network']}"
         for row in result["networks"]
     ]
-    names = ("textbook", "best_textbook", "ours")
+    names: tuple[str, ...] = ("textbook", "best_textbook", "ours")
     lines += [
         f"{name:<14} {shown(result[f'seconds_{name}'], '.1f'):>7} s  "
         f"{shown(result[f'images_per_second_{name}'], '.0f'):>8} images/s"
         for name in names
     ]
-    keys = ("ratio_vs_textbook", "ratio_vs_best_textbook", "share_of_floor", "bf16_is_faster")
+    keys: tuple[str, ...] = ("ratio_vs_textbook", "ratio_vs_best_textbook", "share_of_floor", "bf16_is_faster")
     keys += ("evenly_best_textbook", "evenly_ours", "mean_accuracy_textbook", "mean_accuracy_ours")
     return "\n".join([*lines, *(f"{key:<26} {shown(result[key], '.4g')}" for key in keys)])
 
@@ -180,7 +181,7 @@ def matrix_product_rate(dtype: torch.dtype, device: torch.device, *, repeats: in
     size, together = (1024, num_cores()) if device.type == "cpu" else (4096, 1)
     a, b = torch.randn(2, size, size).to(device, dtype)
     wait_for(a @ b)
-    times = []
+    times: list[float] = []
     started = time.perf_counter()
     while len(times) < repeats and (len(times) < 3 or time.perf_counter() - started < 10):
         begun = time.perf_counter()
@@ -209,7 +210,9 @@ def run_ours(
     not complete.
     """
     folder.mkdir()
-    record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), "throughput", {}, engine=Engine())
+    stored = space_to_json(space)
+    settings = StudySettings("none", "none", space_name=space.name, space=stored, seed=seed, epochs=1)
+    record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), "throughput", settings, engine=Engine())
     plan = SearchPlan(
         space, input_spec, epochs=1, num_trials=len(space.first), seed=seed, study_folder=folder / "study"
     )

@@ -21,11 +21,12 @@ from optuna.trial import TrialState
 
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
-from tuner.deliver.conclusion import Confirmation, conclude
+from tuner.deliver.conclusion import conclude
 from tuner.deliver.contenders import Splits, contender_from
 from tuner.deliver.finalists import decide, final_seed
 from tuner.deliver.intervals import Correct
 from tuner.deliver.scoring import Score
+from tuner.search.confirmation import Confirmation
 from tuner.search.executors import InProcess
 from tuner.search.record import TrialRecord
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, TrialTask
@@ -60,7 +61,7 @@ class Scenario:
     collapses: bool = False
 
 
-LARGE: Mapping[str, int] = {"num_images": 10_000, "num_validation": 2_000, "num_test": 2_000}
+LARGE: Mapping[str, Any] = {"num_images": 10_000, "num_validation": 2_000, "num_test": 2_000}
 SMALL_SPREAD = (0.005,) * 4
 SCENARIOS: Mapping[str, Scenario] = {
     "equal": Scenario(),
@@ -167,7 +168,7 @@ class Nature:
             for part, size in (("development", scenario.num_images), ("test", scenario.num_test))
         }
         # The share of a class is exact in a stratified validation part, and left to chance in a test part.
-        self._of_class = {
+        self._of_class: dict[str, Correct] = {
             "development": np.arange(scenario.num_validation) % NUM_CLASSES == 0,
             "test": self._random.random(scenario.num_test) < 1 / NUM_CLASSES,
         }
