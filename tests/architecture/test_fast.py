@@ -12,20 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.strategies import architectures
+from tests.strategies import networks
 from tuner.architecture import layers as own
-from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.blocks import PlainBlock, ResidualBlock
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.fast import FastForm, fast_form, scoring_form
 from tuner.architecture.fused import can_fuse
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 
-EVERY_ACTIVATION = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid")
+EVERY_ACTIVATION = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "relu6")
 
 
 def without_dropout(architecture: Architecture) -> Architecture:
-    blocks = tuple(replace(block, dropout=0.0) for block in architecture.blocks)
+    blocks = tuple(
+        replace(block, dropout=0.0) if isinstance(block, PlainBlock | ResidualBlock) else block
+        for block in architecture.blocks
+    )
     return resolve(Architecture(architecture.input, blocks, Head(architecture.head.pooling)))
 
 
@@ -41,7 +44,7 @@ def learn(
     """Logits, gradients and buffers of one step, in plain modules where `form` is None."""
     model = copy.deepcopy(model).train()
     model.to(memory_format=torch.channels_last)
-    forward = model if form is None else fast_form(model, architecture, form)
+    forward = model if form is None else fast_form(model, form)
     logits_NK = forward(images_NCHW)
     (logits_NK.float() * torch.linspace(-1, 1, logits_NK.numel()).view_as(logits_NK)).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -57,7 +60,7 @@ def distance(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 @settings(max_examples=60)
-@given(architecture=architectures(max_side=12), early=st.booleans())
+@given(architecture=networks(max_side=12), early=st.booleans())
 def test_the_fast_form_learns_as_the_plain_modules_do(architecture: Architecture, early: bool) -> None:
     architecture = without_dropout(architecture)
     model = build_model(architecture)
@@ -120,7 +123,7 @@ def test_nothing_of_a_step_outlives_it(activation: str, pooling: str) -> None:
     block = PlainBlock(8, activation=activation, pooling=pooling)  # type: ignore[arg-type]
     architecture = resolve(Architecture(InputSpec(1, 9, 12, 5), (block, block), Head()))
     model = build_model(architecture).train()
-    forward, images_NCHW = fast_form(model, architecture, FastForm()), images_for(architecture)
+    forward, images_NCHW = fast_form(model, FastForm()), images_for(architecture)
     gc.collect()
     gc.disable()  # what Python must look for first may take gigabytes until it does
     try:

@@ -84,7 +84,7 @@ def leaking(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     [
         ("tuner.training.rehearsal.stack_images", to_the_neighbour),
         ("tuner.training.engine._mean_loss", over_all_seeds),
-        ("tuner.architecture.stacked.LinearEach.forward", leaking),
+        ("tuner.architecture.layer_modules.LinearEach.forward", leaking),
     ],
 )
 def test_a_wrong_step_of_seeds_together_is_found(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from itertools import groupby
 
 from torch import Tensor
 
 from tuner.architecture.cost import network_cost
-from tuner.architecture.shapes import Layer
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.parts import layers_of
 from tuner.architecture.trace import trace
 from tuner.training.checkpoint import Checkpoint
 
@@ -91,8 +91,8 @@ def named_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def _parts(checkpoint: Checkpoint) -> dict[str, list[Layer]]:
     """The layers by block, by the names of attributes: `block1`, `block2`, ..., `head`."""
-    grouped = groupby(trace(checkpoint.candidate.architecture), key=lambda layer: layer.part)
-    return {part.replace(" ", ""): list(layers) for part, layers in grouped}
+    parts = trace(checkpoint.candidate.architecture)
+    return {part.name.replace(" ", ""): list(layers_of([part])) for part in parts}
 
 
 def _part_source(name: str, layers: list[Layer]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.parts import named_layers
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve, trace
 from tuner.training.candidate import Recipe
@@ -153,14 +154,14 @@ class _Apart:
 
 def _difference(one: Learned, plain: Learned, architecture: Architecture) -> _Apart:
     (losses, _, found), (plain_losses, before, wanted) = one, plain
-    layers = trace(architecture)
+    layers = named_layers(trace(architecture))
     apart, way = torch.zeros((), dtype=torch.double), torch.zeros((), dtype=torch.double)
     shares = []
     for name, value in wanted.items():
-        position, tensor = name.split(".")
+        place, _, tensor = name.rpartition(".")
         tensor_apart = (found[name].double() - value).square().sum()
         tensor_way = (value.double() - before[name]).square().sum()
-        shares.append((float((tensor_apart / tensor_way).sqrt()), f"{layers[int(position)].kind} {tensor}"))
+        shares.append((float((tensor_apart / tensor_way).sqrt()), f"{layers[place].kind} {tensor}"))
         if tensor in ("weight", "bias"):
             apart += tensor_apart
             way += tensor_way

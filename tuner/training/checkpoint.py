@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from tuner.architecture.factory import build_model
+from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
@@ -46,7 +47,8 @@ class Checkpoint:
 def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of a checkpoint but its weights, as plain values that json.dumps takes: what each of its forms carries."""
     layers = [
-        {"type": layer.kind, "arguments": dict(layer.arguments)} for layer in trace(checkpoint.candidate.architecture)
+        {"type": layer.kind, "arguments": dict(layer.arguments)}
+        for layer in layers_of(trace(checkpoint.candidate.architecture))
     ]
     return {
         "format": FORMAT,
