@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tuner.architecture.blocks import PlainBlock, ResidualBlock
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.fast import FastForm, fast_form, scoring_form
 from tuner.architecture.fused import can_fuse
+from tuner.architecture.joined import Joined
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 
@@ -211,3 +213,34 @@ def test_sum_pooling_is_four_times_average_pooling_both_ways(height: int, width:
     back = own.sum_pool_backward(own.nhwc(gradient), own.nhwc(values.detach()).shape).permute(0, 3, 1, 2) / 4
     assert values.grad is not None
     torch.testing.assert_close(back, values.grad)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [(), (nn.ReLU(),), (nn.BatchNorm2d(4), nn.ELU()), (nn.ReLU(), nn.MaxPool2d(1, 1)), (nn.SiLU(), nn.AvgPool2d(1, 1))],
+    ids=["convolution", "activation", "normalized activation", "max pooling", "average pooling"],
+)
+@pytest.mark.parametrize("join", ["add", "multiply"])
+def test_paths_of_a_join_may_end_in_anything(join: Any, last: tuple[nn.Module, ...]) -> None:
+    """The gradient of a sum is that of both paths; fused nodes change theirs in place."""
+    paths = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), *copy.deepcopy(last)) for _ in range(2)]
+    joins = (Joined(paths[0], paths[1], join), nn.ReLU(), Joined(copy.deepcopy(paths[0]), nn.Sequential(), join))
+    model = nn.Sequential(*joins, nn.Flatten(), nn.Linear(4 * 36, 3))
+    initialise(model, seed=1)
+    images_NCHW = torch.randn(4, 4, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = []
+    for forward in (fast_form(model.train(), FastForm()), model):
+        logits_NK = forward(images_NCHW)
+        gradients = torch.autograd.grad(logits_NK.square().sum(), [images_NCHW, *model.parameters()])
+        found.append([logits_NK.detach(), *gradients])
+    assert distance(*found) < 1e-5
+
+
+def test_scoring_leaves_what_enters_a_shortcut_as_it_is() -> None:
+    path = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    model = nn.Sequential(Joined(path, nn.Sequential(), "add"), nn.ReLU()).eval()
+    images_NCHW = torch.randn(4, 4, 6, 6)
+    kept = images_NCHW.clone()
+    with torch.inference_mode():
+        torch.testing.assert_close(scoring_form(model)(images_NCHW), model(images_NCHW))
+    assert torch.equal(images_NCHW, kept)
