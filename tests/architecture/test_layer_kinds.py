@@ -12,7 +12,7 @@ from tuner.architecture import layer_kinds
 from tuner.architecture.factory import build_model
 from tuner.architecture.layer_kinds import LAYER_KINDS, Layer
 from tuner.architecture.layers import TWINS
-from tuner.architecture.parts import Part, Path, layers_of, named_layers
+from tuner.architecture.parts import Items, Part, layers_of, named_layers
 from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
@@ -51,7 +51,7 @@ def test_every_architecture_resolves_to_one_that_takes_a_single_pixel(architectu
     assert shape_of_each_layer(on_meta(architecture), architecture)[""] == (architecture.num_classes,)
 
 
-def check_path(path: Path, shape: Shape) -> None:
+def check_path(path: Items, shape: Shape) -> None:
     """Every item takes what the one before it gives, and what is joined has the same shape, or one factor a channel."""
     for item in path:
         assert item.input_shape == shape

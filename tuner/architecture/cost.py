@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from tuner.architecture.layer_kinds import LAYER_KINDS, Layer
-from tuner.architecture.parts import Part, Path
+from tuner.architecture.parts import Items, Part
 
 FLOAT_BYTES = 4
 SCORED_AT_ONCE, SCORED_VALUES = 64, 2**23
@@ -90,12 +90,12 @@ def layer_cost(layer: Layer) -> Cost:
     )
 
 
-def network_cost(path: Path) -> Cost:
+def network_cost(path: Items) -> Cost:
     """The cost of a whole network, as traced."""
     return replace(_path_cost(path), ends=prod(path[0].input_shape) + prod(path[-1].output_shape))
 
 
-def _path_cost(path: Path, *, waiting: int = 0) -> Cost:
+def _path_cost(path: Items, *, waiting: int = 0) -> Cost:
     """The cost of what follows one another; `waiting` numbers for each image are kept beside what the first takes."""
     total = NOTHING
     for position, item in enumerate(path):

@@ -10,7 +10,7 @@ from torch import nn
 from tuner.architecture.joined import Joined
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.layer_modules import build_layer
-from tuner.architecture.parts import Path, steps_of
+from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 
@@ -24,7 +24,7 @@ def build_model(architecture: Architecture) -> nn.Sequential:
     return build_path(trace(architecture), build_layer)
 
 
-def build_path(path: Path, build: Callable[[Layer], nn.Module]) -> nn.Sequential:
+def build_path(path: Items, build: Callable[[Layer], nn.Module]) -> nn.Sequential:
     """The steps of a path as modules, each layer as `build` makes it."""
     modules = (
         build(step)

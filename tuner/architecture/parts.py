@@ -41,10 +41,11 @@ class Part:
         return self.shortcut[-1].output_shape if self.shortcut else self.input_shape
 
 
-Path = Sequence[Layer | Part]
+Items = Sequence[Layer | Part]
+"""What a path consists of."""
 
 
-def steps_of(path: Path) -> Iterator[Layer | Part]:
+def steps_of(path: Items) -> Iterator[Layer | Part]:
     """What follows one another on a path: its layers and the parts with a join. Other parts are replaced by their own.
 
     Step i of a network is module i of its `nn.Sequential`.
@@ -56,17 +57,17 @@ def steps_of(path: Path) -> Iterator[Layer | Part]:
             yield item
 
 
-def layers_of(path: Path) -> tuple[Layer, ...]:
+def layers_of(path: Items) -> tuple[Layer, ...]:
     """All layers in the order of their modules: of a part those on the main path, then those on the shortcut."""
     return tuple(named_layers(path).values())
 
 
-def named_layers(path: Path, prefix: str = "") -> dict[str, Layer]:
+def named_layers(path: Items, prefix: str = "") -> dict[str, Layer]:
     """All layers by the names of their modules, as state dicts have them: `0`, `1.main.0`, `1.shortcut.0`."""
     return dict(_named(path, prefix))
 
 
-def _named(path: Path, prefix: str) -> Iterable[tuple[str, Layer]]:
+def _named(path: Items, prefix: str) -> Iterable[tuple[str, Layer]]:
     for position, step in enumerate(steps_of(path)):
         if isinstance(step, Layer):
             yield f"{prefix}{position}", step
