@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.strategies import networks
 from tuner.architecture import layers as own
-from tuner.architecture.blocks import PlainBlock, ResidualBlock
+from tuner.architecture.blocks import Block, InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.fast import FastForm, fast_form, scoring_form
 from tuner.architecture.fused import can_fuse
@@ -117,6 +117,34 @@ def test_blocks_of_every_kind_are_fused_and_others_run_layer_by_layer() -> None:
     assert can_fuse([nn.Conv2d(3, 4, 3), nn.GELU(), nn.AvgPool2d(3, 2)])
     assert not can_fuse([nn.Conv2d(3, 4, 3), nn.Softplus()])
     assert not can_fuse([nn.Linear(3, 4), nn.ReLU()])
+
+
+@pytest.mark.parametrize(
+    ("block", "num_nodes"),
+    [
+        (PlainBlock(8, normalization="batch", pooling="max", dropout=0.2), 1),
+        (PlainBlock(8, normalization="group", pooling="average"), 1),
+        (ResidualBlock(4, dropout=0.2), 2),
+        (ResidualBlock(8, normalization="group"), 3),
+        (ResidualBlock(4, order="pre"), 2),
+        (InvertedResidualBlock(8, squeeze=2), 5),
+    ],
+)
+def test_every_convolution_and_what_follows_it_is_one_node(block: Block, num_nodes: int) -> None:
+    """No other layer but those before the first convolution of a path and after a sum is left to torch."""
+    architecture = resolve(Architecture(InputSpec(4, 9, 12, 5), (block,), Head()))
+    model = build_model(architecture).train()
+    seen, waiting = [], [fast_form(model, FastForm())(images_for(architecture)).grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.append(node)
+            waiting += [following for following, _ in node.next_functions]
+    names = [type(node).__name__ for node in seen]
+    assert names.count("_BlockBackward") == num_nodes
+    assert not any(name.startswith(("Convolution", "MaxPool", "AvgPool")) for name in names)
+    normalizations = sum(name.startswith(("NativeBatchNorm", "NativeGroupNorm")) for name in names)
+    assert normalizations == (1 if getattr(block, "order", "post") == "pre" else 0)
 
 
 @pytest.mark.parametrize("pooling", ["none", "max", "average"])

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from tests.strategies import networks
 from tuner.architecture import layer_kinds
+from tuner.architecture.blocks.fields import normalized
 from tuner.architecture.factory import build_model
 from tuner.architecture.layer_kinds import LAYER_KINDS, Layer
 from tuner.architecture.layers import TWINS
@@ -163,6 +164,12 @@ def test_the_typed_source_of_a_layer_builds_the_same_module(architecture: Archit
 )
 def test_group_normalization_has_at_most_eight_groups_of_at_least_four_channels(channels: int, num_groups: int) -> None:
     assert layer_kinds.group_norm((channels, 2, 2)).arguments == {"num_groups": num_groups, "num_channels": channels}
+
+
+@pytest.mark.parametrize(("shape", "num_layers"), [((1, 1, 1), 0), ((2, 1, 1), 1), ((1, 1, 2), 1)])
+def test_there_is_no_group_normalization_of_a_single_value(shape: Shape, num_layers: int) -> None:
+    assert len(normalized(shape, "group")) == num_layers
+    assert len(normalized(shape, "batch")) == 1
 
 
 @pytest.mark.parametrize("kind", LAYER_KINDS)

@@ -132,7 +132,7 @@ def fused_length(modules: Sequence[nn.Module]) -> int:
         return 0
     length = 1
     for kinds in FOLLOWING:
-        length += length < len(modules) and type(modules[length]) in kinds
+        length += length < len(modules) and isinstance(modules[length], kinds)
     return length
 
 

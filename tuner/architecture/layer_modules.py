@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.architecture.layer_kinds import Layer
-from tuner.architecture.layers import TWINS, BatchNorm2d, GroupNorm
+from tuner.architecture.layers import TWINS, BatchNorm2d
 
 
 def build_layer(layer: Layer) -> nn.Module:
@@ -69,7 +69,7 @@ def _convolution_of_each(
 OF_EACH: dict[str, Callable[..., nn.Module]] = {
     "Conv2d": _convolution_of_each,
     "BatchNorm2d": lambda num_models, *, num_features: BatchNorm2d(num_models * num_features),
-    "GroupNorm": lambda num_models, *, num_groups, num_channels: GroupNorm(
+    "GroupNorm": lambda num_models, *, num_groups, num_channels: nn.GroupNorm(
         num_models * num_groups, num_models * num_channels
     ),
     "Flatten": lambda num_models, *, start_dim: FlattenEach(num_models),

@@ -1,7 +1,7 @@
 """Layers of our own, each a drop-in for its twin in torch.nn and tested against it.
 
-All but the normalizations are for learning faster on a CPU core, and pay in channels_last only. They follow the dtype
-of their input: fp32 in, fp32 out; bf16 in, bf16 out.
+All but BatchNorm2d are for learning faster on a CPU core, and pay in channels_last only. They follow the dtype of their
+input: fp32 in, fp32 out; bf16 in, bf16 out.
 
 Legend: N images, C channels, H and W sides, h and w sides after pooling.
 """
@@ -144,13 +144,5 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
-class GroupNorm(nn.GroupNorm):
-    """torch.nn.GroupNorm that also trains on one value per group, which it takes to 0, as torch does in evaluation."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
-
-
-TWINS: dict[str, type[nn.Module]] = {"BatchNorm2d": BatchNorm2d, "GroupNorm": GroupNorm}
+TWINS: dict[str, type[nn.Module]] = {"BatchNorm2d": BatchNorm2d}
 """By the name of the torch.nn class that each stands in for in a model; the others serve the fast form alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -42,8 +43,11 @@ OddWindow = Annotated[Window, AfterValidator(_is_odd)]
 
 
 def normalized(shape: Shape, normalization: Normalization) -> list[Layer]:
-    """The layer of a normalization over (C, H, W), if there is one."""
-    if normalization == "none":
+    """The layer of a normalization over (C, H, W), if there is one.
+
+    There is no group normalization of a single value, since it would leave nothing of it.
+    """
+    if normalization == "none" or (normalization == "group" and prod(shape) == 1):
         return []
     return [layer_kinds.batch_norm(shape) if normalization == "batch" else layer_kinds.group_norm(shape)]
 
