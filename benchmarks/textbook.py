@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from benchmarks.subset import Rows
+from tuner.architecture.parts import layers_of
 from tuner.architecture.trace import trace
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.schedule import learning_rate_factor
@@ -40,8 +41,8 @@ def train_textbook(
     torch.manual_seed(seed)
     loader = DataLoader(Subset(images, rows.train), batch_size=recipe.batch_size, shuffle=True)
     scored = DataLoader(Subset(images, rows.validation), batch_size=256)
-    model = nn.Sequential(*(getattr(nn, layer.kind)(**layer.arguments) for layer in trace(candidate.architecture)))
-    model = model.to(device)
+    layers = layers_of(trace(candidate.architecture))
+    model = nn.Sequential(*(getattr(nn, layer.kind)(**layer.arguments) for layer in layers)).to(device)
     optimizer = textbook_optimizer(model, recipe)
     num_steps = recipe.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -19,6 +19,7 @@ from benchmarks.every_core import run_processes
 from benchmarks.subset import SubsetTrainer, choose_rows
 from benchmarks.textbook import train_textbook
 from tuner.architecture.cost import layer_cost
+from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
@@ -171,7 +172,7 @@ def networks(space: SearchSpace, input_spec: InputSpec) -> list[Candidate]:
 
 def training_flops(candidate: Candidate) -> int:
     """FLOPs to learn from one image: forward, and twice as many back, but no gradient of the image itself."""
-    costs = [layer_cost(layer).flops for layer in trace(candidate.architecture)]
+    costs = [layer_cost(layer).flops for layer in layers_of(trace(candidate.architecture))]
     return 3 * sum(costs) - costs[0]
 
 

@@ -1,21 +1,35 @@
 """Candidates for property tests, all derived from the schema of a search space: no parameter is written by hand."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tuner.architecture.blocks.plain import Activation, Normalization, Padding, Pooling
-from tuner.architecture.spec import Architecture, HeadPooling, InputSpec
+from tuner.architecture.blocks import Block, PlainBlock
+from tuner.architecture.blocks.fields import (
+    Activation,
+    Count,
+    DropoutRate,
+    Normalization,
+    OddWindow,
+    Padding,
+    Pooling,
+    Window,
+)
+from tuner.architecture.blocks.inverted_residual import Expansion, Reduction
+from tuner.architecture.spec import Architecture, Head, HeadPooling, InputSpec
+from tuner.architecture.trace import resolve
 from tuner.space.sampling import Params, candidate_from, distributions
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space, parse_space
 from tuner.training.candidate import Candidate, Optimizer, Schedule
 
 EPOCHS = 3
+FAMILIES: tuple[Any, ...] = tuple(get_args(tagged)[0] for tagged in get_args(get_args(Block)[0]))
 
 
 def make_space(*, name: str = "made", **tables: Any) -> SearchSpace:
@@ -102,6 +116,48 @@ def candidates(*, max_side: int = 40) -> SearchStrategy[Candidate]:
 def architectures(*, max_side: int = 40) -> SearchStrategy[Architecture]:
     """Resolved architectures of every space."""
     return candidates(max_side=max_side).map(lambda candidate: candidate.architecture)
+
+
+FIELD_VALUES: dict[Any, SearchStrategy[Any]] = {
+    Count: st.integers(1, 24),
+    OddWindow: st.sampled_from([1, 3, 5, 11]),
+    Window: st.integers(1, 5),
+    Expansion: st.integers(1, 6),
+    Reduction: st.integers(0, 32),
+    DropoutRate: st.sampled_from([0.0, 0.3]),
+}
+"""For each type of a block's field other than a Literal."""
+
+
+def blocks_of(family: type[Any]) -> SearchStrategy[Any]:
+    """Blocks of a family with any value in every field."""
+    hints = get_type_hints(family, include_extras=True)
+    values = {
+        name: st.sampled_from(get_args(hint)) if get_origin(hint) is Literal else FIELD_VALUES[hint]
+        for name, hint in hints.items()
+    }
+    return st.builds(family, **values)
+
+
+def networks(*, max_side: int = 40) -> SearchStrategy[Architecture]:
+    """Resolved architectures of blocks of all families in any order; every second one of the spaces' plain blocks."""
+    blocks = st.one_of([blocks_of(family) for family in FAMILIES]).map(odd_when_same)
+    head = st.builds(
+        Head,
+        st.sampled_from(get_args(HeadPooling)),
+        st.sampled_from([0, 5]),
+        st.sampled_from(get_args(Activation)),
+        st.sampled_from([0.0, 0.5]),
+    )
+    made = st.builds(
+        Architecture, input_specs(max_side=max_side), st.lists(blocks, min_size=1, max_size=5).map(tuple), head
+    )
+    return architectures(max_side=max_side) | made.map(resolve)
+
+
+def odd_when_same(block: Any) -> Any:
+    """Plain blocks with an even kernel have no padding, as the schema has it."""
+    return replace(block, padding="valid") if type(block) is PlainBlock and block.kernel_size % 2 == 0 else block
 
 
 def random_candidates(space: SearchSpace, count: int, *, seed: int, max_side: int = 224) -> Iterator[Candidate]:

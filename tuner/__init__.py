@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.__about__ import __version__ as __version__
 
 _HOMES = {
+    "ActivationBlock": "architecture.blocks",
     "Architecture": "architecture.spec",
     "Candidate": "training.candidate",
     "Checkpoint": "training.checkpoint",
@@ -22,9 +23,11 @@ _HOMES = {
     "Head": "architecture.spec",
     "ImageDataset": "data.dataset",
     "InputSpec": "architecture.spec",
+    "InvertedResidualBlock": "architecture.blocks",
     "PlainBlock": "architecture.blocks",
     "Prediction": "deliver.predict",
     "Recipe": "training.candidate",
+    "ResidualBlock": "architecture.blocks",
     "RunOptions": "options",
     "SearchSpace": "space.schema",
     "StudySummary": "search.summary",
@@ -54,7 +57,10 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from tuner.architecture.blocks import ActivationBlock as ActivationBlock
+    from tuner.architecture.blocks import InvertedResidualBlock as InvertedResidualBlock
     from tuner.architecture.blocks import PlainBlock as PlainBlock
+    from tuner.architecture.blocks import ResidualBlock as ResidualBlock
     from tuner.architecture.cost import network_cost as network_cost
     from tuner.architecture.factory import build_model as build_model
     from tuner.architecture.spec import Architecture as Architecture

@@ -7,12 +7,14 @@ from hypothesis import given
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.strategies import architectures
-from tuner.architecture import shapes
+from tests.strategies import networks
+from tuner.architecture import layer_kinds
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.cost import FLOPS_OF_AN_ACTIVATION, Cost, layer_cost, network_cost
 from tuner.architecture.factory import build_model
-from tuner.architecture.shapes import Layer
+from tuner.architecture.joined import Joined
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.parts import named_layers
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve, trace
 
@@ -22,14 +24,14 @@ def on_meta(architecture: Architecture) -> nn.Sequential:
         return build_model(architecture)
 
 
-@given(architectures())
+@given(networks())
 def test_parameters_and_buffers_are_as_many_as_torch_holds(architecture: Architecture) -> None:
     cost, model = network_cost(trace(architecture)), on_meta(architecture)
     assert cost.num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert cost.num_buffers == sum(buffer.numel() for buffer in model.buffers())
 
 
-@given(architectures())
+@given(networks())
 def test_flops_are_those_that_torchs_counter_counts(architecture: Architecture) -> None:
     model = on_meta(architecture).eval()
     with FlopCounterMode(display=False) as counter:
@@ -37,20 +39,22 @@ def test_flops_are_those_that_torchs_counter_counts(architecture: Architecture) 
     assert network_cost(trace(architecture)).flops == counter.get_total_flops()
 
 
-@given(architectures())
+@given(networks())
 def test_activations_are_the_numbers_that_leave_torchs_layers(architecture: Architecture) -> None:
-    sizes = []
-    x = torch.empty(1, *architecture.input_shape, device="meta")
-    for module in on_meta(architecture):
-        x = module.eval()(x)
-        sizes.append(x.numel())
+    sizes: list[int] = []
+    model = on_meta(architecture).eval()
+    for module in model.modules():
+        if isinstance(module, Joined) or (not list(module.children()) and not isinstance(module, nn.Sequential)):
+            module.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+    model(torch.empty(1, *architecture.input_shape, device="meta"))
     assert network_cost(trace(architecture)).activations == sum(sizes)
 
 
-@given(architectures())
+@given(networks())
 def test_each_layer_costs_what_its_module_holds(architecture: Architecture) -> None:
-    for layer, module in zip(trace(architecture), on_meta(architecture), strict=True):
-        cost = layer_cost(layer)
+    model = on_meta(architecture)
+    for name, layer in named_layers(trace(architecture)).items():
+        cost, module = layer_cost(layer), model.get_submodule(name)
         assert cost.num_parameters == sum(parameter.numel() for parameter in module.parameters())
         assert cost.activations == math.prod(layer.output_shape)
 
@@ -59,16 +63,16 @@ def test_each_layer_costs_what_its_module_holds(architecture: Architecture) -> N
     ("layer", "cost"),
     [
         (
-            shapes.convolution((1, 28, 28), out_channels=16, kernel_size=3),
+            layer_kinds.convolution((1, 28, 28), out_channels=16, kernel_size=3),
             Cost(160, 0, 2 * 9 * 16 * 26 * 26, 10_816, 784 + 10_816),
         ),
         (
-            shapes.convolution((3, 4, 4), out_channels=2, kernel_size=3, padding=1, bias=False),
+            layer_kinds.convolution((3, 4, 4), out_channels=2, kernel_size=3, padding=1, bias=False),
             Cost(54, 0, 2 * 27 * 2 * 16, 32, 48 + 32),
         ),
-        (shapes.linear((800,), out_features=10), Cost(8_010, 0, 16_000, 10, 810)),
-        (shapes.batch_norm((8, 5, 5)), Cost(16, 17, 0, 200, 400)),
-        (shapes.pool((8, 5, 5), kind="MaxPool2d", kernel_size=2, stride=2), Cost(0, 0, 0, 32, 200 + 3 * 32)),
+        (layer_kinds.linear((800,), out_features=10), Cost(8_010, 0, 16_000, 10, 810)),
+        (layer_kinds.batch_norm((8, 5, 5)), Cost(16, 17, 0, 200, 400)),
+        (layer_kinds.pool((8, 5, 5), kind="MaxPool2d", kernel_size=2, stride=2), Cost(0, 0, 0, 32, 200 + 3 * 32)),
     ],
 )
 def test_the_cost_of_one_layer_by_hand(layer: Layer, cost: Cost) -> None:

@@ -5,9 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.strategies import architectures
+from tests.strategies import architectures, networks
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.joined import Joined
+from tuner.architecture.parts import layers_of, named_layers
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import trace
 
@@ -21,11 +23,21 @@ NETWORK = Architecture(
 )
 
 
-@given(architectures(max_side=12))
-def test_position_by_position_the_model_is_the_traced_layers(architecture: Architecture) -> None:
+@given(networks(max_side=12))
+def test_name_by_name_the_modules_of_the_model_are_the_traced_layers(architecture: Architecture) -> None:
     with torch.device("meta"):
         model = build_model(architecture)
-    assert [type(module).__name__ for module in model] == [layer.kind for layer in trace(architecture)]
+    layers = named_layers(trace(architecture))
+    modules = {name: module for name, module in model.named_modules() if not isinstance(module, nn.Sequential | Joined)}
+    assert list(modules) == list(layers)
+    assert [type(module).__name__ for module in modules.values()] == [layer.kind for layer in layers.values()]
+
+
+@given(architectures(max_side=12))
+def test_position_by_position_a_network_without_shortcuts_is_its_layers(architecture: Architecture) -> None:
+    with torch.device("meta"):
+        model = build_model(architecture)
+    assert [type(module).__name__ for module in model] == [layer.kind for layer in layers_of(trace(architecture))]
 
 
 @settings(max_examples=30)
@@ -35,7 +47,9 @@ def test_plain_torch_modules_of_the_layers_take_the_weights_and_give_the_same_lo
 ) -> None:
     model = build_model(architecture).eval()
     initialise(model, seed=seed)
-    plain = nn.Sequential(*(getattr(nn, layer.kind)(**layer.arguments) for layer in trace(architecture))).eval()
+    plain = nn.Sequential(
+        *(getattr(nn, layer.kind)(**layer.arguments) for layer in layers_of(trace(architecture)))
+    ).eval()
     plain.load_state_dict(model.state_dict())
     images_NCHW = torch.randn(2, *architecture.input_shape)
     with torch.no_grad():
@@ -44,12 +58,12 @@ def test_plain_torch_modules_of_the_layers_take_the_weights_and_give_the_same_lo
 
 @settings(max_examples=30)
 @given(architectures(max_side=12))
-def test_a_bias_is_there_unless_batch_normalization_takes_it_away_again(architecture: Architecture) -> None:
+def test_a_bias_of_a_plain_block_is_there_unless_a_normalization_has_one(architecture: Architecture) -> None:
     with torch.device("meta"):
         modules = list(build_model(architecture))
     for module, following in pairwise(modules):
         if isinstance(module, nn.Conv2d):
-            assert (module.bias is None) == isinstance(following, nn.BatchNorm2d)
+            assert (module.bias is None) == isinstance(following, nn.BatchNorm2d | nn.GroupNorm)
 
 
 def weights_after(seed: int, *, drawn_before: int) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,20 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.strategies import architectures
+from tests.strategies import networks
 from tuner.architecture import layers as own
-from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.blocks import Block, InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.fast import FastForm, fast_form, scoring_form
 from tuner.architecture.fused import can_fuse
+from tuner.architecture.joined import Joined
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 
-EVERY_ACTIVATION = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid")
+EVERY_ACTIVATION = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "relu6")
 
 
 def without_dropout(architecture: Architecture) -> Architecture:
-    blocks = tuple(replace(block, dropout=0.0) for block in architecture.blocks)
+    blocks = tuple(
+        replace(block, dropout=0.0) if isinstance(block, PlainBlock | ResidualBlock) else block
+        for block in architecture.blocks
+    )
     return resolve(Architecture(architecture.input, blocks, Head(architecture.head.pooling)))
 
 
@@ -41,7 +46,7 @@ def learn(
     """Logits, gradients and buffers of one step, in plain modules where `form` is None."""
     model = copy.deepcopy(model).train()
     model.to(memory_format=torch.channels_last)
-    forward = model if form is None else fast_form(model, architecture, form)
+    forward = model if form is None else fast_form(model, form)
     logits_NK = forward(images_NCHW)
     (logits_NK.float() * torch.linspace(-1, 1, logits_NK.numel()).view_as(logits_NK)).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -57,7 +62,7 @@ def distance(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 @settings(max_examples=60)
-@given(architecture=architectures(max_side=12), early=st.booleans())
+@given(architecture=networks(max_side=12), early=st.booleans())
 def test_the_fast_form_learns_as_the_plain_modules_do(architecture: Architecture, early: bool) -> None:
     architecture = without_dropout(architecture)
     model = build_model(architecture)
@@ -114,13 +119,41 @@ def test_blocks_of_every_kind_are_fused_and_others_run_layer_by_layer() -> None:
     assert not can_fuse([nn.Linear(3, 4), nn.ReLU()])
 
 
+@pytest.mark.parametrize(
+    ("block", "num_nodes"),
+    [
+        (PlainBlock(8, normalization="batch", pooling="max", dropout=0.2), 1),
+        (PlainBlock(8, normalization="group", pooling="average"), 1),
+        (ResidualBlock(4, dropout=0.2), 2),
+        (ResidualBlock(8, normalization="group"), 3),
+        (ResidualBlock(4, order="pre"), 2),
+        (InvertedResidualBlock(8, squeeze=2), 5),
+    ],
+)
+def test_every_convolution_and_what_follows_it_is_one_node(block: Block, num_nodes: int) -> None:
+    """No other layer but those before the first convolution of a path and after a sum is left to torch."""
+    architecture = resolve(Architecture(InputSpec(4, 9, 12, 5), (block,), Head()))
+    model = build_model(architecture).train()
+    seen, waiting = [], [fast_form(model, FastForm())(images_for(architecture)).grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.append(node)
+            waiting += [following for following, _ in node.next_functions]
+    names = [type(node).__name__ for node in seen]
+    assert names.count("_BlockBackward") == num_nodes
+    assert not any(name.startswith(("Convolution", "MaxPool", "AvgPool")) for name in names)
+    normalizations = sum(name.startswith(("NativeBatchNorm", "NativeGroupNorm")) for name in names)
+    assert normalizations == (1 if getattr(block, "order", "post") == "pre" else 0)
+
+
 @pytest.mark.parametrize("pooling", ["none", "max", "average"])
 @pytest.mark.parametrize("activation", EVERY_ACTIVATION)
 def test_nothing_of_a_step_outlives_it(activation: str, pooling: str) -> None:
     block = PlainBlock(8, activation=activation, pooling=pooling)  # type: ignore[arg-type]
     architecture = resolve(Architecture(InputSpec(1, 9, 12, 5), (block, block), Head()))
     model = build_model(architecture).train()
-    forward, images_NCHW = fast_form(model, architecture, FastForm()), images_for(architecture)
+    forward, images_NCHW = fast_form(model, FastForm()), images_for(architecture)
     gc.collect()
     gc.freeze()  # so that only what is made from here on is counted
     gc.disable()  # what Python must look for first may take gigabytes until it does
@@ -210,3 +243,34 @@ def test_sum_pooling_is_four_times_average_pooling_both_ways(height: int, width:
     back = own.sum_pool_backward(own.nhwc(gradient), own.nhwc(values.detach()).shape).permute(0, 3, 1, 2) / 4
     assert values.grad is not None
     torch.testing.assert_close(back, values.grad)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [(), (nn.ReLU(),), (nn.BatchNorm2d(4), nn.ELU()), (nn.ReLU(), nn.MaxPool2d(1, 1)), (nn.SiLU(), nn.AvgPool2d(1, 1))],
+    ids=["convolution", "activation", "normalized activation", "max pooling", "average pooling"],
+)
+@pytest.mark.parametrize("join", ["add", "multiply"])
+def test_paths_of_a_join_may_end_in_anything(join: Any, last: tuple[nn.Module, ...]) -> None:
+    """The gradient of a sum is that of both paths; fused nodes change theirs in place."""
+    paths = [nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), *copy.deepcopy(last)) for _ in range(2)]
+    joins = (Joined(paths[0], paths[1], join), nn.ReLU(), Joined(copy.deepcopy(paths[0]), nn.Sequential(), join))
+    model = nn.Sequential(*joins, nn.Flatten(), nn.Linear(4 * 36, 3))
+    initialise(model, seed=1)
+    images_NCHW = torch.randn(4, 4, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = []
+    for forward in (fast_form(model.train(), FastForm()), model):
+        logits_NK = forward(images_NCHW)
+        gradients = torch.autograd.grad(logits_NK.square().sum(), [images_NCHW, *model.parameters()])
+        found.append([logits_NK.detach(), *gradients])
+    assert distance(*found) < 1e-5
+
+
+def test_scoring_leaves_what_enters_a_shortcut_as_it_is() -> None:
+    path = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    model = nn.Sequential(Joined(path, nn.Sequential(), "add"), nn.ReLU()).eval()
+    images_NCHW = torch.randn(4, 4, 6, 6)
+    kept = images_NCHW.clone()
+    with torch.inference_mode():
+        torch.testing.assert_close(scoring_form(model)(images_NCHW), model(images_NCHW))
+    assert torch.equal(images_NCHW, kept)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 
-from tests.strategies import ALL_SPACES, BUNDLED, architectures, random_candidates
+from tests.strategies import ALL_SPACES, BUNDLED, networks, random_candidates
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.cost import network_cost
 from tuner.architecture.factory import build_model
+from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve, trace
 from tuner.data.resident import ResidentData
@@ -25,7 +26,8 @@ SAME = PlainBlock(8, padding="same")
 def test_the_articles_network_has_the_articles_numbers() -> None:
     (params,) = first_params(BUNDLED["article"])
     architecture = candidate_from(params, BUNDLED["article"], InputSpec(1, 28, 28, 10), epochs=1).architecture
-    layers = trace(architecture)
+    parts = trace(architecture)
+    layers = layers_of(parts)
     assert [(layer.kind, layer.output_shape, layer.arithmetic) for layer in layers] == [
         ("Conv2d", (16, 26, 26), "28-3+1=26"),
         ("ReLU", (16, 26, 26), ""),
@@ -36,11 +38,15 @@ def test_the_articles_network_has_the_articles_numbers() -> None:
         ("Flatten", (800,), "32*5*5=800"),
         ("Linear", (10,), ""),
     ]
-    cost = network_cost(layers)
+    cost = network_cost(parts)
     # 16*(9+1) + 32*(16*9+1) + 10*(800+1); the convolutions' and the head's multiply-adds, twice.
     assert cost.num_parameters == 160 + 4_640 + 8_010 == 12_810
     assert cost.flops == 2 * (9 * 16 * 26 * 26 + 144 * 32 * 11 * 11 + 800 * 10)
-    assert [layer.part for layer in layers] == ["block 1"] * 3 + ["block 2"] * 3 + ["head"] * 2
+    assert [(part.name, part.main) for part in parts] == [
+        ("block 1", layers[:3]),
+        ("block 2", layers[3:6]),
+        ("head", layers[6:]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +174,7 @@ def test_a_stride_that_leaves_one_pixel_changes_no_logit(one: PlainBlock, other:
     assert torch.equal(models[0](images_NCHW), models[1](images_NCHW))
 
 
-@given(architectures(), architectures())
+@given(networks(), networks())
 def test_two_fingerprints_are_equal_only_for_equal_networks(one: Architecture, other: Architecture) -> None:
     assert (fingerprint(one) == fingerprint(other)) == (one == other)
 
@@ -191,7 +197,7 @@ def test_another_network_has_another_fingerprint(other: Architecture) -> None:
     assert fingerprint(other) != fingerprint(Architecture(InputSpec(1, 8, 8, 10), (SAME,), Head()))
 
 
-@given(architectures())
+@given(networks(max_side=224))
 def test_a_resolved_architecture_stays_as_it_is_and_survives_json(architecture: Architecture) -> None:
     assert resolve(architecture) == architecture
     assert Architecture.from_json(architecture.to_json()) == architecture
@@ -208,10 +214,10 @@ def shared_out(total: int, *, seed: int, max_side: int = 224) -> Iterator[Candid
 
 def check_by_arithmetic(candidate: Candidate) -> None:
     architecture = candidate.architecture
-    layers = trace(architecture)
-    assert all(side >= 1 for layer in layers for side in layer.output_shape), architecture
-    assert layers[-1].output_shape == (architecture.num_classes,)
-    assert network_cost(layers).num_parameters > 0
+    parts = trace(architecture)
+    assert all(side >= 1 for layer in layers_of(parts) for side in layer.output_shape), architecture
+    assert parts[-1].output_shape == (architecture.num_classes,)
+    assert network_cost(parts).num_parameters > 0
     assert resolve(architecture) == architecture
 
 

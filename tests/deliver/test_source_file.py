@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from tests.strategies import BUNDLED, architectures
+from tests.strategies import BUNDLED, networks
 from tests.training.test_checkpoint import checkpoint_of
-from tuner.architecture.spec import Architecture, InputSpec
+from tuner.architecture.blocks import InvertedResidualBlock, PlainBlock, ResidualBlock
+from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.architecture.trace import resolve
 from tuner.deliver.classifier import classifier_from
 from tuner.deliver.source_file import LINE_LENGTH, named_weights, source_of
 from tuner.space.sampling import candidate_from, first_params
@@ -29,7 +31,7 @@ def article() -> Checkpoint:
 
 
 @settings(max_examples=60)
-@given(architectures(max_side=24))
+@given(networks(max_side=24))
 def test_the_source_of_any_network_gives_the_networks_logits(architecture: Architecture) -> None:
     checkpoint = checkpoint_of(architecture, seed=3)
     network = names_in(source_of(checkpoint))["Network"]()
@@ -42,7 +44,7 @@ def test_the_source_of_any_network_gives_the_networks_logits(architecture: Archi
 
 
 @settings(max_examples=60)
-@given(architectures())
+@given(networks())
 def test_the_source_imports_torch_alone_and_its_lines_can_be_read(architecture: Architecture) -> None:
     source = source_of(checkpoint_of(architecture))
     modules = {
@@ -66,6 +68,36 @@ def test_each_layer_of_the_articles_network_stands_with_its_shape_and_arithmetic
     ):
         assert line in source.splitlines()
     assert '"""1x28x28 images to 10 logits; 12,810 parameters."""' in source
+
+
+def test_a_shortcut_stands_beside_its_main_path_in_a_module_of_a_few_lines() -> None:
+    blocks = (PlainBlock(8, normalization="batch"), ResidualBlock(12, stride=2), InvertedResidualBlock(12, squeeze=4))
+    source = source_of(checkpoint_of(resolve(Architecture(InputSpec(3, 9, 9, 10), blocks, Head("average")))))
+    lines = """\
+        self.block2 = nn.Sequential(
+            Residual(  # residual: 12x5x5
+                nn.Sequential(
+                    nn.Conv2d(8, 12, kernel_size=3, stride=2, padding=1, bias=False),  # 12x5x5: (9+2*1-3)//2+1=5
+                    nn.BatchNorm2d(12),  # 12x5x5
+                    nn.ReLU(),  # 12x5x5
+                    nn.Conv2d(12, 12, kernel_size=3, padding=1, bias=False),  # 12x5x5: 5+2*1-3+1=5
+                    nn.BatchNorm2d(12),  # 12x5x5
+                ),
+                nn.Sequential(
+                    nn.Conv2d(8, 12, kernel_size=1, stride=2, bias=False),  # 12x5x5: (9-1)//2+1=5
+                ),
+            ),
+            nn.ReLU(),  # 12x5x5
+        )
+"""
+    assert lines in source
+    assert "                    Scaled(  # squeeze-and-excitation: 72x5x5" in source
+    assert [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)] == [
+        "Residual",
+        "Scaled",
+        "Network",
+    ]
+    assert "class Residual" not in source_of(article())
 
 
 @pytest.mark.parametrize(

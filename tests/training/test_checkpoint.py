@@ -1,4 +1,5 @@
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import nn
 
-from tests.strategies import architectures
-from tuner.architecture.blocks import PlainBlock
+from tests.strategies import networks
+from tuner.architecture.blocks import ActivationBlock, Block, InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.architecture.trace import resolve
 from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError
 from tuner.training.candidate import Candidate, Recipe
@@ -51,7 +53,7 @@ def checkpoint_of(architecture: Architecture = NETWORK, *, seed: int = 0) -> Che
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(architectures(max_side=12))
+@given(networks(max_side=12))
 def test_what_is_saved_is_loaded_again(tmp_path: Path, architecture: Architecture) -> None:
     saved = checkpoint_of(architecture)
     save_checkpoint(saved, tmp_path / "a.pt")
@@ -71,12 +73,37 @@ def test_a_field_that_an_older_file_lacks_has_its_released_default(
     assert contents_from(data, tmp_path / "a.pt").recipe.batch_size == 7
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(architectures(max_side=12))
+def build_of_readme() -> Callable[[list[dict[str, Any]]], nn.Module]:
+    """The function of the README that makes modules of what `layers` holds."""
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^class Joined.*?(?=^checkpoint = )", readme, re.DOTALL | re.MULTILINE)
+    assert len([line for line in lines.splitlines() if line]) <= 15
+    namespace: dict[str, Any] = {"torch": torch, "nn": nn}
+    exec(lines, namespace)
+    build: Callable[[list[dict[str, Any]]], nn.Module] = namespace["build"]
+    return build
+
+
+@pytest.mark.parametrize(
+    ("blocks", "number"),
+    [((PlainBlock(4),), 1), ((InvertedResidualBlock(4), ActivationBlock()), 1), ((ResidualBlock(4), PlainBlock(4)), 2)],
+)
+def test_a_file_without_joins_is_one_that_older_versions_read(
+    tmp_path: Path, blocks: tuple[Block, ...], number: int
+) -> None:
+    architecture = resolve(Architecture(InputSpec(1, 5, 5, 3), blocks, Head()))
+    save_checkpoint(checkpoint_of(architecture), tmp_path / "a.pt")
+    data = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert data["format"] == number
+    assert any("join" in layer for layer in data["layers"]) == (number == 2)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(networks(max_side=12))
 def test_plain_torch_rebuilds_the_network_from_the_file_alone(tmp_path: Path, architecture: Architecture) -> None:
     save_checkpoint(checkpoint_of(architecture, seed=5), tmp_path / "a.pt")
     data = torch.load(tmp_path / "a.pt", weights_only=True)
-    plain = nn.Sequential(*(getattr(nn, layer["type"])(**layer["arguments"]) for layer in data["layers"]))
+    plain = build_of_readme()(data["layers"])
     plain.load_state_dict(data["weights"])
     images_NCHW = torch.randn(3, *architecture.input_shape)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.training.measurements import FUSED
-from tuner.architecture import fast, fused, stacked
+from tuner.architecture import fast, fused, layer_modules
 from tuner.architecture.layers import BatchNorm2d
 from tuner.training.engine import Engine
 from tuner.training.engine_check import check_engine
@@ -57,7 +57,7 @@ def test_wrong_running_statistics_of_fused_blocks_are_found(
 def test_wrong_running_statistics_of_seeds_together_are_found(
     momentum: float, precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stacked, "BatchNorm2d", lambda channels: BatchNorm2d(channels, momentum=momentum))
+    monkeypatch.setattr(layer_modules, "BatchNorm2d", lambda channels: BatchNorm2d(channels, momentum=momentum))
     engine = replace(LAYERS, precision=precision, seeds_together=True)
     assert "its BatchNorm2d running_" in check_engine(engine).problem
 

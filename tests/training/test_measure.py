@@ -6,14 +6,18 @@ import pickle
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.strategies import FAMILIES
 from tests.training.measurements import FUSED
 from tuner.architecture import fused
+from tuner.architecture.blocks import PlainBlock, ResidualBlock
+from tuner.architecture.blocks.fields import Activation, Normalization
+from tuner.architecture.blocks.residual import Order, Shortcut
 from tuner.errors import UnfitDevice
 from tuner.training import measure
 from tuner.training.choices import CHOICES, FAILED, Choice, ChoiceVerdict, Measurement, Runners, unmet_need
@@ -41,11 +45,14 @@ def test_the_whole_fast_engine_agrees_in_both_precisions() -> None:
 
 def test_between_them_the_checked_networks_have_everything_that_a_block_may_have() -> None:
     blocks = [block for architecture in check_architectures() for block in architecture.blocks]
-    assert {block.activation for block in blocks} == {
-        "relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid",
-    }  # fmt: skip
+    assert {type(block) for block in blocks} == set(FAMILIES)
+    assert {block.activation for block in blocks} == set(get_args(Activation))
+    assert {block.normalization for block in blocks} == set(get_args(Normalization))
+    residual = [block for block in blocks if isinstance(block, ResidualBlock)]
+    assert {block.order for block in residual} == set(get_args(Order))
+    assert {block.shortcut for block in residual} == set(get_args(Shortcut))
+    blocks = [block for block in blocks if isinstance(block, PlainBlock)]
     assert {block.pooling for block in blocks} == {"none", "max", "average"}
-    assert {block.normalization for block in blocks} == {"none", "batch"}
     for pooling in ("max", "average"):
         windows = {(block.pool_size, block.pool_stride) for block in blocks if block.pooling == pooling}
         assert windows >= {(2, 2), (3, 2)}
@@ -84,7 +91,7 @@ def leaking(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     [
         ("tuner.training.rehearsal.stack_images", to_the_neighbour),
         ("tuner.training.step._mean_loss", over_all_seeds),
-        ("tuner.architecture.stacked.LinearEach.forward", leaking),
+        ("tuner.architecture.layer_modules.LinearEach.forward", leaking),
     ],
 )
 def test_a_wrong_step_of_seeds_together_is_found(

@@ -13,6 +13,7 @@ import pytest
 
 from tests.report_numbers import check_figures, figures_of
 from tests.ui.synthetic import NOT_COMPARED, SETTINGS, confirmation, make_study
+from tuner.architecture.parts import layers_of
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError
 from tuner.search.record import load_study, open_study
@@ -191,7 +192,7 @@ def test_the_layer_table_and_the_drawing_show_every_layer_of_the_winner(small: P
     page, study, winner = page_of(small)
     summary = summarise(load_study(open_storage(f"sqlite:///{small / 'tuner.db'}")), studies=small)
     assert summary.best is not None
-    layers = trace(summary.best.candidate.architecture)
+    layers = layers_of(trace(summary.best.candidate.architecture))
     table = page[page.index("<table class='layers'>") : page.index("</table>", page.index("<table class='layers'>"))]
     for layer in layers:
         assert layer.source.removeprefix("nn.") in table

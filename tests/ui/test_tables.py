@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 from tests.ui.synthetic import confirmation, make_study
 from tuner.architecture.cost import layer_cost, network_cost
+from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.search.summary import StudySummary, summarise
@@ -37,10 +38,10 @@ def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
         assert max(map(len, lines)) <= width
         words = set(" ".join(lines).split())
         layers = trace(candidate.architecture)
-        figures = {layer.arithmetic.split()[-1] for layer in layers if layer.arithmetic}
+        figures = {layer.arithmetic.split()[-1] for layer in layers_of(layers) if layer.arithmetic}
         figures |= {f"{network_cost(layers).flops:,}", f"{network_cost(layers).num_parameters:,}"}
-        figures |= {f"{layer_cost(layer).flops:,}" for layer in layers if layer_cost(layer).flops}
-        figures |= {"x".join(map(str, layer.output_shape)) for layer in layers}
+        figures |= {f"{layer_cost(layer).flops:,}" for layer in layers_of(layers) if layer_cost(layer).flops}
+        figures |= {"x".join(map(str, layer.output_shape)) for layer in layers_of(layers)}
         assert figures <= words
 
 

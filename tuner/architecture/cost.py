@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from tuner.architecture.shapes import Layer
+from tuner.architecture.layer_kinds import LAYER_KINDS, Layer
+from tuner.architecture.parts import Items, Part
 
 FLOAT_BYTES = 4
 SCORED_AT_ONCE, SCORED_VALUES = 64, 2**23
 """Images that are scored at once on a CPU, if what enters and leaves the widest layer for them is no more numbers than
 the second, 32 MiB in fp32; fewer in wider networks."""
-INDEX_FLOATS = 2
-"""Room that max pooling takes for the place of each of its values, in floats: torch writes it as int64."""
 COPIES_OF_PARAMETERS, COPIES_OF_ENDS = 7, 4
 """Numbers that a training holds for each parameter, and for each number of a batch's images and logits, at most; seen
 at the peaks of networks that are mostly the one or the other (tests/training/test_peak_memory.py)."""
@@ -33,7 +31,8 @@ class Cost:
     flops: of one image's forward pass, 2 for each multiply-add of convolutions and linear layers, none for the rest,
         as torch.utils.flop_counter counts them.
     activations: numbers that leave the layers for one image; what a training step keeps for its backward pass.
-    widest: numbers that enter and leave a layer for one image, of the layer where they are most; what scoring holds.
+    widest: numbers that enter and leave a layer for one image, and those that wait beside it for a join, of the layer
+        where they are most; what scoring holds.
     ends: numbers that enter and leave the network for one image, of which there are more copies than of others.
     """
 
@@ -80,28 +79,44 @@ class Cost:
 
 def layer_cost(layer: Layer) -> Cost:
     """The cost of one layer."""
-    num_parameters = num_buffers = flops = 0
-    if layer.kind == "Conv2d":
-        window = layer.arguments["in_channels"] * layer.arguments["kernel_size"] ** 2
-        out_channels = layer.arguments["out_channels"]
-        num_parameters = out_channels * (window + layer.arguments["bias"])
-        flops = 2 * window * prod(layer.output_shape)
-    elif layer.kind == "Linear":
-        in_features, out_features = layer.arguments["in_features"], layer.arguments["out_features"]
-        num_parameters = out_features * (in_features + 1)
-        flops = 2 * in_features * out_features
-    elif layer.kind == "BatchNorm2d":
-        num_features = layer.arguments["num_features"]
-        num_parameters = 2 * num_features
-        num_buffers = 2 * num_features + 1
+    kind = LAYER_KINDS[layer.kind]
     activations = prod(layer.output_shape)
-    held = prod(layer.input_shape) + activations
-    if layer.kind == "MaxPool2d":
-        held += INDEX_FLOATS * activations
-    return Cost(num_parameters, num_buffers, flops, activations, held)
+    return Cost(
+        num_parameters=kind.num_parameters(layer.arguments),
+        num_buffers=kind.num_buffers(layer.arguments),
+        flops=2 * kind.multiply_adds(layer.arguments) * activations,
+        activations=activations,
+        widest=prod(layer.input_shape) + (1 + kind.index_floats) * activations,
+    )
 
 
-def network_cost(layers: Sequence[Layer]) -> Cost:
+def network_cost(path: Items) -> Cost:
     """The cost of a whole network, as traced."""
-    total = sum((layer_cost(layer) for layer in layers), start=Cost(0, 0, 0, 0, 0))
-    return replace(total, ends=prod(layers[0].input_shape) + prod(layers[-1].output_shape))
+    return replace(_path_cost(path), ends=prod(path[0].input_shape) + prod(path[-1].output_shape))
+
+
+def _path_cost(path: Items, *, waiting: int = 0) -> Cost:
+    """The cost of what follows one another; `waiting` numbers for each image are kept beside what the first takes."""
+    total = NOTHING
+    for position, item in enumerate(path):
+        cost = layer_cost(item) if isinstance(item, Layer) else part_cost(item)
+        total += replace(cost, widest=cost.widest + (waiting if position else 0))
+    return total
+
+
+def part_cost(part: Part) -> Cost:
+    """The cost of a part: of both paths and of the join, whose output is one more activation.
+
+    What enters waits for the shortcut while the main path is computed, and what leaves that for the join.
+    """
+    main = _path_cost(part.main, waiting=prod(part.input_shape) if part.join != "none" else 0)
+    if part.join == "none":
+        return main
+    left_by_main, left_by_shortcut = prod(part.main[-1].output_shape), prod(part.shortcut_shape)
+    shortcut = _path_cost(part.shortcut)
+    shortcut = replace(shortcut, widest=shortcut.widest + left_by_main)
+    joined = prod(part.output_shape)
+    return main + shortcut + Cost(0, 0, 0, joined, left_by_main + left_by_shortcut + joined)
+
+
+NOTHING = Cost(0, 0, 0, 0, 0)

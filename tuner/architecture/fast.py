@@ -6,17 +6,15 @@ fast form only computes with its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture import layers as own
-from tuner.architecture.fused import ACTIVATIONS, FusedBlock, can_fuse
-from tuner.architecture.spec import Architecture
-from tuner.architecture.trace import trace
+from tuner.architecture.fused import ACTIVATIONS, FusedBlock, can_fuse, fused_length
+from tuner.architecture.joined import Joined
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -29,23 +27,47 @@ class FastForm:
     byte_dropout: bool = True
 
 
-def fast_form(model: nn.Sequential, architecture: Architecture, form: FastForm) -> Forward:
+def fast_form(model: nn.Sequential, form: FastForm) -> Forward:
     """A function from images_NCHW (channels_last, fp32 or bf16) to logits_NK in the same precision, for training.
 
-    Blocks that cannot be fused, and the head, run layer by layer.
+    A convolution and what follows it run as one node, on every path. What cannot be fused, and the head, run layer by
+    layer.
     """
+    return _fast_path(list(model), form)
+
+
+def _fast_path(modules: Sequence[nn.Module], form: FastForm, *, shares_gradient: bool = False) -> Forward:
+    """The modules in turn. `shares_gradient`: the gradient that the last one is given is another path's as well."""
     steps: list[Forward] = []
-    traced = zip(trace(architecture), model, strict=True)
-    for _, group in groupby(traced, key=lambda pair: pair[0].part):
-        modules = [module for _, module in group]
-        in_turn = _in_turn([_in_any_precision(module, form) for module in modules])
-        if can_fuse(modules):
-            fused = FusedBlock(modules, early_pooling=form.early_pooling, byte_dropout=form.byte_dropout)
+    position = 0
+    while position < len(modules):
+        module = modules[position]
+        length = max(1, fused_length(modules[position:]))
+        group = modules[position : position + length]
+        position += length
+        if isinstance(module, Joined):
+            steps.append(_fast_joined(module, form))
+            continue
+        in_turn = _in_turn([_in_any_precision(one, form) for one in group])
+        if can_fuse(group):
+            fused = FusedBlock(
+                group,
+                early_pooling=form.early_pooling,
+                byte_dropout=form.byte_dropout,
+                shares_gradient=shares_gradient and position == len(modules),
+            )
             # One image over a 1x1 feature map has no variance; our BatchNorm2d knows what to do then.
             steps.append(lambda x, fused=fused, in_turn=in_turn: fused(x) if len(x) > 1 else in_turn(x))  # type: ignore[misc]
         else:
             steps.append(in_turn)
     return _in_turn(steps)
+
+
+def _fast_joined(joined: Joined, form: FastForm) -> Forward:
+    is_sum = joined.join == "add"
+    main = _fast_path(list(joined.main), form, shares_gradient=is_sum)
+    shortcut = _fast_path(list(joined.shortcut), form, shares_gradient=is_sum)
+    return (lambda x: main(x) + shortcut(x)) if is_sum else (lambda x: main(x) * shortcut(x))
 
 
 def scoring_form(model: nn.Sequential) -> Forward:
@@ -54,7 +76,25 @@ def scoring_form(model: nn.Sequential) -> Forward:
     Activations work in place; tanh and ELU by our own functions, the same to the last bits: torch's ELU can take 9 ns
     an element, as long as the convolution before it.
     """
-    return _in_turn([ACTIVATIONS[type(module)][0] if type(module) in ACTIVATIONS else module for module in model])
+    return _in_turn(list(_scoring_steps(model)))
+
+
+def _scoring_steps(path: nn.Sequential) -> Iterator[Forward]:
+    """The steps of a path. Not in place: what enters a path is not its own, since it may enter another as well."""
+    for position, module in enumerate(path):
+        if isinstance(module, Joined):
+            yield _scoring_joined(module)
+        elif position > 0 and type(module) in ACTIVATIONS:
+            yield ACTIVATIONS[type(module)][0]
+        else:
+            yield module
+
+
+def _scoring_joined(joined: Joined) -> Forward:
+    main, shortcut = (_in_turn(list(_scoring_steps(path))) for path in (joined.main, joined.shortcut))
+    if joined.join == "add":
+        return lambda x: main(x) + shortcut(x)
+    return lambda x: main(x) * shortcut(x)
 
 
 def _in_turn(steps: Sequence[Forward]) -> Forward:

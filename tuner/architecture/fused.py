@@ -1,4 +1,4 @@
-"""A whole block (convolution, batch norm, activation, pooling, dropout) as one autograd node.
+"""A convolution and what follows it (normalization, activation, pooling, dropout) as one autograd node.
 
 A small network spends half its step between the kernels: a node a block instead of one a layer, no casts of weights on
 the tape, and everything after a max pooling on a quarter of the values.
@@ -43,26 +43,41 @@ ACTIVATIONS: dict[type[nn.Module], tuple[Values, Gradient]] = {
     nn.SiLU: (functional.silu, lambda grad, x, y: aten.silu_backward.grad_input(grad, x, grad_input=grad)),
     nn.Tanh: (tanh_, lambda grad, x, y: aten.tanh_backward.grad_input(grad, y, grad_input=grad)),
     nn.Sigmoid: (torch.sigmoid_, lambda grad, x, y: aten.sigmoid_backward.grad_input(grad, y, grad_input=grad)),
+    nn.ReLU6: (
+        partial(functional.hardtanh_, min_val=0.0, max_val=6.0),
+        lambda grad, x, y: aten.hardtanh_backward.grad_input(grad, y, 0.0, 6.0, grad_input=grad),
+    ),
 }
 """For each activation: its values from x, in x's place unless it dips; its gradient from that of y, in its place."""
 DIPPING = (nn.GELU, nn.SiLU)
 """Activations that fall before they rise: they do not commute with the maximum."""
+FOLLOWING: tuple[tuple[type[nn.Module], ...], ...] = (
+    (nn.BatchNorm2d, nn.GroupNorm),
+    tuple(ACTIVATIONS),
+    (nn.MaxPool2d, nn.AvgPool2d),
+    (nn.Dropout,),
+)
+"""What one node takes after its convolution: at most one of each, in this order."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a block does besides its tensors. `dropout` is a rate, 0 for none."""
+    """What a block does besides its tensors. `dropout` is a rate, 0 for none.
+
+    `shares_gradient`: the gradient of its output is also that of another branch of a sum, and must stay as it is.
+    """
 
     stride: int
     padding: int
     groups: int
-    activation: type[nn.Module]
+    activation: type[nn.Module] | None
     pool: type[nn.Module] | None
     dropout: float
     pool_size: int
     pool_stride: int
     pools_early: bool
     byte_dropout: bool
+    shares_gradient: bool
 
     @property
     def averages_pairs(self) -> bool:
@@ -73,14 +88,16 @@ class _Plan:
 class FusedBlock:
     """A block's modules, which keep the weights, as one autograd node for training in channels_last."""
 
-    def __init__(self, modules: Sequence[nn.Module], *, early_pooling: bool, byte_dropout: bool) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module], *, early_pooling: bool, byte_dropout: bool, shares_gradient: bool = False
+    ) -> None:
         assert can_fuse(modules)
         convolution = modules[0]
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(convolution.padding[0], int)
         self._convolution = convolution
-        self._norm = next((module for module in modules if isinstance(module, nn.BatchNorm2d)), None)
-        activation = next(type(module) for module in modules if type(module) in ACTIVATIONS)
+        self._norm = next((module for module in modules if isinstance(module, nn.BatchNorm2d | nn.GroupNorm)), None)
+        activation = next((type(module) for module in modules if type(module) in ACTIVATIONS), None)
         pool = next((module for module in modules if isinstance(module, nn.MaxPool2d | nn.AvgPool2d)), None)
         self._plan = _Plan(
             stride=convolution.stride[0],
@@ -93,6 +110,7 @@ class FusedBlock:
             pool_stride=cast(int, pool.stride) if pool else 1,
             pools_early=early_pooling and isinstance(pool, nn.MaxPool2d) and activation not in DIPPING,
             byte_dropout=byte_dropout,
+            shares_gradient=shares_gradient,
         )
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
@@ -100,22 +118,32 @@ class FusedBlock:
         convolution, norm = self._convolution, self._norm
         gamma_C = beta_C = None
         if norm is not None:
+            gamma_C, beta_C = norm.weight, norm.bias
+        if isinstance(norm, nn.BatchNorm2d):
             assert norm.num_batches_tracked is not None
             norm.num_batches_tracked += 1
-            gamma_C, beta_C = norm.weight, norm.bias
         out: Tensor = _Block.apply(x_NCHW, convolution.weight, convolution.bias, gamma_C, beta_C, norm, self._plan)
         return out
 
 
+def fused_length(modules: Sequence[nn.Module]) -> int:
+    """How many of the first modules belong to one node: a convolution and what follows it; 0 without a convolution."""
+    if not modules or not isinstance(modules[0], nn.Conv2d):
+        return 0
+    length = 1
+    for kinds in FOLLOWING:
+        length += length < len(modules) and isinstance(modules[length], kinds)
+    return length
+
+
 def can_fuse(modules: Sequence[nn.Module]) -> bool:
-    """Whether a block's modules are of the kind that FusedBlock computes: any plain block."""
-    if not isinstance(modules[0], nn.Conv2d) or isinstance(modules[0].padding, str):
+    """Whether modules are what FusedBlock computes: a convolution and what may follow it."""
+    if fused_length(modules) != len(modules) or not modules:
         return False
-    known = (nn.BatchNorm2d, nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, *ACTIVATIONS)
-    if not all(isinstance(module, known) for module in modules[1:]):
-        return False
+    convolution = modules[0]
+    assert isinstance(convolution, nn.Conv2d)
     dropouts = [module.p for module in modules if isinstance(module, nn.Dropout)]
-    return all(1 / 256 <= rate <= 255 / 256 for rate in dropouts)
+    return not isinstance(convolution.padding, str) and all(1 / 256 <= rate <= 255 / 256 for rate in dropouts)
 
 
 class _Block(torch.autograd.Function):
@@ -131,14 +159,12 @@ class _Block(torch.autograd.Function):
         z_NCHW = torch.conv2d(x_NCHW, ctx.weight, bias_C, stride=plan.stride, padding=plan.padding, groups=plan.groups)
         ctx.convolved = z_NCHW
         if norm is not None:
-            z_NCHW, ctx.mean_C, ctx.invstd_C = aten.native_batch_norm(
-                z_NCHW, gamma_C, beta_C, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
-            )
+            z_NCHW = _normalize(ctx, z_NCHW, beta_C)
         if plan.pools_early:
             z_NCHW = _max_pool(ctx, z_NCHW)
         ctx.before = z_NCHW
         out_NChw: Tensor
-        ctx.after = kept = out_NChw = ACTIVATIONS[plan.activation][0](z_NCHW)
+        ctx.after = kept = out_NChw = z_NCHW if plan.activation is None else ACTIVATIONS[plan.activation][0](z_NCHW)
         scale = 1.0
         if plan.pool is nn.MaxPool2d and not plan.pools_early:
             out_NChw = _max_pool(ctx, out_NChw)
@@ -158,6 +184,9 @@ class _Block(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         plan: _Plan = ctx.plan
+        is_activated_last = plan.activation is not None and (plan.pool is None or plan.pools_early)
+        if plan.shares_gradient and (ctx.mask is not None or ctx.scale != 1 or is_activated_last):
+            grad = grad.clone(memory_format=torch.channels_last)
         grad = grad.contiguous(memory_format=torch.channels_last)
         if ctx.mask is not None:
             grad = grad.mul_(ctx.mask)
@@ -171,18 +200,18 @@ class _Block(torch.autograd.Function):
             grad = grad.contiguous(memory_format=torch.channels_last)
         elif plan.pool is nn.MaxPool2d and not plan.pools_early:
             grad = _max_pool_backward(ctx, grad)
-        grad = ACTIVATIONS[plan.activation][1](grad, ctx.before, ctx.after)
+        if plan.activation is not None:
+            grad = ACTIVATIONS[plan.activation][1](grad, ctx.before, ctx.after)
         if plan.pools_early:
             grad = _max_pool_backward(ctx, grad)
         grad_gamma_C = grad_beta_C = None
         if ctx.norm is not None:
-            grad, grad_gamma_C, grad_beta_C = aten.native_batch_norm_backward(
-                grad, ctx.convolved, ctx.gamma_C, None, None, ctx.mean_C, ctx.invstd_C, True, ctx.norm.eps, [True] * 3
-            )
+            grad, grad_gamma_C, grad_beta_C = _normalize_backward(ctx, grad)
+        dtype = _backward_dtype(plan, ctx.x, ctx.weight)
         grad_x, grad_weight, grad_bias = aten.convolution_backward(
-            grad,
-            ctx.x,
-            ctx.weight,
+            grad.to(dtype),
+            ctx.x.to(dtype),
+            ctx.weight.to(dtype),
             bias_sizes=[len(ctx.weight)],
             stride=[plan.stride] * 2,
             padding=[plan.padding] * 2,
@@ -195,7 +224,57 @@ class _Block(torch.autograd.Function):
         grad_bias = grad_bias.float() if ctx.has_bias else None
         # The output may be among what is kept, and knows this node: they would live until Python looks for cycles.
         ctx.x = ctx.convolved = ctx.before = ctx.after = ctx.pooled = ctx.indices = ctx.mask = None
+        grad_x = None if grad_x is None else grad_x.to(grad.dtype)
         return grad_x, grad_weight.float(), grad_bias, grad_gamma_C, grad_beta_C, None, None
+
+
+def _backward_dtype(plan: _Plan, x_NCHW: Tensor, weight: Tensor) -> torch.dtype:
+    """The dtype in which the gradients of a convolution are computed.
+
+    For depthwise convolutions oneDNN 3.12 has no fast bf16 kernels where there is a stride, a window of more than 3x3
+    or a feature map smaller than the window: they take 2 to 50 times as long as in fp32 (on a CPU with AVX512-BF16).
+    """
+    is_depthwise = plan.groups == len(weight) > 1 and weight.shape[1] == 1
+    size = weight.shape[2]
+    is_slow = is_depthwise and (plan.stride > 1 or size > 3 or min(x_NCHW.shape[2:]) < size)
+    return torch.float32 if is_slow else weight.dtype
+
+
+def _normalize(ctx: Any, z_NCHW: Tensor, beta_C: Tensor) -> Tensor:
+    """Batch or group normalization; mean and inverse deviation are of a channel, or of a group of an image."""
+    norm = ctx.norm
+    out_NCHW: Tensor
+    if isinstance(norm, nn.BatchNorm2d):
+        out_NCHW, ctx.mean, ctx.invstd = aten.native_batch_norm(
+            z_NCHW, ctx.gamma_C, beta_C, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
+        )
+    else:
+        out_NCHW, ctx.mean, ctx.invstd = aten.native_group_norm(
+            z_NCHW, ctx.gamma_C, beta_C, *_group_sizes(z_NCHW), norm.num_groups, norm.eps
+        )
+    return out_NCHW
+
+
+def _normalize_backward(ctx: Any, grad_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of values, weight and bias."""
+    norm, z_NCHW, three = ctx.norm, ctx.convolved, [True] * 3
+    gradients: tuple[Tensor, Tensor, Tensor]
+    if isinstance(norm, nn.BatchNorm2d):
+        gradients = aten.native_batch_norm_backward(
+            grad_NCHW, z_NCHW, ctx.gamma_C, None, None, ctx.mean, ctx.invstd, True, norm.eps, three
+        )
+    else:
+        sizes = _group_sizes(z_NCHW)
+        gradients = aten.native_group_norm_backward(
+            grad_NCHW, z_NCHW, ctx.mean, ctx.invstd, ctx.gamma_C, *sizes, norm.num_groups, three
+        )
+    return gradients
+
+
+def _group_sizes(z_NCHW: Tensor) -> tuple[int, int, int]:
+    """Images, channels and pixels, as torch's group normalization takes them."""
+    N, C, H, W = z_NCHW.shape
+    return N, C, H * W
 
 
 def _max_pool(ctx: Any, values_NCHW: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from tuner.architecture.blocks import Block
-from tuner.architecture.blocks.plain import Activation, Count, DropoutRate
+from tuner.architecture.blocks.fields import Activation, Count, DropoutRate
 from tuner.architecture.shapes import Shape
 
 HeadPooling = Literal["flatten", "average"]

@@ -1,21 +1,20 @@
 """Networks of one architecture with different weights as one wider network: the models of several seeds, side by side.
 
-The channels of all models lie next to each other and no convolution looks across: it has a group for each model. What
-works channel by channel or value by value is torch's own layer, and a linear layer becomes a batch of products.
+How each kind of layer serves several models is in `layer_modules.py`.
 
-Legend: M models, N images of each, C channels of one model, H and W sides, F features, K classes.
+Legend: M models, N images of each, C channels of one model, H and W sides, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from tuner.architecture.factory import build_layer
-from tuner.architecture.layers import BatchNorm2d
-from tuner.architecture.shapes import Layer
+from tuner.architecture.factory import build_path
+from tuner.architecture.layer_modules import build_layer_of_each
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 
@@ -23,9 +22,9 @@ from tuner.architecture.trace import trace
 def build_stacked(architecture: Architecture, num_models: int) -> nn.Sequential:
     """The networks of a resolved architecture in one: images (N, M * C, H, W) of `stack_images` to logits (M, N, K).
 
-    Position i holds the traced layer i, as in `build_model`; its weights are what `stack_states` makes of theirs.
+    Position i holds step i, as in `build_model`; its weights are what `stack_states` makes of theirs.
     """
-    return nn.Sequential(*(_build_layer(layer, num_models) for layer in trace(architecture)))
+    return build_path(trace(architecture), partial(build_layer_of_each, num_models=num_models))
 
 
 def stack_images(images: Sequence[Tensor], *, channels_last: bool) -> Tensor:
@@ -45,46 +44,3 @@ def unstack_states(state: Mapping[str, Tensor], num_models: int) -> list[dict[st
     """The state dicts of the models in a stacked network, as views of its own."""
     parts = {name: value.chunk(num_models) if value.dim() else [value] * num_models for name, value in state.items()}
     return [{name: part[number] for name, part in parts.items()} for number in range(num_models)]
-
-
-def _build_layer(layer: Layer, num_models: int) -> nn.Module:
-    arguments = dict(layer.arguments)
-    match layer.kind:
-        case "Conv2d":
-            arguments["in_channels"] *= num_models
-            arguments["out_channels"] *= num_models
-            return nn.Conv2d(**arguments, groups=num_models)
-        case "BatchNorm2d":
-            return BatchNorm2d(num_models * arguments["num_features"])
-        case "Flatten":
-            return FlattenEach(num_models)
-        case "Linear":
-            return LinearEach(num_models, **arguments)
-    return build_layer(layer)
-
-
-class FlattenEach(nn.Module):
-    """Flatten, for each model by itself."""
-
-    def __init__(self, num_models: int) -> None:
-        super().__init__()
-        self._num_models = num_models
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, M * C, H, W) to (M, N, F)."""
-        return x.reshape(len(x), self._num_models, -1).transpose(0, 1)
-
-
-class LinearEach(nn.Module):
-    """A linear layer for each model; like the layers of our own, it follows the dtype of its input."""
-
-    def __init__(self, num_models: int, *, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self._shape = (num_models, out_features, in_features)
-        self.weight = nn.Parameter(torch.zeros(num_models * out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(num_models * out_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(M, N, in_features) to (M, N, out_features)."""
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return torch.baddbmm(bias.view(self._shape[0], 1, -1), x, weight.view(self._shape).transpose(1, 2))

@@ -1,14 +1,16 @@
-"""From an architecture to its layers: resolve what does not fit, then fold the shape arithmetic over the blocks."""
+"""From an architecture to its parts: resolve what does not fit, then fold the shape arithmetic over the blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tuner.architecture import shapes
+from tuner.architecture import layer_kinds
 from tuner.architecture.blocks import Block
-from tuner.architecture.blocks.plain import ACTIVATION_LAYERS
-from tuner.architecture.shapes import Layer, Shape
+from tuner.architecture.blocks.fields import activated, dropped_out
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.parts import Part
+from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import Architecture, Head
 
 
@@ -21,7 +23,7 @@ def resolve(architecture: Architecture) -> Architecture:
     blocks: list[Block] = []
     for block in architecture.blocks:
         blocks.append(block.resolve(shape))
-        shape = _shape_after(blocks[-1], shape)
+        shape = _part(1, blocks[-1], shape).output_shape
     head = architecture.head
     if shape[1:] == (1, 1):
         head = replace(head, pooling="flatten")
@@ -30,33 +32,28 @@ def resolve(architecture: Architecture) -> Architecture:
     return replace(architecture, blocks=tuple(blocks), head=head)
 
 
-def trace(architecture: Architecture) -> tuple[Layer, ...]:
-    """Every layer of a resolved architecture in order, with its shapes; the last gives (num_classes,)."""
-    layers: list[Layer] = []
+def trace(architecture: Architecture) -> tuple[Part, ...]:
+    """The parts of a resolved architecture in order, `block 1`, ..., `head`, with all shapes; it ends in the logits."""
+    parts: list[Part] = []
     shape = architecture.input_shape
     for number, block in enumerate(architecture.blocks, start=1):
-        layers += [replace(layer, part=f"block {number}") for layer in block.layers(shape)]
-        shape = layers[-1].output_shape
-    layers += [
-        replace(layer, part="head") for layer in _head_layers(architecture.head, shape, architecture.num_classes)
-    ]
-    return tuple(layers)
+        parts.append(_part(number, block, shape))
+        shape = parts[-1].output_shape
+    head = _head_layers(architecture.head, shape, architecture.num_classes)
+    return (*parts, Part("head", tuple(head)))
+
+
+def _part(number: int, block: Block, shape: Shape) -> Part:
+    return Part(f"block {number}", tuple(block.path(shape)))
 
 
 def _head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
     if head.pooling == "average":
-        yield (layer := shapes.global_average(shape))
+        yield (layer := layer_kinds.global_average(shape))
         shape = layer.output_shape
-    yield (layer := shapes.flatten(shape))
+    yield (layer := layer_kinds.flatten(shape))
     if head.hidden_features:
-        yield (layer := shapes.linear(layer.output_shape, out_features=head.hidden_features))
-        yield (layer := shapes.same_shape(layer.output_shape, ACTIVATION_LAYERS[head.activation]))
-    if head.dropout > 0:
-        yield (layer := shapes.same_shape(layer.output_shape, "Dropout", p=head.dropout))
-    yield shapes.linear(layer.output_shape, out_features=num_classes)
-
-
-def _shape_after(block: Block, shape: Shape) -> Shape:
-    for layer in block.layers(shape):
-        shape = layer.output_shape
-    return shape
+        yield (layer := layer_kinds.linear(layer.output_shape, out_features=head.hidden_features))
+        yield activated(layer.output_shape, head.activation)
+    yield from dropped_out(layer.output_shape, head.dropout)
+    yield layer_kinds.linear(layer.output_shape, out_features=num_classes)

@@ -78,9 +78,26 @@ def _write_python(checkpoint: Checkpoint, path: Path, _: Program) -> None:
     torch.save(named_weights(checkpoint), path.with_name(WEIGHTS))
 
 
+_BUILD = """
+
+class Joined(nn.ModuleDict):
+    def forward(self, x):
+        return self.join(self["main"](x), self["shortcut"](x))
+
+
+def build(layer):
+    if isinstance(layer, list):
+        return nn.Sequential(*map(build, layer))
+    if "type" in layer:
+        return getattr(nn, layer["type"])(**layer["arguments"])
+    joined = Joined({name: build(layer[name]) for name in ("main", "shortcut")})
+    joined.join = getattr(torch, layer["join"])
+    return joined
+
+
+"""
 _REBUILD = """\
-layers = [getattr(nn, layer["type"])(**layer["arguments"]) for layer in checkpoint["layers"]]
-model = nn.Sequential(*layers)
+model = build(checkpoint["layers"])
 model.load_state_dict({weights})
 model.eval()
 
@@ -99,7 +116,9 @@ FORMATS: dict[FormatName, Format] = {
         snippet="""\
 import torch
 from torch import nn
-
+"""
+        + _BUILD
+        + """\
 checkpoint = torch.load(FILE, weights_only=True)
 """
         + _REBUILD.format(weights='checkpoint["weights"]'),
@@ -115,7 +134,9 @@ import json
 import torch
 from safetensors import safe_open
 from torch import nn
-
+"""
+        + _BUILD
+        + """\
 with safe_open(FILE, framework="pt") as file:
     checkpoint = {name: json.loads(value) for name, value in file.metadata().items()}
     weights = {name: file.get_tensor(name) for name in file.keys()}

@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
 from tuner.architecture.cost import network_cost
-from tuner.architecture.shapes import Layer
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.parts import Items, Join, Part, steps_of
 from tuner.architecture.trace import trace
 from tuner.training.checkpoint import Checkpoint
 
 LINE_LENGTH = 120
-_LAYER_INDENT = " " * 12
+
+_JOINS: Mapping[Join, str] = {"add": "Residual", "multiply": "Scaled"}
+"""Of each join, the name of its module in the source."""
+_MODULES: Mapping[Join, str] = {
+    "add": '''\
+class Residual(nn.Module):
+    """The sum of a main path and a shortcut. Without a shortcut, what enters is added."""
+
+    def __init__(self, main: nn.Module, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.main, self.shortcut = main, shortcut or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the shape that leaves both."""
+        return self.main(x) + self.shortcut(x)
+
+
+''',
+    "multiply": '''\
+class Scaled(nn.Module):
+    """What enters, each channel times a factor that the main path computes from all of them."""
+
+    def __init__(self, main: nn.Module) -> None:
+        super().__init__()
+        self.main = main
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape; the factors are (N, C, 1, 1)."""
+        return x * self.main(x)
+
+
+''',
+}
 
 
 def source_of(checkpoint: Checkpoint) -> str:
@@ -42,7 +74,7 @@ MEAN = {list(preprocessing.mean)!r}  # of pixel / 255 in the training images, pe
 STD = {list(preprocessing.std)!r}
 
 
-class Network(nn.Module):
+{"".join(_MODULES[join] for join in _joins(parts.values()))}class Network(nn.Module):
     """{channels}x{height}x{width} images to {_counted(architecture.num_classes, "logit")}; \
 {_counted(network_cost(trace(architecture)).num_parameters, "parameter")}."""
 
@@ -50,7 +82,7 @@ class Network(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(-1, 1, 1), persistent=False)
-{"".join(_part_source(name, layers) for name, layers in parts.items())}
+{"".join(_part_source(name, part) for name, part in parts.items())}
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """uint8 images (N, {shape}) to logits (N, {architecture.num_classes})."""
         x = (images_NCHW / 255 - self.mean) / self.std
@@ -81,34 +113,59 @@ if __name__ == "__main__":
 
 def named_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The weights by the names that they have in model.py: `block1.0.weight` for what was `0.weight`."""
-    positions = [f"{part}.{number}" for part, layers in _parts(checkpoint).items() for number in range(len(layers))]
+    steps = [
+        f"{name}.{number}" for name, part in _parts(checkpoint).items() for number, _ in enumerate(steps_of([part]))
+    ]
     weights = {}
     for name, weight in checkpoint.weights.items():
         position, _, rest = name.partition(".")
-        weights[f"{positions[int(position)]}.{rest}"] = weight.detach().cpu().contiguous().clone()
+        weights[f"{steps[int(position)]}.{rest}"] = weight.detach().cpu().contiguous().clone()
     return weights
 
 
-def _parts(checkpoint: Checkpoint) -> dict[str, list[Layer]]:
-    """The layers by block, by the names of attributes: `block1`, `block2`, ..., `head`."""
-    grouped = groupby(trace(checkpoint.candidate.architecture), key=lambda layer: layer.part)
-    return {part.replace(" ", ""): list(layers) for part, layers in grouped}
+def _parts(checkpoint: Checkpoint) -> dict[str, Part]:
+    """The parts by the names of attributes: `block1`, `block2`, ..., `head`."""
+    return {part.name.replace(" ", ""): part for part in trace(checkpoint.candidate.architecture)}
 
 
-def _part_source(name: str, layers: list[Layer]) -> str:
-    lines = [f"        self.{name} = nn.Sequential("]
-    for layer in layers:
-        lines += _layer_source(layer)
-    return "\n".join([*lines, "        )", ""])
+def _joins(items: Iterable[Layer | Part]) -> list[Join]:
+    """The joins that there are, each once."""
+    found: dict[Join, None] = {}
+    for item in items:
+        if isinstance(item, Part):
+            found |= {} if item.join == "none" else {item.join: None}
+            found |= dict.fromkeys(_joins([*item.main, *item.shortcut]))
+    return list(found)
 
 
-def _layer_source(layer: Layer) -> Iterator[str]:
+def _part_source(name: str, part: Part) -> str:
+    return "\n".join([*_path_source(f"self.{name} = nn.Sequential(", [part], indent=8, end=")"), ""])
+
+
+def _path_source(opening: str, path: Items, *, indent: int, end: str) -> Iterator[str]:
+    """The steps of a path on lines of their own, between an opening and an end."""
+    yield f"{' ' * indent}{opening}"
+    for step in steps_of(path):
+        yield from _layer_source(step, indent + 4) if isinstance(step, Layer) else _joined_source(step, indent + 4)
+    yield f"{' ' * indent}{end}"
+
+
+def _joined_source(part: Part, indent: int) -> Iterator[str]:
+    assert part.join == "add" or not part.shortcut
+    yield f"{' ' * indent}{_JOINS[part.join]}(  # {part.name}: {'x'.join(map(str, part.output_shape))}"
+    yield from _path_source("nn.Sequential(", part.main, indent=indent + 4, end="),")
+    if part.shortcut:
+        yield from _path_source("nn.Sequential(", part.shortcut, indent=indent + 4, end="),")
+    yield f"{' ' * indent}),"
+
+
+def _layer_source(layer: Layer, indent: int) -> Iterator[str]:
     """The layer with its comment behind it, or above it where the line would be too long."""
-    code, comment = f"{_LAYER_INDENT}{layer.source},", f"# {_comment(layer)}"
+    code, comment = f"{' ' * indent}{layer.source},", f"# {_comment(layer)}"
     if len(code) + 2 + len(comment) <= LINE_LENGTH:
         yield f"{code}  {comment}"
     else:
-        yield f"{_LAYER_INDENT}{comment}"
+        yield f"{' ' * indent}{comment}"
         yield code
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from typing import Any, Literal
 
+from tuner.architecture.blocks import ActivationBlock, Block
 from tuner.architecture.spec import InputSpec
 from tuner.errors import SpaceError
 from tuner.space.parameter import Parameter, Rate
@@ -122,7 +123,7 @@ def _smaller_and_smaller(candidate: Candidate) -> Iterator[Candidate]:
     while candidate.recipe.batch_size > MIN_BATCH_SIZE:
         candidate = _with_half_the_batch(candidate)
         yield candidate
-    while max(block.out_channels for block in candidate.architecture.blocks) > 1:
+    while max(_channels(candidate)) > 1:
         candidate = _with_half_the_channels(candidate)
         yield candidate
     while candidate.recipe.batch_size > 1:
@@ -142,8 +143,16 @@ def _with_half_the_batch(candidate: Candidate) -> Candidate:
 
 def _with_half_the_channels(candidate: Candidate) -> Candidate:
     architecture = candidate.architecture
-    blocks = tuple(replace(block, out_channels=max(1, block.out_channels // 2)) for block in architecture.blocks)
-    return replace(candidate, architecture=replace(architecture, blocks=blocks))
+    return replace(candidate, architecture=replace(architecture, blocks=tuple(map(_halved, architecture.blocks))))
+
+
+def _halved(block: Block) -> Block:
+    return block if isinstance(block, ActivationBlock) else replace(block, out_channels=max(1, block.out_channels // 2))
+
+
+def _channels(candidate: Candidate) -> list[int]:
+    """Of every block that has channels of its own."""
+    return [block.out_channels for block in candidate.architecture.blocks if not isinstance(block, ActivationBlock)]
 
 
 def _differences(given: Candidate, candidate: Candidate) -> Iterator[str]:
@@ -151,7 +160,7 @@ def _differences(given: Candidate, candidate: Candidate) -> Iterator[str]:
     if after.batch_size != before.batch_size:
         yield f"batch_size {after.batch_size} instead of {before.batch_size}"
         yield f"learning_rate {after.learning_rate:.3g} instead of {before.learning_rate:.3g}"
-    channels = [[block.out_channels for block in one.architecture.blocks] for one in (given, candidate)]
+    channels = [_channels(one) for one in (given, candidate)]
     if channels[0] != channels[1]:
         yield f"out_channels {_listed(channels[1])} instead of {_listed(channels[0])}"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from tuner.architecture.blocks.plain import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
+from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
 from tuner.space.parameter import Parameter, Rate, Strict
 from tuner.training.candidate import (

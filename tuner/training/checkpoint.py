@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from tuner.architecture.factory import build_model
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
@@ -23,15 +25,17 @@ from tuner.training.candidate import Candidate, Recipe
 from tuner.training.host import with_own_settings
 from tuner.training.released_defaults import with_defaults
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; raised when a file of the new layout cannot be read by the old code."""
+FLAT_FORMAT = 1
+"""Of files without joins, whose layers are one list: older versions read these as well."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """All that is needed to use a network, and to know what it is.
 
-    weights: CPU fp32 tensors, keyed for an `nn.Sequential` of the layers. scores: by name, accuracies in 0..1.
+    weights: CPU fp32 tensors, with the names that `build_model` gives them. scores: by name, accuracies in 0..1.
     origin: data set, its digest, study, trial, seed. versions: of the packages that trained it.
     """
 
@@ -46,12 +50,11 @@ class Checkpoint:
 
 def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of a checkpoint but its weights, as plain values that json.dumps takes: what each of its forms carries."""
-    layers = [
-        {"type": layer.kind, "arguments": dict(layer.arguments)} for layer in trace(checkpoint.candidate.architecture)
-    ]
+    layers = described_path(trace(checkpoint.candidate.architecture))
     return {
         **checkpoint.candidate.to_json(),
-        "format": FORMAT,  # in place of the candidate's: a file of format 1 has a candidate of format 1
+        # In place of the candidate's: the files of both formats have a candidate of format 1.
+        "format": FORMAT if any("join" in layer for layer in layers) else FLAT_FORMAT,
         "layers": layers,
         "preprocessing": checkpoint.preprocessing.to_json(),
         "class_names": list(checkpoint.class_names),
@@ -59,6 +62,16 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "origin": dict(checkpoint.origin),
         "versions": dict(checkpoint.versions),
     }
+
+
+def described_path(path: Items) -> list[dict[str, Any]]:
+    """The steps of a path as plain values: a layer's type and arguments; of a part its join and both its paths."""
+    return [
+        {"type": step.kind, "arguments": dict(step.arguments)}
+        if isinstance(step, Layer)
+        else {"join": step.join, "main": described_path(step.main), "shortcut": described_path(step.shortcut)}
+        for step in steps_of(path)
+    ]
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -122,7 +135,7 @@ def contents_from(data: object, path: Path) -> Contents:
     """What was read from `path`, checked; the weights may be missing. Raises CheckpointError, which names the path."""
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no format number")
-    if data["format"] != FORMAT:
+    if data["format"] not in (FLAT_FORMAT, FORMAT):
         message = f"{path}: format {data['format']}, but this tuner reads {FORMAT}; use the version that wrote it"
         raise CheckpointError(message)
     with _damage_named(path):

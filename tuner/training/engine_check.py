@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import isnan
 
 import torch
 from torch import Tensor
 
-from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.blocks import ActivationBlock, Block, InvertedResidualBlock, PlainBlock, ResidualBlock
+from tuner.architecture.parts import named_layers
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve, trace
 from tuner.training.candidate import Recipe
@@ -105,7 +106,7 @@ def check_engine(engine: Engine, *, seed: int = 0) -> Check:
 
 
 def check_architectures() -> tuple[Architecture, ...]:
-    """The networks that are checked: every activation, pooling and normalization, over odd and non-square sides.
+    """The networks that are checked: every family, activation, pooling and normalization, over odd, non-square sides.
 
     Pooling windows overlap, touch and leave gaps, and one block cannot be fused. No maximum is taken of maxima: where
     bf16 rounds neighbours to the same value another of them wins, and the differences add up.
@@ -123,10 +124,26 @@ def check_architectures() -> tuple[Architecture, ...]:
     )
     input_spec = InputSpec(2, 11, 14, num_classes=5)
     heads = (Head(), Head(hidden_features=16, activation="tanh"), Head(pooling="average"), Head(), Head())
+    plain = [(blocks[2 * number : 2 * number + 2], head) for number, head in enumerate(heads)]
     return tuple(
-        resolve(Architecture(input_spec, blocks[2 * number : 2 * number + 2], head))
-        for number, head in enumerate(heads)
+        resolve(Architecture(input_spec, blocks, head)) for blocks, head in [*plain, *_blocks_with_shortcuts()]
     )
+
+
+def _blocks_with_shortcuts() -> Iterator[tuple[tuple[Block, ...], Head]]:
+    """Blocks of the other families, in both orders of activations, with both shortcuts and both normalizations.
+
+    Behind a normalization without an activation there is none before the next one: it would take a bias away again,
+    and the gradient of that would be rounding alone.
+    """
+    stem = PlainBlock(8, normalization="group", activation="relu6", pooling="average")
+    residual = ResidualBlock(8, activation="tanh")
+    yield (stem, residual, ResidualBlock(12, stride=2, normalization="group", activation="silu")), Head("average")
+    pre = ResidualBlock(8, activation="silu", order="pre", shortcut="projection")
+    yield (replace(stem, normalization="none"), pre, ActivationBlock(activation="elu")), Head("average")
+    inverted = InvertedResidualBlock(8, expansion=2, squeeze=4, activation="silu")
+    strided = replace(inverted, normalization="none", squeeze=0, stride=2)
+    yield (replace(stem, normalization="batch"), inverted, strided), Head()
 
 
 State = dict[str, Tensor]
@@ -154,14 +171,14 @@ class _Apart:
 
 def _difference(one: Learned, plain: Learned, architecture: Architecture) -> _Apart:
     (losses, _, found), (plain_losses, before, wanted) = one, plain
-    layers = trace(architecture)
+    layers = named_layers(trace(architecture))
     apart, way = torch.zeros((), dtype=torch.double), torch.zeros((), dtype=torch.double)
     shares = []
     for name, value in wanted.items():
-        position, tensor = name.split(".")
+        place, _, tensor = name.rpartition(".")
         tensor_apart = (found[name].double() - value).square().sum()
         tensor_way = (value.double() - before[name]).square().sum()
-        shares.append((float((tensor_apart / tensor_way).sqrt()), f"{layers[int(position)].kind} {tensor}"))
+        shares.append((float((tensor_apart / tensor_way).sqrt()), f"{layers[place].kind} {tensor}"))
         if tensor in ("weight", "bias"):
             apart += tensor_apart
             way += tensor_way

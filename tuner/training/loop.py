@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from tuner.architecture.cost import SCORED_AT_ONCE, network_cost
 from tuner.architecture.factory import build_model, initialise
+from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.opening import TrainingData
@@ -174,11 +175,11 @@ def epoch_result(
 
 def evaluation_batch(device: torch.device, architecture: Architecture) -> int:
     """How many images a network scores at once on a device."""
-    layers = trace(architecture)
+    parts = trace(architecture)
     if device.type == "cpu":
-        return network_cost(layers).scored_at_once
+        return network_cost(parts).scored_at_once
     by_image = EVALUATION_VALUES_GPU // math.prod(architecture.input_shape)
-    by_layer = EVALUATION_LAYER_GPU // max(math.prod(layer.output_shape) for layer in layers)
+    by_layer = EVALUATION_LAYER_GPU // max(math.prod(layer.output_shape) for layer in layers_of(parts))
     return max(1, min(EVALUATION_BATCH_GPU, by_image, by_layer))
 
 

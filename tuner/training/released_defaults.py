@@ -28,6 +28,30 @@ RELEASED_DEFAULTS: dict[str, Part] = {
         "pool_stride": 2,
         "dropout": 0.0,
     },
+    "residual": {
+        "kernel_size": 3,
+        "stride": 1,
+        "normalization": "batch",
+        "activation": "relu",
+        "order": "post",
+        "shortcut": "identity",
+        "pooling": "none",
+        "pool_size": 2,
+        "pool_stride": 2,
+        "dropout": 0.0,
+    },
+    "inverted_residual": {
+        "expansion": 6,
+        "kernel_size": 3,
+        "stride": 1,
+        "normalization": "batch",
+        "activation": "relu6",
+        "squeeze": 0,
+    },
+    "activation": {
+        "normalization": "batch",
+        "activation": "relu",
+    },
     "head": {
         "pooling": "flatten",
         "hidden_features": 0,
@@ -72,5 +96,11 @@ def _in_each_part(candidate: Part, change: Callable[[Part, Part], Part]) -> dict
         if "head" in architecture:
             architecture["head"] = changed(architecture["head"], "head")
         if isinstance(architecture.get("blocks"), list | tuple):
-            architecture["blocks"] = [changed(block, "plain") for block in architecture["blocks"]]
+            architecture["blocks"] = [changed(block, _family(block)) for block in architecture["blocks"]]
     return whole
+
+
+def _family(block: Any) -> str:
+    """The row of a block: that of its family; of the plain one where it has no tag, or one that is not known."""
+    family = block.get("family", "plain") if isinstance(block, Mapping) else "plain"
+    return family if family in RELEASED_DEFAULTS else "plain"

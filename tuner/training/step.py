@@ -66,7 +66,7 @@ def prepare_step(
 def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine: Engine) -> Forward:
     """A placed model's images_NCHW (of `input_dtype`) to logits_NK in training, as the engine computes them."""
     form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
-    forward = fast_form(model, architecture, form) if engine.blocks == "fused" else model
+    forward = fast_form(model, form) if engine.blocks == "fused" else model
     autocast = torch.autocast(
         torch.device(engine.device).type,
         dtype=torch.bfloat16,

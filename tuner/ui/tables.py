@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.architecture.cost import layer_cost, network_cost
+from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
@@ -61,23 +62,22 @@ class NetworkTable:
 
 def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
     """Part, layer, output, arithmetic, parameters and FLOPs: of the input, of every layer, and in all."""
-    layers = trace(architecture)
+    parts = trace(architecture)
     rows = [("input", "", shape_in_words(architecture.input_shape), "", "", "")]
-    part = ""
-    for layer in layers:
-        cost = layer_cost(layer)
-        rows.append(
-            (
-                layer.part if layer.part != part else "",
-                layer.source.removeprefix("nn."),
-                shape_in_words(layer.output_shape),
-                layer.arithmetic,
-                f"{cost.num_parameters:,}" if cost.num_parameters else "",
-                f"{cost.flops:,}" if cost.flops else "",
+    for part in parts:
+        for number, layer in enumerate(layers_of([part])):
+            cost = layer_cost(layer)
+            rows.append(
+                (
+                    "" if number else part.name,
+                    layer.source.removeprefix("nn."),
+                    shape_in_words(layer.output_shape),
+                    layer.arithmetic,
+                    f"{cost.num_parameters:,}" if cost.num_parameters else "",
+                    f"{cost.flops:,}" if cost.flops else "",
+                )
             )
-        )
-        part = layer.part
-    total = network_cost(layers)
+    total = network_cost(parts)
     return [*rows, ("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")]
 
 

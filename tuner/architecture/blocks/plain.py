@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import ConfigDict, with_config
 
-from tuner.architecture import shapes
-from tuner.architecture.shapes import Layer, Shape, side_after
-
-Padding = Literal["same", "valid"]
-Normalization = Literal["none", "batch"]
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
-Pooling = Literal["none", "max", "average"]
-Count = Annotated[int, Field(ge=1, le=65_536, strict=True)]
-Window = Annotated[int, Field(ge=1, le=64, strict=True)]
-DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
-
-ACTIVATION_LAYERS: dict[Activation, str] = {
-    "relu": "ReLU",
-    "leaky_relu": "LeakyReLU",
-    "elu": "ELU",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-}
-POOLING_LAYERS = {"max": "MaxPool2d", "average": "AvgPool2d"}
+from tuner.architecture import layer_kinds
+from tuner.architecture.blocks.fields import (
+    NORMALIZATION_WORDS,
+    Activation,
+    Count,
+    DropoutRate,
+    Normalization,
+    Padding,
+    Pooling,
+    Window,
+    activated,
+    dropout_in_words,
+    dropped_out,
+    fit_pooling,
+    fit_stride,
+    normalized,
+    pooled,
+    pooling_in_words,
+)
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.shapes import Shape
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -52,13 +51,10 @@ class PlainBlock:
         words = [str(self.out_channels), f"k{self.kernel_size}"]
         words += [f"s{self.stride}"] if self.stride > 1 else []
         words += ["valid"] if self.padding == "valid" else []
-        words += ["bn"] if self.normalization == "batch" else []
+        words += [NORMALIZATION_WORDS[self.normalization]] if self.normalization != "none" else []
         words.append(self.activation)
-        if self.pooling != "none":
-            stride = f"s{self.pool_stride}" if self.pool_stride != self.pool_size else ""
-            words.append(f"{self.pooling}{self.pool_size}{stride}")
-        words += [f"d{self.dropout:.2g}"] if self.dropout else []
-        return " ".join(words)
+        words += pooling_in_words(self.pooling, pool_size=self.pool_size, pool_stride=self.pool_stride)
+        return " ".join(words + dropout_in_words(self.dropout))
 
     def resolve(self, shape: Shape) -> PlainBlock:
         """The block as it fits a feature map of `shape` (C, H, W).
@@ -72,35 +68,31 @@ class PlainBlock:
             block = replace(block, kernel_size=min(block.kernel_size, *shape[1:]))
             if block.kernel_size == 1:
                 block = replace(block, padding="same")
-        if block._convolution(shape).output_shape[1:] == (1, 1):
-            unit = replace(block, stride=1)
-            block = unit if unit._convolution(shape).output_shape[1:] == (1, 1) else block
-        sides = block._convolution(shape).output_shape[1:]
-        pool_size = min(block.pool_size, *sides)
-        if block.pooling == "none" or pool_size == 1:
-            return replace(block, pooling="none", pool_size=2, pool_stride=2)
-        pool_stride = block.pool_stride if pool_size == block.pool_size else min(block.pool_stride, pool_size)
-        pooled = [side_after(side, kernel_size=pool_size, stride=1, padding=0) for side in sides]
-        pool_stride = pool_size if pooled == [1, 1] else pool_stride
-        return replace(block, pool_size=pool_size, pool_stride=pool_stride)
+        padding = block.kernel_size // 2 if block.padding == "same" else 0
+        stride = fit_stride(block.stride, shape[1:], kernel_size=block.kernel_size, padding=padding)
+        block = replace(block, stride=stride)
+        pooling, pool_size, pool_stride = fit_pooling(
+            block._convolution(shape).output_shape[1:],
+            pooling=block.pooling,
+            pool_size=block.pool_size,
+            pool_stride=block.pool_stride,
+        )
+        return replace(block, pooling=pooling, pool_size=pool_size, pool_stride=pool_stride)
 
-    def layers(self, shape: Shape) -> Iterator[Layer]:
+    def path(self, shape: Shape) -> Iterator[Layer]:
         """The layers of a resolved block over a feature map of `shape` (C, H, W)."""
         yield (layer := self._convolution(shape))
-        if self.normalization == "batch":
-            yield (layer := shapes.batch_norm(layer.output_shape))
-        yield (layer := shapes.same_shape(layer.output_shape, ACTIVATION_LAYERS[self.activation]))
-        if self.pooling != "none":
-            kind = POOLING_LAYERS[self.pooling]
-            yield (
-                layer := shapes.pool(layer.output_shape, kind=kind, kernel_size=self.pool_size, stride=self.pool_stride)
-            )
-        if self.dropout > 0:
-            yield shapes.same_shape(layer.output_shape, "Dropout", p=self.dropout)
+        shape = layer.output_shape
+        yield from normalized(shape, self.normalization)
+        yield activated(shape, self.activation)
+        for layer in pooled(shape, self.pooling, pool_size=self.pool_size, pool_stride=self.pool_stride):
+            yield layer
+            shape = layer.output_shape
+        yield from dropped_out(shape, self.dropout)
 
     def _convolution(self, shape: Shape) -> Layer:
-        """The convolution; it has no bias where batch normalization would take it away again."""
-        return shapes.convolution(
+        """The convolution; it has no bias where a normalization follows, which has one."""
+        return layer_kinds.convolution(
             shape,
             out_channels=self.out_channels,
             kernel_size=self.kernel_size,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from math import log2
 
-from tuner.architecture.shapes import Layer, Shape
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.shapes import Shape
 
 COLUMN, TALLEST, TOP, BELOW = 96, 130, 46, 30
 """Pixels: width of a stage, height of the largest map, room above the boxes, and below them for their shapes."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from tuner.__about__ import __version__
+from tuner.architecture.parts import layers_of
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name
@@ -135,6 +136,7 @@ def _search_sections(
 
 
 def _winner_section(winner: TrialRecord) -> str:
+    drawing = network_drawing(layers_of(trace(winner.candidate.architecture)))
     *rows, total = (_row("td", row) for row in layer_rows(winner.candidate.architecture))
     head = _row("th", ["part", "layer", "output", "arithmetic", "parameters", "FLOPs"])
     table = f"<table class='layers'><thead>{head}</thead><tbody>{''.join(rows)}</tbody><tfoot>{total}</tfoot></table>"
@@ -142,7 +144,7 @@ def _winner_section(winner: TrialRecord) -> str:
         f"The winner: trial {winner.number}",
         f'<p class="caption"><code>{escape(str(winner.candidate.architecture))}</code></p>',
         f'<p class="caption">Trained with {escape(recipe_in_words(winner.candidate.recipe))}.</p>',
-        f'<div class="scroll card" tabindex="0">{network_drawing(trace(winner.candidate.architecture))}</div>',
+        f'<div class="scroll card" tabindex="0">{drawing}</div>',
         f'<div class="scroll card" tabindex="0">{table}</div>',
     )
 

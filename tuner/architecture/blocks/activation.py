@@ -1,0 +1,37 @@
+"""The family of one layer or two: normalization and activation alone, as after the last of pre-activation blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict, with_config
+
+from tuner.architecture.blocks.fields import NORMALIZATION_WORDS, Activation, Normalization, activated, normalized
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.shapes import Shape
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class ActivationBlock:
+    """Normalization, where there is one, and activation."""
+
+    normalization: Normalization = "batch"
+    activation: Activation = "relu"
+    family: Literal["activation"] = "activation"
+
+    def __str__(self) -> str:
+        """Like `bn relu`."""
+        words = [NORMALIZATION_WORDS[self.normalization]] if self.normalization != "none" else []
+        return " ".join([*words, self.activation])
+
+    def resolve(self, shape: Shape) -> ActivationBlock:
+        """The block itself: it fits every feature map."""
+        return self
+
+    def path(self, shape: Shape) -> Iterator[Layer]:
+        """The layers of a block over a feature map of `shape` (C, H, W)."""
+        yield from normalized(shape, self.normalization)
+        yield activated(shape, self.activation)
