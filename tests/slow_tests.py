@@ -1,4 +1,4 @@
-"""The marker `slow`: pytest does not run the tests that carry it by default, and its last lines say so."""
+"""Tests that are marked as slow: pytest does not run them by default, and its last lines give their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The marker `slow`: what runs without it being asked for, what asks for it, and the line at the end."""
+"""Tests that are marked as slow: when they run, and the line at the end if they did not."""
 
 from __future__ import annotations
 

@@ -222,6 +222,7 @@ def test_two_processes_train_real_trials_together(tmp_path: Path) -> None:
     assert children() == []
 
 
+@pytest.mark.slow
 def test_a_trial_whose_runner_is_killed_starts_again_and_the_search_goes_on(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path)
     killed: list[psutil.Process] = []
@@ -261,6 +262,7 @@ def test_a_trial_that_is_lost_starts_again_once_and_then_has_failed(tmp_path: Pa
     assert study.record().trials()[1].state is (TrialState.FAIL if times == 2 else TrialState.COMPLETE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_ended", [1, 2])
 def test_two_processes_that_are_interrupted_leave_their_trials_to_the_next_run(tmp_path: Path, num_ended: int) -> None:
     study = Rehearsal(tmp_path)

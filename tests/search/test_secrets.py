@@ -127,6 +127,7 @@ def test_the_next_commands_hide_a_password_and_need_none_that_is_in_the_environm
     assert folder_arguments(Path("studies"), url) == ""
 
 
+@pytest.mark.slow
 def test_no_command_of_a_study_prints_a_secret_of_its_storage(tmp_path: Path) -> None:
     """The parameter is none of SQLite's, which ignores it in the name of a file."""
     url = f"sqlite:///file:{tmp_path / 'a.db'}?uri=true&password={SECRET}"
@@ -150,6 +151,7 @@ def test_no_command_of_a_study_prints_a_secret_of_its_storage(tmp_path: Path) ->
     assert "password=***" in outputs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("list", "URL"), ("show", "URL"), ("run", "--study", "URL"), ("export", "URL")])
 def test_a_url_in_a_wrong_place_is_named_without_its_password(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     url = f"postgresql://u:{SECRET}/x@host/db"

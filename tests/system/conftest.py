@@ -31,6 +31,7 @@ def tuner_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
         command = ["tuner", *map(str, arguments)]
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.setattr("tuner.cli.options._notes", [])  # those of the commands before it
         with pytest.raises(SystemExit) as ended:
             main()
         printed = capfd.readouterr()

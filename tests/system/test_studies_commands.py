@@ -57,10 +57,10 @@ def test_list_has_a_column_of_disk_use_in_which_a_linked_file_counts_once(workpl
 
 
 @pytest.mark.slow
-def test_compare_shows_two_studies_side_by_side_and_where_they_differ(copy: Path) -> None:
+def test_compare_shows_two_studies_side_by_side_and_where_they_differ(copy: Path, tuner_here: Tuner) -> None:
     compared = run_tuner("compare", "digits-cnn", "other", cwd=copy)
     assert compared.returncode == 0, compared.stderr
-    shown = json.loads(run_tuner("show", "digits-cnn", "--json", cwd=copy).stdout)
+    shown = json.loads(tuner_here("show", "digits-cnn", "--json", cwd=copy).stdout)
     text = " ".join(compared.stdout.split())
     assert re.search(r"data set digits digits", text)
     assert re.search(r"trials 8 1", text)
@@ -109,7 +109,7 @@ def test_a_deleted_study_can_be_started_anew(copy: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_that_runs_is_not_deleted(copy: Path) -> None:
+def test_a_study_that_runs_is_not_deleted(copy: Path, tuner_here: Tuner) -> None:
     before = files_in(copy / "studies")
     with hold(copy / "studies" / "other", "other"):
         refused = run_tuner("delete", "other", "--yes", cwd=copy)
@@ -117,7 +117,7 @@ def test_a_study_that_runs_is_not_deleted(copy: Path) -> None:
     assert "is being run by another process" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
     assert files_in(copy / "studies") == before
-    assert json.loads(run_tuner("show", "other", "--json", cwd=copy).stdout)["trials"]["counted"] == 1
+    assert json.loads(tuner_here("show", "other", "--json", cwd=copy).stdout)["trials"]["counted"] == 1
 
 
 @pytest.fixture(scope="module")
@@ -148,47 +148,47 @@ def two(with_two: Path, tmp_path: Path) -> Path:
     ids=lambda command: command[0],
 )
 def test_a_study_of_the_same_name_loses_no_file_to_a_command_that_gives_the_wrong_folder(
-    two: Path, command: list[str]
+    two: Path, tuner_here: Tuner, command: list[str]
 ) -> None:
     before = files_in(two)
-    refused = run_tuner(*command, "--storage", "sqlite:///b.db", cwd=two)
+    refused = tuner_here(*command, "--storage", "sqlite:///b.db", cwd=two)
     assert refused.returncode == 2, refused.stdout
     assert f"{Path('studies', 'digits-cnn')}: the folder of another study 'digits-cnn'" in refused.stderr
     assert "--studies" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
     assert files_in(two) == before
-    shown = json.loads(run_tuner("show", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout)
+    shown = json.loads(tuner_here("show", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout)
     assert shown["trials"]["counted"] == 1
     assert shown["best"] is None or shown["best"]["checkpoint"] is None
-    assert json.loads(run_tuner("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout)[0]["disk_bytes"] == 0
-    deleted = run_tuner("delete", "digits-cnn", "--yes", "--storage", "sqlite:///b.db", "--studies", "B", cwd=two)
+    assert json.loads(tuner_here("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout)[0]["disk_bytes"] == 0
+    deleted = tuner_here("delete", "digits-cnn", "--yes", "--storage", "sqlite:///b.db", "--studies", "B", cwd=two)
     assert deleted.returncode == 0, deleted.stderr
     assert files_in(two) == {name: content for name, content in before.items() if not name.startswith("B")}
 
 
 @pytest.mark.slow
-def test_a_study_whose_folder_is_not_there_is_deleted_and_that_is_reported(two: Path) -> None:
+def test_a_study_whose_folder_is_not_there_is_deleted_and_that_is_reported(two: Path, tuner_here: Tuner) -> None:
     before = files_in(two)
     there = ("--storage", "sqlite:///b.db", "--studies", "nowhere")
-    deleted = run_tuner("delete", "digits-cnn", "--yes", *there, cwd=two)
+    deleted = tuner_here("delete", "digits-cnn", "--yes", *there, cwd=two)
     assert deleted.returncode == 0, deleted.stderr
     assert f"there is no folder {Path('nowhere', 'digits-cnn')}" in deleted.stdout
     assert files_in(two) == before
-    assert json.loads(run_tuner("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout) == []
+    assert json.loads(tuner_here("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["..", "\x1b[31m\n../digits-cnn"])
 def test_a_study_that_another_program_renamed_to_a_path_is_named_by_list_and_touched_by_nothing(
-    copy: Path, name: str
+    copy: Path, tuner_here: Tuner, name: str
 ) -> None:
     with closing(sqlite3.connect(copy / "studies" / "tuner.db")) as connection, connection:
         connection.execute("UPDATE studies SET study_name = ? WHERE study_name = 'other'", (name,))
     before = files_in(copy)
-    listed = run_tuner("list", cwd=copy)
+    listed = tuner_here("list", cwd=copy)
     assert listed.returncode == 2
     assert "digits-cnn" in listed.stdout
-    for said in (listed, run_tuner("delete", name, "--yes", cwd=copy), run_tuner("show", cwd=copy)):
+    for said in (listed, tuner_here("delete", name, "--yes", cwd=copy), tuner_here("show", cwd=copy)):
         assert said.returncode == 2
         assert f"study {name!a}: a study's name is also the name of its folder" in said.stderr
         assert len(said.stderr.strip().splitlines()) == 1
