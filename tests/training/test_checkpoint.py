@@ -20,6 +20,7 @@ from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.checkpoint import (
+    FLAT_FORMAT,
     FORMAT,
     Checkpoint,
     contents_from,
@@ -69,7 +70,7 @@ def test_a_field_that_an_older_file_lacks_has_its_released_default(
     data = description_of(checkpoint_of())
     del data["recipe"]["batch_size"]
     monkeypatch.setitem(RELEASED_DEFAULTS, "recipe", RELEASED_DEFAULTS["recipe"] | {"batch_size": 7})
-    assert data["format"] == FORMAT
+    assert data["format"] == FLAT_FORMAT
     assert contents_from(data, tmp_path / "a.pt").recipe.batch_size == 7
 
 
