@@ -38,7 +38,7 @@ _HOMES = {
     "export": "deliver.export",
     "load_checkpoint": "training.checkpoint",
     "load_classifier": "deliver.classifier",
-    "load_development": "data.sources",
+    "load_development": "data.development_part",
     "load_model": "training.checkpoint",
     "load_space": "space.toml_file",
     "load_study": "search.record",
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from tuner.architecture.trace import trace as trace
     from tuner.data.dataset import DataSpec as DataSpec
     from tuner.data.dataset import ImageDataset as ImageDataset
-    from tuner.data.sources import load_development as load_development
+    from tuner.data.development_part import load_development as load_development
     from tuner.deliver.classifier import Classifier as Classifier
     from tuner.deliver.classifier import load_classifier as load_classifier
     from tuner.deliver.evaluate import Evaluation as Evaluation

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuner.data.dataset import ImageDataset, Report
-from tuner.data.opening import memory_for_images, stream_limit
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
+from tuner.data.training_data import memory_for_images, stream_limit
 from tuner.deliver.confirm import (
     TIME_SHARE,
     ConfirmEvent,
@@ -31,7 +31,6 @@ from tuner.search.executors import Executor, local_executor
 from tuner.search.folder_owner import claim_folder, refuse_other_studys_folder
 from tuner.search.locks import hold, hold_record
 from tuner.search.memory_limit import check_batch_sizes
-from tuner.search.preparation import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord, TrialRecord, create_study, find_study, load_study
 from tuner.search.settings import (
@@ -50,11 +49,12 @@ from tuner.search.study_location import (
     make_studies_folder,
     storage_url,
 )
+from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.space.toml_file import bundled_spaces, load_space
+from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.device import choose_device
-from tuner.training.forced import parse_forced
-from tuner.training.host import generates_with_own_settings
+from tuner.training.engine_option import parse_forced
 
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rehearsal import SETTINGS
 
-from tuner.data.sources import DataSpec, load_development
+from tuner.data.development_part import DataSpec, load_development
 from tuner.data.splits import split_development
 from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES
@@ -26,12 +26,18 @@ from tuner.search.devices import (
     study_engine,
     study_engines,
 )
-from tuner.search.preparation import SCORING_BYTES_GPU, RunnerPlaces, StudyRunners, memory_for_runners, prepare_runners
 from tuner.search.record import StudyRecord, open_study
 from tuner.search.storage import open_storage
-from tuner.training.choices import Measurement, Runners
+from tuner.search.study_runners import (
+    SCORING_BYTES_GPU,
+    RunnerPlaces,
+    StudyRunners,
+    memory_for_runners,
+    prepare_runners,
+)
 from tuner.training.engine import Engine
-from tuner.training.forced import NOTHING_FORCED, Forced
+from tuner.training.engine_choices import Measurement, Runners
+from tuner.training.engine_option import NOTHING_FORCED, Forced
 
 CPU = torch.device("cpu")
 GPUS = [torch.device("cuda", index) for index in range(3)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.development_part import load_development
 from tuner.data.known_sets import KNOWN_NAMES
-from tuner.data.sources import load_development
 from tuner.errors import DeviceError, StudyError
 from tuner.search.record import StudyRecord
 from tuner.search.settings import OR_OLDER

@@ -18,7 +18,7 @@ from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
-from tuner.data.opening import TrainingData
+from tuner.data.training_data import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency
