@@ -60,6 +60,7 @@ def test_quiet_it_says_nothing_and_writes_the_file_asked_for(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(copied)
+    monkeypatch.setattr("tuner.cli.options._notes", [])  # those of commands that other tests have run
     monkeypatch.setattr(
         sys, "argv", ["tuner", "train", "digits-cnn", "--trial", "0", "--epochs", "1", "-q", "-o", "my.pt"]
     )
