@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuner.data.dataset import Report
 from tuner.data.splits import split_development
-from tuner.deliver.classifier import REFUSED
+from tuner.deliver.export_formats import FORMATS
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
 from tuner.search.events import EpochFinished
 from tuner.search.folder_owner import claim_folder
@@ -27,6 +27,8 @@ from tuner.training.host import generates_with_own_settings
 from tuner.training.results import Diverged, EpochResult
 
 MAX_EPOCHS = 100_000
+OTHER_SUFFIXES = {Path(one.file_name).suffix for one in FORMATS.values()} - {".pt"}
+"""How the names of files in the other export formats end."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _find(record: StudyRecord, number: int) -> TrialRecord:
 
 def _refuse(output: Path) -> None:
     """Raise CheckpointError for a file that is there, and for a name of which another form would be expected."""
-    if output.suffix.lower() in {*REFUSED, ".onnx", ".safetensors"}:
+    if output.suffix.lower() in OTHER_SUFFIXES:
         raise CheckpointError(f"-o {output}: a checkpoint is written here, whose name ends with .pt; give another name")
     if output.exists():
         raise CheckpointError(
