@@ -403,7 +403,6 @@ def find_study(
             settings,
             data_before=record.data_source,
             data_now=now,
-            is_older=record.sealed is None,
         )
         if differing:
             raise StudyError(

@@ -22,8 +22,6 @@ RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None}
 """What stored settings without such a field have; a row is never changed, and a new field needs one."""
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
-OR_OLDER = ", or an older version divided them into parts in another way"
-"""Why the images of a study may differ that does not have its test part stored."""
 Source = Mapping[str, Any]
 """`dataset`, by its absolute path where it is a folder; `data_dir`; `image_size`, [height, width] or None."""
 
@@ -127,12 +125,8 @@ def differences(
     *,
     data_before: Source | None = None,
     data_now: Source | None = None,
-    is_older: bool = False,
 ) -> str:
-    """What differs between two settings of a study; empty when nothing does.
-
-    is_older: whether the study may be of a version that divided image folders in another way.
-    """
+    """What differs between two settings of a study; empty when nothing does."""
     # As JSON, tuples and lists are the same.
     before, now = ({**one.to_json(), "space": _whole_space(one)} for one in (stored, given))
     names = [field.name for field in fields(StudySettings) if field.name != "format"]
@@ -143,7 +137,7 @@ def differences(
             continue  # another space, so of course
         one, other = _shortly(before[key]), _shortly(now[key])
         if key == "dataset_digest":
-            said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now, is_older=is_older)]
+            said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now)]
         elif key == "image_size":
             if "dataset_digest" not in differing:  # otherwise it is among what was reported with that
                 sizes = [before[key], now[key]]
@@ -185,7 +179,7 @@ def _told(value: object) -> str:
     return "unset" if value is None else _shortly(value)
 
 
-def _difference_of_images(before: Source | None, now: Source | None, *, is_older: bool) -> str:
+def _difference_of_images(before: Source | None, now: Source | None) -> str:
     """Why a data set of the same name has other images."""
     if before is None or now is None:
         return "the images have changed since"
@@ -194,8 +188,7 @@ def _difference_of_images(before: Source | None, now: Source | None, *, is_older
         if before[key] != now[key]:
             one, other = (_as_typed(source[key]) for source in (before, now))
             return f"--{key.replace('_', '-')} was {one}, not {other}"
-    older = OR_OLDER if is_older and now["dataset"] not in KNOWN_NAMES else ""
-    return f"the images of {now['dataset']} have changed since{older}"
+    return f"the images of {now['dataset']} have changed since"
 
 
 def _as_typed(value: Any) -> str:
