@@ -13,6 +13,7 @@ from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
 from tuner.data.known_sets import KNOWN_NAMES
 from tuner.errors import SpaceError
+from tuner.formats import refuse_newer_format
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import parse_space
 
@@ -54,11 +55,9 @@ class StudySettings:
     def from_json(data: Mapping[str, Any]) -> StudySettings:
         """The settings in a JSON object; fields that it lacks have their released defaults.
 
-        Raises ValueError (or its subclass pydantic.ValidationError) for anything else, such as a newer format.
+        Raises NewerFormatError, and ValueError (or its subclass pydantic.ValidationError) for anything else.
         """
-        found = data.get("format", 0)
-        if found not in range(SETTINGS_FORMAT + 1):
-            raise ValueError(f"the format of settings must be {SETTINGS_FORMAT} or older; got {found!r}")
+        refuse_newer_format(data, known=SETTINGS_FORMAT, what="settings", first=0)
         return _ADAPTER.validate_python({"format": 0, **RELEASED_DEFAULTS, **data})
 
 
