@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tuner import train_trial
 from tuner.data.dataset import DataSpec
 from tuner.deliver.confirm import ConfirmPlan
 from tuner.deliver.export import export
-from tuner.errors import SpaceError, StudyError
+from tuner.errors import DeviceError, SpaceError, StudyError
 from tuner.options import RunOptions, complete_options, options_of_study
 from tuner.pipeline import confirm_events, run, run_events
 from tuner.search.events import DataReady, SearchStarted, TrialEnded
-from tuner.search.record import SETTINGS, StudyRecord, create_study, list_studies, load_study
+from tuner.search.record import ENGINE, SETTINGS, StudyRecord, create_study, list_studies, load_study
 from tuner.search.stored_options import TRIALS, StudyOptions
 from tuner.search.study_location import existing_storage
 from tuner.search.summary import summarise
@@ -111,6 +112,21 @@ def test_a_name_alone_resumes_a_study_with_all_that_it_stores(begun: Path, studi
     assert (started.num_counted, started.num_trials) == (1, 3)
     assert summarise(mine(studies), studies=studies).num_counted == 3
     assert mine(studies).settings == before
+
+
+def test_a_study_resumes_on_its_own_device_unless_another_is_given(
+    studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.pipeline.choose_device", lambda name: torch.device("cuda"))  # as on a machine with a GPU
+    with closing(run_events(by_name(studies))) as events:
+        assert next(event for event in events if isinstance(event, DataReady)).device == "cpu"
+    monkeypatch.undo()
+    record = mine(studies)
+    record.storage.set_study_user_attr(record.study_id, ENGINE, record.engine.to_json() | {"device": "mps"})
+    with pytest.raises(DeviceError, match="study 'mine' trains on mps, as its search did, and torch finds no such"):
+        next(run_events(by_name(studies)))
+    with pytest.raises(DeviceError, match="trains on mps, as it began, and this run would on cpu: give --device mps"):
+        next(run_events(by_name(studies, device="cpu")))
 
 
 def test_the_wanted_total_is_that_of_the_last_run_that_gave_one(studies: Path) -> None:

@@ -23,13 +23,16 @@ EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL.
+    """What `tuner run` takes. `storage` is an Optuna URL.
 
-    dataset, data_dir, image_size, space, trials, epochs, seed: if not given, those of the study, and for a new study
-    digits, the folder data, the size that the images have, cnn, 50, 20 (5 for sets of 10,000 training images and more)
-    and 0. study: named after the data set and the space if not given. trials: the total, earlier ones included.
-    device: `auto` is the study's device, and for a new study the best one that is found.
+    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs` and `seed` have the value that the study stores if
+    they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50 trials, seed 0,
+    the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
+
+    study: named after the data set and the space by default. trials: the total, including those already run.
+    device: `auto` is the device of the study; a new study takes the best device of the machine.
     engine: choices that are forced, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
+    workers: `None` chooses the number by measuring the machine.
     budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
     again and score the winner on the test set: in time (what is left of the budget, or else a third of the run's time),
     in full, or not at all.
