@@ -15,6 +15,7 @@ from tuner.search.events import EpochFinished
 from tuner.search.folder_owner import claim_folder
 from tuner.search.locks import hold
 from tuner.search.objective import is_better, value_of
+from tuner.search.older_studies import refuse_older_version
 from tuner.search.preparation import prepare_trainer
 from tuner.search.record import StudyRecord, TrialRecord
 from tuner.search.study_data import device_of, load_study_images
@@ -97,6 +98,7 @@ def train_trial_events(
     """
     if type(epochs) is not int or not 1 <= epochs <= MAX_EPOCHS:
         raise OptionError(f"epochs must be a whole number from 1 to {MAX_EPOCHS:,}, got {epochs!r}")
+    refuse_older_version(record)
     trial = _find(record, number)
     device = device_of(record)
     folder = studies / record.name

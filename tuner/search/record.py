@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
+from tuner.formats import NewerFormatError
 from tuner.search.confirmation import Confirmation
 from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
 from tuner.search.events import Outcome, counts
@@ -183,7 +184,7 @@ class StudyRecord:
 
     def save_confirmed(self, confirmed: Confirmation | None) -> None:
         """Store what a confirmation found; None takes it back."""
-        stored = None if confirmed is None else confirmed.to_json()
+        stored = None if confirmed is None else confirmed.to_stored()
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, stored)
         self.write_note()
 
@@ -261,6 +262,11 @@ class StudyRecord:
             yield
         except GoneError:
             raise
+        except NewerFormatError as error:
+            raise StudyError(
+                f"study {self.name!r} was written by a newer version of tuner ({error}): use the newer version, "
+                "or start another study with --study NAME"
+            ) from error
         except (ValueError, LookupError, TypeError) as error:
             words = " ".join(str(error).split())[:200]
             raise StudyError(
@@ -403,7 +409,6 @@ def find_study(
             settings,
             data_before=record.data_source,
             data_now=now,
-            is_older=record.sealed is None,
         )
         if differing:
             raise StudyError(

@@ -19,9 +19,14 @@ def existing_storage(studies: Path, storage: str | None = None) -> Storage:
 
     Raises StudyError where there is none.
     """
-    if storage is None and not (studies / DATABASE).is_file():
+    if not has_storage(studies, storage):
         raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
     return open_storage(storage_url(studies, storage), existing=True)
+
+
+def has_storage(studies: Path, storage: str | None = None) -> bool:
+    """Whether there is a storage to open: one was given, or the folder of studies has its own."""
+    return storage is not None or (studies / DATABASE).is_file()
 
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
