@@ -19,8 +19,8 @@ from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.events import DataReady, SearchEnded, TrialEnded
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold
-from tuner.search.record import list_studies, load_study
 from tuner.search.study_location import check_study_name, default_study_name, existing_storage, storage_url
+from tuner.search.study_lookup import list_studies, load_study
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.temporary import KEPT_SECONDS, temporary_beside

@@ -19,9 +19,10 @@ from tuner.errors import DeviceError, SpaceError, StudyError
 from tuner.options import RunOptions, complete_options, options_of_study
 from tuner.pipeline import confirm_events, run, run_events
 from tuner.search.events import DataReady, SearchStarted, TrialEnded
-from tuner.search.record import ENGINE, SETTINGS, StudyRecord, create_study, list_studies, load_study
+from tuner.search.record import ENGINE, SETTINGS, StudyRecord
 from tuner.search.stored_options import TRIALS, StudyOptions
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import create_study, list_studies, load_study
 from tuner.search.summary import summarise
 from tuner.ui.report import write_report
 

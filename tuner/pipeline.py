@@ -36,7 +36,7 @@ from tuner.search.memory_limit import check_batch_sizes
 from tuner.search.older_studies import refuse_older_version
 from tuner.search.preparation import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.processes import end_if_unguarded, import_ahead
-from tuner.search.record import StudyRecord, TrialRecord, create_study, find_study, load_study
+from tuner.search.record import StudyRecord
 from tuner.search.settings import (
     StudySettings,
     has_another_version_of_its_space,
@@ -54,7 +54,9 @@ from tuner.search.study_location import (
     make_studies_folder,
     storage_url,
 )
+from tuner.search.study_lookup import create_study, find_study, load_study
 from tuner.search.summary import StudySummary, best_trial, summarise
+from tuner.search.trial_record import TrialRecord
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.device import choose_device
 from tuner.training.forced import parse_forced

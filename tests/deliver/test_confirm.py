@@ -35,10 +35,12 @@ from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
 from tuner.search.image_trainer import ImageTrainer
-from tuner.search.record import StudyRecord, TrialRecord, load_study
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import retrainings_folder
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrialTask
+from tuner.search.trial_record import TrialRecord
 from tuner.search.trial_runner import Trainer
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.results import Diverged, EpochResult

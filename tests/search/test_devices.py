@@ -27,8 +27,9 @@ from tuner.search.devices import (
     study_engines,
 )
 from tuner.search.preparation import SCORING_BYTES_GPU, RunnerPlaces, StudyRunners, memory_for_runners, prepare_runners
-from tuner.search.record import StudyRecord, open_study
+from tuner.search.record import StudyRecord
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import open_study
 from tuner.training.choices import Measurement, Runners
 from tuner.training.engine import Engine
 from tuner.training.forced import NOTHING_FORCED, Forced

@@ -12,8 +12,8 @@ from rehearsal import DIGITS, EPOCHS, SETTINGS, Rehearsal
 from tests.strategies import make_space
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
-from tuner.search.record import list_studies, load_study, open_study
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import list_studies, load_study, open_study
 from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
 

@@ -12,7 +12,6 @@ from rehearsal import SETTINGS, Rehearsal
 from tests.strategies import ALL_SPACES
 from tuner.errors import SpaceError, StudyError
 from tuner.search.record import SETTINGS as SETTINGS_KEY
-from tuner.search.record import find_study, open_study
 from tuner.search.settings import (
     RELEASED_DEFAULTS,
     SETTINGS_FORMAT,
@@ -23,6 +22,7 @@ from tuner.search.settings import (
     stored_space,
 )
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import find_study, open_study
 from tuner.training.engine import Engine
 
 

@@ -11,9 +11,10 @@ import torch
 
 from tests.system.conftest import ROOT, Tuner
 from tuner.deliver.classifier import load_classifier
-from tuner.search.record import StudyRecord, create_study, load_study
+from tuner.search.record import StudyRecord
 from tuner.search.settings import SETTINGS_FORMAT
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import create_study, load_study
 from tuner.search.summary import summarise
 from tuner.training.engine import Engine
 

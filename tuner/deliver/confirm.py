@@ -27,9 +27,10 @@ from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
 from tuner.search.confirmation import Confirmation
 from tuner.search.executors import Executor
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import confirmed_path, retrained_path, retrainings_folder
 from tuner.search.summary import rank_complete
+from tuner.search.trial_record import TrialRecord
 from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.data.dataset import DataSpec
-from tuner.search.record import StudyRecord, list_studies
+from tuner.search.record import StudyRecord
 from tuner.search.storage import Storage
+from tuner.search.study_lookup import list_studies
 
 TRIALS = "tuner:trials"
 """The study attribute with the total of trials that its last run wanted. It may change, so it is no setting."""
