@@ -14,13 +14,13 @@ import torch
 
 from benchmarks.subset import Rows
 from benchmarks.textbook import train_textbook
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.data.splits import split_development
 from tuner.hardware import device_name, num_cores
 from tuner.options import RunOptions, complete_options
 from tuner.pipeline import run_events
 from tuner.search.events import EpochFinished, SearchEnded, SearchStarted, TrialEnded
-from tuner.search.preparation import input_spec_of
+from tuner.search.study_runners import input_spec_of
 from tuner.space.sampling import suggest
 from tuner.space.toml_file import load_space
 from tuner.training.device import choose_device

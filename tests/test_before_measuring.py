@@ -134,7 +134,7 @@ def test_batches_that_cannot_be_streamed_are_refused_before_measuring(
     begun: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed = 128 * (2 * 40 + 9)  # bytes for images of 64 bytes: batches of 40
-    monkeypatch.setattr("tuner.data.opening.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
+    monkeypatch.setattr("tuner.data.training_data.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
     with pytest.raises(SpaceError, match=r"recipe\.batch_size: even the smallest is too large"):
         next(run_events(replace(begun, dataset="digits", study="new")))
     assert not was_measured()

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.system.conftest import ROOT
 from tuner.cli.options import folder_arguments
 from tuner.data.dataset import DataSpec
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import DataError
 from tuner.names import SHOWN, shown_name
 from tuner.search.settings import StudySettings

@@ -25,9 +25,9 @@ from tuner.search.tasks import TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.temporary import KEPT_SECONDS, temporary_beside
 from tuner.training.checkpoint import load_checkpoint
-from tuner.training.choices import Runners
 from tuner.training.engine import Engine
-from tuner.training.measure import load_or_measure
+from tuner.training.engine_choices import Runners
+from tuner.training.engine_measurement import load_or_measure
 from tuner.training.measurement_cache import machine_cache_dir
 
 TINY = """
@@ -47,7 +47,7 @@ batch_size = [64, 128]
 def _one_core() -> Iterator[None]:
     """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuner.search.preparation.num_cores", lambda: 1)
+        patch.setattr("tuner.search.study_runners.num_cores", lambda: 1)
         yield
 
 
@@ -406,7 +406,7 @@ def test_one_runner_has_the_measured_threads_and_several_share_the_cores(
     for kept in cache_dir.iterdir():
         kept.write_text(json.dumps(larger.to_json()), encoding="utf-8")
     monkeypatch.setenv("TUNER_CACHE_DIR", str(cache_dir))
-    monkeypatch.setattr("tuner.search.preparation.num_cores", lambda: 8)
+    monkeypatch.setattr("tuner.search.study_runners.num_cores", lambda: 8)
     assert engine_of(options_in(tmp_path, workers=workers)).num_threads == num_threads
 
 

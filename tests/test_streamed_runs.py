@@ -33,7 +33,7 @@ recipe = { batch_size = 64 }
 def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much for digits, 64 bytes each, as streaming them in batches of 40 takes; and half an image more."""
     allowed = 128 * (2 * 40 + 9) + 32
-    monkeypatch.setattr("tuner.data.opening.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
+    monkeypatch.setattr("tuner.data.training_data.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
 
 
 def options_in(folder: Path, batch_sizes: str, *, first: str = "", **changes: Any) -> RunOptions:

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from tuner.architecture.trace import trace as trace
     from tuner.data.dataset import DataSpec as DataSpec
     from tuner.data.dataset import ImageDataset as ImageDataset
-    from tuner.data.sources import load_development as load_development
+    from tuner.data.development_part import load_development as load_development
     from tuner.deliver.classifier import Classifier as Classifier
     from tuner.deliver.classifier import load_classifier as load_classifier
     from tuner.deliver.evaluate import Evaluation as Evaluation

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.opening import memory_for_images, stream_limit
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
+from tuner.data.training_data import memory_for_images, stream_limit
 from tuner.deliver.confirm import (
     TIME_SHARE,
     ConfirmEvent,
@@ -34,7 +34,6 @@ from tuner.search.folder_owner import claim_folder, refuse_other_studys_folder
 from tuner.search.locks import hold, hold_record
 from tuner.search.memory_limit import check_batch_sizes
 from tuner.search.older_studies import refuse_older_version
-from tuner.search.preparation import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.record import StudyRecord
 from tuner.search.settings import (
@@ -55,12 +54,13 @@ from tuner.search.study_location import (
     storage_url,
 )
 from tuner.search.study_lookup import create_study, find_study, load_study
+from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.space.toml_file import bundled_spaces, load_space
+from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.device import choose_device
-from tuner.training.forced import parse_forced
-from tuner.training.host import generates_with_own_settings
+from tuner.training.engine_option import parse_forced
 
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]

@@ -20,8 +20,8 @@ from pathlib import Path
 from tuner import RunOptions, export, load_study, open_storage, run
 from tuner.search.settings import SETTINGS_FORMAT
 from tuner.search.study_location import DATABASE
-from tuner.training.choices import CHOICES, written
 from tuner.training.engine import Engine
+from tuner.training.engine_choices import CHOICES, written
 
 FOLDER = Path(__file__).parent / f"study-{SETTINGS_FORMAT}"
 NAME = "stored"

@@ -13,8 +13,8 @@ import torch
 
 from tests.deliver.rehearsed import TEST_SET_OPENED, Opened, confirming
 from tests.search.rehearsal import EPOCHS, Losing, Rehearsal, ends_with, rehearse
+from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.deliver.classifier import normalise
 from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (

@@ -35,7 +35,7 @@ SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_si
 def _one_core() -> Iterator[None]:
     """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuner.search.preparation.num_cores", lambda: 1)
+        patch.setattr("tuner.search.study_runners.num_cores", lambda: 1)
         yield
 
 

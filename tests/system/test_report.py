@@ -19,8 +19,8 @@ import tuner
 from tests.report_numbers import check_figures, figures_of
 from tests.system.browser import browser
 from tests.system.conftest import Tuner, run_tuner
+from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import normalise
 from tuner.search.record import StudyRecord

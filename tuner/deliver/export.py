@@ -27,8 +27,8 @@ from tuner.search.older_studies import is_of_older_version, refuse_older_version
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
 from tuner.temporary import remove_leftovers, temporary_beside
+from tuner.training.caller_settings import with_own_settings
 from tuner.training.checkpoint import Checkpoint
-from tuner.training.host import with_own_settings
 
 README = "README.md"
 CHECKS_AT_ONCE = 2

@@ -16,16 +16,16 @@ from tuner.search.folder_owner import claim_folder
 from tuner.search.locks import hold
 from tuner.search.objective import is_better, value_of
 from tuner.search.older_studies import refuse_older_version
-from tuner.search.preparation import prepare_trainer
 from tuner.search.record import StudyRecord
 from tuner.search.study_data import device_of, load_study_images
 from tuner.search.study_files import trained_path
+from tuner.search.study_runners import prepare_trainer
 from tuner.search.tasks import LongerTask, training_seed
 from tuner.search.trial_record import TrialRecord
 from tuner.temporary import remove_leftovers, temporary_beside
+from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory
-from tuner.training.host import generates_with_own_settings
 from tuner.training.results import Diverged, EpochResult
 
 MAX_EPOCHS = 100_000

@@ -37,7 +37,7 @@ from tuner.search.memory_limit import memory_excess
 from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
-from tuner.search.strategy import Strategy
+from tuner.search.sampler_and_pruner import Strategy
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
 from tuner.search.trial_record import TrialRecord
 from tuner.space.baseline import Baseline, baselines, describe_baseline

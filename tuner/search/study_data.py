@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import DeviceError, StudyError
 from tuner.search.record import StudyRecord
 from tuner.training.device import choose_device

@@ -20,8 +20,8 @@ from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError, reason_of
 from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
+from tuner.training.caller_settings import with_own_settings
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.host import with_own_settings
 from tuner.training.released_defaults import with_defaults
 
 FORMAT = 1

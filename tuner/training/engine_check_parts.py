@@ -22,9 +22,9 @@ from tuner.training.engine import Engine
 from tuner.training.graph import graphed
 from tuner.training.loop import fresh_model
 from tuner.training.process_settings import exact_arithmetic, prepare_process
-from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
-from tuner.training.stacked import stack_models
 from tuner.training.step import build_optimizer, input_dtype, prepare_forward, prepare_scoring, set_learning_rate
+from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
+from tuner.training.train_together import stack_models
 
 RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.01, 0.07)
 """The learning rate of each step: those that are replayed differ much from that of the captured one, the fourth.

@@ -14,8 +14,8 @@ from platformdirs import user_cache_dir
 from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, reason_of
 from tuner.hardware import cpu_flags, device_kind, num_cores
-from tuner.training.choices import CHOICES, Choice, ChoiceVerdict, Measurement, Runners
 from tuner.training.engine import Engine
+from tuner.training.engine_choices import CHOICES, Choice, ChoiceVerdict, Measurement, Runners
 from tuner.training.timing import measured_shape
 from tuner.versions import package_versions
 

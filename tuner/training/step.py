@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.architecture.fast import FastForm, Forward, fast_form, scoring_form
+from tuner.architecture.fused_network import FastForm, Forward, fast_form, scoring_form
 from tuner.architecture.spec import Architecture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine

@@ -13,7 +13,7 @@ from rich.text import Text
 from tuner.architecture.shapes import Shape
 from tuner.deliver.export_formats import FORMATS
 from tuner.hardware import device_name, memory_bytes, num_cores
-from tuner.training.choices import ChoiceVerdict, Measurement
+from tuner.training.engine_choices import ChoiceVerdict, Measurement
 from tuner.training.timing import BATCH_SIZE, measured_shape
 from tuner.versions import package_versions
 
