@@ -35,7 +35,7 @@ _HOMES = {
     "export": "deliver.export",
     "load_checkpoint": "training.checkpoint",
     "load_classifier": "deliver.classifier",
-    "load_development": "data.sources",
+    "load_development": "data.development_part",
     "load_model": "training.checkpoint",
     "load_space": "space.toml_file",
     "load_study": "search.study_lookup",
