@@ -29,9 +29,9 @@ from tuner.hardware import device_name, num_cores
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded, TrialStarted
 from tuner.search.executors import Executor, LocalProcesses
-from tuner.search.record import open_study
 from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import open_study
 from tuner.search.study_runners import input_spec_of
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace

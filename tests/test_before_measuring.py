@@ -15,8 +15,9 @@ from tuner.errors import DeviceError, SpaceError, StudyError, TunerError
 from tuner.hardware import memory_bytes
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, run, run_events
-from tuner.search.record import StudyRecord, list_studies, load_study, open_study
+from tuner.search.record import StudyRecord
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import list_studies, load_study, open_study
 from tuner.training.measurement_cache import machine_cache_dir
 
 SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [64]\n"

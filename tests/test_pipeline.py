@@ -19,8 +19,8 @@ from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.events import DataReady, SearchEnded, TrialEnded
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold
-from tuner.search.record import list_studies, load_study
 from tuner.search.study_location import check_study_name, default_study_name, existing_storage, storage_url
+from tuner.search.study_lookup import list_studies, load_study
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.temporary import KEPT_SECONDS, temporary_beside
@@ -61,7 +61,7 @@ def options_in(folder: Path, **changes: Any) -> RunOptions:
 
 
 def outcome(options: RunOptions) -> list[tuple[Any, ...]]:
-    record = load_study(existing_storage(options.studies), default_study_name(options.dataset, options.space))
+    record = load_study(existing_storage(options.studies), options.study_name)
     return [(trial.number, trial.outcome, trial.params, trial.curve) for trial in record.trials()]
 
 
@@ -330,7 +330,7 @@ def engine_of(options: RunOptions) -> Engine:
     events = run_events(options)
     assert isinstance(next(events), DataReady)
     events.close()
-    return load_study(existing_storage(options.studies), default_study_name(options.dataset, options.space)).engine
+    return load_study(existing_storage(options.studies), options.study_name).engine
 
 
 def test_a_study_is_not_gone_on_with_on_another_kind_of_device(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from tuner.hardware import memory_bytes
 from tuner.options import RunOptions
 from tuner.pipeline import load_summary, run, run_events
 from tuner.search.events import DataReady, TrialEnded
-from tuner.search.record import CONSTRAINTS, list_studies, load_study
+from tuner.search.record import CONSTRAINTS
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import list_studies, load_study
 
 SPACE = """
 [block]

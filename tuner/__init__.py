@@ -41,7 +41,7 @@ _HOMES = {
     "load_development": "data.development_part",
     "load_model": "training.checkpoint",
     "load_space": "space.toml_file",
-    "load_study": "search.record",
+    "load_study": "search.study_lookup",
     "network_cost": "architecture.cost",
     "open_storage": "search.storage",
     "predict": "deliver.predict",
@@ -86,8 +86,8 @@ if TYPE_CHECKING:
     from tuner.options import RunOptions as RunOptions
     from tuner.pipeline import run as run
     from tuner.pipeline import run_events as run_events
-    from tuner.search.record import load_study as load_study
     from tuner.search.storage import open_storage as open_storage
+    from tuner.search.study_lookup import load_study as load_study
     from tuner.search.summary import StudySummary as StudySummary
     from tuner.search.summary import summarise as summarise
     from tuner.space.sampling import suggest as suggest

@@ -22,8 +22,9 @@ from tuner.errors import DataError, StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.events import DataReady
-from tuner.search.record import SEALED, StudyRecord, load_study
+from tuner.search.record import SEALED, StudyRecord
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.ui.report.mistakes import judge
 from tuner.ui.training_view import training_line
 

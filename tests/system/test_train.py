@@ -15,8 +15,8 @@ from tests.system.conftest import run_tuner
 from tuner.cli import main
 from tuner.deliver.classifier import load_classifier
 from tuner.deliver.evaluate import evaluate
-from tuner.search.record import load_study
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.training.checkpoint import load_checkpoint
 
 
@@ -60,6 +60,7 @@ def test_quiet_it_says_nothing_and_writes_the_file_asked_for(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(copied)
+    monkeypatch.setattr("tuner.cli.options._notes", [])  # those of commands that other tests have run
     monkeypatch.setattr(
         sys, "argv", ["tuner", "train", "digits-cnn", "--trial", "0", "--epochs", "1", "-q", "-o", "my.pt"]
     )

@@ -27,10 +27,10 @@ LOOPBACK = "127.0.0.1"
 def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
     """List the studies, latest first. A study that cannot be read is reported after the others."""
     from tuner.errors import StudyError
-    from tuner.search.record import list_studies, unusable_name, unusable_names
     from tuner.search.storage import GoneError
     from tuner.search.study_deletion import disk_use
-    from tuner.search.study_location import existing_storage
+    from tuner.search.study_location import existing_storage, unusable_name
+    from tuner.search.study_lookup import list_studies, unusable_names
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
 

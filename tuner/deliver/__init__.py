@@ -1,1 +1,1 @@
-"""The winner leaves the house."""
+"""Deliver the winner: confirmation, exports, evaluation and prediction."""

@@ -12,7 +12,7 @@ from tuner.search.record import StudyRecord
 
 
 def fix_test_set(record: StudyRecord, part: SealedPart) -> None:
-    """Store with a study which test part it has; a study from before this was stored takes the part of now.
+    """Store with a new study which test part it has, and compare it with that of a study that has one.
 
     Raises StudyError when the study has another one.
     """

@@ -1,1 +1,1 @@
-"""One network learns. No Optuna here."""
+"""Training of one network: recipe, engine, epoch loop and checkpoints. Without Optuna."""

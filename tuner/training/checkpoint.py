@@ -20,6 +20,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError, reason_of
+from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
 from tuner.training.caller_settings import with_own_settings
 from tuner.training.candidate import Candidate, Recipe
@@ -135,10 +136,8 @@ def contents_from(data: object, path: Path) -> Contents:
     """What was read from `path`, checked; the weights may be missing. Raises CheckpointError, which names the path."""
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no format number")
-    if data["format"] not in (FLAT_FORMAT, FORMAT):
-        message = f"{path}: format {data['format']}, but this tuner reads {FORMAT}; use the version that wrote it"
-        raise CheckpointError(message)
     with _damage_named(path):
+        refuse_newer_format(data, known=FORMAT, what="checkpoints")
         contents = Contents.model_validate(with_defaults(data))
         preprocessing = Preprocessing.from_json(contents.preprocessing)
         if (preprocessing.channels, preprocessing.height, preprocessing.width) != contents.architecture.input_shape:
@@ -152,6 +151,9 @@ def contents_from(data: object, path: Path) -> Contents:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
+    except NewerFormatError as error:
+        message = f"{path}: written by a newer version of tuner ({error}): use the newer version"
+        raise CheckpointError(message) from error
     except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error

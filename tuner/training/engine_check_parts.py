@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.blocks.fields import Pooling
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
@@ -168,9 +168,7 @@ def masks_from(seed: int) -> Iterator[None]:
         yield
 
 
-def _mask_architecture(
-    pooling: Literal["none", "max", "average"], *, block: float = 0.0, head: float = 0.0
-) -> Architecture:
+def _mask_architecture(pooling: Pooling, *, block: float = 0.0, head: float = 0.0) -> Architecture:
     channels, side = 4, 8
     features = channels * (side if pooling == "none" else side // 2) ** 2
     blocks = (PlainBlock(channels, kernel_size=1, pooling=pooling, dropout=block),)

@@ -83,7 +83,7 @@ def _is_sound(measurement: Measurement, device: torch.device, num_threads: int) 
     """Whether a measurement that was read is one of this device, with values that its choices can have."""
     engine, choices = measurement.engine, CHOICES[device.type]
     values = {choice.name: (choice.plain, choice.fast) for choice in choices}
-    fixed = Engine(num_threads=num_threads).to_json().items()
+    fixed = vars(Engine(num_threads=num_threads)).items()
     return (
         isinstance(engine.device, str)
         and engine.device.partition(":")[0] == device.type

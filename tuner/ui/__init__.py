@@ -1,1 +1,1 @@
-"""What a person sees. No decisions."""
+"""The user interface: live view, tables, report and dashboard. It decides nothing."""
