@@ -117,6 +117,13 @@ def architectures(*, max_side: int = 40) -> SearchStrategy[Architecture]:
     return candidates(max_side=max_side).map(lambda candidate: candidate.architecture)
 
 
+def plain_architectures(*, max_side: int = 40) -> SearchStrategy[Architecture]:
+    """Resolved architectures of plain blocks alone."""
+    plain = [space for space in ALL_SPACES.values() if space.block is not None]
+    found = st.sampled_from(plain).flatmap(lambda space: candidates_of(space, max_side=max_side))
+    return found.map(lambda candidate: candidate.architecture)
+
+
 FIELD_VALUES: dict[Any, SearchStrategy[Any]] = {
     Count: st.integers(1, 24),
     OddWindow: st.sampled_from([1, 3, 5, 11]),

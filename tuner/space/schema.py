@@ -7,14 +7,25 @@ from collections.abc import Iterator
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Generic, Self, TypeVar, cast
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
 from tuner.errors import SpaceError, reason_of
 from tuner.names import shown_name
+from tuner.space.parameters import Parameter, Rate, Strict, Unshared, fixed
+from tuner.space.stages import (
+    InvertedResidualSpace,
+    PlainSpace,
+    ResidualSpace,
+    StageSpace,
+    StemSpace,
+    check_sections,
+    section_of,
+    stage_parameters,
+)
 from tuner.training.candidate import (
     BatchSize,
     LabelSmoothing,
@@ -25,160 +36,29 @@ from tuner.training.candidate import (
     WeightDecay,
 )
 
-T = TypeVar("T")
-MAX_STEPS = 1_000_000
-"""Most steps of a range; Optuna counts them in decimal numbers."""
-Flag = Annotated[bool, Field(strict=True)]
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
+Tables = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Parameter(_Strict, Generic[T]):
-    """A fixed value, a list of choices, or a range.
-
-    In TOML: `3`, `[3, 5]`, `{ choices = [3, 5], shared = true }`, `{ low = 8, high = 64, step = 8 }`. A range holds
-    both its ends; it is of whole numbers when both ends are. `shared`: one draw for all blocks.
-    """
-
-    choices: Annotated[list[T], Field(min_length=1)] | None = None
-    low: T | None = None
-    high: T | None = None
-    step: T | None = None
-    log: Flag = False
-    shared: Flag = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spell_out(cls, value: object) -> object:
-        if isinstance(value, dict | BaseModel):
-            return value
-        return {"choices": value if isinstance(value, list) else [value]}
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        self._check_form()
-        return self
-
-    def _check_form(self) -> None:
-        if self.choices is not None:
-            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
-                raise ValueError("give either choices or a range (low, high), not both")
-            repeated = [choice for choice in self.choices if self.choices.count(choice) > 1]
-            if repeated:
-                raise ValueError(f"choices must differ, got {repeated[0]!r} more than once")
-        else:
-            _check_range(self.low, self.high, self.step, log=self.log)
-
-    def __str__(self) -> str:
-        if self.choices is not None:
-            words = " | ".join(map(str, self.choices))
-        else:
-            words = f"{self.low} to {self.high}"
-            words += f" by {self.step}" if self.step is not None else ""
-            words += ", log" if self.log else ""
-        return f"{words}, one for all blocks" if self.shared else words
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether there is nothing to sample."""
-        return self.choices is not None and len(self.choices) == 1
-
-    @property
-    def default(self) -> T:
-        """The first choice, or the low end."""
-        value = self.choices[0] if self.choices else self.low
-        assert value is not None
-        return value
-
-    @property
-    def values(self) -> list[T]:
-        """Every value of choices or of a range of whole numbers."""
-        if self.choices is not None:
-            return self.choices
-        low, high, step = cast(int, self.low), cast(int, self.high), cast(int | None, self.step)
-        return cast(list[T], list(range(low, high + 1, step or 1)))
-
-
-def _check_range(low: object, high: object, step: object, *, log: bool) -> None:
-    if not isinstance(low, int | float) or not isinstance(high, int | float):
-        raise ValueError(
-            f"needs choices, or a range of numbers from low to high, got low = {low!r} and high = {high!r}"
-        )
-    if not low < high:
-        raise ValueError(f"a range needs low < high, got low = {low} and high = {high}")
-    if log and (low <= 0 or step is not None):
-        raise ValueError(f"a log range needs low > 0 and no step, got low = {low} and step = {step}")
-    if isinstance(step, int | float):
-        num_steps = (high - low) / step if step > 0 else 0.0
-        if not 0 < num_steps <= MAX_STEPS or abs(num_steps - round(num_steps)) > 1e-9:
-            rule = f"high must be low plus at most {MAX_STEPS:,} whole steps"
-            raise ValueError(f"{rule}, got low = {low}, high = {high}, step = {step}")
-
-
-class Rate(Parameter[T], Generic[T]):
-    """A parameter of the optimizer: one for all of them, or a table of one for each."""
-
-    adam: Parameter[T] | None = None
-    adamw: Parameter[T] | None = None
-    sgd: Parameter[T] | None = None
-
-    @property
-    def by_optimizer(self) -> dict[str, Parameter[T]]:
-        """The table of one parameter for each optimizer; empty when one serves for all."""
-        own = {"adam": self.adam, "adamw": self.adamw, "sgd": self.sgd}
-        return {optimizer: parameter for optimizer, parameter in own.items() if parameter is not None}
-
-    def _check_form(self) -> None:
-        if not self.by_optimizer:
-            super()._check_form()
-        elif self.choices or (self.low, self.high, self.step, self.log, self.shared) != (
-            None,
-            None,
-            None,
-            False,
-            False,
-        ):
-            raise ValueError("give either one parameter for all optimizers or one for each, not both")
-
-
-def _fixed(value: T) -> Any:
-    """Default of a key that a space may omit."""
-    return Field(default=value, validate_default=True)
-
-
-class _Unshared(_Strict):
-    """A section with one draw of each key."""
-
-    @model_validator(mode="after")
-    def _check_shared(self) -> Self:
-        for name, parameter in self:
-            if parameter.shared:
-                raise ValueError(f"{name}: shared belongs in [block]; here there is one draw anyway")
-        return self
-
-
-class Network(_Unshared):
+class Network(Unshared):
     """[network]"""
 
-    num_blocks: Parameter[NumBlocks] = _fixed(2)
+    num_blocks: Parameter[NumBlocks] = fixed(2)
 
 
-class BlockSpace(_Strict):
+class BlockSpace(Strict):
     """[block]: the plain family; each key is drawn for every block, or once where `shared`."""
 
     out_channels: Parameter[Count]
-    kernel_size: Parameter[Window] = _fixed(3)
-    stride: Parameter[Window] = _fixed(1)
-    padding: Parameter[Padding] = _fixed("same")
-    normalization: Parameter[Normalization] = _fixed("none")
-    activation: Parameter[Activation] = _fixed("relu")
-    pooling: Parameter[Pooling] = _fixed("none")
-    pool_size: Parameter[Window] = _fixed(2)
-    pool_stride: Parameter[Window] = _fixed(2)
-    dropout: Parameter[DropoutRate] = _fixed(0.0)
+    kernel_size: Parameter[Window] = fixed(3)
+    stride: Parameter[Window] = fixed(1)
+    padding: Parameter[Padding] = fixed("same")
+    normalization: Parameter[Normalization] = fixed("none")
+    activation: Parameter[Activation] = fixed("relu")
+    pooling: Parameter[Pooling] = fixed("none")
+    pool_size: Parameter[Window] = fixed(2)
+    pool_stride: Parameter[Window] = fixed(2)
+    dropout: Parameter[DropoutRate] = fixed(0.0)
 
     @model_validator(mode="after")
     def _check(self) -> BlockSpace:
@@ -188,25 +68,25 @@ class BlockSpace(_Strict):
         return self
 
 
-class HeadSpace(_Unshared):
+class HeadSpace(Unshared):
     """[head]"""
 
-    pooling: Parameter[HeadPooling] = _fixed("flatten")
-    hidden_features: Parameter[FeatureCount] = _fixed(0)
-    activation: Parameter[Activation] = _fixed("relu")
-    dropout: Parameter[DropoutRate] = _fixed(0.0)
+    pooling: Parameter[HeadPooling] = fixed("flatten")
+    hidden_features: Parameter[FeatureCount] = fixed(0)
+    activation: Parameter[Activation] = fixed("relu")
+    dropout: Parameter[DropoutRate] = fixed(0.0)
 
 
-class RecipeSpace(_Unshared):
+class RecipeSpace(Unshared):
     """[recipe]: how the networks are trained; the number of epochs is an option of the search."""
 
-    optimizer: Parameter[Optimizer] = _fixed("adam")
+    optimizer: Parameter[Optimizer] = fixed("adam")
     learning_rate: Rate[LearningRate]
-    schedule: Parameter[Schedule] = _fixed("constant")
-    batch_size: Parameter[BatchSize] = _fixed(64)
-    weight_decay: Rate[WeightDecay] = _fixed(0.0)
-    momentum: Parameter[Momentum] = _fixed(0.9)
-    label_smoothing: Parameter[LabelSmoothing] = _fixed(0.0)
+    schedule: Parameter[Schedule] = fixed("constant")
+    batch_size: Parameter[BatchSize] = fixed(64)
+    weight_decay: Rate[WeightDecay] = fixed(0.0)
+    momentum: Parameter[Momentum] = fixed(0.9)
+    label_smoothing: Parameter[LabelSmoothing] = fixed(0.0)
 
     @model_validator(mode="after")
     def _check(self) -> RecipeSpace:
@@ -218,24 +98,59 @@ class RecipeSpace(_Unshared):
         return self
 
 
-class Configuration(_Strict):
+class Configuration(Strict):
     """[[first]]: a configuration to try first; what it omits takes the first choice or the low end."""
 
-    block: list[dict[str, Any]] = Field(min_length=1)
-    head: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
+    block: Tables | None = None
+    stem: dict[str, Any] | None = None
+    stage: Tables | None = None
+    last_channels: int | None = None
+    head: dict[str, Any] = Field(default={})
+    recipe: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="after")
+    def _check(self) -> Configuration:
+        if (self.block is None) == (self.stage is None):
+            raise ValueError("needs either block or stage, a list of tables")
+        return self
 
 
-class SearchSpace(_Strict):
+class SearchSpace(Strict):
     """A search space, as its TOML file says."""
 
     name: str
     description: str = ""
     network: Network = Network()
-    block: BlockSpace
+    block: BlockSpace | None = None
+    stem: StemSpace | None = None
+    stage: StageSpace | None = None
+    plain: PlainSpace | None = None
+    residual: ResidualSpace | None = None
+    inverted_residual: InvertedResidualSpace | None = None
     head: HeadSpace = HeadSpace()
     recipe: RecipeSpace
-    first: list[Configuration] = []
+    first: list[Configuration] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchSpace:
+        check_sections(self)
+        return self
+
+    @cached_property
+    def max_stages(self) -> int:
+        """The stages of the network with the most of them."""
+        return int(max(self.stage.num_stages.values)) if self.stage else 0
+
+    @property
+    def sections(self) -> dict[str, Strict]:
+        """The sections that something is drawn from, by their names in the file."""
+        if self.block is not None:
+            networks: dict[str, Strict] = {"network": self.network, "block": self.block}
+        else:
+            assert self.stage is not None
+            names = ["stem", *self.stage.family.values]
+            networks = {"stage": self.stage, **{name: section_of(self, name) for name in names}}
+        return {**networks, "head": self.head, "recipe": self.recipe}
 
     @cached_property
     def max_blocks(self) -> int:
@@ -252,13 +167,16 @@ class SearchSpace(_Strict):
         return dict(self._name_parameters())
 
     def _name_parameters(self) -> Iterator[tuple[str, Parameter[Any]]]:
-        yield "num_blocks", self.network.num_blocks
-        for name, parameter in self.block:
-            if parameter.shared:
-                yield f"block_{name}", parameter
-            else:
-                for number in range(1, self.max_blocks + 1):
-                    yield f"block{number}_{name}", parameter
+        if self.block is None:
+            yield from stage_parameters(self)
+        else:
+            yield "num_blocks", self.network.num_blocks
+            for name, parameter in self.block:
+                if parameter.shared:
+                    yield f"block_{name}", parameter
+                else:
+                    for number in range(1, self.max_blocks + 1):
+                        yield f"block{number}_{name}", parameter
         for name, parameter in self.head:
             yield f"head_{name}", parameter
         for name, parameter in self.recipe:
@@ -322,7 +240,8 @@ def _in_one_line(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where}: required key is missing{_and_more(others)}"
     value = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    return f"{where}: {message[:1].lower()}{message[1:]}{value}{_and_more(others)}"
+    place = f"{where}: " if where else ""
+    return f"{place}{message[:1].lower()}{message[1:]}{value}{_and_more(others)}"
 
 
 def _and_more(others: list[Any]) -> str:

@@ -173,8 +173,7 @@ def space_table(space: SearchSpace) -> RenderableType:
     table = Table(box=None, padding=(0, 1), header_style="dim", show_header=False)
     table.add_column("parameter", no_wrap=True)
     table.add_column("values", overflow="fold")
-    sections = {"network": space.network, "block": space.block, "head": space.head, "recipe": space.recipe}
-    for section, model in sections.items():
+    for section, model in space.sections.items():
         for name, parameter in model:
             own = getattr(parameter, "by_optimizer", {})
             for optimizer, one in own.items():
