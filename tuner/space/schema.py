@@ -37,6 +37,7 @@ from tuner.training.candidate import (
 )
 
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
+MaxParameters = Annotated[int, Field(ge=1, strict=True)]
 Tables = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
@@ -116,10 +117,14 @@ class Configuration(Strict):
 
 
 class SearchSpace(Strict):
-    """A search space, as its TOML file says."""
+    """A search space, as its TOML file says.
+
+    max_parameters: candidates with more parameters are rejected before they train.
+    """
 
     name: str
     description: str = ""
+    max_parameters: MaxParameters | None = None
     network: Network = Network()
     block: BlockSpace | None = None
     stem: StemSpace | None = None

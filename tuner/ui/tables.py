@@ -180,6 +180,8 @@ def space_table(space: SearchSpace) -> RenderableType:
                 table.add_row(f"  {section}.{name}.{optimizer}", str(one))
             if not own:
                 table.add_row(f"  {section}.{name}", str(parameter))
+    if space.max_parameters is not None:
+        table.add_row("  max_parameters", f"{space.max_parameters:,}")
     first = Text(f"  tries {len(space.first)} configuration(s) first", style="dim") if space.first else Text("")
     return Group(Text(space.name, style="bold"), Text(f"  {' '.join(space.description.split())}"), table, first)
 
