@@ -21,8 +21,10 @@ from tuner.architecture.blocks.fields import (
     Window,
 )
 from tuner.architecture.blocks.inverted_residual import Expansion, Reduction
+from tuner.architecture.blocks.residual import Order, Shortcut
 from tuner.architecture.spec import Architecture, Head, HeadPooling, InputSpec
 from tuner.architecture.trace import resolve
+from tuner.space import stages
 from tuner.space.sampling import Params, candidate_from, distributions
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space, parse_space
@@ -77,7 +79,46 @@ def wide_space(name: str, *, kernel_size: Any, padding: Any) -> SearchSpace:
 BUNDLED = {name: load_space(name) for name in bundled_spaces()}
 WIDE = wide_space("wide", kernel_size={"low": 1, "high": 11, "step": 2}, padding=list(get_args(Padding)))
 WIDE_VALID = wide_space("wide-valid", kernel_size={"low": 1, "high": 11}, padding="valid")
-ALL_SPACES = {**BUNDLED, WIDE.name: WIDE, WIDE_VALID.name: WIDE_VALID}
+WIDE_STAGES = parse_space(
+    {
+        "name": "wide-stages",
+        "stem": {"out_channels": {"low": 1, "high": 12}, "pooling": list(get_args(Pooling))},
+        "stage": {
+            "num_stages": {"low": 1, "high": 3},
+            "family": list(stages.FAMILIES),
+            "num_blocks": {"low": 1, "high": 2},
+            "growth": {"low": 0.5, "high": 1.5},
+            "stride": {"low": 1, "high": 3},
+            "pooling": list(get_args(Pooling)),
+            "last_channels": [0, 5],
+        },
+        "plain": {"kernel_size": [1, 3, 5], "normalization": list(get_args(Normalization)), "dropout": [0.0, 0.3]},
+        "residual": {
+            "kernel_size": [1, 3, 5],
+            "normalization": list(get_args(Normalization)),
+            "activation": list(get_args(Activation)),
+            "order": list(get_args(Order)),
+            "shortcut": list(get_args(Shortcut)),
+            "dropout": [0.0, 0.3],
+        },
+        "inverted_residual": {
+            "expansion": {"low": 1, "high": 4},
+            "kernel_size": [1, 3, 5],
+            "normalization": list(get_args(Normalization)),
+            "activation": list(get_args(Activation)),
+            "squeeze": {"low": 0, "high": 8},
+        },
+        "head": {"pooling": list(get_args(HeadPooling))},
+        "recipe": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": [1, 16]},
+    },
+    origin="wide-stages",
+)
+SMALL = {
+    **{name: BUNDLED[name] for name in ("article", "cnn")},
+    **{space.name: space for space in (WIDE, WIDE_VALID, WIDE_STAGES)},
+}
+"""Spaces whose networks can be built and trained in a moment."""
+ALL_SPACES = {**BUNDLED, **SMALL}
 
 
 def values_of(distribution: BaseDistribution) -> SearchStrategy[Any]:
@@ -110,12 +151,19 @@ def candidates_of(space: SearchSpace, *, max_side: int = 40) -> SearchStrategy[C
 
 
 def candidates(*, max_side: int = 40) -> SearchStrategy[Candidate]:
-    return st.sampled_from(list(ALL_SPACES.values())).flatmap(lambda space: candidates_of(space, max_side=max_side))
+    return st.sampled_from(list(SMALL.values())).flatmap(lambda space: candidates_of(space, max_side=max_side))
 
 
 def architectures(*, max_side: int = 40) -> SearchStrategy[Architecture]:
-    """Resolved architectures of every space."""
+    """Resolved architectures of every small space."""
     return candidates(max_side=max_side).map(lambda candidate: candidate.architecture)
+
+
+def plain_architectures(*, max_side: int = 40) -> SearchStrategy[Architecture]:
+    """Resolved architectures of plain blocks alone."""
+    plain = [space for space in SMALL.values() if space.block is not None]
+    found = st.sampled_from(plain).flatmap(lambda space: candidates_of(space, max_side=max_side))
+    return found.map(lambda candidate: candidate.architecture)
 
 
 FIELD_VALUES: dict[Any, SearchStrategy[Any]] = {

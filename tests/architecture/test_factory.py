@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.strategies import architectures, networks
+from tests.strategies import networks, plain_architectures
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.joined import Joined
@@ -33,7 +33,7 @@ def test_name_by_name_the_modules_of_the_model_are_the_traced_layers(architectur
     assert [type(module).__name__ for module in modules.values()] == [layer.kind for layer in layers.values()]
 
 
-@given(architectures(max_side=12))
+@given(plain_architectures(max_side=12))
 def test_position_by_position_a_network_without_shortcuts_is_its_layers(architecture: Architecture) -> None:
     with torch.device("meta"):
         model = build_model(architecture)
@@ -41,7 +41,7 @@ def test_position_by_position_a_network_without_shortcuts_is_its_layers(architec
 
 
 @settings(max_examples=30)
-@given(architectures(max_side=12), st.integers(0, 2**63 - 1))
+@given(plain_architectures(max_side=12), st.integers(0, 2**63 - 1))
 def test_plain_torch_modules_of_the_layers_take_the_weights_and_give_the_same_logits(
     architecture: Architecture, seed: int
 ) -> None:
@@ -57,7 +57,7 @@ def test_plain_torch_modules_of_the_layers_take_the_weights_and_give_the_same_lo
 
 
 @settings(max_examples=30)
-@given(architectures(max_side=12))
+@given(plain_architectures(max_side=12))
 def test_a_bias_of_a_plain_block_is_there_unless_a_normalization_has_one(architecture: Architecture) -> None:
     with torch.device("meta"):
         modules = list(build_model(architecture))

@@ -91,7 +91,7 @@ def test_a_shortcut_stands_beside_its_main_path_in_a_module_of_a_few_lines() -> 
         )
 """
     assert lines in source
-    assert "                    Scaled(  # squeeze-and-excitation: 72x5x5" in source
+    assert "                    Scaled(  # excitation: 72x5x5" in source
     assert [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)] == [
         "Residual",
         "Scaled",

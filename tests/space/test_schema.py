@@ -37,7 +37,7 @@ def refusal(tmp_path: Path, text: str) -> str:
             "[block]\nout_channels = { low = 1, high = 3, stop = 2 }" + RECIPE + RATE,
             r"block\.out_channels\.stop: unknown key",
         ),
-        ("[recipe]\nlearning_rate = 1e-3", r"block: required key is missing"),
+        ("[recipe]\nlearning_rate = 1e-3", r"a space needs either \[block\], .*, or \[stage\]"),
         ("[block]\nkernel_size = 3" + RECIPE + RATE, r"block\.out_channels: required key is missing"),
         (BLOCK, r"recipe: required key is missing"),
         (BLOCK + RECIPE + "batch_size = 8", r"recipe\.learning_rate: required key is missing"),
@@ -152,7 +152,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ),
         # Configurations to try first
         (REST + "[[first]]\nblock = []", r"first\.0\.block.*at least 1 item"),
-        (REST + "[[first]]\nhead = {}", r"first\.0\.block: required key is missing"),
+        (REST + "[[first]]\nhead = {}", r"first\.0: needs either block or stage"),
         (REST + "[[first]]\nblock = [{}, {}]\nheads = {}", r"first\.0\.heads: unknown key"),
         (
             REST + "[[first]]\nblock = [{ out_channels = 16 }, {}]",
@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_a_name_that_is_not_bundled_is_refused_with_those_that_are() -> None:
-    with pytest.raises(SpaceError, match=r"no search space 'cmm': bundled are article, cnn;.*\.toml"):
+    with pytest.raises(SpaceError, match=r"no search space 'cmm': bundled are article, cnn, mobile, resnet;.*\.toml"):
         load_space("cmm")
 
 

@@ -202,7 +202,7 @@ def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
         (["run", "--no-such-option"], "--no-such-option"),
         (["run", "--dataset", "mnits"], "mnist"),
         (["run", "--space", "nowhere.toml"], "nowhere.toml"),
-        (["run", "--space", "resnet"], "article, cnn"),
+        (["run", "--space", "resnets"], "article, cnn"),
         (["run", "--device", "tpu"], "--device"),
         (["run", "--device", "cuda:99"], "cuda:99"),
         (["run", "--budget", "soon"], "--budget"),
@@ -371,7 +371,7 @@ def test_a_wheel_installed_elsewhere_brings_its_spaces(tmp_path: Path) -> None:
     code += "from tuner.space.toml_file import bundled_spaces\nprint(*bundled_spaces().values())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        str(site / "tuner" / "search_spaces" / f"{name}.toml") for name in ("article", "cnn")
+        str(site / "tuner" / "search_spaces" / f"{name}.toml") for name in ("article", "cnn", "mobile", "resnet")
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.blocks import InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import trace
@@ -33,6 +33,30 @@ MOSTLY = {
         512,
     ),
     "logits": (Architecture(InputSpec(1, 8, 8, num_classes=10_000), (PlainBlock(4),), Head("average")), 1_024),
+    "shortcuts": (
+        Architecture(
+            InputSpec(3, 32, 32, num_classes=10),
+            (
+                PlainBlock(32, normalization="batch"),
+                ResidualBlock(32),
+                ResidualBlock(64, normalization="group", order="pre"),
+            ),
+            Head("average"),
+        ),
+        64,
+    ),
+    "expansion": (
+        Architecture(
+            InputSpec(3, 32, 32, num_classes=10),
+            (
+                PlainBlock(16, normalization="batch"),
+                InvertedResidualBlock(16, squeeze=4),
+                InvertedResidualBlock(24, stride=2),
+            ),
+            Head("average"),
+        ),
+        64,
+    ),
     "parameters": (
         Architecture(InputSpec(1, 28, 28, num_classes=10), (PlainBlock(16),), Head(hidden_features=3_072)),
         64,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from real_data import candidate, small_digits
 from torch import Tensor
 
-from tests.strategies import ALL_SPACES, candidates_of
+from tests.strategies import SMALL, candidates_of
 from tests.training.measurements import FUSED
 from tuner.architecture.factory import build_model
 from tuner.architecture.trace import resolve
@@ -129,7 +129,7 @@ def noise(candidate: Candidate, *, num_train: int, seed: int) -> ResidentData:
 
 @settings(max_examples=40)
 @given(
-    candidate=st.sampled_from(list(ALL_SPACES.values())).flatmap(lambda space: candidates_of(space, max_side=10)),
+    candidate=st.sampled_from(list(SMALL.values())).flatmap(lambda space: candidates_of(space, max_side=10)),
     num_train=st.integers(20, 70),
 )
 def test_whatever_is_sampled_learns_together_what_it_learns_alone(candidate: Candidate, num_train: int) -> None:

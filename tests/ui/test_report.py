@@ -192,13 +192,13 @@ def test_the_layer_table_and_the_drawing_show_every_layer_of_the_winner(small: P
     page, study, winner = page_of(small)
     summary = summarise(load_study(open_storage(f"sqlite:///{small / 'tuner.db'}")), studies=small)
     assert summary.best is not None
-    layers = layers_of(trace(summary.best.candidate.architecture))
+    parts = trace(summary.best.candidate.architecture)
     table = page[page.index("<table class='layers'>") : page.index("</table>", page.index("<table class='layers'>"))]
-    for layer in layers:
+    for layer in layers_of(parts):
         assert layer.source.removeprefix("nn.") in table
     assert f"<td>{study.trials[winner].user_attrs['num_parameters']:,}</td>" in table
     assert f"<td>{study.trials[winner].user_attrs['flops']:,}</td>" in table
-    drawing = network_drawing(layers)
+    drawing = network_drawing(parts)
     assert drawing in page
     shapes = re.findall(r'class="shape"[^>]*>([^<]+)<', drawing)
     assert shapes[0] == "1×8×8"

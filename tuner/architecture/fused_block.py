@@ -8,49 +8,18 @@ Legend: N images, C channels, H and W sides, h and w sides after pooling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from tuner.architecture.layers import (
-    dropout_mask,
-    elu_,
-    keep_of_256_from,
-    nhwc,
-    sum_pool,
-    sum_pool_backward,
-    tanh_,
-)
+from tuner.architecture.activations import ACTIVATIONS, DIPPING
+from tuner.architecture.layers import dropout_mask, keep_of_256_from, nhwc, sum_pool, sum_pool_backward
 
 aten = torch.ops.aten
-Values = Callable[[Tensor], Tensor]
-Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-ACTIVATIONS: dict[type[nn.Module], tuple[Values, Gradient]] = {
-    nn.ReLU: (torch.relu_, lambda grad, x, y: aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)),
-    nn.LeakyReLU: (
-        partial(functional.leaky_relu_, negative_slope=0.01),
-        lambda grad, x, y: aten.leaky_relu_backward.grad_input(grad, y, 0.01, True, grad_input=grad),
-    ),
-    nn.ELU: (elu_, lambda grad, x, y: aten.elu_backward.grad_input(grad, 1.0, 1.0, 1.0, True, y, grad_input=grad)),
-    nn.GELU: (functional.gelu, lambda grad, x, y: aten.gelu_backward.grad_input(grad, x, grad_input=grad)),
-    nn.SiLU: (functional.silu, lambda grad, x, y: aten.silu_backward.grad_input(grad, x, grad_input=grad)),
-    nn.Tanh: (tanh_, lambda grad, x, y: aten.tanh_backward.grad_input(grad, y, grad_input=grad)),
-    nn.Sigmoid: (torch.sigmoid_, lambda grad, x, y: aten.sigmoid_backward.grad_input(grad, y, grad_input=grad)),
-    nn.ReLU6: (
-        partial(functional.hardtanh_, min_val=0.0, max_val=6.0),
-        lambda grad, x, y: aten.hardtanh_backward.grad_input(grad, y, 0.0, 6.0, grad_input=grad),
-    ),
-}
-"""For each activation: its values from x, in x's place unless it dips; its gradient from that of y, in its place."""
-DIPPING = (nn.GELU, nn.SiLU)
-"""Activations that fall before they rise: they do not commute with the maximum."""
 FOLLOWING: tuple[tuple[type[nn.Module], ...], ...] = (
     (nn.BatchNorm2d, nn.GroupNorm),
     tuple(ACTIVATIONS),

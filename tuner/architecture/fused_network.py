@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture import layers as own
-from tuner.architecture.fused_block import ACTIVATIONS, FusedBlock, can_fuse, fused_length
+from tuner.architecture.activations import ACTIVATIONS
+from tuner.architecture.fused_block import FusedBlock, can_fuse, fused_length
 from tuner.architecture.joined import Joined
 
 Forward = Callable[[Tensor], Tensor]

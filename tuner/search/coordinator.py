@@ -38,6 +38,7 @@ from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
 from tuner.search.sampler_and_pruner import Strategy
+from tuner.search.size_limit import size_excess
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
 from tuner.search.trial_record import TrialRecord
 from tuner.space.baseline import Baseline, baselines, describe_baseline
@@ -219,7 +220,7 @@ class _Search:
                 yield BaselineChosen(number, describe_baseline(baseline.to_json()))
         self._next_number += 1
         cost = network_cost(trace(candidate.architecture))
-        excess, too_large = self._memory_excess(candidate)
+        excess, too_large = self._excess(candidate)
         stored = self._record.begin(
             candidate,
             params,
@@ -251,12 +252,17 @@ class _Search:
 
     def _fitting_baseline(self) -> Baseline:
         """The first of the baselines that fits into memory; the smallest where none does."""
-        fitting = (one for one in self._baselines if not self._memory_excess(one.candidate)[1])
+        fitting = (one for one in self._baselines if not self._excess(one.candidate)[1])
         return next(fitting, self._baselines[-1])
 
-    def _memory_excess(self, candidate: Candidate) -> tuple[float | None, str]:
+    def _excess(self, candidate: Candidate) -> tuple[float | None, str]:
+        """How far a candidate is beyond the limits of its space and of the memory, and why; the first reason counts."""
+        plan = self._plan
         cost, batch_size = network_cost(trace(candidate.architecture)), candidate.recipe.batch_size
-        return memory_excess(cost, batch_size, step_bytes=self._plan.memory_bytes, stream=self._plan.stream)
+        size = size_excess(cost, plan.space.max_parameters)
+        memory = memory_excess(cost, batch_size, step_bytes=plan.memory_bytes, stream=plan.stream)
+        excesses = [excess for excess, _ in (size, memory) if excess is not None]
+        return max(excesses) if excesses else None, size[1] or memory[1]
 
     def _next_given(self) -> Params | None:
         """The next of the configurations that the space gives, in its order; None when all have been tried.

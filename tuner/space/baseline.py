@@ -13,6 +13,7 @@ from tuner.errors import SpaceError
 from tuner.space.parameter import Parameter, Rate
 from tuner.space.sampling import Params, params_of
 from tuner.space.schema import Configuration, SearchSpace
+from tuner.space.stage_blocks import stage_blocks, stages_given
 from tuner.training.candidate import Candidate, resolve_candidate
 
 Origin = Literal["space", "family"]
@@ -76,11 +77,12 @@ def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iter
     Adaptive Gradient Algorithms, 2022.
     """
     origin: Origin = "space" if space.first else "family"
-    given = candidate_of(space.first[0] if space.first else PLAIN_DEFAULT, space, input_spec, epochs=epochs)
+    configuration = space.first[0] if space.first else _default_of(space)
+    given = candidate_of(configuration, space, input_spec, epochs=epochs)
     for candidate in _smaller_and_smaller(given):
         yield Baseline(
             resolve_candidate(candidate),
-            _params_in(space, candidate),
+            _params_in(space, candidate, configuration, given),
             origin,
             tuple(_differences(given, candidate)),
         )
@@ -97,15 +99,27 @@ def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: I
         {
             "architecture": {
                 "input": asdict(input_spec),
-                "blocks": [
-                    {name: _given(block, name, parameter) for name, parameter in space.block}
-                    for block in configuration.block
-                ],
+                "blocks": list(_blocks_of(configuration, space)),
                 "head": {name: _given(configuration.head, name, parameter) for name, parameter in space.head},
             },
             "recipe": {"epochs": epochs, **recipe},
         }
     )
+
+
+def _blocks_of(configuration: Configuration, space: SearchSpace) -> Iterator[dict[str, Any]]:
+    if space.block is None:
+        defaults = {name: parameter.default for name, parameter in space.parameters.items()}
+        given = stages_given(configuration, space, space.name)
+        yield from map(asdict, stage_blocks({**defaults, **given}, space))
+    else:
+        for block in configuration.block or []:
+            yield {name: _given(block, name, parameter) for name, parameter in space.block}
+
+
+def _default_of(space: SearchSpace) -> Configuration:
+    """What a space is compared with that gives no first configuration: of stages, its own defaults."""
+    return PLAIN_DEFAULT if space.stage is None else Configuration(stage=[{}] * space.stage.num_stages.default)
 
 
 def describe_baseline(baseline: Mapping[str, Any]) -> str:
@@ -169,14 +183,25 @@ def _listed(numbers: list[int]) -> str:
     return "-".join(map(str, numbers))
 
 
-def _params_in(space: SearchSpace, candidate: Candidate) -> Params | None:
-    """The parameters of a candidate in the space's names; None where it is not in the space."""
+def _params_in(
+    space: SearchSpace, candidate: Candidate, configuration: Configuration, given: Candidate
+) -> Params | None:
+    """The parameters of a candidate in the space's names; None where it is not in the space.
+
+    `given` is the candidate of the configuration that it was made of. Of a network in stages with other channels none
+    are known: the widths follow from the growth.
+    """
     recipe = {name: getattr(candidate.recipe, name) for name, _ in space.recipe}
-    configuration = Configuration(
-        block=[{name: getattr(block, name) for name, _ in space.block} for block in candidate.architecture.blocks],
-        head={name: getattr(candidate.architecture.head, name) for name, _ in space.head},
-        recipe=recipe,
-    )
+    if space.block is not None:
+        configuration = Configuration(
+            block=[{name: getattr(block, name) for name, _ in space.block} for block in candidate.architecture.blocks],
+            head={name: getattr(candidate.architecture.head, name) for name, _ in space.head},
+            recipe=recipe,
+        )
+    elif candidate.architecture != given.architecture:
+        return None
+    else:
+        configuration = configuration.model_copy(update={"recipe": recipe})
     try:
         return params_of(configuration, space, space.name)
     except SpaceError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -124,3 +124,19 @@ class Rate(Parameter[T], Generic[T]):
             False,
         ):
             raise ValueError("give either one parameter for all optimizers or one for each, not both")
+
+
+def fixed(value: object) -> Any:
+    """Default of a key that a space may omit."""
+    return Field(default=value, validate_default=True)
+
+
+class Unshared(Strict):
+    """A section with one draw of each key."""
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> Self:
+        for name, parameter in self:
+            if parameter.shared:
+                raise ValueError(f"{name}: shared belongs in [block]; here there is one draw anyway")
+        return self

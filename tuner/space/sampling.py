@@ -10,11 +10,12 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial, TrialState, create_trial
 
-from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.blocks import Block, PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import SpaceError
 from tuner.space.parameter import Parameter
-from tuner.space.schema import Configuration, SearchSpace
+from tuner.space.schema import BlockSpace, Configuration, SearchSpace
+from tuner.space.stage_blocks import stage_blocks, stages_given
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 
 Params = dict[str, Any]
@@ -57,10 +58,14 @@ def candidate_from(params: Mapping[str, Any], space: SearchSpace, input_spec: In
     values = {
         name: parameter.default if parameter.is_fixed else params[name] for name, parameter in space.parameters.items()
     }
-    blocks = tuple(
-        PlainBlock(**{name: _of_block(values, name, number) for name in type(space.block).model_fields})
-        for number in range(1, values["num_blocks"] + 1)
-    )
+    blocks: tuple[Block, ...]
+    if space.stage is not None:
+        blocks = stage_blocks(values, space)
+    else:
+        blocks = tuple(
+            PlainBlock(**{name: _of_block(values, name, number) for name in BlockSpace.model_fields})
+            for number in range(1, values["num_blocks"] + 1)
+        )
     head = Head(**{name: values[f"head_{name}"] for name in type(space.head).model_fields})
     optimizer = values["optimizer"]
     recipe = Recipe(
@@ -116,18 +121,19 @@ def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> 
 
     Raises SpaceError where one lies outside the space; `origin` names the configuration in it.
     """
-    given: Params = {"num_blocks": len(configuration.block)}
-    for name, parameter in space.block:
-        for number in range(1, space.max_blocks + 1):
-            block = configuration.block[min(number, len(configuration.block)) - 1]
-            if name in block:
-                key = f"block_{name}" if parameter.shared else f"block{number}_{name}"
-                if given.setdefault(key, block[name]) != block[name]:
-                    both = f"{given[key]!r} and {block[name]!r}"
-                    raise SpaceError(f"{origin}: block.{name}: is shared, so one for all blocks, got {both}")
-    unknown = [
-        f"block.{key}" for block in configuration.block for key in block if key not in type(space.block).model_fields
-    ]
+    given = stages_given(configuration, space, origin) if space.block is None else {}
+    blocks = configuration.block or []
+    if space.block is not None:
+        given["num_blocks"] = len(blocks)
+        for name, parameter in space.block:
+            for number in range(1, space.max_blocks + 1):
+                block = blocks[min(number, len(blocks)) - 1]
+                if name in block:
+                    key = f"block_{name}" if parameter.shared else f"block{number}_{name}"
+                    if given.setdefault(key, block[name]) != block[name]:
+                        both = f"{given[key]!r} and {block[name]!r}"
+                        raise SpaceError(f"{origin}: block.{name}: is shared, so one for all blocks, got {both}")
+    unknown = [f"block.{key}" for block in blocks for key in block if key not in BlockSpace.model_fields]
     unknown += [f"head.{key}" for key in configuration.head if key not in type(space.head).model_fields]
     unknown += [f"recipe.{key}" for key in configuration.recipe if key not in type(space.recipe).model_fields]
     if unknown:

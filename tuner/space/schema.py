@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
-from tuner.space.parameter import Parameter, Rate, Strict
+from tuner.space.parameter import Parameter, Rate, Strict, Unshared, fixed
+from tuner.space.stages import (
+    ONE_DRAW,
+    SECTIONS,
+    InvertedResidualSpace,
+    PlainSpace,
+    ResidualSpace,
+    StageSpace,
+    StemSpace,
+    stage_parameters,
+)
 from tuner.training.candidate import (
     BatchSize,
     LabelSmoothing,
@@ -22,43 +32,29 @@ from tuner.training.candidate import (
 )
 
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
+MaxParameters = Annotated[int, Field(ge=1, strict=True)]
+Tables = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
-def _fixed(value: object) -> Any:
-    """Default of a key that a space may omit."""
-    return Field(default=value, validate_default=True)
-
-
-class _Unshared(Strict):
-    """A section with one draw of each key."""
-
-    @model_validator(mode="after")
-    def _check_shared(self) -> Self:
-        for name, parameter in self:
-            if parameter.shared:
-                raise ValueError(f"{name}: shared belongs in [block]; here there is one draw anyway")
-        return self
-
-
-class Network(_Unshared):
+class Network(Unshared):
     """[network]"""
 
-    num_blocks: Parameter[NumBlocks] = _fixed(2)
+    num_blocks: Parameter[NumBlocks] = fixed(2)
 
 
 class BlockSpace(Strict):
     """[block]: the plain family; each key is drawn for every block, or once where `shared`."""
 
     out_channels: Parameter[Count]
-    kernel_size: Parameter[Window] = _fixed(3)
-    stride: Parameter[Window] = _fixed(1)
-    padding: Parameter[Padding] = _fixed("same")
-    normalization: Parameter[Normalization] = _fixed("none")
-    activation: Parameter[Activation] = _fixed("relu")
-    pooling: Parameter[Pooling] = _fixed("none")
-    pool_size: Parameter[Window] = _fixed(2)
-    pool_stride: Parameter[Window] = _fixed(2)
-    dropout: Parameter[DropoutRate] = _fixed(0.0)
+    kernel_size: Parameter[Window] = fixed(3)
+    stride: Parameter[Window] = fixed(1)
+    padding: Parameter[Padding] = fixed("same")
+    normalization: Parameter[Normalization] = fixed("none")
+    activation: Parameter[Activation] = fixed("relu")
+    pooling: Parameter[Pooling] = fixed("none")
+    pool_size: Parameter[Window] = fixed(2)
+    pool_stride: Parameter[Window] = fixed(2)
+    dropout: Parameter[DropoutRate] = fixed(0.0)
 
     @model_validator(mode="after")
     def _check(self) -> BlockSpace:
@@ -68,25 +64,25 @@ class BlockSpace(Strict):
         return self
 
 
-class HeadSpace(_Unshared):
+class HeadSpace(Unshared):
     """[head]"""
 
-    pooling: Parameter[HeadPooling] = _fixed("flatten")
-    hidden_features: Parameter[FeatureCount] = _fixed(0)
-    activation: Parameter[Activation] = _fixed("relu")
-    dropout: Parameter[DropoutRate] = _fixed(0.0)
+    pooling: Parameter[HeadPooling] = fixed("flatten")
+    hidden_features: Parameter[FeatureCount] = fixed(0)
+    activation: Parameter[Activation] = fixed("relu")
+    dropout: Parameter[DropoutRate] = fixed(0.0)
 
 
-class RecipeSpace(_Unshared):
+class RecipeSpace(Unshared):
     """[recipe]: how the networks are trained; the number of epochs is an option of the search."""
 
-    optimizer: Parameter[Optimizer] = _fixed("adam")
+    optimizer: Parameter[Optimizer] = fixed("adam")
     learning_rate: Rate[LearningRate]
-    schedule: Parameter[Schedule] = _fixed("constant")
-    batch_size: Parameter[BatchSize] = _fixed(64)
-    weight_decay: Rate[WeightDecay] = _fixed(0.0)
-    momentum: Parameter[Momentum] = _fixed(0.9)
-    label_smoothing: Parameter[LabelSmoothing] = _fixed(0.0)
+    schedule: Parameter[Schedule] = fixed("constant")
+    batch_size: Parameter[BatchSize] = fixed(64)
+    weight_decay: Rate[WeightDecay] = fixed(0.0)
+    momentum: Parameter[Momentum] = fixed(0.9)
+    label_smoothing: Parameter[LabelSmoothing] = fixed(0.0)
 
     @model_validator(mode="after")
     def _check(self) -> RecipeSpace:
@@ -101,21 +97,71 @@ class RecipeSpace(_Unshared):
 class Configuration(Strict):
     """[[first]]: a configuration to try first; what it omits takes the first choice or the low end."""
 
-    block: list[dict[str, Any]] = Field(min_length=1)
+    block: Tables | None = None
+    stem: dict[str, Any] | None = None
+    stage: Tables | None = None
+    last_channels: int | None = None
     head: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _check(self) -> Configuration:
+        if (self.block is None) == (self.stage is None):
+            raise ValueError("needs either block or stage, a list of tables")
+        return self
+
 
 class SearchSpace(Strict):
-    """A search space, as its TOML file says."""
+    """A search space, as its TOML file says.
+
+    max_parameters: candidates with more parameters are rejected before they train.
+    """
 
     name: str
     description: str = ""
+    max_parameters: MaxParameters | None = None
     network: Network = Network()
-    block: BlockSpace
+    block: BlockSpace | None = None
+    stem: StemSpace | None = None
+    stage: StageSpace | None = None
+    plain: PlainSpace | None = None
+    residual: ResidualSpace | None = None
+    inverted_residual: InvertedResidualSpace | None = None
     head: HeadSpace = HeadSpace()
     recipe: RecipeSpace
     first: list[Configuration] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchSpace:
+        """Refuse sections that are missing, that exclude each other, or that nothing would be drawn from."""
+        if (self.block is None) == (self.stage is None):
+            raise ValueError("a space needs either [block], for plain networks, or [stage], for networks in stages")
+        for name in SECTIONS:
+            if getattr(self, name) is not None and name not in self.stage_sections:
+                raise ValueError(f"[{name}] has no effect, since no stage is of this family; remove it")
+        for name in ONE_DRAW:
+            if self.stage is not None and getattr(self.stage, name).shared:
+                raise ValueError(f"stage.{name}: there is one draw anyway; remove shared")
+        for configuration in self.first:
+            if (configuration.stage is None) != (self.stage is None):
+                raise ValueError(f"first: a configuration of this space needs {'stage' if self.stage else 'block'}")
+        return self
+
+    @cached_property
+    def stage_sections(self) -> dict[str, Strict]:
+        """The stem and the section of each family that a stage may be of, as the file has them or by default."""
+        names = [] if self.stage is None else ["stem", *self.stage.family.values]
+        return {name: SECTIONS[name]() if getattr(self, name) is None else getattr(self, name) for name in names}
+
+    @property
+    def sections(self) -> dict[str, Strict]:
+        """The sections that something is drawn from, by their names in the file."""
+        if self.block is not None:
+            networks: dict[str, Strict] = {"network": self.network, "block": self.block}
+        else:
+            assert self.stage is not None
+            networks = {"stage": self.stage, **self.stage_sections}
+        return {**networks, "head": self.head, "recipe": self.recipe}
 
     @cached_property
     def max_blocks(self) -> int:
@@ -132,13 +178,17 @@ class SearchSpace(Strict):
         return dict(self._name_parameters())
 
     def _name_parameters(self) -> Iterator[tuple[str, Parameter[Any]]]:
-        yield "num_blocks", self.network.num_blocks
-        for name, parameter in self.block:
-            if parameter.shared:
-                yield f"block_{name}", parameter
-            else:
-                for number in range(1, self.max_blocks + 1):
-                    yield f"block{number}_{name}", parameter
+        if self.block is None:
+            assert self.stage is not None
+            yield from stage_parameters(self.stage, self.stage_sections)
+        else:
+            yield "num_blocks", self.network.num_blocks
+            for name, parameter in self.block:
+                if parameter.shared:
+                    yield f"block_{name}", parameter
+                else:
+                    for number in range(1, self.max_blocks + 1):
+                        yield f"block{number}_{name}", parameter
         for name, parameter in self.head:
             yield f"head_{name}", parameter
         for name, parameter in self.recipe:

@@ -66,7 +66,8 @@ def _in_one_line(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where}: required key is missing{_and_more(others)}"
     value = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    return f"{where}: {message[:1].lower()}{message[1:]}{value}{_and_more(others)}"
+    place = f"{where}: " if where else ""
+    return f"{place}{message[:1].lower()}{message[1:]}{value}{_and_more(others)}"
 
 
 def _and_more(others: list[Any]) -> str:

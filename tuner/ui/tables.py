@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.architecture.cost import layer_cost, network_cost
-from tuner.architecture.parts import layers_of
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
@@ -61,24 +62,36 @@ class NetworkTable:
 
 
 def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
-    """Part, layer, output, arithmetic, parameters and FLOPs: of the input, of every layer, and in all."""
+    """Part, layer, output, arithmetic, parameters and FLOPs: of the input, of every layer and join, and in all."""
     parts = trace(architecture)
-    rows = [("input", "", shape_in_words(architecture.input_shape), "", "", "")]
+    rows: list[tuple[str, ...]] = [("input", "", shape_in_words(architecture.input_shape), "", "", "")]
     for part in parts:
-        for number, layer in enumerate(layers_of([part])):
-            cost = layer_cost(layer)
-            rows.append(
-                (
-                    "" if number else part.name,
-                    layer.source.removeprefix("nn."),
-                    shape_in_words(layer.output_shape),
-                    layer.arithmetic,
-                    f"{cost.num_parameters:,}" if cost.num_parameters else "",
-                    f"{cost.flops:,}" if cost.flops else "",
-                )
-            )
+        (_, *first), *others = _rows_of(part.main)
+        rows += [(part.name, *first), *others]
     total = network_cost(parts)
     return [*rows, ("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")]
+
+
+def _rows_of(items: Items) -> Iterator[tuple[str, ...]]:
+    """The rows of a path. Those of a shortcut's layers follow those of its main path, and the join follows both."""
+    for step in steps_of(items):
+        if isinstance(step, Layer):
+            cost = layer_cost(step)
+            yield (
+                "",
+                step.source.removeprefix("nn."),
+                shape_in_words(step.output_shape),
+                step.arithmetic,
+                f"{cost.num_parameters:,}" if cost.num_parameters else "",
+                f"{cost.flops:,}" if cost.flops else "",
+            )
+            continue
+        yield from _rows_of(step.main)
+        for _, *row in _rows_of(step.shortcut):
+            yield ("shortcut", *row)
+        sign, other = ("+" if step.join == "add" else "*"), ("shortcut" if step.shortcut else "input")
+        shapes = shape_in_words(step.main[-1].output_shape), shape_in_words(step.shortcut_shape)
+        yield (step.name, f"{sign} {other}", shape_in_words(step.output_shape), f" {sign} ".join(shapes), "", "")
 
 
 def _rounded(source: str) -> str:
@@ -165,14 +178,15 @@ def space_table(space: SearchSpace) -> RenderableType:
     table = Table(box=None, padding=(0, 1), header_style="dim", show_header=False)
     table.add_column("parameter", no_wrap=True)
     table.add_column("values", overflow="fold")
-    sections = {"network": space.network, "block": space.block, "head": space.head, "recipe": space.recipe}
-    for section, model in sections.items():
+    for section, model in space.sections.items():
         for name, parameter in model:
             own = getattr(parameter, "by_optimizer", {})
             for optimizer, one in own.items():
                 table.add_row(f"  {section}.{name}.{optimizer}", str(one))
             if not own:
                 table.add_row(f"  {section}.{name}", str(parameter))
+    if space.max_parameters is not None:
+        table.add_row("  max_parameters", f"{space.max_parameters:,}")
     first = Text(f"  tries {len(space.first)} configuration(s) first", style="dim") if space.first else Text("")
     return Group(Text(space.name, style="bold"), Text(f"  {' '.join(space.description.split())}"), table, first)
 

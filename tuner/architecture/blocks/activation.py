@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import ConfigDict, with_config
 
-from tuner.architecture.blocks.fields import NORMALIZATION_WORDS, Activation, Normalization, activated, normalized
+from tuner.architecture.blocks.fields import (
+    NORMALIZATION_WORDS,
+    Activation,
+    Normalization,
+    activated,
+    fit_normalization,
+    normalized,
+)
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.shapes import Shape
 
@@ -28,8 +35,8 @@ class ActivationBlock:
         return " ".join([*words, self.activation])
 
     def resolve(self, shape: Shape) -> ActivationBlock:
-        """The block itself: it fits every feature map."""
-        return self
+        """The block as it fits a feature map of `shape` (C, H, W): group normalization of a single value is none."""
+        return replace(self, normalization=fit_normalization(self.normalization, shape))
 
     def path(self, shape: Shape) -> Iterator[Layer]:
         """The layers of a block over a feature map of `shape` (C, H, W)."""

@@ -52,6 +52,11 @@ def normalized(shape: Shape, normalization: Normalization) -> list[Layer]:
     return [layer_kinds.batch_norm(shape) if normalization == "batch" else layer_kinds.group_norm(shape)]
 
 
+def fit_normalization(normalization: Normalization, shape: Shape) -> Normalization:
+    """The normalization of a feature map; none where it would be group normalization of a single value."""
+    return normalization if normalized(shape, normalization) else "none"
+
+
 def activated(shape: Shape, activation: Activation) -> Layer:
     """The layer of an activation."""
     return layer_kinds.layer(shape, ACTIVATION_LAYERS[activation])

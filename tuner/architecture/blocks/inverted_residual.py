@@ -94,7 +94,7 @@ class InvertedResidualBlock:
         shape = depthwise.output_shape
         yield from self._activated(shape)
         if self.squeeze:
-            yield Part("squeeze-and-excitation", tuple(self._excitation(shape)), join="multiply")
+            yield Part("excitation", tuple(self._excitation(shape)), join="multiply")
         yield (projected := self._convolution(shape, out_channels=self.out_channels))
         yield from normalized(projected.output_shape, self.normalization)
 

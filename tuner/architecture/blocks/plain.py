@@ -20,6 +20,7 @@ from tuner.architecture.blocks.fields import (
     activated,
     dropout_in_words,
     dropped_out,
+    fit_normalization,
     fit_pooling,
     fit_stride,
     normalized,
@@ -61,7 +62,8 @@ class PlainBlock:
 
         The rule: a window (the kernel of a valid convolution, or a pooling window) that is larger than the feature
         map's smaller side is cut to that side, and its pooling stride to the window; a pooling window of one pixel is
-        no pooling. What then has no effect takes its default, so that equal networks are equal values.
+        no pooling. Group normalization of a single value is none. What then has no effect takes its default, so that
+        equal networks are equal values.
         """
         block = self
         if block.padding == "valid":
@@ -71,13 +73,17 @@ class PlainBlock:
         padding = block.kernel_size // 2 if block.padding == "same" else 0
         stride = fit_stride(block.stride, shape[1:], kernel_size=block.kernel_size, padding=padding)
         block = replace(block, stride=stride)
+        convolved = block._convolution(shape).output_shape
         pooling, pool_size, pool_stride = fit_pooling(
-            block._convolution(shape).output_shape[1:],
+            convolved[1:],
             pooling=block.pooling,
             pool_size=block.pool_size,
             pool_stride=block.pool_stride,
         )
-        return replace(block, pooling=pooling, pool_size=pool_size, pool_stride=pool_stride)
+        normalization = fit_normalization(block.normalization, convolved)
+        return replace(
+            block, normalization=normalization, pooling=pooling, pool_size=pool_size, pool_stride=pool_stride
+        )
 
     def path(self, shape: Shape) -> Iterator[Layer]:
         """The layers of a resolved block over a feature map of `shape` (C, H, W)."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from tuner.__about__ import __version__
-from tuner.architecture.parts import layers_of
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name
@@ -137,7 +136,7 @@ def _search_sections(
 
 
 def _winner_section(winner: TrialRecord) -> str:
-    drawing = network_drawing(layers_of(trace(winner.candidate.architecture)))
+    drawing = network_drawing(trace(winner.candidate.architecture))
     *rows, total = (_row("td", row) for row in layer_rows(winner.candidate.architecture))
     head = _row("th", ["part", "layer", "output", "arithmetic", "parameters", "FLOPs"])
     table = f"<table class='layers'><thead>{head}</thead><tbody>{''.join(rows)}</tbody><tfoot>{total}</tfoot></table>"
