@@ -12,18 +12,18 @@ from tuner.errors import OptionError
 
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
-"""Epochs of a trial when none are asked for: on training parts below SMALL_SET images, and on others."""
+"""Default number of epochs of a trial, for training parts of less than SMALL_SET images and for others."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `tuner run` takes. `None` leaves the choice to the tuner; `storage` is an Optuna URL.
+    """Options of `tuner run`. With `None`, tuner decides; `storage` is an Optuna URL.
 
-    engine: choices that are forced, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
-    budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
-    again and score the winner on the test set: in time (what is left of the budget, or else a third of the run's time),
-    in full, or not at all.
-    `run` and `run_events` raise OptionError for a value that an option cannot have.
+    engine: choices to force, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
+    budget_seconds: time limit for the whole run; with a confirmation, the search gets two thirds of it. confirm:
+    whether to retrain the best trials and score the winner on the test set: in time (what is left of the budget, or a
+    third of the run's time without one), in full, or not at all. `run` and `run_events` raise OptionError for invalid
+    values.
     """
 
     dataset: str = "digits"
@@ -45,13 +45,13 @@ class RunOptions:
 
     @property
     def data_spec(self) -> DataSpec:
-        """Where the images come from."""
+        """Return the source of the images."""
         cache_dir = self.studies / ".cache"
         return DataSpec(self.dataset, self.data_dir, cache_dir, image_size=self.image_size, download=self.download)
 
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""In words, and whether a value keeps to it."""
+"""Text of a rule, and the check of a value."""
 
 
 def _is_whole(value: object) -> bool:

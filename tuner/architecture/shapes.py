@@ -1,6 +1,6 @@
-"""The shape arithmetic in plain integers: each function gives one layer of torch.nn with the shape that leaves it.
+"""Shape arithmetic in plain integers: each function returns one layer of torch.nn with its output shape.
 
-No tensor is made and no dummy forward pass is run. A shape is (C, H, W), or (features,) once flattened.
+No tensor is created and no dummy forward pass is run. A shape is (C, H, W), or (features,) once flattened.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ POSITIONAL = frozenset(
 TORCH_DEFAULTS = frozenset(
     {("Conv2d", "stride", 1), ("Conv2d", "padding", 0), ("Conv2d", "bias", True), ("Flatten", "start_dim", 1)}
 )
-"""What need not be typed, since torch.nn has it when it is not given."""
+"""Arguments that `source` omits, because they are defaults in torch.nn."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of `torch.nn`, by the name of its class and its arguments, and what it does to a shape."""
+    """One layer of `torch.nn`: the name of its class, its arguments, and its input and output shapes."""
 
     kind: str
     arguments: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Layer:
 
     @property
     def source(self) -> str:
-        """The layer as one would type it: `nn.Conv2d(1, 16, kernel_size=3)`. Defaults of torch are omitted."""
+        """The layer as Python code, as in `nn.Conv2d(1, 16, kernel_size=3)`; torch's defaults are omitted."""
         typed = [
             repr(value) if name in POSITIONAL else f"{name}={value!r}"
             for name, value in self.arguments.items()
@@ -70,7 +70,7 @@ def convolution(
 
 
 def pool(shape: Shape, *, kind: str, kernel_size: int, stride: int) -> Layer:
-    """MaxPool2d or AvgPool2d over (C, H, W), floor mode: what is left over at the right and lower edge is not seen."""
+    """MaxPool2d or AvgPool2d over (C, H, W) in floor mode: remaining rows and columns at the edges are ignored."""
     channels, height, width = shape
     sides = [side_after(side, kernel_size=kernel_size, stride=stride, padding=0) for side in (height, width)]
     arithmetic = _sides_in_words((height, width), kernel_size=kernel_size, stride=stride, padding=0)
@@ -108,7 +108,7 @@ def same_shape(shape: Shape, kind: str, **arguments: float) -> Layer:
 
 
 def _sides_in_words(sides: tuple[int, int], *, kernel_size: int, stride: int, padding: int) -> str:
-    """`28-3+1=26`, once where both sides are equal, else height and width."""
+    """Format the arithmetic as in `28-3+1=26`; height and width are separate unless they are equal."""
     words = []
     for size in dict.fromkeys(sides):
         after = side_after(size, kernel_size=kernel_size, stride=stride, padding=padding)

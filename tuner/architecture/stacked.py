@@ -1,7 +1,7 @@
-"""Networks of one architecture with different weights as one wider network: the models of several seeds, side by side.
+"""Stack networks of one architecture with different weights into one wider network, to train several seeds at once.
 
-The channels of all models lie next to each other and no convolution looks across: it has a group for each model. What
-works channel by channel or value by value is torch's own layer, and a linear layer becomes a batch of products.
+The channels of all models are adjacent, and each convolution has one group per model, so that models do not mix. Layers
+that work on single channels or values are torch's own, and a linear layer becomes a batched matrix product.
 
 Legend: M models, N images of each, C channels of one model, H and W sides, F features, K classes.
 """
@@ -21,28 +21,29 @@ from tuner.architecture.trace import trace
 
 
 def build_stacked(architecture: Architecture, num_models: int) -> nn.Sequential:
-    """The networks of a resolved architecture in one: images (N, M * C, H, W) of `stack_images` to logits (M, N, K).
+    """Build the stacked network of a resolved architecture: images (N, M * C, H, W) to logits (M, N, K).
 
-    Position i holds the traced layer i, as in `build_model`; its weights are what `stack_states` makes of theirs.
+    Position i is the traced layer i, as in `build_model`. `stack_images` makes its input, and `stack_states` its
+    weights.
     """
     return nn.Sequential(*(_build_layer(layer, num_models) for layer in trace(architecture)))
 
 
 def stack_images(images: Sequence[Tensor], *, channels_last: bool) -> Tensor:
-    """A batch (N, C, H, W) for each model, as the one (N, M * C, H, W) that the stacked network takes."""
+    """Combine one batch (N, C, H, W) per model into the input (N, M * C, H, W) of the stacked network."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.cat(list(images), dim=1).contiguous(memory_format=layout)
 
 
 def stack_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The state dict of the stacked network from those of its models: every tensor one after another."""
+    """Combine the state dicts of models into that of the stacked network by concatenating every tensor."""
     first = states[0]
     # What has no dimension counts batches, of which all models have seen as many.
     return {name: torch.cat([state[name] for state in states]) if first[name].dim() else first[name] for name in first}
 
 
 def unstack_states(state: Mapping[str, Tensor], num_models: int) -> list[dict[str, Tensor]]:
-    """The state dicts of the models in a stacked network, as views of its own."""
+    """Split the state dict of a stacked network into those of its models, as views."""
     parts = {name: value.chunk(num_models) if value.dim() else [value] * num_models for name, value in state.items()}
     return [{name: part[number] for name, part in parts.items()} for number in range(num_models)]
 
@@ -76,7 +77,7 @@ class FlattenEach(nn.Module):
 
 
 class LinearEach(nn.Module):
-    """A linear layer for each model; like the layers of our own, it follows the dtype of its input."""
+    """A linear layer for each model; like our other layers, it follows the dtype of its input."""
 
     def __init__(self, num_models: int, *, in_features: int, out_features: int) -> None:
         super().__init__()

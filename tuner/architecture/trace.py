@@ -1,4 +1,4 @@
-"""From an architecture to its layers: resolve what does not fit, then fold the shape arithmetic over the blocks."""
+"""Trace an architecture to its layers: resolve windows that do not fit, then compute the shapes block by block."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tuner.architecture.spec import Architecture, Head
 
 
 def resolve(architecture: Architecture) -> Architecture:
-    """The architecture with every block cut to its feature map, by the rule that the block's family states.
+    """Return the architecture with every block reduced to its feature map, by the rule of the block's family.
 
-    Idempotent. Two architectures that build the same network resolve to equal values.
+    This function is idempotent. Two architectures that build the same network resolve to equal values.
     """
     shape = architecture.input_shape
     blocks: list[Block] = []

@@ -1,4 +1,4 @@
-"""Commands that hand over a network, or use one: train, export, evaluate, predict."""
+"""Commands that produce or use a network: train, export, evaluate, predict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on the studies that are there: list, show, compare, report, dashboard, delete."""
+"""Commands for existing studies: list, show, compare, report, dashboard, delete."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Images in, tensors out."""
+"""Data sets: images in, tensors out."""

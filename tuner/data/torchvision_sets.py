@@ -1,4 +1,4 @@
-"""Torchvision's data sets: how their files are found or downloaded, and read."""
+"""Torchvision's data sets: find or download their files, and read them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +15,10 @@ from tuner.versions import check_installation
 
 
 def list_torchvision_set(spec: DataSpec, *, report: Report | None) -> ListedSource:
-    """Find a set's files, downloading them if they are absent and may be.
+    """Find the files of a set, and download them if they are missing and `spec` allows it.
 
-    Nothing is written and no network is used when they are there. Raises DataError, with the files that are missing.
+    If the files exist, nothing is written and the network is not used. Raises DataError with the names of missing
+    files.
     """
     described = TORCHVISION_SETS[spec.dataset]
     if _missing(described, spec.data_dir):

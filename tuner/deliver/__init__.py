@@ -1,1 +1,1 @@
-"""The winner leaves the house."""
+"""Confirmation, export and use of the winner of a search."""

@@ -1,4 +1,4 @@
-"""A checkpoint as source: one file that a person can read, and that imports torch alone."""
+"""Write a checkpoint as readable Python source: one file that imports only torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LAYER_INDENT = " " * 12
 
 
 def source_of(checkpoint: Checkpoint) -> str:
-    """The text of model.py: the network layer by layer, its preprocessing and classes, and how to load and use it.
+    """Return the text of model.py: the network layer by layer, its preprocessing and classes, and how to use it.
 
-    Its weights are those of `named_weights`.
+    The file loads the weights that `named_weights` returns.
     """
     architecture, preprocessing = checkpoint.candidate.architecture, checkpoint.preprocessing
     channels, height, width = architecture.input_shape
@@ -80,7 +80,7 @@ if __name__ == "__main__":
 
 
 def named_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The weights by the names that they have in model.py: `block1.0.weight` for what was `0.weight`."""
+    """Return the weights by their names in model.py, such as `block1.0.weight` for `0.weight`."""
     positions = [f"{part}.{number}" for part, layers in _parts(checkpoint).items() for number in range(len(layers))]
     weights = {}
     for name, weight in checkpoint.weights.items():
@@ -90,7 +90,7 @@ def named_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _parts(checkpoint: Checkpoint) -> dict[str, list[Layer]]:
-    """The layers by block, by the names of attributes: `block1`, `block2`, ..., `head`."""
+    """Return the layers by block, under the names of its attributes: `block1`, `block2`, ..., `head`."""
     grouped = groupby(trace(checkpoint.candidate.architecture), key=lambda layer: layer.part)
     return {part.replace(" ", ""): list(layers) for part, layers in grouped}
 
@@ -103,7 +103,7 @@ def _part_source(name: str, layers: list[Layer]) -> str:
 
 
 def _layer_source(layer: Layer) -> Iterator[str]:
-    """The layer with its comment behind it, or above it where the line would be too long."""
+    """Yield the layer with its comment, which is placed above the layer if the line would be too long."""
     code, comment = f"{_LAYER_INDENT}{layer.source},", f"# {_comment(layer)}"
     if len(code) + 2 + len(comment) <= LINE_LENGTH:
         yield f"{code}  {comment}"
@@ -120,7 +120,7 @@ def _comment(layer: Layer) -> str:
 
 
 def _class_names(class_names: tuple[str, ...]) -> str:
-    """The list, on as many lines as it takes; a name is a literal, whatever is in it."""
+    """Return the list of classes on as many lines as needed; each name is a literal, whatever it contains."""
     literals = ", ".join(map(literal, class_names))
     if len(literals) + len("CLASS_NAMES = []") <= LINE_LENGTH:
         return f"CLASS_NAMES = [{literals}]"
@@ -128,7 +128,7 @@ def _class_names(class_names: tuple[str, ...]) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as Python source: in double quotes where no character needs an escape, else as `repr` gives it."""
+    """Format text as Python source: in double quotes if no character needs an escape, otherwise as `repr` does."""
     typed = repr(text)
     return f'"{text}"' if typed == f"'{text}'" and '"' not in text else typed
 

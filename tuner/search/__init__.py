@@ -1,1 +1,1 @@
-"""Many networks compete."""
+"""The search over many networks: sampling, scheduling, stopping and storing trials."""

@@ -1,4 +1,4 @@
-"""StudySettings, which a resumed search must share with the first one, and differences in the user's words."""
+"""StudySettings, which a resumed search must share with the first one, and descriptions of differences."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import parse_space
 
 SETTINGS_FORMAT = 1
-"""Raised when settings of a later version would be read wrongly by this one; a field with a default raises nothing."""
+"""Version of the format.
+
+Raised if older versions would misread new settings; a field with a default does not raise it.
+"""
 RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None}
-"""What stored settings without such a field have; a row is never changed, and a new field needs one."""
+"""Defaults of fields that stored settings may lack. A row is never changed, and a new field needs one."""
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
 OR_OLDER = ", or an older version divided them into parts in another way"
-"""Why the images of a study may differ that does not have its test part stored."""
+"""Another reason for different images, if the study has no stored test part."""
 Source = Mapping[str, Any]
-"""`dataset`, by its absolute path where it is a folder; `data_dir`; `image_size`, [height, width] or None."""
+"""Source of images: `dataset` (a folder has its absolute path), `data_dir`, `image_size` ([height, width] or None)."""
 
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class StudySettings:
-    """What a resumed search must share with the first one.
+    """The settings that a resumed search must share with the first one.
 
-    dataset_digest: of the development part, as in ImageDataset. image_size: (height, width) of its images; None in
-    studies that were begun before it was stored. space: the search space as JSON, without its name and description.
-    format: 0 in studies that were begun before there was a format number.
+    dataset_digest: digest of the development part, as in ImageDataset. image_size: (height, width) of its images; None
+    in studies from before it was stored. space: the search space as JSON, without its name and description.
+    format: 0 in studies from before there was a format number.
     """
 
     dataset: str
@@ -54,7 +57,7 @@ class StudySettings:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> StudySettings:
-        """The settings in a JSON object; fields that it lacks have their released defaults.
+        """Read the settings in a JSON object; missing fields have their released defaults.
 
         Raises ValueError (or its subclass pydantic.ValidationError) for anything else, such as a newer format.
         """
@@ -68,7 +71,7 @@ _ADAPTER = TypeAdapter(StudySettings)
 
 
 def study_settings(dataset: ImageDataset, space: SearchSpace, *, seed: int, epochs: int) -> StudySettings:
-    """The settings of a study over these images and this space; epochs: of a full trial."""
+    """Return the settings of a study for these images and this space. epochs: number of epochs of a full trial."""
     return StudySettings(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -97,7 +100,7 @@ def has_another_version_of_its_space(stored: StudySettings, given: StudySettings
 
 
 def _whole_space(settings: StudySettings) -> dict[str, Any]:
-    """The space with the keys that a later version has added, at their defaults."""
+    """Return the space with defaults for keys that a later version has added."""
     try:
         return space_to_json(stored_space(settings))
     except SpaceError:
@@ -129,9 +132,9 @@ def differences(
     data_now: Source | None = None,
     is_older: bool = False,
 ) -> str:
-    """What differs between two settings of a study; empty when nothing does.
+    """Describe what differs between two settings of a study; empty if nothing does.
 
-    is_older: whether the study may be of a version that divided image folders in another way.
+    is_older: whether the study may be from a version that divided image folders in another way.
     """
     # As JSON, tuples and lists are the same.
     before, now = ({**one.to_json(), "space": _whole_space(one)} for one in (stored, given))
@@ -186,7 +189,7 @@ def _told(value: object) -> str:
 
 
 def _difference_of_images(before: Source | None, now: Source | None, *, is_older: bool) -> str:
-    """Why a data set of the same name has other images."""
+    """Describe why a data set with the same name has other images."""
     if before is None or now is None:
         return "the images have changed since"
     options = ["image_size", "dataset"] + (["data_dir"] if now["dataset"] in KNOWN_NAMES else [])

@@ -1,4 +1,4 @@
-"""What the trials of a study are trained on again: its images and its device as they were, or a refusal."""
+"""Load the images and the device of a study to train its trials again, and refuse others."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tuner.training.device import choose_device
 def load_study_images(
     record: StudyRecord, *, studies: Path, report: Report | None = None
 ) -> tuple[DataSpec, ImageDataset]:
-    """Where the images of a study come from, and its development part.
+    """Load the source of a study's images and its development part.
 
-    Raises StudyError when they are not those that it was run with, DataError when they are gone.
+    Raises StudyError if the images are not those of the study, and DataError if they are missing.
     """
     spec = record.data_spec(studies / ".cache")
     dataset = load_development(spec, report=report)
@@ -29,7 +29,7 @@ def load_study_images(
 
 
 def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDataset) -> None:
-    """Raise StudyError unless a development part is the one that the study was run with."""
+    """Raise StudyError unless a development part is the one of the study."""
     if not are_images_of(record, dataset):
         older = OR_OLDER if record.sealed is None and spec.dataset not in KNOWN_NAMES else ""
         raise StudyError(
@@ -39,7 +39,7 @@ def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDatas
 
 
 def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
-    """Whether a development part is the one that a study was run with, at the same image size."""
+    """Whether a development part is the one of a study, at the same image size."""
     settings = record.settings
     # Studies that were begun before the size was stored have a digest of pixels.
     size = settings.image_size or dataset.image_size
@@ -47,7 +47,7 @@ def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
 
 
 def device_of(record: StudyRecord) -> torch.device:
-    """The device that a study's trials are trained on. Raises DeviceError when it is not here."""
+    """Return the device that a study's trials are trained on. Raises DeviceError if it does not exist here."""
     try:
         return choose_device(record.engine.device)
     except DeviceError as error:
@@ -58,7 +58,7 @@ def device_of(record: StudyRecord) -> torch.device:
 
 
 def refuse_other_device(record: StudyRecord, device: torch.device) -> None:
-    """Raise DeviceError where a study would resume on another kind of device than the one it was measured for."""
+    """Raise DeviceError if a study would resume on another kind of device than the one it was measured for."""
     begun = torch.device(record.engine.device).type
     if begun != device.type:
         raise DeviceError(

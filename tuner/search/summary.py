@@ -87,7 +87,7 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
 
 
 def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial of the highest validation accuracy, the first of equals, as Optuna's own `best_trial`."""
+    """Return the complete trial with the highest validation accuracy; the first of equals, like Optuna."""
     return next(iter(rank_complete(trials)), None)
 
 

@@ -1,1 +1,1 @@
-"""What may be sampled."""
+"""Search spaces: what may be sampled."""

@@ -1,4 +1,4 @@
-"""The baseline of a study: the configuration that a winner has to beat, made to fit into memory where it does not."""
+"""The baseline of a study: the configuration that a winner must beat, made smaller if it does not fit into memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.training.candidate import Candidate, resolve_candidate
 
 Origin = Literal["space", "family"]
 MIN_BATCH_SIZE = 8
-"""A smaller batch than this trains another way: batch statistics are noise. Before that, channels are halved."""
+"""Smallest batch size, since batch statistics of smaller ones are too noisy; then channels are halved instead."""
 
 PLAIN_DEFAULT = Configuration(
     block=[
@@ -45,15 +45,15 @@ PLAIN_DEFAULT = Configuration(
         "label_smoothing": 0.0,
     },
 )
-"""What a space of plain blocks is compared with when it gives no first configuration."""
+"""Baseline of a space of plain blocks that has no first configuration."""
 
 
 @dataclass(frozen=True)
 class Baseline:
     """A candidate to compare with.
 
-    params: in the space's names; None where the candidate is not in the space. origin: whether it is the first
-    configuration of the space, or the default of its family. changes: what was changed so that it fits, in words.
+    params: in the space's names; None if the candidate is not in the space. origin: whether it is the first
+    configuration of the space, or the default of its family. changes: descriptions of what was changed so that it fits.
     """
 
     candidate: Candidate

@@ -41,7 +41,7 @@ class _Unshared(Strict):
 
 
 class Network(_Unshared):
-    """[network]"""
+    """The section [network] of a space."""
 
     num_blocks: Parameter[NumBlocks] = _fixed(2)
 
@@ -69,7 +69,7 @@ class BlockSpace(Strict):
 
 
 class HeadSpace(_Unshared):
-    """[head]"""
+    """The section [head] of a space."""
 
     pooling: Parameter[HeadPooling] = _fixed("flatten")
     hidden_features: Parameter[FeatureCount] = _fixed(0)
@@ -124,10 +124,10 @@ class SearchSpace(Strict):
 
     @cached_property
     def parameters(self) -> dict[str, Parameter[Any]]:
-        """Every parameter by its name in the study, fixed ones included, in a stable order.
+        """Return every parameter by its name in the study, including fixed ones, in a stable order.
 
-        All of them are sampled in every trial, whatever the depth and the optimizer drawn: so the sampler sees one
-        joint space (Optuna's multivariate TPE samples what is not in every trial independently).
+        All of them are sampled in every trial, whatever the depth and the optimizer, so that the sampler sees one joint
+        space. (Optuna's multivariate TPE samples parameters independently if they are not in every trial.)
         """
         return dict(self._name_parameters())
 

@@ -1,1 +1,1 @@
-"""One network learns. No Optuna here."""
+"""Training of one network. Nothing here imports Optuna."""

@@ -1,1 +1,1 @@
-"""What a person sees. No decisions."""
+"""Everything that a user sees. This package makes no decisions."""

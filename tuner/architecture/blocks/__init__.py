@@ -3,6 +3,6 @@
 from tuner.architecture.blocks.plain import PlainBlock
 
 Block = PlainBlock
-"""Any block; becomes a union with the second family."""
+"""Any block. This becomes a union when there is a second family."""
 
 __all__ = ["Block", "PlainBlock"]

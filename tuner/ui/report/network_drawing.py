@@ -1,4 +1,4 @@
-"""A network as a drawing: a box for every feature map, as high as the map and as wide as it has channels."""
+"""Draw a network: a box for every feature map, with the map's height, and a width for its channels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from math import log2
 from tuner.architecture.shapes import Layer, Shape
 
 COLUMN, TALLEST, TOP, BELOW = 96, 130, 46, 30
-"""Pixels: width of a stage, height of the largest map, room above the boxes, and below them for their shapes."""
+"""Sizes in pixels: width of a stage, height of the largest map, space above the boxes, and below for their shapes."""
 WORDS = {"BatchNorm2d": "batch norm", "LeakyReLU": "leaky relu"}
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """A shape, what made it, and what is done to it in place."""
+    """A shape, the layer that made it, and the layers that work on it in place."""
 
     made_by: str
     shape: Shape
@@ -25,7 +25,7 @@ class _Stage:
 
 
 def network_drawing(layers: Sequence[Layer]) -> str:
-    """The traced layers as one SVG that takes its colours from the page."""
+    """Draw the traced layers as one SVG that uses the colours of the page."""
     stages = _stages(layers)
     width = COLUMN * len(stages)
     height = TOP + TALLEST + BELOW + 12 * max(len(_rows(stage.then)) for stage in stages)
@@ -83,7 +83,7 @@ def _name(layer: Layer) -> str:
 
 
 def _box(shape: Shape, largest: int) -> tuple[float, float]:
-    """Width and height in pixels; a vector is a narrow box, by the logarithm of its length."""
+    """Width and height in pixels; a vector is a narrow box whose height depends on the logarithm of its length."""
     if len(shape) == 1:
         return 12.0, min(TALLEST, 14.0 + 9.0 * log2(max(1, shape[0])))
     channels, height, _ = shape
@@ -91,7 +91,7 @@ def _box(shape: Shape, largest: int) -> tuple[float, float]:
 
 
 def _rows(then: Sequence[str]) -> list[str]:
-    """What is done in place, in at most three short lines."""
+    """Format the layers that work in place, in at most three short lines."""
     rows: list[str] = []
     for words in then:
         if rows and len(rows[-1]) + len(words) < 17:

@@ -1,4 +1,4 @@
-"""The head of a report: what was found, in words first, and how sure it is."""
+"""The head of a report: what was found, first in words, and how certain it is."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
 
 
 def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
-    """How it was searched, in a sentence or two."""
+    """Describe the search in a sentence or two."""
     settings, engine = record.settings, record.engine
     outcomes: dict[str, int] = {}
     for trial in trials:
@@ -121,7 +121,7 @@ def _tiles(values: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _interval(difference: float, less: float, more: float) -> str:
-    """The difference from the baseline with its interval, about the line of no difference."""
+    """Draw the difference from the baseline with its interval, around the line of no difference."""
     reach = max(abs(less), abs(more), abs(difference), 1e-4) * 1.15
 
     def x(value: float) -> float:
@@ -157,7 +157,7 @@ def _candidates(found: Confirmation) -> str:
 
 
 def _with_code(text: str) -> str:
-    """What stands between backticks is to be typed."""
+    """Format the text between backticks as code."""
     return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
 
 
