@@ -20,7 +20,7 @@ class TunerError(Exception):
 
 
 def reason_of(error: OSError) -> str:
-    """Why the system refused something, in words, of which an error that a library raises itself may have none."""
+    """Return the system's reason for an error, in words; some errors raised by libraries have none."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 

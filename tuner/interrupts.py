@@ -8,8 +8,8 @@ import sys
 from types import FrameType
 
 EXIT_CODE = 130
-LINE = "interrupted; the same command goes on from here"
-LINE_RESTART = "interrupted; nothing of it was kept, and the same command restarts from scratch"
+LINE = "interrupted; run the same command again to resume"
+LINE_RESTART = "interrupted; nothing was saved, and the same command restarts from scratch"
 
 _heard: list[int] = []
 _lines = [LINE]

@@ -33,7 +33,7 @@ def test_without_network_the_missing_files_are_named_in_one_line(
 ) -> None:
     cut_network(monkeypatch)
     spec = make_spec(name, tmp_path)
-    with pytest.raises(DataError, match=r"needs files that are not there \(.*not known.*\): put in place") as caught:
+    with pytest.raises(DataError, match=r"needs files that do not exist \(.*not known.*\): put in place") as caught:
         load_development(spec)
     assert str(spec.data_dir / file) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -63,4 +63,4 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
     """Refuse empty arguments: no command accepts one, and it must not be mistaken for an option that is not given."""
     for before, argument in zip(["tuner", *arguments], arguments, strict=False):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
-            raise TunerError(f"{argument.rstrip('=') or before}: an empty value; give one, or leave it out")
+            raise TunerError(f"{argument.rstrip('=') or before}: an empty value; give a value, or omit the option")

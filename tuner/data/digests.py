@@ -34,7 +34,10 @@ def hash_array(images_NCHW: NDArray[np.uint8]) -> str:
 def hash_source(
     images_digest: str, labels_N: NDArray[np.int64], class_names: Sequence[str], validation_start: int | None
 ) -> str:
-    """Digest of what a network can learn from, at any image size. images_digest: digest of the image files or array."""
+    """Digest of the images, labels, class names and validation part, equal at any image size.
+
+    images_digest: digest of the image files or array.
+    """
     digest = hashlib.blake2b(json.dumps([images_digest, list(class_names), validation_start]).encode(), digest_size=16)
     digest.update(labels_N.astype("<i8").tobytes())
     return digest.hexdigest()
@@ -48,7 +51,7 @@ def hash_pixels(
     *,
     report: Report | None,
 ) -> str:
-    """Digest of what a network can learn from in the cached files; paths and times are not part of it.
+    """Digest of the cached images, labels, class names and validation part; paths and times are not part of it.
 
     Raises OSError or ValueError for files that cannot be read.
     """

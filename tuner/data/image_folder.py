@@ -35,7 +35,8 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
     notes = []
     if listing.ignored:
-        notes.append(f"folders beside train/ that are no part were ignored: {shown_name(', '.join(listing.ignored))}")
+        ignored = shown_name(", ".join(listing.ignored))
+        notes.append(f"folders beside train/ that are not part of the data set were ignored: {ignored}")
     class_names = _class_names(listing)
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})

@@ -71,7 +71,7 @@ class ResidentData:
     def _batches_at_once(self, batch_size: int, dtype: torch.dtype) -> int:
         """How many batches one call of each operation makes, because a call costs more than the work on a small batch.
 
-        More than fits into a CPU's cache would be slower again.
+        The batches should fit into a CPU's cache, since larger ones are slower again.
         """
         block_bytes = _CPU_BLOCK_BYTES if self.images_NCHW.device.type == "cpu" else _DEVICE_BLOCK_BYTES
         return max(1, block_bytes // (batch_size * self.images_NCHW.shape[1:].numel() * dtype.itemsize))

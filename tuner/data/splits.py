@@ -81,9 +81,9 @@ def choose_stratified(
 ) -> NDArray[np.int64]:
     """Choose `total` rows with the classes in proportion, and return them in ascending order.
 
-    Every class keeps at least one row on each side, so a `total` that is too small or too large for that is changed to
-    the nearest possible one. The result is the same in every version, because it uses the raw stream of PCG64, which
-    NumPy's NEP 19 keeps fixed. Raises DataError if a class has fewer than two rows.
+    Every class keeps at least one row on each side; `total` is changed if it is too small or too large for that. The
+    result is the same in every version, because it uses the raw stream of PCG64, which NumPy's NEP 19 keeps fixed.
+    Raises DataError if a class has fewer than two rows.
     """
     counts = np.bincount(labels_N, minlength=len(class_names)).tolist()
     for name, count in zip(class_names, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Divide a memory limit among the parts of an image stream, and find the batches that fit; integers, no images."""
+"""Divide a memory limit among the parts of an image stream, and find which batch sizes fit."""
 
 from __future__ import annotations
 

@@ -46,12 +46,12 @@ def _download(described: TorchvisionSet, spec: DataSpec, *, report: Report | Non
         except (OSError, RuntimeError, EOFError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
         else:
-            reason = "the download did not bring them"
+            reason = "the download did not contain them"
     missing = _missing(described, spec.data_dir)
     if missing:
         files = ", ".join(str(spec.data_dir / name) for name in missing)
         source = "" if described.archive is None else f" (they come in {spec.data_dir / described.archive})"
-        raise DataError(f"{spec.dataset} needs files that are not there ({reason}): put in place {files}{source}")
+        raise DataError(f"{spec.dataset} needs files that do not exist ({reason}): put in place {files}{source}")
 
 
 def _open(described: TorchvisionSet, data_dir: Path, arguments: Mapping[str, Any], *, download: bool) -> Any:

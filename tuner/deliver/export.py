@@ -150,8 +150,8 @@ def _check_stored(checkpoint: Checkpoint, score: StoredScore, *, num_undecided: 
     stored = checkpoint.scores[f"{score.part}_accuracy"] * score.num_images
     if abs(stored - score.num_correct) > num_undecided + 0.01:  # a whole number, but for the rounding of the quotient
         raise CheckpointError(
-            f"the network classifies {score.num_correct:,} of {score.num_images:,} {score.part} images rightly, and "
-            f"{stored:,.2f} are stored with it; nothing was exported"
+            f"the network classifies {score.num_correct:,} of {score.num_images:,} {score.part} images correctly, but "
+            f"its stored score is {stored:,.2f} images; nothing was exported"
         )
 
 

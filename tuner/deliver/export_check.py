@@ -106,15 +106,15 @@ def _compare(name: str, logits_NK: Tensor, reference: Reference) -> Checked:
     num_correct, num_images = _num_correct(logits_NK, reference.labels_N), len(reference.labels_N)
     if num_correct != reference.num_correct:
         raise CheckpointError(
-            f"{name}: loaded again, it classifies {num_correct:,} of {num_images:,} images rightly, and the network "
+            f"{name}: loaded again, it classifies {num_correct:,} of {num_images:,} images correctly, and the network "
             f"{reference.num_correct:,}; nothing was exported"
         )
     difference = (logits_NK - reference.logits_NK).abs().max().item()
     limit = _limit(reference)
     if not difference <= limit:  # not a number is beyond every limit
         raise CheckpointError(
-            f"{name}: loaded again, its logits lie up to {difference:.3g} from the network's, and at most {limit:.3g} "
-            "is rounding; nothing was exported"
+            f"{name}: loaded again, its logits differ from the network's by up to {difference:.3g}, more than the "
+            f"{limit:.3g} that rounding explains; nothing was exported"
         )
     return Checked(num_correct, difference)
 

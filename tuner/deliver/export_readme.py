@@ -44,8 +44,8 @@ def readme_of(checkpoint: Checkpoint, score: StoredScore, files: Mapping[FormatN
 Trial {origin["trial"]} of study {origin["study"]}, written by tuner {__version__}: \
 {architecture.num_classes:,} classes, {num_parameters:,} parameters, {score}.{optimistic}
 
-Every file was loaded again in a process of its own by the lines below, and run on all of these images: it classified
-as many of them rightly as the network itself.
+Every file was loaded again in a separate process by the lines below, and run on all of these images: it classified
+exactly as many of them correctly as the network itself.
 
 The lines read `images.pt`, a uint8 tensor of shape {images}, or `images.npy`, the same as an array.
 An image of another size is scaled to cover {height}x{width} pixels (height x width) and centre-cropped.

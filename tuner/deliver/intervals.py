@@ -102,8 +102,8 @@ def accuracy_interval(correct_SN: Correct, spread: Spread) -> Interval | None:
     """Interval of the mean accuracy (0..1) of a network trained with S seeds and scored on the same N images.
 
     spread: the spread of everything that was retrained. Without degrees of freedom there is no interval. The part for
-    the images is Wilson's score interval, for the number of images that has the same variance as the mean over the
-    seeds.
+    the images is Wilson's score interval. Its number of images is chosen so that its variance is that of the mean over
+    the seeds.
     """
     if not spread.freedom:
         return None

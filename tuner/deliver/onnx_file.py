@@ -62,7 +62,7 @@ def load_onnx(path: Path) -> tuple[Contents, Callable[[Tensor], Tensor]]:
         raise CheckpointError(f"{path}: not an ONNX file, or damaged ({type(error).__name__})") from error
     contents = contents_from(described({entry.key: entry.value for entry in model.metadata_props}, path), path)
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in model.graph.initializer):
-        raise CheckpointError(f"{path}: its weights lie in other files, which is not how tuner writes them")
+        raise CheckpointError(f"{path}: its weights are in other files, which is not how tuner writes them")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     try:
@@ -93,7 +93,7 @@ def _check_ends(session: Any, contents: Contents, path: Path) -> None:
         [(end.type, list(end.shape[1:])) for end in ends] for ends in (session.get_inputs(), session.get_outputs())
     ]
     if found != [[end] for end in wanted]:
-        raise CheckpointError(f"{path}: damaged: a network of {wanted} was described, and it is one of {found}")
+        raise CheckpointError(f"{path}: damaged: its description says {wanted}, but the network has {found}")
 
 
 def _first_words(error: Exception) -> str:

@@ -16,7 +16,7 @@ from tuner.search.study_files import artifact_path, checkpoint_path
 from tuner.training.candidate import Candidate
 
 NUM_KEPT = 5
-"""Number of ended trials, the best ones, whose checkpoints are kept."""
+"""How many of the best trials keep their checkpoints."""
 
 
 class BestTrials:
@@ -45,7 +45,7 @@ class BestTrials:
         self._ranked = ranked(self._ranked)
 
     def shown(self, running: RunningTrial, outcome: Outcome, reason: str) -> Shown:
-        """Make what optuna-dashboard shows of an ended trial: a note, and files if its checkpoint is kept.
+        """Make the note for optuna-dashboard of a trial that ends, and its files if its checkpoint is kept.
 
         An error here ends neither the trial nor the search; the result contains the reason.
         """

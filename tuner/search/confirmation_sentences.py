@@ -102,6 +102,6 @@ def later_trials(confirmation: Confirmation, num_counted: int, *, name: str) -> 
     if num_counted <= known:
         return ""
     return (
-        f"that was when the study had {counted(known, 'trial')}; now it has {num_counted:,}, and the later ones were "
-        f"not looked at: `tuner confirm {name}` looks at them too"
+        f"the study had {counted(known, 'trial')} then and has {num_counted:,} now; "
+        f"run `tuner confirm {name}` to consider the later ones too"
     )

@@ -260,8 +260,8 @@ class _Search:
     def _next_given(self) -> Params | None:
         """Return the next configuration that the space gives, in its order; None if all were tried.
 
-        If only these remain, the one that takes longest starts first, so that no runner waits for another at the end.
-        The baseline has come before them. Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
+        If nothing else remains, the most expensive configuration starts first, so that no runner waits for another at
+        the end. The baseline has come before them. Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
         """
         wanted = self._plan.num_trials - self._num_counted - len(self._running)
         if wanted > len(self._given):

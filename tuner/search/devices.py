@@ -92,8 +92,8 @@ def refuse_other_engine(record: StudyRecord, devices: Sequence[torch.device], *,
     engines = [known.get(device_kind(device)) if device.type == "cuda" else record.engine for device in devices]
     if any(engine is not None and forced.differs_from(engine) for engine in engines):
         raise StudyError(
-            f"study {record.name!r} did not begin with --engine {forced}, and its trials are all computed in one way: "
-            "leave the option out, or start another study with --study NAME"
+            f"study {record.name!r} was started with another engine than --engine {forced}, and all its trials must "
+            "use the same one: omit the option, or start another study with --study NAME"
         )
 
 
@@ -139,7 +139,7 @@ def engine_notes(engines: Mapping[torch.device, Engine], measured: MeasuredDevic
     lines = []
     for kind, (engine, one) in kinds.items():
         is_as_measured = replace(engine, device=one.engine.device, num_threads=one.engine.num_threads) == one.engine
-        how = str(one) if is_as_measured else "engine: as the study began with it"
+        how = str(one) if is_as_measured else "engine: as stored in the study"
         lines.append(f"{kind}: {how}" if len(kinds) > 1 else how)
     return (*lines, *measured.notes)
 

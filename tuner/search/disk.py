@@ -90,11 +90,11 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Path]:
-    """Return the artifact files of a study that no other study shows, such as the original or a copy made by Optuna.
+    """Return the artifact files that only this study shows, and not its original or its copy in another study.
 
-    is_bound: whether the study's folder is beside them. If it is not, artifacts whose ids are made from the study's
-    name, as they were before studies had ids, may belong to another study with that name. Studies of other storages are
-    recognized by their folders beside this study's.
+    is_bound: whether the study's folder belongs to it. If it does not, artifacts whose ids are made from the study's
+    name, as they were before studies had ids, may belong to another study with that name. Studies in other storages are
+    recognized by their folders beside this study's folder.
     """
     storage, study_folder = record.storage, studies / record.name
     shown = set(storage.artifact_ids(record.study_id))

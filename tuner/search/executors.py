@@ -186,7 +186,7 @@ class LocalProcesses:
         if self._num_broken[runner] == MAX_BROKEN:
             raise RunnerError(
                 f"{MAX_BROKEN} processes of runner {runner}, one after another, could not use their device: the last "
-                f"said {ended.reason}; see whether the device is in order, or choose another with --device"
+                f"said {ended.reason}; check the device, or choose another with --device"
             )
         self._workers[runner] = self._spawn(runner)
         return replace(ended, reason=f"{ended.reason}; the process of runner {runner} was replaced")

@@ -1,14 +1,14 @@
 """Optuna's TPE over one joint space: all private names of its samplers that this package uses.
 
-Optuna may change a private name in any release. Each is therefore named with its reason here, checked by a test of its
-own, and the requirement in pyproject.toml is no wider than the versions that these tests have seen.
+Optuna may change a private name in any release. Each one is therefore listed here with its reason and checked by its
+own test, and the requirement in pyproject.toml allows only versions that these tests have checked.
 
 TPESampler._parzen_estimator_cls: the class of its density. Ours is several times faster over fifty parameters.
-optuna.samplers._tpe.parzen_estimator._ParzenEstimator: the only base that TPESampler accepts for such a class.
+optuna.samplers._tpe.parzen_estimator._ParzenEstimator: the base class that TPESampler requires of this class.
 TPESampler._get_internal_repr: converts the parameters of all earlier trials; ours converts each trial once.
-TPESampler._compute_acquisition_func: how much each candidate promises; ours also looks at what it costs.
-TPESampler._sample_relative: what the public `sample_relative` calls before it stores a draw for other processes.
-Study._get_trials: where TPESampler reads its trials; ours come from memory, as the sampler should see them.
+TPESampler._compute_acquisition_func: scores the candidates; ours also takes their cost into account.
+TPESampler._sample_relative: called by the public `sample_relative`, which then stores the draw for other processes.
+Study._get_trials: returns the trials to TPESampler; ours returns them from memory, as the sampler should see them.
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ def why_not_started(exit_code: int | None) -> str:
             'there: put what it does under `if __name__ == "__main__":`'
         )
     return (
-        f"a process that trains could not start (exit code {exit_code}): fix what it says above, or, on a CPU, train "
-        "in this process alone, with --workers 1"
+        f"a process that trains could not start (exit code {exit_code}): fix the error that it printed above, or, "
+        "on a CPU, train in this process alone, with --workers 1"
     )
 
 

@@ -366,7 +366,7 @@ def open_study(
 
 
 def create_study(storage: Storage, name: str, settings: StudySettings, *, engine: Engine) -> StudyRecord:
-    """A new study, where find_study has found none; one that a killed process left half made is completed."""
+    """Create a study that find_study has not found, or complete one that a killed process left incomplete."""
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:

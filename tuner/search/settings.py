@@ -179,7 +179,7 @@ def _parameters(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _as_in_toml(parameter: Mapping[str, Any]) -> Any:
-    """Without keys that have their default; choices alone are a list."""
+    """Format a parameter as in TOML: keys with their default are omitted, and choices alone are a list."""
     typed = {key: value for key, value in parameter.items() if value is not False}
     return typed["choices"] if [*typed] == ["choices"] else typed
 

@@ -35,7 +35,7 @@ def sqlite_file(url: str) -> Path | None:
     name = parsed.database or ""
     if name in ("", ":memory:", "file::memory:") or parsed.query.get("mode") == "memory":
         raise StudyError(
-            f"--storage {shown_url(url)}: a study in memory is gone with its process; give a file, sqlite:///FILE"
+            f"--storage {shown_url(url)}: a study in memory is lost when its process ends; give a file, sqlite:///FILE"
         )
     return Path(url2pathname(urlsplit(name).path) if name.startswith("file:") else name)
 
@@ -56,6 +56,6 @@ def connect_to_read(file: Path) -> sqlite3.Connection:
     log, index = (file.with_name(f"{file.name}-{ending}") for ending in ("wal", "shm"))
     is_empty = not (log.is_file() and log.stat().st_size)
     if not is_empty and not index.is_file():
-        raise StudyError(f"{log}: of a search that was killed; copy the folder to where it can be written")
+        raise StudyError(f"{log}: left by a search that was killed; copy the folder to a disk that is not read-only")
     mode = "immutable=1" if is_empty else "mode=ro"
     return sqlite3.connect(f"{file.resolve().as_uri()}?{mode}", uri=True, check_same_thread=False)

@@ -29,7 +29,7 @@ def load_study_images(
 
 
 def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDataset) -> None:
-    """Raise StudyError unless a development part is the one of the study."""
+    """Raise StudyError unless a development part is the study's own."""
     if not are_images_of(record, dataset):
         older = OR_OLDER if record.sealed is None and spec.dataset not in KNOWN_NAMES else ""
         raise StudyError(
@@ -39,7 +39,7 @@ def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDatas
 
 
 def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
-    """Whether a development part is the one of a study, at the same image size."""
+    """Whether a development part is a study's own, at the same image size."""
     settings = record.settings
     # Studies that were begun before the size was stored have a digest of pixels.
     size = settings.image_size or dataset.image_size
@@ -58,10 +58,10 @@ def device_of(record: StudyRecord) -> torch.device:
 
 
 def refuse_other_device(record: StudyRecord, device: torch.device) -> None:
-    """Raise DeviceError if a study would resume on another kind of device than the one it was measured for."""
+    """Raise DeviceError if a study would resume on a device of another type than before."""
     begun = torch.device(record.engine.device).type
     if begun != device.type:
         raise DeviceError(
-            f"study {record.name!r} trains on {begun}, as it began, and this run would on {device.type}: "
-            f"give --device {begun} where there is one, or start another study with --study NAME"
+            f"study {record.name!r} was started on {begun}, and this run would train on {device.type}: "
+            f"give --device {begun} if there is one, or start another study with --study NAME"
         )

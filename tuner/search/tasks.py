@@ -80,7 +80,7 @@ TrialTask = SingleTask | SeedGroup
 
 @dataclass(frozen=True)
 class TrainingEnded:
-    """Training has ended, after the last epoch or with an error, of which `details` has the traceback.
+    """Training has ended, after the last epoch or with an error. `details` is the traceback of the error.
 
     lost: the process that trained has died, which need not be the trial's fault.
     device_is_broken: the process may be unable to use its device again, and should train nothing more.

@@ -169,9 +169,9 @@ def no_effect(choice: Choice) -> str:
     To find out, this function sets the process to the plain value.
     """
     if choice.name == "keep_freed_memory" and (sys.platform != "linux" or not keep_freed_memory(False)):
-        return "does nothing here: the C library is not glibc"
+        return "has no effect: the C library is not glibc"
     if choice.name == "flush_denormals" and not torch.set_flush_denormal(False):
-        return "does nothing here: torch cannot have this CPU do it"
+        return "has no effect: torch does not support it on this CPU"
     return ""
 
 

@@ -135,7 +135,7 @@ def dropout_problem(engine: Engine, seed: int) -> str:
 
 
 def frozen_problem(engine: Engine, seed: int) -> str:
-    """Check that each step draws new masks: on one batch and without learning, losses must differ from step to step.
+    """Check that every step draws new masks: without learning, the losses of steps on one batch must differ.
 
     The last steps are replayed. With the same seed, which every epoch of training sets, the losses must be the same
     again.

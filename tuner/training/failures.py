@@ -31,9 +31,10 @@ def is_device_broken(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and those that it came up in: the end of a graph's capture fails in its turn.
+    """Yield an error, its cause and its context, and theirs.
 
-    That last error hides the first one, which says what was wrong.
+    When an error interrupts the capture of a graph, ending the capture fails too. That last error hides the first one,
+    which says what was wrong.
     """
     waiting, seen = [error], set[int]()
     while waiting:

@@ -74,8 +74,8 @@ def measure_engine(
     engine, verdicts, checked = _choose(plain, shape, known)
     problem = forms_problem(engine, checked=checked)
     if problem:
-        engine, problem = plain, f"what was taken one by one does not train as it does, taken together: {problem}"
-        left_out = "right by itself, wrong with the others"
+        engine, problem = plain, f"the choices pass the check one by one, but not together: {problem}"
+        left_out = "correct alone, but not together with the others"
         verdicts = [replace(one, problem=one.problem or left_out, is_taken=False) for one in verdicts]
     prepare_process(engine)
     final = verdicts_of(engine, verdicts, CHOICES[device.type])

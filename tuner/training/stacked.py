@@ -39,7 +39,9 @@ def train_together(
     """
     num_images = len(datas[0].train_indices_N)
     if any(len(data.train_indices_N) != num_images for data in datas):
-        raise ValueError("seeds that train together must have equally many images, for their steps to be as many")
+        raise ValueError(
+            "seeds that train together must have equally many images, so that they take the same number of steps"
+        )
     models = [fresh_model(candidate.architecture, seed, engine=engine) for seed in seeds]
     stacked = stack_models(models, candidate.architecture, engine=engine)
 

@@ -121,4 +121,4 @@ def _warnings(one: StudySummary, other: StudySummary, first: StudyRecord, second
     elif first.sealed is not None and second.sealed is not None and first.sealed != second.sealed:
         yield " The test images are not the same, so the confirmed scores cannot be compared."
     elif one.confirmed is None or other.confirmed is None:
-        yield " The best of a search is the luckiest of its trials; compare confirmed scores (`tuner confirm STUDY`)."
+        yield " The best score of a search is optimistic; compare confirmed scores (`tuner confirm STUDY`)."

@@ -154,7 +154,7 @@ def _mistakes_section(judged: Judged | str) -> str:
         return _section(title, f'<p class="absent" id="confusion-absent">{escape(why)}</p>')
     right = judged.num_images - judged.num_wrong
     words = (
-        f"On {judged.where}: {right:,} of {judged.num_images:,} right ({right / judged.num_images:.2%}), "
+        f"On {judged.where}: {right:,} of {judged.num_images:,} correct ({right / judged.num_images:.2%}), "
         f"{judged.num_wrong:,} wrong." + "".join(f" Note: {repair}." for repair in judged.repairs)
     )
     gallery = "".join(map(_mistake, judged.worst))

@@ -69,7 +69,7 @@ def importance_bars(found: Mapping[str, float]) -> Figure:
     }
     caption = (
         f"Which parameters set the best tenth of the complete trials apart (PED-ANOVA): the first {len(names)} of "
-        f"{len(found)}. With few trials this is a hint, no more."
+        f"{len(found)}. With few trials, this is only a hint."
     )
     return Figure("importances", title, caption, data, layout)
 
@@ -158,7 +158,7 @@ def parallel(
         "tickfont": {"size": 10},
     }
     layout = {"xaxis": axis, "yaxis": {"visible": False, "range": [-0.12, 1.12]}, "annotations": marks}
-    caption = "Each line is a trial: the values it had of the parameters that mattered most, and what it came to."
+    caption = "Each line is a trial: its values of the most important parameters, and its score."
     return Figure("parallel", title, caption, data, layout)
 
 

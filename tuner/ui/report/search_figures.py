@@ -44,7 +44,9 @@ def history(trials: Sequence[TrialRecord]) -> Figure:
         },
     ]
     layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": scale.axis()}
-    caption = "The score of a trial is that of its best epoch. Heights are by the logarithm of the error."
+    caption = (
+        "The score of a trial is that of its best epoch. The vertical axis shows the error on a logarithmic scale."
+    )
     return Figure("history", "History", caption, data, layout)
 
 
@@ -70,7 +72,7 @@ def curves(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
 
 def against_parameters(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
     """Draw accuracy against the number of parameters, with the best trial for every size."""
-    caption = "On the line lie the trials than which no smaller one is better."
+    caption = "The line connects the trials that are better than every smaller one."
     return _trade_off("accuracy-parameters", "Size", "parameters", trials, winner, lambda t: t.num_parameters, caption)
 
 
@@ -80,7 +82,7 @@ def against_latency(trials: Sequence[TrialRecord], winner: int | None) -> Figure
     if not timed:
         absent = "No trial of this study has a latency: it is measured after the last epoch of a complete trial."
         return Figure("accuracy-latency", "Latency", absent=absent)
-    caption = "Median time for one image, fp32, measured by the runner while the others were at work."
+    caption = "Median time for one image, fp32, measured by the runner while other runners were training."
     return _trade_off(
         "accuracy-latency", "Latency", "milliseconds an image", timed, winner, lambda t: t.latency_ms, caption
     )

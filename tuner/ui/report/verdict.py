@@ -1,4 +1,4 @@
-"""The head of a report: what was found, first in words, and how certain it is."""
+"""The head of a report: what was found, in a sentence, and how certain it is."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
     words = (
         f"<h1>Trial {best.number} has the best validation accuracy of {num_trials} trials: "
         f"<strong>{best.validation_accuracy:.2%}</strong>.</h1>"
-        f'<p class="lead">This score is optimistic: it is the luckiest of {num_trials}, on the very images that '
+        f'<p class="lead">This score is optimistic: it is the best of {num_trials}, on the same images that '
         f"chose it. Run <code>tuner confirm {escape(record.name)}</code> for an unbiased score.</p>"
     )
     tiles = _tiles(
