@@ -6,8 +6,8 @@ TunerError
 ├── DataError          images that cannot be read or split
 ├── StudyError         a study that does not exist, or is not the one asked for
 ├── CheckpointError    a file that is not a checkpoint of ours
-├── DeviceError        a device that is not there
-│   └── UnfitDevice    one that is there, and cannot train
+├── DeviceError        a device that does not exist here
+│   └── UnfitDevice    a device that exists, but cannot train
 ├── RunnerError        processes that cannot train
 └── InstallationError  installed packages that do not fit together
 
@@ -49,7 +49,7 @@ class DeviceError(TunerError):
 
 
 class UnfitDevice(DeviceError):  # noqa: N818 - what is wrong, not an error of its own
-    """A device is there, but this torch cannot compute a training step on it."""
+    """A device exists, but this build of torch cannot compute a training step on it."""
 
 
 class RunnerError(TunerError):

@@ -32,7 +32,7 @@ _OLDER = re.compile(r"\.(?P<name>.+)\.(\d+|[a-z0-9_]{8})\.tmp")
 
 
 def temporary_beside(target: Path) -> Path:
-    """Return a new temporary name beside a file or folder, which belongs to this process, for writing it completely."""
+    """Return a temporary name beside a file or folder, to write to before renaming; it belongs to this process."""
     owner = f"{_machine()}-{os.getpid()}-{_start_of(psutil.Process())}"
     return target.with_name(f".{_shortened(target.name)}.{owner}-{uuid.uuid4().hex[:8]}.tmp")
 

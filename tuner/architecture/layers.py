@@ -22,7 +22,7 @@ _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
 def nhwc(x_NCHW: Tensor) -> Tensor:
-    """The channels_last tensor as a contiguous (N, H, W, C) view, copied only where it is not one."""
+    """Return a channels_last tensor as a contiguous (N, H, W, C) view; tensors of other layouts are copied."""
     return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
 

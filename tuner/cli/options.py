@@ -96,7 +96,10 @@ _notes: list[str] = []
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line. Typer alone would write UTF-8 to terminals without it, and `?` for undecodable bytes of names."""
+    """Print a line.
+
+    Typer alone writes UTF-8 to terminals that do not support it, and `?` for undecodable bytes of names.
+    """
     typer.echo(text, file=sys.stderr if err else sys.stdout)
 
 
@@ -117,7 +120,7 @@ def cache_folder(studies: Path) -> Iterator[Path]:
 
 
 WIDE_ENOUGH = 200
-"""Width in columns of an output that is not a terminal and has no other width; nothing is cut at this width."""
+"""Width in columns of an output that is not a terminal and has no width set; nothing is cut at this width."""
 
 
 def plain_console(*, stderr: bool = False) -> Console:

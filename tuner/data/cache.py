@@ -101,8 +101,8 @@ def load_cached(folder: Path) -> ImageDataset:
 def _map_images(file: Path) -> Tensor:
     """Memory-map the images without reading them, copy-on-write: writing to the tensor does not change the file.
 
-    Linux refuses such a private map if it is larger than the machine's memory. The map is then read-only, of which
-    torch warns.
+    Linux refuses a private map that is larger than the machine's memory. The map is then read-only, and torch's warning
+    about this is suppressed.
     """
     try:
         return torch.from_numpy(np.load(file, mmap_mode="c"))

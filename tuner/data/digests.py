@@ -14,7 +14,7 @@ from tuner.data.dataset import Report
 
 _READ_BYTES = 4 * 2**20
 _REPORT_BYTES = 256 * 2**20
-"""Smaller sets are checked too fast for a progress bar."""
+"""Larger sets are checked with a progress bar."""
 _HASHED_ROWS = 1024
 
 

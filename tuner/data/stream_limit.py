@@ -21,7 +21,7 @@ Two are on their way, in page-locked memory that is allocated in powers of two. 
 batch has its own block. On a CPU, there is only the batch that is being drawn.
 """
 _BOOKKEEPING_BYTES = 64
-"""Upper limit for each row in memory: its number, and slot numbers during a shuffle."""
+"""Upper limit of the memory for each row besides its pixels: its number, and slot numbers during a shuffle."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StreamLimit:
     device: torch.device
 
     def needed_bytes(self, batch_size: int) -> int:
-        """Least memory for such batches: a buffer of one batch, and a waiting chunk of one row."""
+        """Smallest memory for batches of this size: a buffer with one batch, and a waiting chunk of one row."""
         return self._row_bytes * (self._batches_held * batch_size + batch_size + _CHUNKS_HELD + 1)
 
     @property

@@ -32,8 +32,8 @@ def race(
 
     A contender that is the only one left is still trained with every seed, because its mean is reported. If all
     contenders in front have failed, those that were dropped for being behind them rejoin the race. Seeds that a
-    contender already has are not trained again. Seeds train together, if they may, as long as no contender can be
-    dropped between them; `together_bytes` is the memory limit of their step.
+    contender already has are not trained again. Several seeds of a contender train together if that is allowed and no
+    contender can be dropped between them; `together_bytes` is the memory limit of their step.
     """
     while True:
         yield from _rounds(

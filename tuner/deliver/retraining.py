@@ -122,7 +122,7 @@ class _Retrainings:
 
 
 def _ends_of_seeds(group: SeedGroup, last: Mapping[int, EpochResult]) -> Iterator[Ended]:
-    """Yield each seed with its last epoch; a seed without one ended because its loss was not finite."""
+    """Yield each seed with its last epoch, or if it has none, with the reason: its loss was not finite."""
     for index, task in enumerate(group.tasks):
         num_epochs = last[index].epoch if index in last else 0
         if num_epochs == task.candidate.recipe.epochs:

@@ -320,7 +320,7 @@ class _Search:
             )
 
     def _end_stopped(self, reason: str) -> Iterator[SearchEvent]:
-        """End the trials that were stopped with the search if they have an epoch; the others wait for the next run."""
+        """End the trials that ran when the search stopped, if they have an epoch; the others wait for the next run."""
         for running in list(self._running.values()):
             if running.curve:
                 del self._running[running.number]

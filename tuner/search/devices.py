@@ -72,8 +72,8 @@ def measure_again(device: torch.device, shape: Shape) -> Measurement:
 def share_out(measured: MeasuredDevices, *, workers: int | None) -> tuple[torch.device, ...]:
     """Return the device of each runner, alternating between devices: as many as fit, or `workers` in total.
 
-    Without `workers`, there are no more runners than cores, because each runner keeps one core busy, but at least one
-    for each device.
+    Without `workers`, there is at least one runner for each device, and otherwise no more runners than cores, because
+    each runner keeps one core busy.
     """
     counts = {device: one.runners.count for device, one in measured.by_device.items()}
     if workers is not None:

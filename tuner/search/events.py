@@ -74,7 +74,7 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class BaselineChosen:
-    """A trial was chosen as the baseline that is not simply the first configuration of the space.
+    """The baseline is this trial, because it is not simply the first configuration of the space.
 
     description: text such as `the first configuration, with batch_size 32 instead of 64 to fit into memory`.
     """

@@ -117,7 +117,7 @@ def space_note(stored: StudySettings, given: StudySettings) -> str:
 
 
 def data_source(spec: DataSpec) -> dict[str, Any]:
-    """Where the images come from, by absolute paths, as a study keeps it."""
+    """Return the source of the images with absolute paths, as a study stores it."""
     path = given_path(spec.dataset)
     dataset = str(path.resolve()) if path.is_dir() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
@@ -163,7 +163,7 @@ def differences(
 
 
 def _differences_of_spaces(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The first few keys of a space whose values have changed, with both."""
+    """Describe the first few keys of a space whose values have changed."""
     old, new = dict(_parameters(before)), dict(_parameters(now))
     changed = [key for key in (*old, *(key for key in new if key not in old)) if old.get(key) != new.get(key)]
     said = [f"{key} was {_told(old.get(key))}, not {_told(new.get(key))}" for key in changed[:MAX_CHANGES]]

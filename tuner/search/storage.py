@@ -138,7 +138,7 @@ class Storage(RDBStorage):
         return value
 
     def remove_study_system_attributes(self, study_id: int, keys: Sequence[str]) -> int:
-        """Remove those of the system attributes of a study that exist; return how many there were."""
+        """Remove system attributes of a study, and return how many of them existed."""
         table = STUDY_SYSTEM_ATTRIBUTES
         with self.engine.begin() as connection:
             return connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys))).rowcount

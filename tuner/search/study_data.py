@@ -1,4 +1,4 @@
-"""Load the images and the device of a study to train its trials again, and refuse others."""
+"""Load the images of a study and find its device to train its trials again; raise an error if they have changed."""
 
 from __future__ import annotations
 

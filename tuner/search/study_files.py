@@ -45,7 +45,7 @@ def retrained_path(study_folder: Path, number: int, *, seed_number: int) -> Path
 
 
 def artifacts_folder(study_folder: Path) -> Path:
-    """Folder of all studies' artifacts, beside a study's folder: the one for `optuna-dashboard --artifact-dir`."""
+    """Folder of the artifacts of all studies, for `optuna-dashboard --artifact-dir`; it is beside a study's folder."""
     return study_folder.parent / ".artifacts"
 
 

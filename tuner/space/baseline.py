@@ -62,7 +62,7 @@ class Baseline:
     changes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """What is stored with its trial, under `baseline`."""
+        """Return the object that is stored with its trial, under `baseline`."""
         return {"origin": self.origin, "changes": list(self.changes)}
 
 
@@ -86,7 +86,7 @@ def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iter
 
 
 def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
-    """The candidate of a configuration, whether it is in the space or not; what it does not give is the default."""
+    """Return the candidate of a configuration, even if it is not in the space; missing values are defaults."""
     optimizer = _given(configuration.recipe, "optimizer", space.recipe.optimizer)
     recipe = {
         name: _given(configuration.recipe, name, _of_optimizer(parameter, optimizer))
@@ -114,7 +114,7 @@ def describe_baseline(baseline: Mapping[str, Any]) -> str:
 
 
 NAMES: Mapping[str, str] = {"space": "the first configuration", "family": "the default configuration of its family"}
-"""A baseline by its origin."""
+"""Descriptions of a baseline by its origin."""
 
 
 def _smaller_and_smaller(candidate: Candidate) -> Iterator[Candidate]:

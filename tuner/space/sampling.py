@@ -1,4 +1,4 @@
-"""Sample a Candidate for a search space and an input with an Optuna trial; parameters -> Candidate is pure."""
+"""Sample candidates from a search space with an Optuna trial, or build them again from stored parameters."""
 
 from __future__ import annotations
 

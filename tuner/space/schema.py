@@ -30,7 +30,7 @@ def _fixed(value: object) -> Any:
 
 
 class _Unshared(Strict):
-    """A section with one draw of each key."""
+    """Base of the sections whose keys have one value per network."""
 
     @model_validator(mode="after")
     def _check_shared(self) -> Self:
@@ -47,7 +47,7 @@ class Network(_Unshared):
 
 
 class BlockSpace(Strict):
-    """[block]: the plain family; each key is drawn for every block, or once where `shared`."""
+    """The section [block]: the plain family. Each key is sampled for every block, or only once if it is `shared`."""
 
     out_channels: Parameter[Count]
     kernel_size: Parameter[Window] = _fixed(3)
@@ -99,7 +99,7 @@ class RecipeSpace(_Unshared):
 
 
 class Configuration(Strict):
-    """[[first]]: a configuration to try first; what it omits takes the first choice or the low end."""
+    """A section [[first]]: a configuration to try first. Missing keys take the first choice or the low end."""
 
     block: list[dict[str, Any]] = Field(min_length=1)
     head: dict[str, Any] = Field(default_factory=dict)

@@ -108,8 +108,9 @@ def check_engine(engine: Engine, *, seed: int = 0) -> Check:
 def check_architectures() -> tuple[Architecture, ...]:
     """Return the networks to check: every activation, pooling and normalization, on odd and non-square sides.
 
-    Pooling windows overlap, touch and leave gaps, and one block cannot be fused. No max pooling follows another: where
-    bf16 rounds neighbouring values to the same number, another of them becomes the maximum, and the differences add up.
+    Pooling windows overlap, touch and leave gaps, and one block cannot be fused. No max pooling follows another. Where
+    bf16 rounds neighbouring values to the same number, different ones may become the maximum, and two poolings would
+    add up these differences.
     """
     blocks = (
         PlainBlock(8, activation="relu", normalization="batch", pooling="max", pool_size=3),

@@ -27,7 +27,7 @@ from tuner.training.stacked import stack_models
 from tuner.training.step import build_optimizer, input_dtype, prepare_forward, prepare_scoring, set_learning_rate
 
 RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.01, 0.07)
-"""The learning rate of each step. The rates of replayed steps differ much from that of the captured step, the fourth.
+"""The learning rate of each step. Replayed steps have very different rates from the captured step, the fourth.
 
 The rate of the last but one is low, because the gradients of a single image are imprecise in bf16.
 """

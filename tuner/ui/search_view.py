@@ -21,7 +21,7 @@ from tuner.search.objective import value_of
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
 WIDE = 80
-"""Width in columns from which on a terminal shows curves."""
+"""Minimum width in columns of a terminal that shows curves."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ class SearchView:
         return (time.monotonic() - self.begun) / done * (self.num_trials - self.num_counted)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Show the search or its confirmation, or before them that it is being prepared."""
+        """Show the search or its confirmation, or at first that it is being prepared."""
         if self.confirming:
             yield Text(f"{self.study}  {self.confirming}")
         elif not self.study:

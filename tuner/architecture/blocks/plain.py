@@ -99,7 +99,7 @@ class PlainBlock:
             yield shapes.same_shape(layer.output_shape, "Dropout", p=self.dropout)
 
     def _convolution(self, shape: Shape) -> Layer:
-        """The convolution; it has no bias where batch normalization would take it away again."""
+        """Return the convolution, which has no bias if batch normalization would cancel it."""
         return shapes.convolution(
             shape,
             out_channels=self.out_channels,

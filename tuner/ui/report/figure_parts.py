@@ -17,7 +17,7 @@ from tuner.search.record import TrialRecord
 ERRORS = [step * 10.0**decade for decade in range(0, -6, -1) for step in (1, 0.5, 0.2)]
 """Tick marks of an accuracy axis: 0, 50, 80, 90, 95, 98, 99 %, ..."""
 MANY = 300
-"""Number of points from which on they are drawn small and faint."""
+"""If there are at least this many points, they are drawn small and faint."""
 Trace = dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""Draw a network: a box for every feature map, with the map's height, and a width for its channels."""
+"""Draw a network: a box for every feature map, whose height is the map's side and whose width shows its channels."""
 
 from __future__ import annotations
 
