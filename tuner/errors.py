@@ -53,7 +53,7 @@ class UnfitDevice(DeviceError):  # noqa: N818 - what is wrong, not an error of i
 
 
 class RunnerError(TunerError):
-    """The processes that are to train cannot be started, or cannot use their device."""
+    """The training processes cannot be started, or cannot use their device."""
 
 
 class InstallationError(TunerError):

@@ -100,5 +100,5 @@ def test_a_download_without_a_listener_prints_nothing(tmp_path: Path, capfd: pyt
 @pytest.mark.usefixtures("mirror")
 def test_a_mirror_with_other_files_is_not_trusted(tmp_path: Path) -> None:
     (tmp_path / "site" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"something else"))
-    with pytest.raises(DataError, match=r"not there \(.*corrupted.*train-images-idx3-ubyte"):
+    with pytest.raises(DataError, match=r"do not exist \(.*corrupted.*train-images-idx3-ubyte"):
         load_development(make_spec("mnist", tmp_path))

@@ -34,7 +34,7 @@ class Room:
 
 @dataclass(frozen=True)
 class StreamLimit:
-    """Memory limit of a pass over streamed images of `image_bytes` each. The same file holds all of them.
+    """Memory limit of a pass over streamed images, which are `image_bytes` each and in one file.
 
     memory_bytes: the most that a pass holds in pixels, including those read ahead and being sent to `device`.
     """

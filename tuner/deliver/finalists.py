@@ -138,5 +138,8 @@ def train_finalists(
 
 
 def final_seed(seed: int, number: int) -> int:
-    """Random seed for training on all images. It is not one of the race's seeds, whose luck chose the winner."""
+    """Random seed for training on all images with the seed of this number.
+
+    It is not one of the race's seeds, whose luck chose the winner.
+    """
     return derive_seed(seed, "confirm final training", number)

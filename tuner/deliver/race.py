@@ -112,5 +112,5 @@ def _drop_the_clearly_behind(racing: Iterable[Contender], *, splits: Splits) -> 
 
 
 def race_seed(seed: int, number: int) -> int:
-    """Random seed for training with this number of seed in the race, the same for every contender."""
+    """Random seed for training with the seed of this number in the race, the same for every contender."""
     return derive_seed(seed, "confirm training", number)

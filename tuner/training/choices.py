@@ -178,7 +178,7 @@ def no_effect(choice: Choice) -> str:
 def verdicts_of(
     engine: Engine, verdicts: Sequence[ChoiceVerdict], choices: Sequence[Choice]
 ) -> tuple[ChoiceVerdict, ...]:
-    """Update the verdicts to the values of the final engine, since another choice may bring a value later."""
+    """Update the verdicts to match the final engine, since a later choice may have brought the value of another one."""
     corrected = []
     for verdict in verdicts:
         if getattr(engine, verdict.name) == verdict.fast and not verdict.is_taken:

@@ -33,7 +33,7 @@ The rate of the last but one is low, because the gradients of a single image are
 """
 SCORED_IMAGES = 32
 SCORING_TOLERANCE = 1e-4
-"""Largest difference of a logit from the plain one in evaluation, relative to the largest logit; it allows rounding."""
+"""Largest difference of a logit in evaluation from the plain one, relative to the largest logit. It covers rounding."""
 OPTIMIZER_RECIPES = (
     Recipe("sgd", momentum=0.0),
     Recipe("sgd", weight_decay=0.1, momentum=0.9),
@@ -41,7 +41,7 @@ OPTIMIZER_RECIPES = (
     Recipe("adamw", weight_decay=0.1),
 )
 OPTIMIZER_TOLERANCE = 1e-4
-"""Largest difference of the weights from the plain optimizer's, relative to how far these moved: it allows rounding."""
+"""Largest difference of the weights from the plain optimizer's, relative to how far these moved. It covers rounding."""
 DROPOUT_RATE, LOW_RATE = 0.3, 0.003
 """Dropout rates to check. Blocks with a rate below 1/256 run layer by layer where others are fused."""
 DROPOUT_IMAGES = 256

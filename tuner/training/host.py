@@ -49,9 +49,8 @@ class _Settings:
     """Settings of a process that torch has no context manager for. The defaults are torch's own.
 
     matmul_precision, cudnn_tf32: settings of torch's older interface; None if the newer one, `precisions`, has values
-    that the older one cannot express. deterministic: whether to use deterministic algorithms, and whether others only
-    give a warning. num_threads, random_states: None leaves them unchanged; random_states has the CPU's first, then
-    every GPU's.
+    that the older one cannot express. deterministic: the two arguments of torch.use_deterministic_algorithms.
+    num_threads, random_states: None leaves them unchanged; random_states has the CPU's first, then every GPU's.
     """
 
     dtype: torch.dtype = torch.float32

@@ -35,7 +35,7 @@ from tuner.training.rehearsal import CHECK_STEPS
 from tuner.training.timing import TimedRun, time_in_turn
 
 MIN_BUSY = 0.1
-"""A smaller busy share of a GPU's time is not believed, and neither is the absence of kernels."""
+"""Smallest plausible busy share of a GPU's time; it replaces smaller shares, and zero if no kernel was seen."""
 
 
 def call(measure: Callable[[], Measurement]) -> Measurement:
