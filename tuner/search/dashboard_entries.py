@@ -28,7 +28,7 @@ from tuner.training.results import Confusion
 NOTE_LENGTH = 2_000
 """Number of characters; the dashboard splits longer notes into several attributes."""
 MAX_NOTES = 1_000
-"""Most trials of a study that have a note. To open a study, the dashboard searches all notes for every trial.
+"""Maximum number of trials of a study that get a note, because the dashboard searches all notes for every trial.
 
 What a note says is in the trial's attributes as well.
 """

@@ -392,7 +392,7 @@ def find_study(
 
     is_space_bundled: whether the space is a bundled one, of which the study may store another version.
 
-    Raises StudyError that says what differs, or that a name is taken which differs only in case.
+    Raises StudyError that says what differs, or that an existing name differs only in case.
     """
     studies = {study.study_name: study for study in storage.get_all_studies()}
     if name in studies and SETTINGS in studies[name].user_attrs:
