@@ -17,14 +17,14 @@ from benchmarks.throughput import networks
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import RunnerError
-from tuner.search.preparation import input_spec_of
 from tuner.search.processes import import_ahead, start
+from tuner.search.study_runners import input_spec_of
 from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.device import choose_device
-from tuner.training.measure import load_or_measure
+from tuner.training.engine_measurement import load_or_measure
 
 MIB = 2**20
 Say = Callable[[str], None]

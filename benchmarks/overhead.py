@@ -14,10 +14,11 @@ from tuner.architecture.spec import InputSpec
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded
 from tuner.search.executors import InProcess
-from tuner.search.record import TrialRecord, open_study
 from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import open_study
 from tuner.search.tasks import TrialTask
+from tuner.search.trial_record import TrialRecord
 from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult

@@ -21,11 +21,11 @@ from tuner.errors import RunnerError
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
 from tuner.search.folder_owner import claim_folder
-from tuner.search.record import open_study
 from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
 from tuner.search.study_files import checkpoint_path
 from tuner.search.study_location import storage_url
+from tuner.search.study_lookup import open_study
 from tuner.search.tasks import TrialTask
 from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine

@@ -22,24 +22,24 @@ from tuner.architecture.cost import layer_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import RunnerError
 from tuner.hardware import device_name, num_cores
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import TrialEnded, TrialStarted
 from tuner.search.executors import Executor, LocalProcesses
-from tuner.search.preparation import input_spec_of
-from tuner.search.record import open_study
 from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import open_study
+from tuner.search.study_runners import input_spec_of
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import Configuration, SearchSpace
 from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.device import choose_device
 from tuner.training.engine import Engine
-from tuner.training.forced import force, parse_forced
-from tuner.training.measure import load_or_measure
+from tuner.training.engine_measurement import load_or_measure
+from tuner.training.engine_option import force, parse_forced
 
 Say = Callable[[str], None]
 

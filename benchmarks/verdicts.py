@@ -28,8 +28,8 @@ from tuner.deliver.intervals import Correct
 from tuner.deliver.scoring import Score
 from tuner.search.confirmation import Confirmation
 from tuner.search.executors import InProcess
-from tuner.search.record import TrialRecord
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, TrialTask
+from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.results import NOT_SCORED, EpochResult
 

@@ -14,13 +14,13 @@ import torch
 
 from benchmarks.subset import Rows
 from benchmarks.textbook import train_textbook
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.data.splits import split_development
 from tuner.hardware import device_name, num_cores
-from tuner.options import RunOptions
+from tuner.options import RunOptions, complete_options
 from tuner.pipeline import run_events
 from tuner.search.events import EpochFinished, SearchEnded, SearchStarted, TrialEnded
-from tuner.search.preparation import input_spec_of
+from tuner.search.study_runners import input_spec_of
 from tuner.space.sampling import suggest
 from tuner.space.toml_file import load_space
 from tuner.training.device import choose_device
@@ -90,25 +90,26 @@ def run_ours(options: RunOptions, say: Say) -> tuple[float, float, float | None,
 
 def run_textbook(options: RunOptions, *, limit: float, say: Say) -> tuple[float, float, float | None, bool]:
     """Optuna's TPE and MedianPruner with their defaults, one trial after another, until done or out of time."""
-    space = load_space(options.space)
-    dataset = load_development(options.data_spec)
-    split = split_development(dataset, seed=options.seed)
+    wanted = complete_options(options, None)
+    space, spec = load_space(wanted.space), wanted.data_spec
+    dataset = load_development(spec)
+    split = split_development(dataset, seed=wanted.seed)
     rows = Rows(tuple(split.train_indices_N.tolist()), tuple(split.validation_indices_N.tolist()))
     device = choose_device(options.device)
     torch.set_num_threads(num_cores())
     torch.set_flush_denormal(False)
     study = optuna.create_study(
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=options.seed),
+        sampler=optuna.samplers.TPESampler(seed=wanted.seed),
         pruner=optuna.pruners.MedianPruner(),
     )
     started, first = time.perf_counter(), None
 
     def objective(trial: optuna.Trial) -> float:
         nonlocal first
-        candidate = suggest(trial, space, input_spec_of(dataset), epochs=options.epochs or 1)
+        candidate = suggest(trial, space, input_spec_of(dataset), epochs=wanted.epochs or 1)
         best = 0.0
-        epochs = train_textbook(candidate, options.data_dir, rows, dataset="mnist", seed=options.seed, device=device)
+        epochs = train_textbook(candidate, spec.data_dir, rows, dataset="mnist", seed=wanted.seed, device=device)
         for epoch, (_, accuracy) in enumerate(epochs, start=1):
             best = max(best, accuracy)
             elapsed = time.perf_counter() - started
@@ -126,8 +127,8 @@ def run_textbook(options: RunOptions, *, limit: float, say: Say) -> tuple[float,
         accuracy = max(trial.intermediate_values.values(), default=0.0)
         say(f"textbook {time.perf_counter() - started:6.0f} s  trial {trial.number} {trial.state.name} {accuracy:.2%}")
 
-    study.optimize(objective, n_trials=options.trials, callbacks=[tell])
+    study.optimize(objective, n_trials=wanted.trials, callbacks=[tell])
     seconds = time.perf_counter() - started
     done = [trial for trial in study.trials if trial.state.is_finished()]
     best = max((trial.value for trial in done if trial.value is not None), default=0.0)
-    return seconds, best, first, len(done) == options.trials and seconds <= limit
+    return seconds, best, first, len(done) == wanted.trials and seconds <= limit

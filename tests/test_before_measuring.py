@@ -15,8 +15,9 @@ from tuner.errors import DeviceError, SpaceError, StudyError, TunerError
 from tuner.hardware import memory_bytes
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, run, run_events
-from tuner.search.record import StudyRecord, list_studies, load_study, open_study
+from tuner.search.record import StudyRecord
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import list_studies, load_study, open_study
 from tuner.training.measurement_cache import machine_cache_dir
 
 SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [64]\n"
@@ -133,7 +134,7 @@ def test_batches_that_cannot_be_streamed_are_refused_before_measuring(
     begun: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed = 128 * (2 * 40 + 9)  # bytes for images of 64 bytes: batches of 40
-    monkeypatch.setattr("tuner.data.opening.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
+    monkeypatch.setattr("tuner.data.training_data.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
     with pytest.raises(SpaceError, match=r"recipe\.batch_size: even the smallest is too large"):
         next(run_events(replace(begun, dataset="digits", study="new")))
     assert not was_measured()

@@ -24,7 +24,7 @@ from benchmarks.throughput import networks
 from tests.data.sample_data import write_mnist
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import DataSpec
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import DataError, RunnerError
 from tuner.interrupts import EXIT_CODE, LINE_RESTART
 from tuner.search.executors import InProcess

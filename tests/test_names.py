@@ -18,13 +18,13 @@ from PIL import Image
 from tests.system.conftest import ROOT
 from tuner.cli.options import folder_arguments
 from tuner.data.dataset import DataSpec
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import DataError
 from tuner.names import SHOWN, shown_name
-from tuner.search.record import open_study
 from tuner.search.settings import StudySettings
 from tuner.search.sqlite import sqlite_file, sqlite_url
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import open_study
 from tuner.training.engine import Engine
 
 CAFE = os.fsdecode(b"caf\xe9")

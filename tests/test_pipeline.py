@@ -19,15 +19,15 @@ from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.events import DataReady, SearchEnded, TrialEnded
 from tuner.search.executors import Executor, local_executor
 from tuner.search.locks import hold
-from tuner.search.record import list_studies, load_study
 from tuner.search.study_location import check_study_name, default_study_name, existing_storage, storage_url
+from tuner.search.study_lookup import list_studies, load_study
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.temporary import KEPT_SECONDS, temporary_beside
 from tuner.training.checkpoint import load_checkpoint
-from tuner.training.choices import Runners
 from tuner.training.engine import Engine
-from tuner.training.measure import load_or_measure
+from tuner.training.engine_choices import Runners
+from tuner.training.engine_measurement import load_or_measure
 from tuner.training.measurement_cache import machine_cache_dir
 
 TINY = """
@@ -47,7 +47,7 @@ batch_size = [64, 128]
 def _one_core() -> Iterator[None]:
     """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuner.search.preparation.num_cores", lambda: 1)
+        patch.setattr("tuner.search.study_runners.num_cores", lambda: 1)
         yield
 
 
@@ -61,7 +61,7 @@ def options_in(folder: Path, **changes: Any) -> RunOptions:
 
 
 def outcome(options: RunOptions) -> list[tuple[Any, ...]]:
-    record = load_study(existing_storage(options.studies), default_study_name(options.dataset, options.space))
+    record = load_study(existing_storage(options.studies), options.study_name)
     return [(trial.number, trial.outcome, trial.params, trial.curve) for trial in record.trials()]
 
 
@@ -330,7 +330,7 @@ def engine_of(options: RunOptions) -> Engine:
     events = run_events(options)
     assert isinstance(next(events), DataReady)
     events.close()
-    return load_study(existing_storage(options.studies), default_study_name(options.dataset, options.space)).engine
+    return load_study(existing_storage(options.studies), options.study_name).engine
 
 
 def test_a_study_is_not_gone_on_with_on_another_kind_of_device(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_one_runner_has_the_measured_threads_and_several_share_the_cores(
     for kept in cache_dir.iterdir():
         kept.write_text(json.dumps(larger.to_json()), encoding="utf-8")
     monkeypatch.setenv("TUNER_CACHE_DIR", str(cache_dir))
-    monkeypatch.setattr("tuner.search.preparation.num_cores", lambda: 8)
+    monkeypatch.setattr("tuner.search.study_runners.num_cores", lambda: 8)
     assert engine_of(options_in(tmp_path, workers=workers)).num_threads == num_threads
 
 

@@ -11,8 +11,9 @@ from tuner.hardware import memory_bytes
 from tuner.options import RunOptions
 from tuner.pipeline import load_summary, run, run_events
 from tuner.search.events import DataReady, TrialEnded
-from tuner.search.record import CONSTRAINTS, list_studies, load_study
+from tuner.search.record import CONSTRAINTS
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import list_studies, load_study
 
 SPACE = """
 [block]
@@ -32,7 +33,7 @@ recipe = { batch_size = 64 }
 def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much for digits, 64 bytes each, as streaming them in batches of 40 takes; and half an image more."""
     allowed = 128 * (2 * 40 + 9) + 32
-    monkeypatch.setattr("tuner.data.opening.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
+    monkeypatch.setattr("tuner.data.training_data.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
 
 
 def options_in(folder: Path, batch_sizes: str, *, first: str = "", **changes: Any) -> RunOptions:

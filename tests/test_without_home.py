@@ -17,11 +17,11 @@ import torch
 
 from tests.system.conftest import ROOT
 from tuner.data.dataset import DataSpec
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import DataError, DeviceError
 from tuner.search.settings import data_source
-from tuner.training.choices import Measurement, Runners
 from tuner.training.engine import Engine
+from tuner.training.engine_choices import Measurement, Runners
 from tuner.training.measurement_cache import keep_measurement, load_measurement, machine_cache_dir
 
 STRANGER = 12_345

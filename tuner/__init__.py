@@ -35,10 +35,10 @@ _HOMES = {
     "export": "deliver.export",
     "load_checkpoint": "training.checkpoint",
     "load_classifier": "deliver.classifier",
-    "load_development": "data.sources",
+    "load_development": "data.development_part",
     "load_model": "training.checkpoint",
     "load_space": "space.toml_file",
-    "load_study": "search.record",
+    "load_study": "search.study_lookup",
     "network_cost": "architecture.cost",
     "open_storage": "search.storage",
     "predict": "deliver.predict",
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from tuner.architecture.trace import trace as trace
     from tuner.data.dataset import DataSpec as DataSpec
     from tuner.data.dataset import ImageDataset as ImageDataset
-    from tuner.data.sources import load_development as load_development
+    from tuner.data.development_part import load_development as load_development
     from tuner.deliver.classifier import Classifier as Classifier
     from tuner.deliver.classifier import load_classifier as load_classifier
     from tuner.deliver.evaluate import Evaluation as Evaluation
@@ -80,8 +80,8 @@ if TYPE_CHECKING:
     from tuner.options import RunOptions as RunOptions
     from tuner.pipeline import run as run
     from tuner.pipeline import run_events as run_events
-    from tuner.search.record import load_study as load_study
     from tuner.search.storage import open_storage as open_storage
+    from tuner.search.study_lookup import load_study as load_study
     from tuner.search.summary import StudySummary as StudySummary
     from tuner.search.summary import summarise as summarise
     from tuner.space.sampling import suggest as suggest

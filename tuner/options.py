@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tuner.data.dataset import DataSpec
 from tuner.errors import OptionError
+from tuner.names import shown_name
+from tuner.search.record import StudyRecord
+from tuner.search.stored_options import StudyOptions, load_options
+from tuner.search.study_location import default_study_name
 
+DATASET, DATA_DIR, SPACE, TRIALS, SEED = "digits", Path("data"), "cnn", 50, 0
+"""Defaults of a new study for options that are not given; RunOptions and `tuner run --help` document them."""
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 """Default number of epochs of a trial, for training parts of less than SMALL_SET images and for others."""
@@ -17,26 +23,35 @@ EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of `tuner run`. With `None`, tuner decides; `storage` is an Optuna URL.
+    """Options of `tuner run`. `storage` is an Optuna URL.
 
+    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs` and `seed` have the value that the study stores if
+    they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50 trials, seed 0,
+    the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
+
+    study: named after the data set and the space by default.
+    trials: the total, including those already run.
+    device: `auto` is the device of the study; a new study takes the best device of the machine.
     engine: choices to force, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
-    budget_seconds: time limit for the whole run; with a confirmation, the search gets two thirds of it. confirm:
-    whether to retrain the best trials and score the winner on the test set: in time (what is left of the budget, or a
-    third of the run's time without one), in full, or not at all. `run` and `run_events` raise OptionError for invalid
-    values.
+    workers: `None` chooses the number by measuring the machine.
+    budget_seconds: time limit for the whole run; with a confirmation, the search gets two thirds of it.
+    confirm: whether to retrain the best trials and score the winner on the test set: in time (what is left of the
+    budget, or a third of the run's time without one), in full, or not at all.
+
+    `run` and `run_events` raise OptionError for invalid values.
     """
 
-    dataset: str = "digits"
-    data_dir: Path = Path("data")
+    dataset: str | None = None
+    data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
     download: bool = True
-    space: str = "cnn"
+    space: str | None = None
     study: str | None = None
     studies: Path = Path("studies")
     storage: str | None = field(default=None, repr=False)
-    trials: int = 50
+    trials: int | None = None
     epochs: int | None = None
-    seed: int = 0
+    seed: int | None = None
     device: str = "auto"
     engine: str = "auto"
     workers: int | None = None
@@ -44,10 +59,73 @@ class RunOptions:
     confirm: Literal["in time", "in full", "no"] = "in time"
 
     @property
+    def study_name(self) -> str:
+        """The name of the study to start or resume."""
+        return self.study or default_study_name(self.dataset or DATASET, self.space or SPACE)
+
+    @property
+    def cache_dir(self) -> Path:
+        """The folder of decoded images."""
+        return self.studies / ".cache"
+
+    @property
     def data_spec(self) -> DataSpec:
-        """Return the source of the images."""
-        cache_dir = self.studies / ".cache"
-        return DataSpec(self.dataset, self.data_dir, cache_dir, image_size=self.image_size, download=self.download)
+        """Where the images of a new study come from."""
+        return DataSpec(
+            self.dataset or DATASET,
+            self.data_dir or DATA_DIR,
+            self.cache_dir,
+            image_size=self.image_size,
+            download=self.download,
+        )
+
+
+def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyOptions:
+    """Return the options as given; missing ones are the study's, or the defaults if `stored` is None."""
+    base = StudyOptions(options.data_spec, SPACE, TRIALS, None, SEED) if stored is None else stored
+    spec = replace(
+        base.data_spec,
+        dataset=options.dataset or base.data_spec.dataset,
+        data_dir=options.data_dir or base.data_spec.data_dir,
+        image_size=options.image_size or base.data_spec.image_size,
+        download=options.download,
+    )
+    return StudyOptions(
+        spec,
+        space=options.space or base.space,
+        trials=options.trials or base.trials,
+        epochs=options.epochs or base.epochs,
+        seed=base.seed if options.seed is None else options.seed,
+    )
+
+
+def options_of_study(options: RunOptions, earlier: StudyRecord | None) -> tuple[StudyOptions, tuple[str, ...]]:
+    """Return the options of a run, and notes on those that come from the study. earlier: the study, if it exists.
+
+    Raises StudyError if the study cannot be read.
+    """
+    if earlier is None:
+        return complete_options(options, None), ()
+    stored = load_options(earlier, complete_options(options, None), cache_dir=options.cache_dir)
+    return complete_options(options, stored), _notes_on_stored(options, stored)
+
+
+def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ...]:
+    size = stored.data_spec.image_size
+    values = {
+        "dataset": shown_name(stored.data_spec.dataset),
+        "image_size": None if size is None else "{}x{}".format(*size),
+        "space": stored.space,
+        "trials": stored.trials,
+        "epochs": stored.epochs,
+        "seed": stored.seed,
+    }
+    taken = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in values.items()
+        if value is not None and getattr(options, name) is None
+    ]
+    return (f"options taken from the study: {' '.join(taken)}",) if taken else ()
 
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -76,16 +154,16 @@ SIZE: Rule = (
 )
 CONFIRM = ("in time", "in full", "no")
 RULES: dict[str, Rule] = {
-    "dataset": TEXT,
-    "data_dir": FOLDER,
+    "dataset": _or_none(TEXT),
+    "data_dir": _or_none(FOLDER),
     "image_size": _or_none(SIZE),
-    "space": TEXT,
+    "space": _or_none(TEXT),
     "study": _or_none(TEXT),
     "studies": FOLDER,
     "storage": _or_none(TEXT),
-    "trials": _whole(1, 10**9),
+    "trials": _or_none(_whole(1, 10**9)),
     "epochs": _or_none(_whole(1, 100_000)),
-    "seed": _whole(0, 2**63 - 1),
+    "seed": _or_none(_whole(0, 2**63 - 1)),
     "device": TEXT,
     "engine": TEXT,
     "workers": _or_none(_whole(1, 1024)),

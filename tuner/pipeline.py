@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.data.dataset import ImageDataset, Report
-from tuner.data.opening import memory_for_images, stream_limit
+import torch
+
+from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
+from tuner.data.training_data import memory_for_images, stream_limit
 from tuner.deliver.confirm import (
     TIME_SHARE,
     ConfirmEvent,
@@ -23,7 +25,7 @@ from tuner.deliver.confirm import (
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
-from tuner.options import RunOptions, check_options, default_epochs
+from tuner.options import RunOptions, check_options, default_epochs, options_of_study
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
@@ -31,9 +33,9 @@ from tuner.search.executors import Executor, local_executor
 from tuner.search.folder_owner import claim_folder, refuse_other_studys_folder
 from tuner.search.locks import hold, hold_record
 from tuner.search.memory_limit import check_batch_sizes
-from tuner.search.preparation import StudyRunners, input_spec_of, place_runners, prepare_runners
+from tuner.search.older_studies import refuse_older_version
 from tuner.search.processes import end_if_unguarded, import_ahead
-from tuner.search.record import StudyRecord, TrialRecord, create_study, find_study, load_study
+from tuner.search.record import StudyRecord
 from tuner.search.settings import (
     StudySettings,
     has_another_version_of_its_space,
@@ -42,19 +44,23 @@ from tuner.search.settings import (
     study_settings,
 )
 from tuner.search.storage import Storage, open_storage
+from tuner.search.stored_options import find_named, save_wanted_trials
 from tuner.search.study_data import device_of, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
-    default_study_name,
     existing_storage,
+    has_storage,
     make_studies_folder,
     storage_url,
 )
+from tuner.search.study_lookup import create_study, find_study, load_study
+from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.summary import StudySummary, best_trial, summarise
+from tuner.search.trial_record import TrialRecord
 from tuner.space.toml_file import bundled_spaces, load_space
+from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.device import choose_device
-from tuner.training.forced import parse_forced
-from tuner.training.host import generates_with_own_settings
+from tuner.training.engine_option import parse_forced
 
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]
@@ -77,25 +83,29 @@ def run_events(
     check_options(options)
     if options.workers != 1:
         import_ahead()
-    space = load_space(options.space)
+    name = options.study_name
+    check_study_name(name)
+    given_space = None if options.space is None else load_space(options.space)
     make_studies_folder(options.studies)
     url = storage_url(options.studies, options.storage)
-    device = choose_device(options.device)
-    devices = devices_for(device, is_auto=options.device == "auto")
+    storage = open_storage(url) if has_storage(options.studies, options.storage) else None
+    earlier = None if storage is None else find_named(storage, name)
+    if earlier is not None:
+        refuse_older_version(earlier)
+    wanted, notes = options_of_study(options, earlier)
+    space = given_space or (load_space(wanted.space) if earlier is None else stored_space(earlier.settings))
+    device, devices = _choose_devices(options.device, earlier)
     forced = parse_forced(options.engine, device)
-    parts = fix_parts(options.data_spec, report=report)
+    parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
-    split = split_development(dataset, seed=options.seed)
-    name = options.study or default_study_name(options.dataset, options.space)
-    check_study_name(name)
-    epochs = options.epochs or default_epochs(len(split.train_indices_N))
-    settings = study_settings(dataset, space, seed=options.seed, epochs=epochs)
+    split = split_development(dataset, seed=wanted.seed)
+    epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
+    settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs)
     folder = options.studies / name
-    storage = open_storage(url)
-    with _only_writer(options, storage, name, settings, parts.test) as known:
-        space_notes: tuple[str, ...] = ()
+    storage = storage or open_storage(url)
+    with _only_writer(options, storage, name, settings, parts.test, data=wanted.data_spec) as known:
         if known is not None and has_another_version_of_its_space(known.settings, settings):
-            space_notes = (space_note(known.settings, settings),)
+            notes = (*notes, space_note(known.settings, settings))
             space = stored_space(known.settings)
         if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
             check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
@@ -110,15 +120,16 @@ def run_events(
         if record is None:
             record = create_study(storage, name, settings, engine=replace(places.engine, device=str(device)))
             _bind(record, folder, parts.test)
-        record.save_data_spec(options.data_spec)
+        record.save_data_spec(wanted.data_spec)
+        save_wanted_trials(record, wanted.trials)
         runners = prepare_runners(record, dataset, split, folder, places=places)
-        yield _data_ready(record, dataset, split, runners.held, (*space_notes, *runners.notes))
+        yield _data_ready(record, dataset, split, runners.held, (*notes, *runners.notes))
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
             epochs=epochs,
-            num_trials=options.trials,
-            seed=options.seed,
+            num_trials=wanted.trials,
+            seed=wanted.seed,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
             stream=stream,
@@ -160,6 +171,7 @@ def confirm_events(
     """
     end_if_unguarded()
     record = load_study(existing_storage(studies, storage), name)
+    refuse_older_version(record)
     folder = studies / record.name
     with hold_record(record.storage.url, record.name), hold(folder, record.name):
         refuse_without_winner(record, record.trials())
@@ -223,15 +235,24 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
     return in_full and not confirmed.is_full
 
 
+def _choose_devices(name: str, earlier: StudyRecord | None) -> tuple[torch.device, tuple[torch.device, ...]]:
+    """The device that a run trains on, and those of its runners; `auto` is the device of the study that it resumes."""
+    if earlier is not None and name == "auto":
+        device = device_of(earlier)
+        return device, devices_for(device, is_auto=False)
+    device = choose_device(name)
+    return device, devices_for(device, is_auto=name == "auto")
+
+
 @contextmanager
 def _only_writer(
-    options: RunOptions, storage: Storage, name: str, settings: StudySettings, sealed: SealedPart
+    options: RunOptions, storage: Storage, name: str, settings: StudySettings, sealed: SealedPart, *, data: DataSpec
 ) -> Iterator[StudyRecord | None]:
     """Lock a study, its record and its folder, after checking that both belong to it; yield None for a new study."""
     folder = options.studies / name
     with hold_record(storage.url, name):
         is_bundled = options.space in bundled_spaces()
-        known = find_study(storage, name, settings, data=options.data_spec, is_space_bundled=is_bundled)
+        known = find_study(storage, name, settings, data=data, is_space_bundled=is_bundled)
         if known is not None:
             refuse_other_test_set(known, sealed)
         refuse_other_studys_folder(folder, known, name)  # before the lock, which would be a new file in that folder
@@ -256,10 +277,7 @@ def run(options: RunOptions) -> StudySummary:
 def load_summary(options: RunOptions) -> StudySummary:
     """Return the summary of the study with these options. Raises StudyError if there is none."""
     storage = existing_storage(options.studies, options.storage)
-    return summarise(
-        load_study(storage, options.study or default_study_name(options.dataset, options.space)),
-        studies=options.studies,
-    )
+    return summarise(load_study(storage, options.study_name), studies=options.studies)
 
 
 def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: str, notes: Sequence[str]) -> DataReady:

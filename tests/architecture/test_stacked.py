@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.strategies import architectures
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.factory import build_model, initialise
-from tuner.architecture.fast import FastForm, fast_form
+from tuner.architecture.fused_network import FastForm, fast_form
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.stacked import build_stacked, stack_images, stack_states, unstack_states
 from tuner.architecture.trace import resolve

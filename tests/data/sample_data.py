@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tuner.data.sources import DataSpec
+from tuner.data.development_part import DataSpec
 
 
 def save_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 8), colour: Any = 0, **options: Any) -> Path:

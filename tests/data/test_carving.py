@@ -11,8 +11,8 @@ from PIL import Image
 from sample_data import make_spec
 
 from tuner.data.carving import LIMIT, _choose, carve_test_part, hash_file
+from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.errors import DataError
 
 hashes = st.lists(st.integers(0, 2**64 - 1), min_size=3, max_size=40)

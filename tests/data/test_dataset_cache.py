@@ -17,10 +17,10 @@ from sample_data import make_classes, make_spec, save_image
 
 from tuner.data import images
 from tuner.data.cache import is_intact
+from tuner.data.development_part import DataSpec, load_cached, load_development
 from tuner.data.digests import hash_array
 from tuner.data.images import read_hashed_pixels
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import DataSpec, load_cached, load_development
 from tuner.errors import DataError
 
 
@@ -421,7 +421,7 @@ def test_a_full_disk_is_noticed_before_anything_is_decoded(spec: DataSpec, monke
 def test_two_processes_at_once_share_one_sound_cache(spec: DataSpec) -> None:
     script = (
         "import pickle, sys\n"
-        "from tuner.data.sources import load_cached, load_development\n"
+        "from tuner.data.development_part import load_cached, load_development\n"
         "dataset = load_development(pickle.loads(bytes.fromhex(sys.argv[1])))\n"
         "print(load_cached(dataset.folder).images_NCHW.sum().item(), dataset.digest)"
     )

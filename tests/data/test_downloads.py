@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sample_data import cut_network, make_spec, write_mnist
 
+from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.errors import DataError
 
 

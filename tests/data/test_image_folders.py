@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from sample_data import make_classes, make_spec, save_image
 
+from tuner.data.development_part import load_development
 from tuner.data.images import Preprocessing, read_image
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.errors import DataError
 

@@ -9,9 +9,9 @@ import scipy.io
 import torch
 from sample_data import cut_network, make_spec, write_idx, write_mnist
 
+from tuner.data.development_part import DataSpec, ImageDataset, load_development
 from tuner.data.known_sets import EMNIST_SPLITS
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import DataSpec, ImageDataset, load_development
 from tuner.errors import DataError
 
 

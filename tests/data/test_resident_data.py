@@ -4,8 +4,8 @@ import pytest
 import torch
 from sample_data import make_classes, make_spec
 
+from tuner.data.development_part import load_development
 from tuner.data.resident import ResidentData, load_resident
-from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 
 CPU = torch.device("cpu")

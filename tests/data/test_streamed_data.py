@@ -17,7 +17,12 @@ from sample_data import make_classes, make_spec
 from torch import Tensor
 
 from tuner.data.dataset import ImageDataset
-from tuner.data.opening import (
+from tuner.data.development_part import load_development
+from tuner.data.resident import ResidentData, load_resident
+from tuner.data.splits import Split, split_development
+from tuner.data.stream_limit import StreamLimit
+from tuner.data.streamed import StreamedData, load_streamed
+from tuner.data.training_data import (
     TrainingData,
     fits_in_memory,
     how_it_is_held,
@@ -26,11 +31,6 @@ from tuner.data.opening import (
     open_data,
     stream_limit,
 )
-from tuner.data.resident import ResidentData, load_resident
-from tuner.data.sources import load_development
-from tuner.data.splits import Split, split_development
-from tuner.data.stream_limit import StreamLimit
-from tuner.data.streamed import StreamedData, load_streamed
 from tuner.errors import DataError
 
 CPU = torch.device("cpu")
@@ -258,7 +258,7 @@ IN_LITTLE_MEMORY = """
 import sys, threading, psutil, numpy as np, torch
 from pathlib import Path
 from tuner.data.dataset import ImageDataset
-from tuner.data.opening import measure_statistics, open_data
+from tuner.data.training_data import measure_statistics, open_data
 from tuner.data.splits import Split
 from tuner.data.streamed import StreamedData
 
@@ -385,7 +385,7 @@ def test_a_set_of_more_than_four_gibibytes_is_streamed_to_mps_which_indexes_with
 
 
 def test_a_large_set_opened_for_mps_is_a_stream(dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.data.opening.LARGEST_ON_MPS", dataset.images_NCHW.numel() - 1)
+    monkeypatch.setattr("tuner.data.training_data.LARGEST_ON_MPS", dataset.images_NCHW.numel() - 1)
     data = open_data(dataset, split_at(range(100)), device=torch.device("mps"), memory_bytes=64 * MIB, statistics=PLAIN)
     assert isinstance(data, StreamedData)
 

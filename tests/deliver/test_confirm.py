@@ -13,8 +13,8 @@ import torch
 
 from tests.deliver.rehearsed import TEST_SET_OPENED, Opened, confirming
 from tests.search.rehearsal import EPOCHS, Losing, Rehearsal, ends_with, rehearse
+from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.deliver.classifier import normalise
 from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (
@@ -35,10 +35,12 @@ from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, limit_to_time, load_summary, run, run_events
 from tuner.search.events import SearchEnded
 from tuner.search.image_trainer import ImageTrainer
-from tuner.search.record import StudyRecord, TrialRecord, load_study
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import retrainings_folder
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrialTask
+from tuner.search.trial_record import TrialRecord
 from tuner.search.trial_runner import Trainer
 from tuner.training.checkpoint import load_checkpoint, model_from
 from tuner.training.results import Diverged, EpochResult
@@ -280,28 +282,23 @@ def test_an_opening_of_the_test_set_is_counted_before_it_is_opened(tmp_path: Pat
         assert rehearsal.record().num_test_set_openings == number
 
 
-def test_the_baseline_is_the_last_that_memory_sufficed_for_or_the_first_trial_of_an_older_study(
-    rehearsal: Rehearsal,
-) -> None:
+def test_the_baseline_is_the_last_that_memory_sufficed_for(rehearsal: Rehearsal) -> None:
     first, second, third = rehearsal.record().trials()[:3]
     mark = {"origin": "space", "changes": []}
-    unmarked = [replace(trial, baseline=None) for trial in (first, second, third)]
     assert first.baseline == mark
-    assert baseline_trial(unmarked, has_first=True) == unmarked[0]
-    rejected = [replace(unmarked[0], outcome="rejected", curve={}), *unmarked[1:]]
-    assert baseline_trial(rejected, has_first=True) is None
+    assert baseline_trial([first, second, third]) == first
     too_large = replace(first, outcome="rejected", curve={})
     smaller = replace(second, baseline=mark)
-    assert baseline_trial([too_large, smaller, third], has_first=True) == smaller
-    assert baseline_trial([too_large, replace(smaller, outcome="rejected"), third], has_first=True) is None
+    assert baseline_trial([too_large, smaller, third]) == smaller
+    assert baseline_trial([too_large, replace(smaller, outcome="rejected"), third]) is None
 
 
-def test_a_random_draw_of_an_older_study_is_not_taken_for_the_first_configuration(tmp_path: Path) -> None:
+def test_a_trial_that_is_not_marked_is_not_taken_for_the_baseline(tmp_path: Path) -> None:
     rehearsal = Rehearsal(tmp_path)
     rehearsal.run(12)
     record = rehearsal.record()
     unmarked = [replace(trial, baseline=None) for trial in record.trials()]
-    assert baseline_trial(unmarked, has_first=False) is None
+    assert baseline_trial(unmarked) is None
     record.trials = lambda: unmarked
     events = confirming(rehearsal, Recorder(), record=record)
     assert next(events) == ConfirmStarted(tuple(best_three(rehearsal)), 3, ())
@@ -313,7 +310,7 @@ def test_a_baseline_that_repeats_a_trial_is_that_trial_and_keeps_what_it_is(rehe
     mark = {"origin": "family", "changes": ["batch_size 32 instead of 64"]}
     same = replace(second, candidate=third.candidate, outcome="repeated", curve={}, baseline=mark)
     trials = [replace(first, baseline=None), third, same]
-    assert baseline_trial(trials, has_first=True) == replace(third, baseline=mark)
+    assert baseline_trial(trials) == replace(third, baseline=mark)
 
 
 def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(rehearsal: Rehearsal) -> None:

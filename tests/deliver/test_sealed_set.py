@@ -22,8 +22,9 @@ from tuner.errors import DataError, StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.events import DataReady
-from tuner.search.record import SEALED, StudyRecord, load_study
+from tuner.search.record import SEALED, StudyRecord
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.ui.report.mistakes import judge
 from tuner.ui.training_view import training_line
 
@@ -34,7 +35,7 @@ SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_si
 def _one_core() -> Iterator[None]:
     """As on a machine of one core: with more threads than free cores, small networks train many times slower."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuner.search.preparation.num_cores", lambda: 1)
+        patch.setattr("tuner.search.study_runners.num_cores", lambda: 1)
         yield
 
 

@@ -19,7 +19,7 @@ from tuner.errors import StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import run_events
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, SingleTask, TrialTask
-from tuner.training.measure import load_or_measure
+from tuner.training.engine_measurement import load_or_measure
 from tuner.training.results import EpochResult
 
 

@@ -24,9 +24,10 @@ from tuner.options import RunOptions
 from tuner.pipeline import run
 from tuner.search.events import EpochFinished
 from tuner.search.locks import hold
-from tuner.search.record import ENGINE, StudyRecord, load_study
+from tuner.search.record import ENGINE, StudyRecord
 from tuner.search.study_files import checkpoint_path, trained_path
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.temporary import temporary_beside
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.checkpoint import load_checkpoint

@@ -11,10 +11,11 @@ from tuner.architecture.spec import InputSpec
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.events import SearchEvent, TrialEnded
 from tuner.search.executors import Answer, InProcess
-from tuner.search.record import StudyRecord, open_study
+from tuner.search.record import StudyRecord
 from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.search.study_files import checkpoint_path
+from tuner.search.study_lookup import open_study
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.training.engine import Engine

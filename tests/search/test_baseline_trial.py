@@ -17,8 +17,8 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.search.coordinator import search
 from tuner.search.events import BaselineChosen, TrialEnded
-from tuner.search.record import TrialRecord
 from tuner.search.tasks import TrainingEnded, TrialTask
+from tuner.search.trial_record import TrialRecord
 from tuner.space.baseline import baselines
 from tuner.space.sampling import first_params
 from tuner.training.results import EpochResult

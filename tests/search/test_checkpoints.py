@@ -10,10 +10,11 @@ from tuner.architecture.factory import build_model
 from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.checkpoints import load_trial_checkpoint, refuse_foreign_checkpoints
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import checkpoint_path, confirmed_path
 from tuner.search.summary import summarise
 from tuner.search.tasks import training_seed
+from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
 

@@ -52,6 +52,19 @@ def test_the_keys_are_stored_in_their_order() -> None:
     ]
 
 
+def test_a_stored_confirmation_has_a_format_number_and_one_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    stored = confirmation().to_stored()
+    assert stored == {"format": 1} | CONFIRMED
+    assert Confirmation.from_json(stored) == confirmation()
+    record = Rehearsal(tmp_path).record()
+    record.save_confirmed(confirmation())
+    assert record.storage.get_study_user_attrs(record.study_id)[ATTRIBUTE] == stored
+    record.storage.set_study_user_attr(record.study_id, ATTRIBUTE, stored | {"format": 2})
+    message = r"^study 'rehearsal' was written by a newer version of tuner \(format 2 of confirmations, .*$"
+    with pytest.raises(StudyError, match=message):
+        _ = record.confirmed
+
+
 def test_a_confirmation_of_an_older_version_lacks_some_keys_and_one_of_a_later_version_may_have_more() -> None:
     lacking = {
         key: value for key, value in CONFIRMED.items() if key not in ("baseline", "test_set_openings", "is_full")

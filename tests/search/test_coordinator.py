@@ -47,7 +47,7 @@ from tuner.ui.search_view import SearchView
 @pytest.fixture
 def _nobody_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what happens to a trial that goes on: no rungs."""
-    monkeypatch.setattr("tuner.search.strategy.rungs", lambda epochs: ())
+    monkeypatch.setattr("tuner.search.sampler_and_pruner.rungs", lambda epochs: ())
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import torch
 from rehearsal import SETTINGS
 
-from tuner.data.sources import DataSpec, load_development
+from tuner.data.development_part import DataSpec, load_development
 from tuner.data.splits import split_development
 from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES
-from tuner.search import devices, preparation
+from tuner.search import devices, study_runners
 from tuner.search.devices import (
     MeasuredDevices,
     engine_notes,
@@ -26,12 +26,19 @@ from tuner.search.devices import (
     study_engine,
     study_engines,
 )
-from tuner.search.preparation import SCORING_BYTES_GPU, RunnerPlaces, StudyRunners, memory_for_runners, prepare_runners
-from tuner.search.record import StudyRecord, open_study
+from tuner.search.record import StudyRecord
 from tuner.search.storage import open_storage
-from tuner.training.choices import Measurement, Runners
+from tuner.search.study_lookup import open_study
+from tuner.search.study_runners import (
+    SCORING_BYTES_GPU,
+    RunnerPlaces,
+    StudyRunners,
+    memory_for_runners,
+    prepare_runners,
+)
 from tuner.training.engine import Engine
-from tuner.training.forced import NOTHING_FORCED, Forced
+from tuner.training.engine_choices import Measurement, Runners
+from tuner.training.engine_option import NOTHING_FORCED, Forced
 
 CPU = torch.device("cpu")
 GPUS = [torch.device("cuda", index) for index in range(3)]
@@ -202,8 +209,8 @@ def runners_on_three_gpus(
 ) -> StudyRunners:
     """The real trainers of digits, on GPUs of 80, 8 and 80 GiB of which a tenth is in use."""
     memory = {GPUS[0]: 80 * 2**30, GPUS[1]: 8 * 2**30, GPUS[2]: 80 * 2**30}
-    monkeypatch.setattr(preparation, "memory_bytes", memory.__getitem__)
-    monkeypatch.setattr(preparation, "memory_for_images", lambda device: memory[device] * 9 // 10)
+    monkeypatch.setattr(study_runners, "memory_bytes", memory.__getitem__)
+    monkeypatch.setattr(study_runners, "memory_for_images", lambda device: memory[device] * 9 // 10)
     monkeypatch.setattr(devices, "num_cores", lambda: 16)
     dataset = load_development(DataSpec("digits", tmp_path / "data", tmp_path / "cache"))
     record = record_in(tmp_path, replace(measured.first.engine, device="cuda"))

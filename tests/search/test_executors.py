@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from rehearsal import DIGITS, EPOCHS, SPACE, Losing, Rehearsal, ended, rehearse
 
-from tuner.data.sources import DataSpec, load_development
+from tuner.data.development_part import DataSpec, load_development
 from tuner.errors import RunnerError, StudyError
 from tuner.search.coordinator import search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, TrialEnded, TrialLost, TrialStarted

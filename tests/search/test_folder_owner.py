@@ -19,14 +19,15 @@ from test_checkpoints import best_of, checkpoint_of, of_another_study
 from tuner.cli.study_commands import list_
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.coordinator import search
-from tuner.search.disk import delete_study, disk_use
 from tuner.search.executors import InProcess
 from tuner.search.folder_owner import claim_folder, folder_id, refuse_other_studys_folder
 from tuner.search.locks import hold
-from tuner.search.record import ID, StudyRecord, list_studies, load_study, open_study, unusable_names
+from tuner.search.record import ID, StudyRecord
 from tuner.search.record import SETTINGS as SETTINGS_KEY
 from tuner.search.storage import GoneError, Storage, open_storage
+from tuner.search.study_deletion import delete_study, disk_use
 from tuner.search.study_files import ID_FILE, artifact_id, artifacts_folder, checkpoint_path, confirmed_path
+from tuner.search.study_lookup import list_studies, load_study, open_study, unusable_names
 from tuner.search.summary import summarise
 from tuner.temporary import temporary_beside
 from tuner.training.checkpoint import save_checkpoint
@@ -373,7 +374,7 @@ def test_list_shows_the_others_when_a_study_is_deleted_while_it_reads(
         delete_study(load_study(open_storage(study.url), "other"), studies=study.folder)
         return records
 
-    monkeypatch.setattr("tuner.search.record.list_studies", read_and_delete_one)
+    monkeypatch.setattr("tuner.search.study_lookup.list_studies", read_and_delete_one)
     list_(study.folder, study.url, as_json=True)
     assert [one["study"] for one in json.loads(capsys.readouterr().out)] == ["rehearsal"]
 

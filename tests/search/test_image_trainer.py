@@ -10,8 +10,8 @@ from PIL import Image
 from rehearsal import DIGITS, EPOCHS, SPACE
 
 from tests.training.peak_memory import private_bytes
+from tuner.data.development_part import DataSpec, load_development
 from tuner.data.resident import ResidentData
-from tuner.data.sources import DataSpec, load_development
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, LongerTask, SearchTask, SeedGroup, SingleTask

@@ -16,8 +16,9 @@ from rehearsal import SETTINGS
 from tests.strategies import ALL_SPACES, random_candidates
 from tuner.errors import StudyError
 from tuner.search.dashboard_entries import Artifact, Shown
-from tuner.search.record import StudyRecord, open_study
+from tuner.search.record import StudyRecord
 from tuner.search.storage import Storage, open_storage
+from tuner.search.study_lookup import open_study
 from tuner.space.sampling import distributions, random_params
 from tuner.training.engine import Engine
 

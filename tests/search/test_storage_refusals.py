@@ -13,9 +13,9 @@ from tuner.search import storage as storage_module
 from tuner.search.coordinator import search
 from tuner.search.events import EpochFinished, SearchEnded
 from tuner.search.executors import InProcess
-from tuner.search.record import list_studies, load_study, open_study
 from tuner.search.sqlite import connect_to_read, sqlite_file, sqlite_url
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import list_studies, load_study, open_study
 from tuner.search.summary import summarise
 from tuner.training.engine import Engine
 

@@ -18,11 +18,11 @@ from PIL import Image
 
 import tuner
 from tests.system.conftest import ROOT, Tuner, run_tuner
+from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.data.splits import split_development
-from tuner.search.record import open_study
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import open_study
 from tuner.training.engine import Engine
 
 

@@ -27,9 +27,10 @@ from tuner.deliver.export import export
 from tuner.deliver.export_formats import FORMATS, Format, FormatName, Program
 from tuner.deliver.predict import predict
 from tuner.errors import CheckpointError, DataError, InstallationError
-from tuner.search.record import StudyRecord, load_study
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import confirmed_path
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.search.summary import summarise
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

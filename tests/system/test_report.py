@@ -19,12 +19,13 @@ import tuner
 from tests.report_numbers import check_figures, figures_of
 from tests.system.browser import browser
 from tests.system.conftest import Tuner, run_tuner
+from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
-from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import normalise
-from tuner.search.record import StudyRecord, load_study
+from tuner.search.record import StudyRecord
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import load_study
 from tuner.training.checkpoint import model_from
 from tuner.ui.report import report_page
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import Tuner, run_tuner
-from tuner.search.disk import disk_size_in_words, disk_use
 from tuner.search.locks import hold
-from tuner.search.record import load_study
 from tuner.search.storage import open_storage
+from tuner.search.study_deletion import disk_size_in_words, disk_use
 from tuner.search.study_files import artifacts_folder
+from tuner.search.study_lookup import load_study
 
 SHORT = ("--trials", "1", "--epochs", "1", "--workers", "1", "--no-confirm")
 

@@ -15,8 +15,8 @@ from tests.system.conftest import run_tuner
 from tuner.cli import main
 from tuner.deliver.classifier import load_classifier
 from tuner.deliver.evaluate import evaluate
-from tuner.search.record import load_study
 from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
 from tuner.training.checkpoint import load_checkpoint
 
 

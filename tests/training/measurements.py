@@ -3,8 +3,8 @@
 import torch
 
 from tuner.hardware import device_kind
-from tuner.training.choices import CHOICES, SLOWER, ChoiceVerdict, Measurement, Runners
 from tuner.training.engine import Engine
+from tuner.training.engine_choices import CHOICES, SLOWER, ChoiceVerdict, Measurement, Runners
 
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, optimizer="fused")
 """The fast ways of a CPU, in fp32."""

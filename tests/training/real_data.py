@@ -7,8 +7,8 @@ import torch
 
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
+from tuner.data.development_part import DataSpec, load_development
 from tuner.data.resident import ResidentData, load_resident
-from tuner.data.sources import DataSpec, load_development
 from tuner.data.splits import Split, split_development
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 

@@ -161,7 +161,7 @@ def test_a_candidate_that_was_stored_without_a_format_is_of_the_first() -> None:
 
 
 def test_a_candidate_of_a_newer_format_or_with_a_field_of_a_newer_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="a candidate must be of format 1; got 2"):
+    with pytest.raises(ValueError, match="format 2 of candidates, and this version reads format 1"):
         Candidate.from_json(COLOURFUL.to_json() | {"format": 2})
     for name in ("recipe", "head", "blocks", "input", "architecture"):
         data = COLOURFUL.to_json()

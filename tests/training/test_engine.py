@@ -1,4 +1,5 @@
 import gc
+import json
 import weakref
 from typing import Any
 
@@ -6,9 +7,10 @@ import pytest
 import torch
 
 from tuner.errors import DeviceError
+from tuner.formats import NewerFormatError
 from tuner.training.candidate import Recipe
 from tuner.training.device import choose_device
-from tuner.training.engine import Engine
+from tuner.training.engine import ENGINE_FORMAT, Engine
 from tuner.training.process_settings import give_back_memory, prepare_process
 from tuner.training.step import build_optimizer
 
@@ -28,7 +30,21 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
 
 def test_an_engine_survives_json() -> None:
     engine = Engine("cpu", precision="bf16", channels_last=False, num_threads=3)
-    assert Engine(**engine.to_json()) == engine
+    assert engine.to_json()["format"] == ENGINE_FORMAT
+    assert Engine.from_json(json.loads(json.dumps(engine.to_json()))) == engine
+
+
+def test_a_stored_engine_without_a_format_is_of_the_first_and_without_a_field_trains_in_the_plain_way() -> None:
+    assert Engine.from_json({"device": "cuda", "num_threads": 2}) == Engine("cuda", num_threads=2)
+
+
+def test_an_engine_of_a_newer_format_or_with_a_field_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(NewerFormatError, match="format 2 of engines, and this version reads format 1"):
+        Engine.from_json(Engine().to_json() | {"format": ENGINE_FORMAT + 1})
+    with pytest.raises(TypeError, match="way_of_a_newer_version"):
+        Engine.from_json(Engine().to_json() | {"way_of_a_newer_version": True})
+    with pytest.raises(ValueError, match="the format of engines must be a whole number from 1, got 0"):
+        Engine.from_json({"format": 0})
 
 
 def test_a_cpu_runner_takes_the_threads_of_its_engine() -> None:

@@ -266,12 +266,12 @@ def scaled(factor: float, *, pooled: bool | None) -> Callable[..., Any]:
 def test_a_wrong_dropout_of_fused_blocks_is_found(
     wrong: Callable[..., Any], problem: str, byte_dropout: bool, precision: Any, patch: Patch
 ) -> None:
-    patch("tuner.architecture.fused._dropout_mask", wrong)
+    patch("tuner.architecture.fused_block._dropout_mask", wrong)
     assert problem in check_engine(replace(FUSED, byte_dropout=byte_dropout, precision=precision)).problem
 
 
 def test_a_dropout_of_fused_blocks_that_drops_too_few_is_found(patch: Patch) -> None:
-    patch("tuner.architecture.fused.keep_of_256_from", lambda function: lambda rate: 200)
+    patch("tuner.architecture.fused_block.keep_of_256_from", lambda function: lambda rate: 200)
     assert "drops 2" in check_engine(FUSED).problem
 
 
@@ -284,7 +284,7 @@ def test_gradients_that_do_not_meet_the_mask_of_the_values_are_found(patch: Patc
 
         return staticmethod(backward)  # type: ignore[return-value]
 
-    patch("tuner.architecture.fused._Block.backward", shifted)
+    patch("tuner.architecture.fused_block._Block.backward", shifted)
     assert "has gradients that differ" in check_engine(FUSED).problem
 
 
@@ -298,5 +298,5 @@ def test_a_mask_of_fused_blocks_that_is_kept_is_found(precision: Any, patch: Pat
 
         return mask
 
-    patch("tuner.architecture.fused._dropout_mask", kept)
+    patch("tuner.architecture.fused_block._dropout_mask", kept)
     assert "draws no new masks" in check_engine(replace(FUSED, precision=precision)).problem

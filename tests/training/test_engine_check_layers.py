@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.training.measurements import FUSED
-from tuner.architecture import fast
+from tuner.architecture import fused_network
 from tuner.training.engine import Engine
 from tuner.training.engine_check import check_engine
 
@@ -29,15 +29,15 @@ def several_images(x: Tensor) -> bool:
 def test_a_wrong_convolution_of_one_image_or_at_a_rate_that_cannot_be_fused_is_found(
     is_wrong: Callable[[Tensor], bool], precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = fast._in_any_precision
+    right = fused_network._in_any_precision
 
-    def constant(module: nn.Module, form: fast.FastForm) -> fast.Forward:
+    def constant(module: nn.Module, form: fused_network.FastForm) -> fused_network.Forward:
         layer = right(module, form)
         if not isinstance(module, nn.Conv2d):
             return layer
         return lambda x: layer(x) * 0 + 7 if is_wrong(x) else layer(x)
 
-    monkeypatch.setattr(fast, "_in_any_precision", constant)
+    monkeypatch.setattr(fused_network, "_in_any_precision", constant)
     assert check_engine(Engine()).problem == ""
     assert "differ" in check_engine(replace(FUSED, precision=precision)).problem
 

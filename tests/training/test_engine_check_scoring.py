@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.training.measurements import FUSED
-from tuner.architecture import fast, fused
+from tuner.architecture import fused_block, fused_network
 from tuner.training.engine import Engine
 from tuner.training.engine_check import check_engine
 
 
-@pytest.mark.parametrize("activation", list(fused.ACTIVATIONS), ids=lambda activation: activation.__name__)
+@pytest.mark.parametrize("activation", list(fused_block.ACTIVATIONS), ids=lambda activation: activation.__name__)
 def test_a_wrong_activation_in_evaluation_alone_is_found(activation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    values, gradient = fused.ACTIVATIONS[activation]
-    wrong = {**fused.ACTIVATIONS, activation: (lambda x: values(x) * 1.01, gradient)}
-    monkeypatch.setattr(fast, "ACTIVATIONS", wrong)
+    values, gradient = fused_block.ACTIVATIONS[activation]
+    wrong = {**fused_block.ACTIVATIONS, activation: (lambda x: values(x) * 1.01, gradient)}
+    monkeypatch.setattr(fused_network, "ACTIVATIONS", wrong)
     assert check_engine(Engine()).problem == ""
     assert "its logits in evaluation differ by " in check_engine(FUSED).problem
 

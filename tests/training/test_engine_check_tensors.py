@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.training.measurements import FUSED
-from tuner.architecture import fast, fused, stacked
+from tuner.architecture import fused_block, fused_network, stacked
 from tuner.architecture.layers import BatchNorm2d
 from tuner.training.engine import Engine
 from tuner.training.engine_check import check_engine
@@ -30,7 +30,7 @@ def put_operation(monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable[..
         def __getattr__(self, asked: str) -> Any:
             return (lambda *rest: wrong(right, *rest)) if asked == name else getattr(torch.ops.aten, asked)
 
-    monkeypatch.setattr(fused, "aten", Operations())
+    monkeypatch.setattr(fused_block, "aten", Operations())
 
 
 def never_tracked(right: Callable[..., Any], *rest: Any) -> Any:
@@ -95,26 +95,26 @@ def test_a_wrong_gradient_of_any_one_tensor_of_a_block_is_found(
     tensor: str, precision: Any, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = 1 + GRADIENTS.index(tensor)
-    backward = fused._Block.backward
+    backward = fused_block._Block.backward
 
     def wrong(ctx: Any, grad: Tensor) -> Any:
         grads = list(backward(ctx, grad))
         grads[number] = None if grads[number] is None else grads[number] * factor
         return tuple(grads)
 
-    monkeypatch.setattr(fused._Block, "backward", staticmethod(wrong))
+    monkeypatch.setattr(fused_block._Block, "backward", staticmethod(wrong))
     assert "differ" in check_engine(replace(FUSED, precision=precision)).problem
 
 
 @both_precisions
 def test_a_bias_of_the_head_that_learns_nothing_is_found(precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = fast._cast
+    right = fused_network._cast
 
     def detached(bias: Tensor | None, like: Tensor) -> Tensor | None:
         is_of_head = like.dim() == 2
         return right(bias.detach() if is_of_head and bias is not None else bias, like)
 
-    monkeypatch.setattr(fast, "_cast", detached)
+    monkeypatch.setattr(fused_network, "_cast", detached)
     check = check_engine(replace(FUSED, precision=precision))
     assert "differ" in check.problem
     assert check.tensor_difference == pytest.approx(1, abs=0.01)

@@ -11,10 +11,10 @@ import torch
 from tests.training.measurements import measurement_of
 from tuner.errors import DeviceError
 from tuner.hardware import cpu_flags
-from tuner.training import measure, measurement_cache
-from tuner.training.choices import ChoiceVerdict, Measurement
+from tuner.training import engine_measurement, measurement_cache
 from tuner.training.engine import Engine
-from tuner.training.measure import load_or_measure
+from tuner.training.engine_choices import ChoiceVerdict, Measurement
+from tuner.training.engine_measurement import load_or_measure
 from tuner.training.measurement_cache import keep_measurement, load_measurement
 
 SHAPE = (1, 8, 8)
@@ -30,14 +30,14 @@ def measurement(device: torch.device = CPU, **taken: object) -> Measurement:
 def test_a_measurement_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path)
     assert [type(verdict) for verdict in first.verdicts] == [ChoiceVerdict] * len(first.verdicts)
-    monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(engine_measurement, "measure_engine", lambda *_, **__: pytest.fail("measured again"))
     assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == first
 
 
 def test_what_doctor_keeps_is_what_a_study_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = measurement(channels_last=True, blocks="fused")
     keep_measurement(measured, SHAPE, cache_dir=tmp_path)
-    monkeypatch.setattr(measure, "measure_engine", None)
+    monkeypatch.setattr(engine_measurement, "measure_engine", None)
     assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == measured
 
 
@@ -68,7 +68,7 @@ def test_a_kept_measurement_that_cannot_be_read_is_made_anew(
     path = keep_measurement(measurement(), SHAPE, cache_dir=tmp_path)
     path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
     anew = measurement(channels_last=True)
-    monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: anew)
+    monkeypatch.setattr(engine_measurement, "measure_engine", lambda *_, **__: anew)
     assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == anew
     assert load_measurement(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == anew
 
@@ -113,7 +113,7 @@ def test_a_measurement_that_cannot_be_kept_is_used_all_the_same_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(measure, "measure_engine", lambda *_, **__: measurement(channels_last=True))
+    monkeypatch.setattr(engine_measurement, "measure_engine", lambda *_, **__: measurement(channels_last=True))
     measured = load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path / "file" / "cache")
     assert measured.engine == Engine(channels_last=True)
     assert measured.not_kept == (
@@ -138,7 +138,7 @@ def test_gpus_of_one_kind_share_a_measurement_and_each_has_its_own_device(
         return measurement(device, tf32=kinds[device] == "large")
 
     monkeypatch.setattr(measurement_cache, "device_kind", kinds.__getitem__)
-    monkeypatch.setattr(measure, "measure_engine", measure_one)
+    monkeypatch.setattr(engine_measurement, "measure_engine", measure_one)
     for _ in range(2):
         found = [load_or_measure(gpu, SHAPE, num_threads=1, cache_dir=tmp_path) for gpu in GPUS]
         assert [(one.kind, one.engine.device, one.engine.tf32) for one in found] == [

@@ -22,8 +22,8 @@ from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 from tuner.training.loop import evaluate, train
 from tuner.training.results import EpochResult
-from tuner.training.stacked import train_together
 from tuner.training.step import place
+from tuner.training.train_together import train_together
 
 PLAIN = Engine("cpu")
 SEEDS = (3, 1, 4)

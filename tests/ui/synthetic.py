@@ -11,9 +11,10 @@ from tuner.architecture.spec import InputSpec
 from tuner.search.confirmation import Confirmation
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.executors import InProcess
-from tuner.search.record import StudyRecord, open_study
+from tuner.search.record import StudyRecord
 from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import open_study
 from tuner.search.tasks import TrialTask
 from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from tuner.training import measure
-from tuner.training.choices import ChoiceVerdict, Measurement, Runners
+from tuner.training import engine_measurement
 from tuner.training.engine import Engine
+from tuner.training.engine_choices import ChoiceVerdict, Measurement, Runners
 from tuner.ui.doctor import doctor_report
 
 VERDICTS = (
@@ -84,6 +84,6 @@ def test_a_fall_back_to_the_plain_step_is_said() -> None:
 def test_more_threads_are_said_to_be_faster_or_slower(
     monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], why: str
 ) -> None:
-    monkeypatch.setattr(measure, "num_cores", lambda: 4)
-    monkeypatch.setattr(measure, "time_in_turn", lambda *_: seconds)
-    assert measure.measure_runners(Engine(), (1, 8, 8)).why == why
+    monkeypatch.setattr(engine_measurement, "num_cores", lambda: 4)
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda *_: seconds)
+    assert engine_measurement.measure_runners(Engine(), (1, 8, 8)).why == why

@@ -15,8 +15,8 @@ from tests.report_numbers import check_figures, figures_of
 from tests.ui.synthetic import NOT_COMPARED, SETTINGS, confirmation, make_study
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError
-from tuner.search.record import load_study, open_study
 from tuner.search.storage import open_storage
+from tuner.search.study_lookup import load_study, open_study
 from tuner.search.summary import summarise
 from tuner.training.engine import Engine
 from tuner.ui.report.network_drawing import network_drawing

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 from tests.ui.events import CANDIDATE
 from tests.ui.synthetic import CONFIRMED, NOT_COMPARED, confirmation
 from tuner.search.confirmation import Confirmation, RetrainedTrial
-from tuner.search.record import TrialRecord
 from tuner.search.summary import StudySummary
+from tuner.search.trial_record import TrialRecord
 from tuner.ui.winner_lines import winner_lines
 
 

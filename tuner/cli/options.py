@@ -81,8 +81,8 @@ def open_study(name: str | None, studies: Path, storage: str | None, *, silent: 
 
     After this call, Ctrl-C lets the command clean up.
     """
-    from tuner.search.record import load_study
     from tuner.search.study_location import existing_storage
+    from tuner.search.study_lookup import load_study
 
     silence_optuna()
     leave_in_order()

@@ -28,14 +28,19 @@ from tuner.search.processes import import_ahead
 
 def run(
     trials: Annotated[
-        int, typer.Option("--trials", "-n", min=1, help="Total number of trials, including those already run.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            "--trials", "-n", min=1, help="Total number of trials, including those already run; 50 by default."
+        ),
+    ] = None,
     dataset: Annotated[
-        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder.")
-    ] = "digits",
+        str | None,
+        typer.Option(help="Data set: digits (the default), mnist, cifar10, ... or the path of an image folder."),
+    ] = None,
     space: Annotated[
-        str, typer.Option(help="Search space: a bundled name (see `tuner spaces`) or a TOML file.")
-    ] = "cnn",
+        str | None,
+        typer.Option(help="Search space: a bundled name (see `tuner spaces`; cnn by default) or a TOML file."),
+    ] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; DATASET-SPACE by default.")] = None,
     epochs: Annotated[
         int | None,
@@ -43,7 +48,9 @@ def run(
             min=1, max=100_000, help="Epochs per trial; 20 by default with fewer than 10,000 training images, else 5."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed for splitting, sampling and training.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed for splitting, sampling and training; 0 by default.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Time limit for the whole run, such as 90s, 30m or 2h.")] = None,
     workers: Annotated[str, typer.Option(help="Number of trials to train at the same time, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:N or mps.")] = "auto",
@@ -53,9 +60,10 @@ def run(
             help="Training choices to force, as CHOICE=VALUE,... (`tuner doctor` lists them); auto measures each one."
         ),
     ] = "auto",
-    data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
-        "data"
-    ),
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder that data sets are read from and downloaded to; data by default."),
+    ] = None,
     image_size: Annotated[
         str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")
     ] = None,
@@ -68,7 +76,10 @@ def run(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Start or resume a search for the best network, then confirm the winner."""
+    """Start or resume a search for the best network, then confirm the winner.
+
+    If the study exists, options that are not given have its values instead of their defaults.
+    """
     if confirm_full and not confirm:
         raise typer.BadParameter("--confirm-full and --no-confirm exclude each other")
     duration = parse_duration(budget) if budget else float("inf")

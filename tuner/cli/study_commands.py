@@ -27,10 +27,10 @@ LOOPBACK = "127.0.0.1"
 def list_(studies: Studies = STUDIES, storage: Storage = None, as_json: AsJson = False) -> None:
     """List the studies, latest first. A study that cannot be read is reported after the others."""
     from tuner.errors import StudyError
-    from tuner.search.disk import disk_use
-    from tuner.search.record import list_studies, unusable_name, unusable_names
     from tuner.search.storage import GoneError
-    from tuner.search.study_location import existing_storage
+    from tuner.search.study_deletion import disk_use
+    from tuner.search.study_location import existing_storage, unusable_name
+    from tuner.search.study_lookup import list_studies, unusable_names
     from tuner.search.summary import summarise
     from tuner.ui.tables import studies_table
 
@@ -105,7 +105,7 @@ def delete(
 ) -> None:
     """Delete a study permanently: its trials in the database, its checkpoints and its artifacts."""
     from tuner.errors import StudyError
-    from tuner.search.disk import delete_study, disk_size_in_words, disk_use
+    from tuner.search.study_deletion import delete_study, disk_size_in_words, disk_use
 
     record = open_study(study, studies, storage)
     size = disk_size_in_words(disk_use(record, studies=studies))

@@ -1,1 +1,1 @@
-"""Data sets: images in, tensors out."""
+"""Data sets: from files to batches of tensors, their splits, and the test set that is set aside."""

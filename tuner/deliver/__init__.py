@@ -1,1 +1,1 @@
-"""Confirmation, export and use of the winner of a search."""
+"""Deliver the winner: confirmation, exports, evaluation and prediction."""

@@ -15,8 +15,8 @@ from tuner.deliver.onnx_file import load_onnx
 from tuner.deliver.safetensors_file import load_safetensors
 from tuner.deliver.traced_program import scaling_of
 from tuner.errors import CheckpointError
+from tuner.training.caller_settings import with_own_settings
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
-from tuner.training.host import with_own_settings
 
 BATCH = 64
 """Number of images classified at once; their feature maps still fit into a CPU's caches."""

@@ -13,9 +13,6 @@ from tuner.deliver.scoring import Score
 from tuner.search.confirmation import BeatsBaseline, Confirmation, RetrainedTrial
 from tuner.space.baseline import describe_baseline
 
-UNMARKED = {"origin": "space", "changes": []}
-"""The baseline of studies from before it was stored: trial 0, the first configuration without changes."""
-
 
 def conclude(
     winner: Contender,
@@ -57,6 +54,7 @@ def conclude(
             verdict = "yes" if between[0] > 0 else "no" if between[1] < 0 else "undecided"
     interval = accuracy_interval(own_SN, spread)
     search_accuracy = winner.trial.validation_accuracy or 0.0
+    mark = None if baseline is None else baseline.trial.baseline
     return Confirmation(
         number=winner.trial.number,
         epochs=winner.candidate.recipe.epochs,
@@ -67,7 +65,7 @@ def conclude(
         search_accuracy=search_accuracy,
         gap=search_accuracy - mean(accuracies),
         baseline_number=None if baseline is None else baseline.trial.number,
-        baseline=None if baseline is None else describe_baseline(baseline.trial.baseline or UNMARKED),
+        baseline=None if mark is None else describe_baseline(mark),
         baseline_test_accuracy=baseline_accuracy,
         difference=difference,
         difference_interval=between,
@@ -117,10 +115,7 @@ def _notes(
             "no longer held out, and later scores on it are optimistic"
         )
     if baseline is None:
-        yield (
-            "the study has no trained baseline, so the winner was compared with nothing; an older study without a "
-            "baseline gets one when it is resumed with more --trials"
-        )
+        yield "the study has no trained baseline, so the winner was compared with nothing"
     elif baseline is not winner and baseline.trial.number not in scores:
         yield (
             f"the baseline, trial {baseline.trial.number}, could not be trained again ({baseline.dropped}), so the "

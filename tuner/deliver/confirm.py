@@ -27,9 +27,10 @@ from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
 from tuner.search.confirmation import Confirmation
 from tuner.search.executors import Executor
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import confirmed_path, retrained_path, retrainings_folder
 from tuner.search.summary import rank_complete
+from tuner.search.trial_record import TrialRecord
 from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -114,7 +115,7 @@ def confirm(
     refuse_without_winner(record, trials)
     ranked = rank_complete(trials)
     pace = _seconds_per_work(trials)
-    known = baseline_trial(trials, has_first=bool(record.settings.space.get("first")))
+    known = baseline_trial(trials)
     if known is not None:
         ranked = [known if trial.number == known.number else trial for trial in ranked]
     baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)
@@ -202,16 +203,15 @@ def refuse_without_winner(record: StudyRecord, trials: Sequence[TrialRecord]) ->
         )
 
 
-def baseline_trial(trials: Sequence[TrialRecord], *, has_first: bool) -> TrialRecord | None:
+def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the trial that the winner is compared with; None if it did not fit into memory or was never tried.
 
     This is the last trial that is marked as a baseline, since a smaller baseline follows each one that does not fit
-    into memory. In studies from before the mark it is trial 0, if that was trained and the space `has_first`, a first
-    configuration. Without one, trial 0 is a random draw.
+    into memory.
     """
     marked = [trial for trial in trials if trial.baseline is not None]
     if not marked:
-        return next((trial for trial in trials if trial.number == 0 and trial.counts and has_first), None)
+        return None
     found = marked[-1]
     if found.outcome == "repeated":
         same = [one for one in trials if one.candidate.fingerprint == found.candidate.fingerprint and one.curve]

@@ -11,7 +11,7 @@ import numpy as np
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.deliver.intervals import Correct, RaceRow, Spread, spread_in_race
-from tuner.search.record import TrialRecord
+from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.development_part import load_development
 from tuner.data.sealed import fix_test_part, open_sealed
-from tuner.data.sources import load_development
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import BATCH, Classifier
 from tuner.errors import CheckpointError, DataError
-from tuner.training.host import with_own_settings
+from tuner.training.caller_settings import with_own_settings
 
 PartName = Literal["test", "validation", "train"]
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)

@@ -23,11 +23,12 @@ from tuner.deliver.sealed_set import open_test_set
 from tuner.deliver.traced_program import traced_program
 from tuner.errors import CheckpointError, DataError, StudyError, reason_of
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
+from tuner.search.older_studies import is_of_older_version, refuse_older_version
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
 from tuner.temporary import remove_leftovers, temporary_beside
+from tuner.training.caller_settings import with_own_settings
 from tuner.training.checkpoint import Checkpoint
-from tuner.training.host import with_own_settings
 
 README = "README.md"
 CHECKS_AT_ONCE = 2
@@ -84,6 +85,7 @@ def export(
     for name in names:
         require_extra(FORMATS[name].needs, what=f"--format {name}")
     target = _target(output, format)
+    _refuse_older_version(record, studies=studies)
     checkpoint = _load_source(record, studies=studies)
     is_confirmed = "test_accuracy" in checkpoint.scores
     part = _part_of_score(record, checkpoint, studies=studies, is_confirmed=is_confirmed, report=report)
@@ -103,6 +105,16 @@ def export(
         removed = _remove_older(target.path, set(written)) if target.is_folder else ()
         _publish(folder, written, target)
     return Exported(checkpoint, score, is_confirmed, files, replaced, removed, part.repairs)
+
+
+def _refuse_older_version(record: StudyRecord, *, studies: Path) -> None:
+    """Raise StudyError for a study whose images cannot be compared with these; its checkpoint needs no export."""
+    if is_of_older_version(record):
+        summary = summarise(record, studies=studies)
+        path = summary.delivered or summary.checkpoint
+        if path is not None:
+            refuse_older_version(record, instead=f"use its checkpoint {path} as it is, which plain PyTorch can load")
+        refuse_older_version(record)
 
 
 def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:

@@ -14,8 +14,8 @@ from tuner.data.folder_listing import list_images
 from tuner.data.images import read_image
 from tuner.deliver.classifier import BATCH, Classifier, classifier_from
 from tuner.errors import DataError
+from tuner.training.caller_settings import with_own_settings
 from tuner.training.checkpoint import Checkpoint
-from tuner.training.host import with_own_settings
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuner.data.dataset import ImageDataset
-from tuner.data.opening import open_data
 from tuner.data.splits import Split
+from tuner.data.training_data import open_data
 from tuner.training.checkpoint import Checkpoint, model_from
 from tuner.training.loop import evaluation_batch
 from tuner.training.process_settings import exact_arithmetic

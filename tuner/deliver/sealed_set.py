@@ -12,7 +12,7 @@ from tuner.search.record import StudyRecord
 
 
 def fix_test_set(record: StudyRecord, part: SealedPart) -> None:
-    """Store the digest of a study's test part; a study from before this was stored takes the current test part.
+    """Store the test part of a new study, or compare it with the one that the study has stored.
 
     Raises StudyError if the study has another one.
     """

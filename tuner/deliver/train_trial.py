@@ -9,24 +9,28 @@ from pathlib import Path
 
 from tuner.data.dataset import Report
 from tuner.data.splits import split_development
-from tuner.deliver.classifier import REFUSED
+from tuner.deliver.export_formats import FORMATS
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
 from tuner.search.events import EpochFinished
 from tuner.search.folder_owner import claim_folder
 from tuner.search.locks import hold
 from tuner.search.objective import is_better, value_of
-from tuner.search.preparation import prepare_trainer
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.older_studies import refuse_older_version
+from tuner.search.record import StudyRecord
 from tuner.search.study_data import device_of, load_study_images
 from tuner.search.study_files import trained_path
+from tuner.search.study_runners import prepare_trainer
 from tuner.search.tasks import LongerTask, training_seed
+from tuner.search.trial_record import TrialRecord
 from tuner.temporary import remove_leftovers, temporary_beside
+from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory
-from tuner.training.host import generates_with_own_settings
 from tuner.training.results import Diverged, EpochResult
 
 MAX_EPOCHS = 100_000
+OTHER_SUFFIXES = {Path(one.file_name).suffix for one in FORMATS.values()} - {".pt"}
+"""How the names of files in the other export formats end."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def train_trial_events(
     """
     if type(epochs) is not int or not 1 <= epochs <= MAX_EPOCHS:
         raise OptionError(f"epochs must be a whole number from 1 to {MAX_EPOCHS:,}, got {epochs!r}")
+    refuse_older_version(record)
     trial = _find(record, number)
     device = device_of(record)
     folder = studies / record.name
@@ -146,7 +151,7 @@ def _find(record: StudyRecord, number: int) -> TrialRecord:
 
 def _refuse(output: Path) -> None:
     """Raise CheckpointError if a file already exists, or if its name has the extension of another format."""
-    if output.suffix.lower() in {*REFUSED, ".onnx", ".safetensors"}:
+    if output.suffix.lower() in OTHER_SUFFIXES:
         raise CheckpointError(f"-o {output}: a checkpoint is written here, whose name ends with .pt; give another name")
     if output.exists():
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""The search over many networks: sampling, scheduling, stopping and storing trials."""
+"""The search: sampling, early stopping, runners, and the study in which everything is stored."""

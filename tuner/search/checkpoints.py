@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.errors import CheckpointError, StudyError
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import OF_TRIALS, TRAINED_LATER, checkpoint_path, confirmed_path
 from tuner.search.tasks import training_seed
+from tuner.search.trial_record import TrialRecord
 
 if TYPE_CHECKING:
     from tuner.training.checkpoint import Checkpoint

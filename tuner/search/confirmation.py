@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from tuner.formats import refuse_newer_format
+
+CONFIRMATION_FORMAT = 1
+"""Raised when a confirmation of a later version would be read wrongly by this one; a new key raises nothing."""
 BeatsBaseline = Literal["yes", "no", "undecided"]
 
 
@@ -73,13 +77,21 @@ class Confirmation:
         return not self.is_of_baseline and self.difference is not None
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object, which is stored in the study and printed by `show --json` under `confirmed`."""
+        """A JSON object; `show --json` prints it under `confirmed`."""
         data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         return data
 
+    def to_stored(self) -> dict[str, Any]:
+        """The JSON object that a study stores, which has a format number."""
+        return {"format": CONFIRMATION_FORMAT, **self.to_json()}
+
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Confirmation:
-        """Read the confirmation in a JSON object. Raises pydantic.ValidationError for anything else."""
+        """The confirmation in a JSON object; one without a format number is of format 1.
+
+        Raises NewerFormatError, and ValueError (or its subclass pydantic.ValidationError) for anything else.
+        """
+        refuse_newer_format(data, known=CONFIRMATION_FORMAT, what="confirmations")
         return _ADAPTER.validate_python(data)
 
 

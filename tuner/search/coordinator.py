@@ -35,10 +35,11 @@ from tuner.search.executors import Executor
 from tuner.search.known_candidates import KnownCandidates, KnownTrial
 from tuner.search.memory_limit import memory_excess
 from tuner.search.objective import value_of
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
-from tuner.search.strategy import Strategy
+from tuner.search.sampler_and_pruner import Strategy
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
+from tuner.search.trial_record import TrialRecord
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace

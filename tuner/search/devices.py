@@ -13,10 +13,10 @@ from tuner.errors import DeviceError, StudyError, UnfitDevice
 from tuner.hardware import device_kind, num_cores
 from tuner.search.processes import run_apart, run_aside
 from tuner.search.record import StudyRecord
-from tuner.training.choices import Measurement
 from tuner.training.engine import Engine
-from tuner.training.forced import NOTHING_FORCED, Forced, force
-from tuner.training.measure import call, load_or_measure, measure_anew
+from tuner.training.engine_choices import Measurement
+from tuner.training.engine_measurement import call, load_or_measure, measure_anew
+from tuner.training.engine_option import NOTHING_FORCED, Forced, force
 from tuner.training.measurement_cache import machine_cache_dir
 
 ENGINES = "tuner:engines"

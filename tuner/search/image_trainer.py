@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from tuner.data.dataset import ImageDataset
+from tuner.data.development_part import load_cached
 from tuner.data.images import Preprocessing
-from tuner.data.opening import TrainingData, measure_statistics, open_data
 from tuner.data.resident import ResidentData, Statistics
-from tuner.data.sources import load_cached
 from tuner.data.splits import Split, fresh_split, split_development
+from tuner.data.training_data import TrainingData, measure_statistics, open_data
 from tuner.search.objective import is_better, value_of
 from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import (
@@ -32,7 +32,7 @@ from tuner.training.engine import Engine
 from tuner.training.loop import train
 from tuner.training.process_settings import give_back_memory, prepare_process
 from tuner.training.results import EpochResult
-from tuner.training.stacked import train_together
+from tuner.training.train_together import train_together
 from tuner.versions import package_versions
 
 

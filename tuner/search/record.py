@@ -1,11 +1,10 @@
-"""The stored study: an ordinary Optuna study that any Optuna tool can read, with one trial per candidate."""
+"""StudyRecord: a study as it is stored, which is an ordinary Optuna study with one trial for each candidate."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
+from tuner.formats import NewerFormatError
 from tuner.search.confirmation import Confirmation
 from tuner.search.dashboard_entries import Shown, checkpoint_key, note_attributes, study_note
-from tuner.search.events import Outcome, counts
-from tuner.search.objective import DIRECTION, OBJECTIVE, best_epoch
-from tuner.search.optuna_tables import FrozenStudy, study_id_of, trial_id_of
+from tuner.search.optuna_tables import study_id_of, trial_id_of
 from tuner.search.settings import (
     StudySettings,
     data_source,
-    differences,
-    has_another_version_of_its_space,
 )
-from tuner.search.storage import GoneError, Storage, quiet_optuna
-from tuner.search.study_location import can_be_a_folder
+from tuner.search.storage import GoneError, Storage
+from tuner.search.study_location import can_be_a_folder, unusable_name
+from tuner.search.trial_record import TrialRecord, trial_record_from
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 
@@ -46,51 +43,6 @@ NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
 """System attributes of a study: the version of the note that tuner wrote last, and its sentence on the result."""
 CONSTRAINTS = "constraints"
 """System attribute of a trial in which Optuna and optuna-dashboard look for constraints."""
-
-
-SHOWN_NAME = 40
-"""Number of characters that an error shows of a name that cannot be a folder."""
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial as stored. `validation_accuracy` is that of `best_epoch`; both are None before the first epoch.
-
-    runner: number of the runner that trained it. latency_ms: time of one image's forward pass, for complete trials.
-    Both are None in studies from before they were stored. baseline: for the trial that the winner is compared with, the
-    JSON object of `space.baseline.Baseline`; None for all others.
-    """
-
-    number: int
-    state: TrialState
-    outcome: Outcome | None
-    reason: str
-    candidate: Candidate
-    params: Mapping[str, Any]
-    curve: Mapping[int, float]
-    num_parameters: int
-    flops: int
-    seconds: float
-    started: datetime | None
-    ended: datetime | None
-    runner: int | None = None
-    latency_ms: float | None = None
-    baseline: Mapping[str, Any] | None = None
-
-    @property
-    def best_epoch(self) -> int | None:
-        """The first epoch of the highest validation accuracy."""
-        return best_epoch(self.curve)
-
-    @property
-    def validation_accuracy(self) -> float | None:
-        """Accuracy of the best epoch, in 0..1."""
-        return None if self.best_epoch is None else self.curve[self.best_epoch]
-
-    @property
-    def counts(self) -> bool:
-        """Whether it counts towards the number of trials that were requested."""
-        return counts(self.outcome, num_epochs=len(self.curve))
 
 
 class StudyRecord:
@@ -186,7 +138,7 @@ class StudyRecord:
 
     def save_confirmed(self, confirmed: Confirmation | None) -> None:
         """Store the result of a confirmation; None removes it."""
-        stored = None if confirmed is None else confirmed.to_json()
+        stored = None if confirmed is None else confirmed.to_stored()
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, stored)
         self.write_note()
 
@@ -254,7 +206,7 @@ class StudyRecord:
         for trial in trials:
             if "candidate" in trial.user_attrs:
                 with self.readable(f"trial {trial.number}"):
-                    records.append(_trial_record(trial))
+                    records.append(trial_record_from(trial))
         return records
 
     @contextmanager
@@ -264,6 +216,11 @@ class StudyRecord:
             yield
         except GoneError:
             raise
+        except NewerFormatError as error:
+            raise StudyError(
+                f"study {self.name!r} was written by a newer version of tuner ({error}): use the newer version, "
+                "or start another study with --study NAME"
+            ) from error
         except (ValueError, LookupError, TypeError) as error:
             words = " ".join(str(error).split())[:200]
             raise StudyError(
@@ -350,146 +307,3 @@ class StudyRecord:
     def leave(self, number: int) -> None:
         """Suspend a running trial: it waits until the next run of the study resumes it."""
         self.storage.set_trial_state_values(self._trial_ids[number], TrialState.WAITING)
-
-
-def open_study(
-    storage: Storage, name: str, settings: StudySettings, *, engine: Engine, data: DataSpec | None = None
-) -> StudyRecord:
-    """Create a study with these settings, or resume the one with this name if its settings are the same.
-
-    A resumed study keeps its own engine. `data` is the current source of the images.
-
-    Raises StudyError that says what differs.
-    """
-    found = find_study(storage, name, settings, data=data)
-    return create_study(storage, name, settings, engine=engine) if found is None else found
-
-
-def create_study(storage: Storage, name: str, settings: StudySettings, *, engine: Engine) -> StudyRecord:
-    """Create a study that find_study has not found, or complete one that a killed process left incomplete."""
-    try:
-        study_id = storage.get_study_id_from_name(name)
-    except KeyError:
-        with quiet_optuna():
-            study_id = storage.create_new_study([DIRECTION], name)
-    storage.set_study_user_attr(study_id, ENGINE, engine.to_json())
-    storage.set_study_system_attr(study_id, "study:metric_names", [OBJECTIVE])
-    record = StudyRecord(storage, study_id, name)
-    record.make_id()
-    storage.set_study_user_attr(study_id, SETTINGS, settings.to_json())  # the last: what has none is half made
-    return record
-
-
-def find_study(
-    storage: Storage,
-    name: str,
-    settings: StudySettings,
-    *,
-    data: DataSpec | None = None,
-    is_space_bundled: bool = False,
-) -> StudyRecord | None:
-    """Find the study with a name, to resume it with these settings; None if it would be new. Nothing is written.
-
-    is_space_bundled: whether the space is a bundled one, of which the study may store another version.
-
-    Raises StudyError that says what differs, or that an existing name differs only in case.
-    """
-    studies = {study.study_name: study for study in storage.get_all_studies()}
-    if name in studies and SETTINGS in studies[name].user_attrs:
-        record = _record_of(storage, studies[name])
-        now = None if data is None else data_source(data)
-        stored = record.settings
-        if is_space_bundled and has_another_version_of_its_space(stored, settings):
-            settings = replace(settings, space=stored.space)
-        differing = differences(
-            stored,
-            settings,
-            data_before=record.data_source,
-            data_now=now,
-            is_older=record.sealed is None,
-        )
-        if differing:
-            raise StudyError(
-                f"study {name!r} was started with other settings: {differing}. "
-                "Give those, or start another study with --study NAME"
-            )
-        return record
-    if name in studies and storage.get_n_trials(study_id_of(studies[name])):
-        raise StudyError(f"study {name!r} of this storage was made by another program; give another --study NAME")
-    alike = [other for other in studies if other != name and other.lower() == name.lower()]
-    if alike:
-        raise StudyError(
-            f"study {name!r} would share the folder of {alike[0]!r} on some systems; give another --study NAME"
-        )
-    return None
-
-
-def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
-    """Load the study with a name, or the one that was started last.
-
-    Raises StudyError if there is none, or if its name cannot be the name of a folder.
-    """
-    studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
-    if not studies:
-        raise StudyError("there is no study yet: start one with `tuner run`")
-    if name is None:
-        study = max(studies, key=lambda study: study_id_of(study))
-    else:
-        named = {study.study_name: study for study in studies}
-        if name not in named:
-            usable = sorted(filter(can_be_a_folder, named))
-            raise StudyError(f"no study {name!r}: there are {', '.join(usable) or 'none to use'}")
-        study = named[name]
-    return _record_of(storage, study)
-
-
-def list_studies(storage: Storage) -> list[StudyRecord]:
-    """Return all of tuner's studies in a storage, the last started first, except those of unusable_names."""
-    studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
-    studies.sort(key=lambda study: -study_id_of(study))
-    usable = [study for study in studies if can_be_a_folder(study.study_name)]
-    return [_record_of(storage, study) for study in usable]
-
-
-def unusable_names(storage: Storage) -> list[str]:
-    """Return the names of tuner's studies that another program has renamed, and that cannot be names of folders."""
-    names = [study.study_name for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
-    return [name for name in names if not can_be_a_folder(name)]
-
-
-def unusable_name(*names: str) -> StudyError:
-    """The error for studies of such names."""
-    shown = ", ".join(ascii(name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}...") for name in names)
-    which = "study" if len(names) == 1 else "studies"
-    return StudyError(
-        f"{which} {shown}: a study's name is also the name of its folder, so it has 1 to 100 letters, digits, dots, "
-        "dashes or underscores, and begins with a letter or a digit, but not with tuner.db; "
-        "rename it with the program that gave it this name"
-    )
-
-
-def _record_of(storage: Storage, study: FrozenStudy) -> StudyRecord:
-    return StudyRecord(storage, study_id_of(study), study.study_name, identity=study.user_attrs.get(ID))
-
-
-def _trial_record(trial: FrozenTrial) -> TrialRecord:
-    attributes = trial.user_attrs
-    num_epochs = attributes.get("num_epochs", float("inf"))
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state,
-        outcome=attributes.get("outcome"),
-        reason=attributes.get("reason", ""),
-        candidate=Candidate.from_json(attributes["candidate"]),
-        params=trial.params,
-        # A trial that was interrupted keeps epochs of its first run; those beyond its end are not of its own.
-        curve={epoch: value for epoch, value in sorted(trial.intermediate_values.items()) if epoch <= num_epochs},
-        num_parameters=attributes["num_parameters"],
-        flops=attributes["flops"],
-        seconds=attributes.get("seconds", 0.0),
-        started=trial.datetime_start,
-        ended=trial.datetime_complete,
-        runner=attributes.get("runner"),
-        latency_ms=attributes.get("latency_ms"),
-        baseline=attributes.get("baseline"),
-    )

@@ -13,6 +13,7 @@ from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
 from tuner.data.known_sets import KNOWN_NAMES
 from tuner.errors import SpaceError
+from tuner.formats import refuse_newer_format
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import parse_space
 
@@ -25,8 +26,6 @@ RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None}
 """Defaults of fields that stored settings may lack. A row is never changed, and a new field needs one."""
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
-OR_OLDER = ", or an older version divided them into parts in another way"
-"""Another reason for different images, if the study has no stored test part."""
 Source = Mapping[str, Any]
 """Source of images: `dataset` (a folder has its absolute path), `data_dir`, `image_size` ([height, width] or None)."""
 
@@ -59,11 +58,9 @@ class StudySettings:
     def from_json(data: Mapping[str, Any]) -> StudySettings:
         """Read the settings in a JSON object; missing fields have their released defaults.
 
-        Raises ValueError (or its subclass pydantic.ValidationError) for anything else, such as a newer format.
+        Raises NewerFormatError, and ValueError (or its subclass pydantic.ValidationError) for anything else.
         """
-        found = data.get("format", 0)
-        if found not in range(SETTINGS_FORMAT + 1):
-            raise ValueError(f"the format of settings must be {SETTINGS_FORMAT} or older; got {found!r}")
+        refuse_newer_format(data, known=SETTINGS_FORMAT, what="settings", first=0)
         return _ADAPTER.validate_python({"format": 0, **RELEASED_DEFAULTS, **data})
 
 
@@ -130,12 +127,8 @@ def differences(
     *,
     data_before: Source | None = None,
     data_now: Source | None = None,
-    is_older: bool = False,
 ) -> str:
-    """Describe what differs between two settings of a study; empty if nothing does.
-
-    is_older: whether the study may be from a version that divided image folders in another way.
-    """
+    """What differs between two settings of a study; empty when nothing does."""
     # As JSON, tuples and lists are the same.
     before, now = ({**one.to_json(), "space": _whole_space(one)} for one in (stored, given))
     names = [field.name for field in fields(StudySettings) if field.name != "format"]
@@ -146,7 +139,7 @@ def differences(
             continue  # another space, so of course
         one, other = _shortly(before[key]), _shortly(now[key])
         if key == "dataset_digest":
-            said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now, is_older=is_older)]
+            said += [] if "dataset" in differing else [_difference_of_images(data_before, data_now)]
         elif key == "image_size":
             if "dataset_digest" not in differing:  # otherwise it is among what was reported with that
                 sizes = [before[key], now[key]]
@@ -188,8 +181,8 @@ def _told(value: object) -> str:
     return "unset" if value is None else _shortly(value)
 
 
-def _difference_of_images(before: Source | None, now: Source | None, *, is_older: bool) -> str:
-    """Describe why a data set with the same name has other images."""
+def _difference_of_images(before: Source | None, now: Source | None) -> str:
+    """Why a data set of the same name has other images."""
     if before is None or now is None:
         return "the images have changed since"
     options = ["image_size", "dataset"] + (["data_dir"] if now["dataset"] in KNOWN_NAMES else [])
@@ -197,8 +190,7 @@ def _difference_of_images(before: Source | None, now: Source | None, *, is_older
         if before[key] != now[key]:
             one, other = (_as_typed(source[key]) for source in (before, now))
             return f"--{key.replace('_', '-')} was {one}, not {other}"
-    older = OR_OLDER if is_older and now["dataset"] not in KNOWN_NAMES else ""
-    return f"the images of {now['dataset']} have changed since{older}"
+    return f"the images of {now['dataset']} have changed since"
 
 
 def _as_typed(value: Any) -> str:

@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.known_sets import KNOWN_NAMES
-from tuner.data.sources import load_development
+from tuner.data.development_part import load_development
 from tuner.errors import DeviceError, StudyError
 from tuner.search.record import StudyRecord
-from tuner.search.settings import OR_OLDER
 from tuner.training.device import choose_device
 
 
@@ -31,19 +29,15 @@ def load_study_images(
 def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDataset) -> None:
     """Raise StudyError unless a development part is the study's own."""
     if not are_images_of(record, dataset):
-        older = OR_OLDER if record.sealed is None and spec.dataset not in KNOWN_NAMES else ""
         raise StudyError(
-            f"the images of {spec.dataset} are not those that study {record.name!r} was run with{older}: "
-            "put the old ones back"
+            f"the images of {spec.dataset} are not those that study {record.name!r} was run with: put the old ones back"
         )
 
 
 def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
     """Whether a development part is a study's own, at the same image size."""
     settings = record.settings
-    # Studies that were begun before the size was stored have a digest of pixels.
-    size = settings.image_size or dataset.image_size
-    return (dataset.digest, dataset.image_size) == (settings.dataset_digest, size)
+    return (dataset.digest, dataset.image_size) == (settings.dataset_digest, settings.image_size)
 
 
 def device_of(record: StudyRecord) -> torch.device:

@@ -10,6 +10,8 @@ from tuner.search.sqlite import sqlite_url
 from tuner.search.storage import Storage, open_storage
 
 MAX_NAME = 100
+SHOWN_NAME = 40
+"""Characters of a name that cannot be a folder, of which an error shows no more."""
 DATABASE = "tuner.db"
 """Database in the folder of studies, unless --storage is given.
 
@@ -22,9 +24,14 @@ def existing_storage(studies: Path, storage: str | None = None) -> Storage:
 
     Raises StudyError if there is none.
     """
-    if storage is None and not (studies / DATABASE).is_file():
+    if not has_storage(studies, storage):
         raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
     return open_storage(storage_url(studies, storage), existing=True)
+
+
+def has_storage(studies: Path, storage: str | None = None) -> bool:
+    """Whether there is a storage to open: one was given, or the folder of studies has its own."""
+    return storage is not None or (studies / DATABASE).is_file()
 
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
@@ -64,3 +71,14 @@ def can_be_a_folder(name: str) -> bool:
         DATABASE
     )  # a folder in the place of its log or journal would make it unusable
     return is_plain and not name.endswith(".") and not is_device and not is_database
+
+
+def unusable_name(*names: str) -> StudyError:
+    """The error for studies of such names."""
+    shown = ", ".join(ascii(name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}...") for name in names)
+    which = "study" if len(names) == 1 else "studies"
+    return StudyError(
+        f"{which} {shown}: a study's name is also the name of its folder, so it has 1 to 100 letters, digits, dots, "
+        "dashes or underscores, and begins with a letter or a digit, but not with tuner.db; "
+        "rename it with the program that gave it this name"
+    )

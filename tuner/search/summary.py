@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 from tuner.search.confirmation import Confirmation
 from tuner.search.folder_owner import is_another_studys
 from tuner.search.objective import ranked
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.study_files import checkpoint_path, confirmed_path
+from tuner.search.trial_record import TrialRecord
 
 
 @dataclass(frozen=True)

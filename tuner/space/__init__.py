@@ -1,1 +1,1 @@
-"""Search spaces: what may be sampled."""
+"""Search spaces: the TOML schema, sampling, and the baseline of a study."""

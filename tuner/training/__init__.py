@@ -1,1 +1,1 @@
-"""Training of one network. Nothing here imports Optuna."""
+"""Training of one network: recipe, engine, epoch loop and checkpoints. Without Optuna."""

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import resolve
+from tuner.formats import refuse_newer_format
 from tuner.training.released_defaults import CANDIDATE_FORMAT, with_defaults, without_defaults
 
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -67,14 +68,12 @@ class Candidate:
     def from_json(data: object) -> Candidate:
         """The candidate in a JSON object; fields that it lacks have their released defaults.
 
-        An object without a format number is of format 1. Raises ValueError (or its subclass
-        pydantic.ValidationError) for anything else, such as a newer format or a field of a newer version.
+        An object without a format number is of format 1. Raises NewerFormatError, and ValueError (or its subclass
+        pydantic.ValidationError) for anything else, such as a field of a newer version.
         """
         if not isinstance(data, Mapping):
             return _ADAPTER.validate_python(data)
-        found = data.get("format", CANDIDATE_FORMAT)
-        if found != CANDIDATE_FORMAT:
-            raise ValueError(f"a candidate must be of format {CANDIDATE_FORMAT}; got {found!r}")
+        refuse_newer_format(data, known=CANDIDATE_FORMAT, what="candidates")
         return _ADAPTER.validate_python({key: value for key, value in with_defaults(data).items() if key != "format"})
 
 

@@ -18,9 +18,10 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
 from tuner.errors import CheckpointError, reason_of
+from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
+from tuner.training.caller_settings import with_own_settings
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.host import with_own_settings
 from tuner.training.released_defaults import with_defaults
 
 FORMAT = 1
@@ -123,10 +124,8 @@ def contents_from(data: object, path: Path) -> Contents:
     """Check the object that was read from `path`; its weights may be missing. Raises CheckpointError with the path."""
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no format number")
-    if data["format"] != FORMAT:
-        message = f"{path}: format {data['format']}, but this tuner reads {FORMAT}; use the version that wrote it"
-        raise CheckpointError(message)
     with _damage_named(path):
+        refuse_newer_format(data, known=FORMAT, what="checkpoints")
         contents = Contents.model_validate(with_defaults(data))
         preprocessing = Preprocessing.from_json(contents.preprocessing)
         if (preprocessing.channels, preprocessing.height, preprocessing.width) != contents.architecture.input_shape:
@@ -140,6 +139,9 @@ def contents_from(data: object, path: Path) -> Contents:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
+    except NewerFormatError as error:
+        message = f"{path}: written by a newer version of tuner ({error}): use the newer version"
+        raise CheckpointError(message) from error
     except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from tuner.formats import refuse_newer_format
+
+ENGINE_FORMAT = 1
+"""Raised when an engine of a later version would be read wrongly by this one; a new field raises nothing."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -40,10 +45,15 @@ class Engine:
     seeds_together: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that `Engine.from_json` reads back."""
-        return asdict(self)
+        """A JSON object; `Engine.from_json` reads it back."""
+        return {"format": ENGINE_FORMAT, **asdict(self)}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Engine:
-        """Read the engine in a JSON object."""
-        return Engine(**data)
+        """The engine in a JSON object; fields that it lacks have the plain way, as before there was a choice.
+
+        An object without a format number is of format 1. Raises NewerFormatError, ValueError for no format number, and
+        TypeError for a field of a newer version.
+        """
+        refuse_newer_format(data, known=ENGINE_FORMAT, what="engines")
+        return Engine(**{name: value for name, value in dict(data).items() if name != "format"})

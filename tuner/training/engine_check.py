@@ -23,7 +23,7 @@ from tuner.training.engine_check_parts import (
     scoring_problem,
 )
 from tuner.training.process_settings import prepare_process
-from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, rehearse
+from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 
 LABEL_SMOOTHING = (0.0, 0.2)
 """Label smoothing of the networks that are checked; they take these values in turn."""

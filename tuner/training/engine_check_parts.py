@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.blocks.plain import Pooling
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
@@ -22,9 +22,9 @@ from tuner.training.engine import Engine
 from tuner.training.graph import graphed
 from tuner.training.loop import fresh_model
 from tuner.training.process_settings import exact_arithmetic, prepare_process
-from tuner.training.rehearsal import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
-from tuner.training.stacked import stack_models
 from tuner.training.step import build_optimizer, input_dtype, prepare_forward, prepare_scoring, set_learning_rate
+from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
+from tuner.training.train_together import stack_models
 
 RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.01, 0.07)
 """The learning rate of each step. Replayed steps have very different rates from the captured step, the fourth.
@@ -169,9 +169,7 @@ def masks_from(seed: int) -> Iterator[None]:
         yield
 
 
-def _mask_architecture(
-    pooling: Literal["none", "max", "average"], *, block: float = 0.0, head: float = 0.0
-) -> Architecture:
+def _mask_architecture(pooling: Pooling, *, block: float = 0.0, head: float = 0.0) -> Architecture:
     channels, side = 4, 8
     features = channels * (side if pooling == "none" else side // 2) ** 2
     blocks = (PlainBlock(channels, kernel_size=1, pooling=pooling, dropout=block),)

@@ -17,7 +17,7 @@ from tuner.architecture.cost import SCORED_AT_ONCE, network_cost
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
-from tuner.data.opening import TrainingData
+from tuner.data.training_data import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency

@@ -14,8 +14,8 @@ from platformdirs import user_cache_dir
 from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, reason_of
 from tuner.hardware import cpu_flags, device_kind, num_cores
-from tuner.training.choices import CHOICES, Choice, ChoiceVerdict, Measurement, Runners
 from tuner.training.engine import Engine
+from tuner.training.engine_choices import CHOICES, Choice, ChoiceVerdict, Measurement, Runners
 from tuner.training.timing import measured_shape
 from tuner.versions import package_versions
 
@@ -84,7 +84,7 @@ def _is_sound(measurement: Measurement, device: torch.device, num_threads: int) 
     """Whether a measurement that was read belongs to this device and has only values that its choices allow."""
     engine, choices = measurement.engine, CHOICES[device.type]
     values = {choice.name: (choice.plain, choice.fast) for choice in choices}
-    fixed = Engine(num_threads=num_threads).to_json().items()
+    fixed = vars(Engine(num_threads=num_threads)).items()
     return (
         isinstance(engine.device, str)
         and engine.device.partition(":")[0] == device.type

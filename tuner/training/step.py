@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.architecture.fast import FastForm, Forward, fast_form, scoring_form
+from tuner.architecture.fused_network import FastForm, Forward, fast_form, scoring_form
 from tuner.architecture.spec import Architecture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
@@ -113,16 +113,23 @@ def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, *, engin
     learning_rate: float | Tensor = recipe.learning_rate
     if engine.graph:
         learning_rate = torch.tensor(recipe.learning_rate, device=engine.device)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-            **implementation,
-        )
-    optimizer_class = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    optimizer_class: type[torch.optim.Adam]
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                parameters,
+                lr=learning_rate,
+                momentum=recipe.momentum,
+                nesterov=recipe.momentum > 0,
+                weight_decay=recipe.weight_decay,
+                **implementation,
+            )
+        case "adam":
+            optimizer_class = torch.optim.Adam
+        case "adamw":
+            optimizer_class = torch.optim.AdamW
+        case _:
+            assert_never(recipe.optimizer)
     return optimizer_class(
         parameters, lr=learning_rate, weight_decay=recipe.weight_decay, capturable=engine.graph, **implementation
     )

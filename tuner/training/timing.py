@@ -14,7 +14,7 @@ from tuner.architecture.trace import resolve
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.process_settings import prepare_process
-from tuner.training.rehearsal import SEEDS_TOGETHER, rehearse
+from tuner.training.synthetic_step import SEEDS_TOGETHER, rehearse
 
 BATCH_SIZE = 64
 MIN_ROUNDS, MAX_ROUNDS, TIMED_SECONDS = 2, 4, 0.3

@@ -1,1 +1,1 @@
-"""Everything that a user sees. This package makes no decisions."""
+"""The user interface: live view, tables, report and dashboard. It decides nothing."""

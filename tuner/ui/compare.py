@@ -12,9 +12,10 @@ from rich.text import Text
 
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import difference_in_words, interval_in_words
-from tuner.search.disk import disk_size_in_words, disk_use
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
+from tuner.search.study_deletion import disk_size_in_words, disk_use
 from tuner.search.summary import StudySummary, summarise
+from tuner.search.trial_record import TrialRecord
 
 Row = tuple[str, str, str]
 

@@ -11,14 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.architecture.shapes import Shape
+from tuner.deliver.export_formats import FORMATS
 from tuner.hardware import device_name, memory_bytes, num_cores
-from tuner.training.choices import ChoiceVerdict, Measurement
+from tuner.training.engine_choices import ChoiceVerdict, Measurement
 from tuner.training.timing import BATCH_SIZE, measured_shape
 from tuner.versions import package_versions
-
-OPTIONAL = {"safetensors": "export", "onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
-"""Packages that only some commands need, with the extra that installs them."""
-
 
 NARROW = 100
 """Width in columns below which the choices are shown as a list, because a table would break words."""
@@ -51,9 +48,8 @@ def _facts(measurement: Measurement, shape: Shape) -> Table:
         facts.add_row("cuda", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")  # type: ignore[no-untyped-call]
     facts.add_row("measured", _measured(measurement.engine.num_threads, shape))
     facts.add_row("runners", f"{measurement.runners.count} ({measurement.runners.why})")
-    missing = sorted({extra for package, extra in OPTIONAL.items() if find_spec(package) is None})
-    fix = ", ".join(f"pip install 'tuner[{extra}]'" for extra in missing)
-    facts.add_row("missing", f"for other formats of export: {fix}" if missing else "nothing")
+    is_missing = any(find_spec(package) is None for one in FORMATS.values() for package in one.needs)
+    facts.add_row("missing", "for other formats of export: pip install 'tuner[export]'" if is_missing else "nothing")
     return facts
 
 

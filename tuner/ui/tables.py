@@ -16,10 +16,10 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
 from tuner.search.dashboard_entries import recipe_in_words
-from tuner.search.disk import disk_size_in_words
 from tuner.search.objective import ranked
-from tuner.search.record import TrialRecord
+from tuner.search.study_deletion import disk_size_in_words
 from tuner.search.summary import StudySummary
+from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate
 
 if TYPE_CHECKING:

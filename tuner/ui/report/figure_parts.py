@@ -12,7 +12,7 @@ from math import ceil, floor, log10
 from typing import Any
 
 from tuner.search.objective import OBJECTIVE
-from tuner.search.record import TrialRecord
+from tuner.search.trial_record import TrialRecord
 
 ERRORS = [step * 10.0**decade for decade in range(0, -6, -1) for step in (1, 0.5, 0.2)]
 """Tick marks of an accuracy axis: 0, 50, 80, 90, 95, 98, 99 %, ..."""

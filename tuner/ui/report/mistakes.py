@@ -23,6 +23,7 @@ from tuner.deliver.classifier import normalise
 from tuner.deliver.sealed_set import open_test_set
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
+from tuner.search.older_studies import is_of_older_version
 from tuner.search.record import StudyRecord
 from tuner.search.study_data import are_images_of
 from tuner.search.summary import StudySummary
@@ -74,6 +75,8 @@ def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judge
         if summary.delivered
         else load_trial_checkpoint(record, summary.best, studies=studies)
     )
+    if is_of_older_version(record):
+        raise StudyError("the study was made by an earlier version of tuner, whose digests of images differ")
     spec = record.data_spec(studies / ".cache")
     parts = fix_parts(spec)
     development = parts.development

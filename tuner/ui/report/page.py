@@ -16,8 +16,9 @@ from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name
 from tuner.search.dashboard_entries import recipe_in_words
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
+from tuner.search.trial_record import TrialRecord
 from tuner.temporary import temporary_beside
 from tuner.ui.report import parameter_figures, search_figures
 from tuner.ui.report.figure_parts import Figure, scored

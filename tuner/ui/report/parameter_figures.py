@@ -13,8 +13,8 @@ from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.objective import ranked
-from tuner.search.record import TrialRecord
 from tuner.search.storage import quiet_optuna
+from tuner.search.trial_record import TrialRecord
 from tuner.ui.report.figure_parts import Figure, log_ticks, parted, plain, points, scale_of, scored
 
 NUM_IMPORTANCES, NUM_SLICES = 12, 6

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuner.search.objective import is_better, rank_key
-from tuner.search.record import TrialRecord
+from tuner.search.trial_record import TrialRecord
 from tuner.training.results import Confusion
 from tuner.ui.report.figure_parts import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
 

@@ -15,8 +15,9 @@ from tuner.search.confirmation_sentences import (
     interval_in_words,
     later_trials,
 )
-from tuner.search.record import StudyRecord, TrialRecord
+from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
+from tuner.search.trial_record import TrialRecord
 
 
 def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRecord]) -> str:

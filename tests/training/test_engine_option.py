@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.training.measurements import measurement_of
-from tuner.architecture import fast, fused
+from tuner.architecture import fused_block, fused_network
 from tuner.errors import DeviceError, OptionError
 from tuner.training.engine import Engine
-from tuner.training.forced import force, parse_forced
+from tuner.training.engine_option import force, parse_forced
 
 CPU = torch.device("cpu")
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, precision="bf16")
@@ -81,8 +81,8 @@ def test_what_excludes_each_other_is_refused(text: str, words: str) -> None:
 
 
 def test_what_trains_otherwise_than_plain_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    values, gradient = fused.ACTIVATIONS[torch.nn.ReLU]
-    monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
+    values, gradient = fused_block.ACTIVATIONS[torch.nn.ReLU]
+    monkeypatch.setitem(fused_block.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
     with pytest.raises(DeviceError, match="does not train as plain PyTorch does here: its losses differ"):
         forced_engine(Engine(), "blocks=fused")
 
@@ -90,13 +90,13 @@ def test_what_trains_otherwise_than_plain_pytorch_is_refused(monkeypatch: pytest
 @pytest.mark.parametrize("base", [FUSED, replace(FUSED, seeds_together=True)], ids=["alone", "together"])
 def test_what_is_wrong_for_one_seed_alone_is_refused(base: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stacked network has linear layers of its own."""
-    right = fast._in_any_precision
+    right = fused_network._in_any_precision
 
-    def wrong(module: torch.nn.Module, form: fast.FastForm) -> fast.Forward:
+    def wrong(module: torch.nn.Module, form: fused_network.FastForm) -> fused_network.Forward:
         layer = right(module, form)
         return (lambda x: layer(x) * 0.3) if isinstance(module, torch.nn.Linear) else layer
 
-    monkeypatch.setattr(fast, "_in_any_precision", wrong)
+    monkeypatch.setattr(fused_network, "_in_any_precision", wrong)
     with pytest.raises(DeviceError, match="does not train as plain PyTorch does here: its losses differ"):
         forced_engine(base, "early_pooling=off")
 
@@ -104,7 +104,7 @@ def test_what_is_wrong_for_one_seed_alone_is_refused(base: Engine, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "place"),
     [
-        ("keep_freed_memory", "tuner.training.choices.keep_freed_memory"),
+        ("keep_freed_memory", "tuner.training.engine_choices.keep_freed_memory"),
         ("flush_denormals", "torch.set_flush_denormal"),
     ],
 )

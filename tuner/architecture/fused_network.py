@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture import layers as own
-from tuner.architecture.fused import ACTIVATIONS, FusedBlock, can_fuse
+from tuner.architecture.fused_block import ACTIVATIONS, FusedBlock, can_fuse
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 

@@ -14,8 +14,8 @@ from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import WARM_UP_STEPS
 from tuner.training.loop import fresh_model
-from tuner.training.stacked import stack_models
 from tuner.training.step import Step, build_optimizer, input_dtype, prepare_step
+from tuner.training.train_together import stack_models
 
 CHECK_STEPS = WARM_UP_STEPS + 4
 """Enough steps for a captured graph to be replayed, and to be replayed again after a batch that it cannot take."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from tuner.errors import DeviceError, OptionError
-from tuner.training.choices import CHOICES, WORDS, Measurement, no_effect, unmet_need, verdicts_of, word, written
 from tuner.training.engine import Engine
-from tuner.training.measure import forms_problem
+from tuner.training.engine_choices import CHOICES, WORDS, Measurement, no_effect, unmet_need, verdicts_of, word, written
+from tuner.training.engine_measurement import forms_problem
 
 
 @dataclass(frozen=True)

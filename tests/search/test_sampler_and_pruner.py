@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
 from tuner.search.optuna_tpe import NUM_RANDOM, NUM_THRIFTY, Cost
-from tuner.search.strategy import KEPT_BEST, KEPT_LATEST, MAX_SEEN, Strategy, rungs
+from tuner.search.sampler_and_pruner import KEPT_BEST, KEPT_LATEST, MAX_SEEN, Strategy, rungs
 from tuner.space.sampling import Params, distributions, first_params
 
 CNN = BUNDLED["cnn"]

@@ -12,15 +12,15 @@ import torch
 from tuner.architecture.cost import FLOAT_BYTES
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import ImageDataset
-from tuner.data.opening import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.data.resident import Statistics
 from tuner.data.splits import Split
+from tuner.data.training_data import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
 from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices, share_out, study_engine, study_engines
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
 from tuner.training.engine import Engine
-from tuner.training.forced import NOTHING_FORCED, Forced
+from tuner.training.engine_option import NOTHING_FORCED, Forced
 from tuner.training.loop import EVALUATION_LAYER_GPU
 
 MEMORY_SHARE = 0.5

@@ -14,7 +14,9 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from tuner.architecture.shapes import Shape
 from tuner.errors import DeviceError, UnfitDevice
 from tuner.hardware import GPU_CONTEXT_BYTES, MAX_RUNNERS_PER_GPU, device_kind, device_name, memory_bytes, num_cores
-from tuner.training.choices import (
+from tuner.training.engine import Engine
+from tuner.training.engine_check import check_engine
+from tuner.training.engine_choices import (
     CHOICES,
     FAILED,
     MIN_GAIN,
@@ -27,11 +29,9 @@ from tuner.training.choices import (
     unmet_need,
     verdicts_of,
 )
-from tuner.training.engine import Engine
-from tuner.training.engine_check import check_engine
 from tuner.training.measurement_cache import keep_measurement, load_measurement
 from tuner.training.process_settings import prepare_process
-from tuner.training.rehearsal import CHECK_STEPS
+from tuner.training.synthetic_step import CHECK_STEPS
 from tuner.training.timing import TimedRun, time_in_turn
 
 MIN_BUSY = 0.1

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from tests.training.measurements import FUSED
-from tuner.architecture import fused
+from tuner.architecture import fused_block
 from tuner.errors import UnfitDevice
-from tuner.training import measure
-from tuner.training.choices import CHOICES, FAILED, Choice, ChoiceVerdict, Measurement, Runners, unmet_need
+from tuner.training import engine_measurement
 from tuner.training.engine import Engine
 from tuner.training.engine_check import Check, check_architectures, check_engine
-from tuner.training.measure import judge, measure_engine
+from tuner.training.engine_choices import CHOICES, FAILED, Choice, ChoiceVerdict, Measurement, Runners, unmet_need
+from tuner.training.engine_measurement import judge, measure_engine
 
 SHAPE = (1, 8, 8)
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def leaking(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
-        ("tuner.training.rehearsal.stack_images", to_the_neighbour),
+        ("tuner.training.synthetic_step.stack_images", to_the_neighbour),
         ("tuner.training.step._mean_loss", over_all_seeds),
         ("tuner.architecture.stacked.LinearEach.forward", leaking),
     ],
@@ -99,22 +99,22 @@ def wrong_gradient(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda grad, x, y: function(grad, x, y) * 0.5
 
 
-@pytest.mark.parametrize("activation", list(fused.ACTIVATIONS), ids=lambda activation: activation.__name__)
+@pytest.mark.parametrize("activation", list(fused_block.ACTIVATIONS), ids=lambda activation: activation.__name__)
 def test_a_wrong_gradient_of_any_activation_is_found(activation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    values, gradient = fused.ACTIVATIONS[activation]
-    monkeypatch.setitem(fused.ACTIVATIONS, activation, (values, wrong_gradient(gradient)))
+    values, gradient = fused_block.ACTIVATIONS[activation]
+    monkeypatch.setitem(fused_block.ACTIVATIONS, activation, (values, wrong_gradient(gradient)))
     assert "differ" in check_engine(FUSED).problem
 
 
 def test_a_wrong_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    values, gradient = fused.ACTIVATIONS[torch.nn.ReLU]
-    monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
+    values, gradient = fused_block.ACTIVATIONS[torch.nn.ReLU]
+    monkeypatch.setitem(fused_block.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) + 0.1, gradient))
     assert "losses differ" in check_engine(FUSED).problem
 
 
 def test_a_value_that_is_not_finite_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    values, gradient = fused.ACTIVATIONS[torch.nn.ReLU]
-    monkeypatch.setitem(fused.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) / 0, gradient))
+    values, gradient = fused_block.ACTIVATIONS[torch.nn.ReLU]
+    monkeypatch.setitem(fused_block.ACTIVATIONS, torch.nn.ReLU, (lambda x: values(x) / 0, gradient))
     assert check_engine(FUSED).problem != ""
 
 
@@ -135,23 +135,23 @@ def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pyte
 
 
 def test_a_way_that_is_slower_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.011))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.010, 0.011))
     verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (False, "no faster")
 
 
 def test_a_way_that_is_faster_and_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.010, 0.005))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.010, 0.005))
     verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (True, "")
 
 
 def test_a_way_that_pays_on_larger_networks_is_taken_when_it_is_no_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     (optimizer,) = (choice for choice in CHOICES["cpu"] if choice.name == "optimizer")
-    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0101))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0101))
     assert judge(optimizer, Engine(), SHAPE).is_taken
     assert not judge(Choice("optimizer", "foreach", "fused"), Engine(), SHAPE).is_taken
-    monkeypatch.setattr(measure, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0110))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0110))
     assert not judge(optimizer, Engine(), SHAPE).is_taken
 
 
@@ -163,8 +163,8 @@ def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
         name = "blocks" if "blocks" in changed else changed.pop()
         return (1.0, 2.0) if name in slower else (1.0, 0.5)
 
-    monkeypatch.setattr(measure, "time_in_turn", time_them)
-    monkeypatch.setattr(measure, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", time_them)
+    monkeypatch.setattr(engine_measurement, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_a_choice_without_what_it_requires_has_a_verdict_that_says_so(monkeypatc
     verdicts = {verdict.name: verdict for verdict in measured.verdicts}
     for name in ("early_pooling", "byte_dropout"):
         assert verdicts[name] == ChoiceVerdict(name, False, True, None, None, "needs blocks=fused", is_taken=False)
-        assert f"{name} (needs blocks=fused)" in str(measured)
+        assert f"{name} (needs blocks=fused_block)" in str(measured)
 
 
 def wrong_where(monkeypatch: pytest.MonkeyPatch, is_wrong: Callable[[Engine], bool]) -> list[Engine]:
@@ -203,7 +203,7 @@ def wrong_where(monkeypatch: pytest.MonkeyPatch, is_wrong: Callable[[Engine], bo
         checked.append(engine)
         return Check(0.0, 0.0, 0.0, "its losses differ by 1" if is_wrong(engine) else "")
 
-    monkeypatch.setattr(measure, "check_engine", check_one)
+    monkeypatch.setattr(engine_measurement, "check_engine", check_one)
     return checked
 
 
@@ -314,16 +314,16 @@ def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_anoth
         judged.clear()
         try:
             return pickle.loads(pickle.dumps(function()))  # type: ignore[no-any-return]
-        except measure.Spoiled as error:
+        except engine_measurement.Spoiled as error:
             raise pickle.loads(pickle.dumps(error)) from None
         finally:
             processes.append(judged.copy())
 
-    monkeypatch.setattr(measure, "judge", judge_one)
-    monkeypatch.setattr(measure, "device_kind", str)
-    monkeypatch.setattr(measure, "_require_plain_step", lambda *_: None)
-    monkeypatch.setattr(measure, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
-    measured = measure.measure_anew(torch.device("cuda"), SHAPE, num_threads=1, run=in_another_process)
+    monkeypatch.setattr(engine_measurement, "judge", judge_one)
+    monkeypatch.setattr(engine_measurement, "device_kind", str)
+    monkeypatch.setattr(engine_measurement, "_require_plain_step", lambda *_: None)
+    monkeypatch.setattr(engine_measurement, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
+    measured = engine_measurement.measure_anew(torch.device("cuda"), SHAPE, num_threads=1, run=in_another_process)
     assert processes == [["channels_last", "tf32", "precision", "optimizer", "graph"], ["seeds_together"]]
     assert (measured.engine.graph, measured.engine.optimizer, measured.engine.seeds_together) == (False, "fused", True)
     assert "graph (failed: no capture here)" in str(measured)
@@ -343,7 +343,7 @@ def test_runners_are_counted_for_candidates_that_train_alone(monkeypatch: pytest
         timed.extend((one, many))
         return 1.0, 1.0
 
-    monkeypatch.setattr(measure, "num_cores", lambda: 2)
-    monkeypatch.setattr(measure, "time_in_turn", time_them)
-    assert measure.measure_runners(Engine(seeds_together=True), SHAPE).count == 2
+    monkeypatch.setattr(engine_measurement, "num_cores", lambda: 2)
+    monkeypatch.setattr(engine_measurement, "time_in_turn", time_them)
+    assert engine_measurement.measure_runners(Engine(seeds_together=True), SHAPE).count == 2
     assert [engine.seeds_together for engine in timed] == [False, False]

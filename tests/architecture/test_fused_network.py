@@ -16,8 +16,8 @@ from tests.strategies import architectures
 from tuner.architecture import layers as own
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.factory import build_model, initialise
-from tuner.architecture.fast import FastForm, fast_form, scoring_form
-from tuner.architecture.fused import can_fuse
+from tuner.architecture.fused_block import can_fuse
+from tuner.architecture.fused_network import FastForm, fast_form, scoring_form
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tuner.architecture.spec import Architecture
 from tuner.architecture.stacked import build_stacked, stack_images, stack_states, unstack_states
-from tuner.data.opening import TrainingData
+from tuner.data.training_data import TrainingData
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 from tuner.training.loop import epoch_batches, epoch_result, fresh_model, train_epochs

@@ -11,7 +11,7 @@ import torch
 
 import tuner
 from tuner.search.events import TrialEnded
-from tuner.training.host import generates_with_own_settings
+from tuner.training.caller_settings import generates_with_own_settings
 
 backends = torch.backends
 

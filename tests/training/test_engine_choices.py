@@ -4,7 +4,7 @@ import platform
 
 import pytest
 
-from tuner.training.choices import CHOICES, no_effect
+from tuner.training.engine_choices import CHOICES, no_effect
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
