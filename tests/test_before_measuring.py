@@ -111,8 +111,8 @@ def without_a_complete_trial(options: RunOptions) -> RunOptions:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (on_a_gpu, DeviceError, "trains on cuda, as it began, and this run would on cpu"),
-        (with_another_engine, StudyError, "did not begin with --engine optimizer="),
+        (on_a_gpu, DeviceError, "was started on cuda, and this run would train on cpu"),
+        (with_another_engine, StudyError, "was started with another engine than --engine optimizer="),
         (with_other_test_images, StudyError, "the test images of .* are not those"),
         (with_other_training_images, StudyError, "started with other settings"),
         (in_a_folder_of_other_files, StudyError, "notes.txt: not a file of study 'pets'"),

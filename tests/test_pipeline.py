@@ -338,7 +338,7 @@ def test_a_study_is_not_gone_on_with_on_another_kind_of_device(tmp_path: Path) -
     engine = engine_of(options)
     record = load_study(existing_storage(options.studies))
     record.storage.set_study_user_attr(record.study_id, "tuner:engine", {**engine.to_json(), "device": "cuda"})
-    with pytest.raises(DeviceError, match="trains on cuda, as it began, and this run would on cpu") as caught:
+    with pytest.raises(DeviceError, match="was started on cuda, and this run would train on cpu") as caught:
         next(run_events(options))
     assert "\n" not in str(caught.value)
 
@@ -352,7 +352,7 @@ def test_a_forced_engine_is_what_the_study_gets_and_keeps(tmp_path: Path) -> Non
     record = load_study(existing_storage(options.studies))
     source = record.data_source
     refused = replace(options, engine=f"optimizer={measured.optimizer}", data_dir=tmp_path / "elsewhere")
-    with pytest.raises(StudyError, match=f"did not begin with --engine optimizer={measured.optimizer}, and") as caught:
+    with pytest.raises(StudyError, match=f"another engine than --engine optimizer={measured.optimizer}, and") as caught:
         next(run_events(refused))
     assert record.data_source == source
     assert "\n" not in str(caught.value)

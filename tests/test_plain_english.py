@@ -1,4 +1,4 @@
-"""Documents, help texts and docstrings contain none of the phrases that a reader has to read twice.
+"""Documents, help texts, docstrings and messages contain none of the phrases that a reader has to read twice.
 
 To check more texts, add a function that yields their passages to SOURCES.
 """
@@ -128,6 +128,42 @@ RULES = (
     Rule(
         r"\b(that|which) are told\b", "listed, reported", "Parameters of a space, that are told.", "Lies that he told."
     ),
+    Rule(
+        r"^(?-i:Of) (?!\d)",
+        "begin with what the value is",
+        "Of every parameter that had a choice.",
+        "Of 20 trials, one is complete.",
+    ),
+    Rule(
+        r"\b(device|devices|machine|memory|GPU|CPU|runner|step|it) bears?\b",
+        "fits into, supports, can have",
+        "How many runners a device bears.",
+        "The bears of a zoo.",
+    ),
+    Rule(
+        r"\bwhat (\S+ ){1,4}(has |have )?(come|comes|came) to\b",
+        "result, summary",
+        "What a study has come to.",
+        "They came to know what it is.",
+    ),
+    Rule(
+        r"\bthan which\b",
+        "better than every smaller one",
+        "Those than which none is better.",
+        "It is better than it was.",
+    ),
+    Rule(
+        r"\b(is|are) not to be had\b|\b(can|could) (then )?(not )?be had\b",
+        "cannot be loaded, is not available",
+        "The test part is not to be had here.",
+        "It had to be loaded.",
+    ),
+    Rule(
+        r"\bmemory did not suffice\b|\bwhere (even )?(nothing|none|no \w+) (does|is|has|was|can)\b",
+        "if there is none; does not fit into memory",
+        "None where nothing is limited.",
+        "It is None if nothing is limited.",
+    ),
 )
 
 
@@ -179,7 +215,33 @@ def help_passages() -> Iterator[Passage]:
             yield Passage(f"tuner {name} {parameter.name}", words)
 
 
-SOURCES: list[Callable[[], Iterator[Passage]]] = [document_passages, docstring_passages, help_passages]
+def message_passages() -> Iterator[Passage]:
+    """Messages of the package: its strings of more than three words that are not docstrings."""
+    for path in sorted(ROOT.glob("tuner/**/*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            text = _text_of(node)
+            if len(text.split()) > 3 and id(node) not in docstrings | parts:
+                yield Passage(f"{path.relative_to(ROOT)}:{node.lineno}", " ".join(text.split()))  # type: ignore[attr-defined]
+
+
+def _text_of(node: ast.AST) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(_text_of(value) or "0" for value in values)
+    return ""
+
+
+SOURCES: list[Callable[[], Iterator[Passage]]] = [
+    document_passages,
+    docstring_passages,
+    help_passages,
+    message_passages,
+]
 """Functions that yield the passages to check."""
 
 

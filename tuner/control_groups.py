@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 MEMBERSHIP, MOUNTS = Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")
-"""The groups of this process, and where their file systems are mounted; neither file exists outside Linux."""
+"""Files that list the groups of this process, and the mounts of their file systems; they exist on Linux only."""
 
 
 @dataclass(frozen=True)
 class _Mount:
-    """A control-group file system. root: the group that is visible at `point`. controllers: empty for version 2."""
+    """A control-group file system. root: the group that is mounted at `point`. controllers: empty for version 2."""
 
     root: PurePosixPath
     point: Path
@@ -21,10 +21,10 @@ class _Mount:
 
 
 def cpu_quota(*, membership: Path = MEMBERSHIP, mounts: Path = MOUNTS) -> float | None:
-    """Cores' worth of CPU time that this process may use, such as 0.5; None without a quota.
+    """CPU time that this process may use, in cores, such as 0.5; None without a quota.
 
-    The smallest of the process's own group and all groups above it counts.
-    Sources: cpu.max in the kernel's cgroup-v2.rst; scheduler/sched-bwc.rst for version 1.
+    The result is the smallest quota of the process's own group and all groups above it. Sources: cpu.max in the
+    kernel's cgroup-v2.rst; scheduler/sched-bwc.rst for version 1.
     """
     quotas = []
     for group, is_second in _groups("cpu", membership=membership, mounts=mounts):
@@ -40,8 +40,8 @@ def cpu_quota(*, membership: Path = MEMBERSHIP, mounts: Path = MOUNTS) -> float 
 def memory_limit(*, membership: Path = MEMBERSHIP, mounts: Path = MOUNTS) -> int | None:
     """Bytes of memory that this process may use; None without a limit.
 
-    The smallest of the process's own group and all groups above it counts. Version 1 has a limit always, which may be
-    larger than any machine's memory.
+    The result is the smallest limit of the process's own group and all groups above it. Version 1 always has a limit,
+    which may be larger than any machine's memory.
     """
     limits = []
     for group, is_second in _groups("memory", membership=membership, mounts=mounts):
@@ -52,7 +52,7 @@ def memory_limit(*, membership: Path = MEMBERSHIP, mounts: Path = MOUNTS) -> int
 
 
 def _groups(controller: str, *, membership: Path, mounts: Path) -> Iterator[tuple[Path, bool]]:
-    """The folders of the process's groups up to the root of each mount, and whether each is of version 2."""
+    """Yield the folders of the process's groups up to the root of each mount, and whether each is of version 2."""
     paths = dict(_memberships(membership))
     for mount in _mounts(mounts):
         is_second = not mount.controllers
@@ -67,9 +67,9 @@ def _groups(controller: str, *, membership: Path, mounts: Path) -> Iterator[tupl
 
 
 def _below(root: PurePosixPath, path: PurePosixPath) -> PurePosixPath:
-    """The path of a group within a mount of `root`; the mount itself where the group is not visible in it.
+    """Return the path of a group within a mount of `root`; the mount itself if the group is not visible in it.
 
-    A container may see the path that its group has on the host, or, from another namespace, `/../..`.
+    In a container, the path may be the group's path on the host or, from another namespace, start with `/../..`.
     """
     if ".." in path.parts or not path.is_relative_to(root):
         return PurePosixPath()
@@ -77,7 +77,7 @@ def _below(root: PurePosixPath, path: PurePosixPath) -> PurePosixPath:
 
 
 def _memberships(file: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """The group of each controller; of version 2 under an empty name. Source: cgroups(7), /proc/pid/cgroup."""
+    """Yield the group of each controller; version 2 has an empty name. Source: cgroups(7), /proc/pid/cgroup."""
     for line in _lines(file):
         parts = line.split(":", 2)
         if len(parts) == 3:
@@ -86,7 +86,7 @@ def _memberships(file: Path) -> Iterator[tuple[str, PurePosixPath]]:
 
 
 def _mounts(file: Path) -> Iterator[_Mount]:
-    """The mounted control-group file systems. Source: proc_pid_mountinfo(5)."""
+    """Yield the mounted control-group file systems. Source: proc_pid_mountinfo(5)."""
     for line in _lines(file):
         before, separator, after = line.partition(" - ")
         fields, (kind, *rest) = before.split(), after.split() or [""]
@@ -96,7 +96,7 @@ def _mounts(file: Path) -> Iterator[_Mount]:
 
 
 def _unescaped(text: str) -> str:
-    """A path as it is: spaces, tabs, line ends and backslashes are octal escapes in mountinfo."""
+    """Decode a path in mountinfo, which writes spaces, tabs, line ends and backslashes as octal escapes."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 

@@ -6,8 +6,8 @@ TunerError
 ├── DataError          images that cannot be read or split
 ├── StudyError         a study that does not exist, or is not the one asked for
 ├── CheckpointError    a file that is not a checkpoint of ours
-├── DeviceError        a device that is not there
-│   └── UnfitDevice    one that is there, and cannot train
+├── DeviceError        a device that does not exist here
+│   └── UnfitDevice    a device that exists, but cannot train
 ├── RunnerError        processes that cannot train
 └── InstallationError  installed packages that do not fit together
 
@@ -20,7 +20,7 @@ class TunerError(Exception):
 
 
 def reason_of(error: OSError) -> str:
-    """Why the system refused something, in words, of which an error that a library raises itself may have none."""
+    """Return the system's reason for an error, in words; some errors raised by libraries have none."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
@@ -49,11 +49,11 @@ class DeviceError(TunerError):
 
 
 class UnfitDevice(DeviceError):  # noqa: N818 - what is wrong, not an error of its own
-    """A device is there, but this torch cannot compute a training step on it."""
+    """A device exists, but this build of torch cannot compute a training step on it."""
 
 
 class RunnerError(TunerError):
-    """The processes that are to train cannot be started, or cannot use their device."""
+    """The training processes cannot be started, or cannot use their device."""
 
 
 class InstallationError(TunerError):

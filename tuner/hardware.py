@@ -1,4 +1,4 @@
-"""What the machine is: its processor, its devices, and how many runners it bears."""
+"""The machine: its processor, its devices and their memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from tuner import control_groups
 
 GPU_CONTEXT_BYTES = 700 * 2**20
-"""Of GPU memory that a process takes before its first tensor: CUDA's context and its libraries' kernels."""
+"""GPU memory that a process takes before its first tensor: CUDA's context and its libraries' kernels."""
 MAX_RUNNERS_PER_GPU = 8
 
 
 def devices_for(device: torch.device, *, is_auto: bool) -> tuple[torch.device, ...]:
-    """The devices that runners are dealt to: every GPU of the machine when none was named."""
+    """Return the devices that runners are distributed over: every GPU of the machine if none was named."""
     if device.type == "cuda" and (is_auto or device.index is None):
         return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
     return (device,)
@@ -33,13 +33,13 @@ def num_cores() -> int:
 
 
 def limit_threads() -> None:
-    """Keep torch in this process to the cores that it may use: by itself it takes all of the machine's."""
+    """Limit torch to the cores that this process may use; by default, it uses all of the machine's cores."""
     if torch.get_num_threads() > num_cores():
         torch.set_num_threads(num_cores())
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Memory of a device in all, in bytes; of a CPU, what the machine or the container has."""
+    """Total memory of a device in bytes; for a CPU, the memory of the machine or the container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     total = int(psutil.virtual_memory().total)
@@ -48,16 +48,16 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words, as in `AMD EPYC 9R14, AVX512` or `NVIDIA H100`."""
+    """Name of a device, as in `AMD EPYC 9R14, AVX512` or `NVIDIA H100`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def device_kind(device: torch.device) -> str:
-    """What a measurement on a device is of, in words: it holds for every device of which these are the words.
+    """Describe the kind of a device: a measurement is valid for every device with the same description.
 
-    As for its memory, GPUs of one make differ by a few MiB.
+    Memory is rounded, because GPUs of one model differ by a few MiB.
     """
     if device.type != "cuda":
         return device_name(device)
@@ -69,7 +69,7 @@ def device_kind(device: torch.device) -> str:
 
 
 def cpu_flags() -> str:
-    """What the processor's instructions are known by, as in `fpu sse2 avx2 amx_bf16`: its name where nothing says."""
+    """Return the instruction sets of the processor, as in `fpu sse2 avx2 amx_bf16`, or its name if they are unknown."""
     return _cpuinfo("flags", "Features") or platform.processor()
 
 
@@ -78,7 +78,7 @@ def _processor_name() -> str:
 
 
 def _cpuinfo(*names: str) -> str:
-    """The first value that Linux has under any of these names; empty elsewhere."""
+    """Return the first value that Linux lists under any of these names; empty on other systems."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Ctrl-C: heard from the first moment on, and answered by the same one line and exit code wherever it hits."""
+"""Ctrl-C: handled from the first moment on, and always answered with the same line and exit code."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ import sys
 from types import FrameType
 
 EXIT_CODE = 130
-LINE = "interrupted; the same command goes on from here"
-LINE_RESTART = "interrupted; nothing of it was kept, and the same command restarts from scratch"
+LINE = "interrupted; run the same command again to resume"
+LINE_RESTART = "interrupted; nothing was saved, and the same command restarts from scratch"
 
 _heard: list[int] = []
 _lines = [LINE]
 
 
 def leave_at_once() -> None:
-    """From now on Ctrl-C ends the process on the spot, for as long as there is nothing to put down.
+    """Make Ctrl-C end the process immediately, as long as there is nothing to clean up.
 
-    An exception in the middle of an import of a large library comes out as anything: another error, a message of
-    Python about an exception that it has ignored, or nothing at all.
+    An exception during the import of a large library may surface as another error, as a message of Python about an
+    ignored exception, or not at all.
     """
     signal.signal(signal.SIGINT, _leave)
 
 
 def leave_in_order() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt, so that what is open is put down."""
+    """Make Ctrl-C raise KeyboardInterrupt, so that open resources are closed."""
     if signal.getsignal(signal.SIGINT) is _leave:  # not where the tuner is a library
         signal.signal(signal.SIGINT, _raise)
 
 
 def say_restart() -> None:
-    """From now on, an interrupted command says that the same one restarts from scratch."""
+    """Make an interrupted command say that the same command restarts from scratch."""
     _lines[:] = [LINE_RESTART]
 
 
 def was_heard() -> bool:
-    """Whether Ctrl-C has been pressed; what is raised afterwards comes of it."""
+    """Whether Ctrl-C was pressed; later exceptions are its consequences."""
     return bool(_heard)
 
 
 def end() -> None:
-    """Say that the command was interrupted, and end it; Ctrl-C is no longer heard."""
+    """Print that the command was interrupted, and end the process; Ctrl-C is ignored from here on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(_lines[0], file=sys.stderr)  # noqa: T201
     sys.exit(EXIT_CODE)

@@ -1,4 +1,4 @@
-"""Names of files and folders as they can be shown: not every one is text that can be encoded."""
+"""Printable names of files and folders, which may contain bytes that are not valid text."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import codecs
 import re
 
 SHOWN = "tuner.shown"
-"""The name of the handler of encoding errors that `show_what_cannot_be_encoded` is registered as."""
+"""Name of the encoding error handler that `show_what_cannot_be_encoded` is registered as."""
 
 
 def shown_name(name: str) -> str:
-    r"""A name in which bytes that are no UTF-8 are escapes, as in `caf\xe9`; any other is returned as it is.
+    r"""Return a name with invalid UTF-8 bytes as escapes, as in `caf\xe9`; other names are returned unchanged.
 
-    Python has such bytes of a name as surrogates, with which the file can still be opened, and which nothing can
-    encode (PEP 383). In an ASCII locale it has all letters beyond ASCII so, and these become letters.
+    Python represents such bytes as surrogates, with which the file can still be opened but which cannot be encoded (PEP
+    383). In an ASCII locale, all letters beyond ASCII are represented in this way, and this function restores them.
     """
     lone = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", name)
     return lone.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def show_what_cannot_be_encoded(error: UnicodeError) -> tuple[str | bytes, int]:
-    r"""Escapes for what an output cannot encode: `\xe9` for the byte of a name, `\u72ac` for a letter."""
+    r"""Escape what an output cannot encode: `\xe9` for a byte of a name, `\u72ac` for a letter."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]

@@ -15,28 +15,30 @@ from tuner.search.stored_options import StudyOptions, load_options
 from tuner.search.study_location import default_study_name
 
 DATASET, DATA_DIR, SPACE, TRIALS, SEED = "digits", Path("data"), "cnn", 50, 0
-"""What a new study has of the options that are not given; RunOptions and `tuner run --help` document them."""
+"""Defaults of a new study for options that are not given; RunOptions and `tuner run --help` document them."""
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
-"""Epochs of a trial when none are asked for: on training parts below SMALL_SET images, and on others."""
+"""Default number of epochs of a trial, for training parts of less than SMALL_SET images and for others."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `tuner run` takes. `storage` is an Optuna URL.
+    """Options of `tuner run`. `storage` is an Optuna URL.
 
     `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs` and `seed` have the value that the study stores if
     they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50 trials, seed 0,
     the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
-    study: named after the data set and the space by default. trials: the total, including those already run.
+    study: named after the data set and the space by default.
+    trials: the total, including those already run.
     device: `auto` is the device of the study; a new study takes the best device of the machine.
-    engine: choices that are forced, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
+    engine: choices to force, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
     workers: `None` chooses the number by measuring the machine.
-    budget_seconds: of the whole run; with a confirmation, the search gets two thirds of it. confirm: train the best
-    again and score the winner on the test set: in time (what is left of the budget, or else a third of the run's time),
-    in full, or not at all.
-    `run` and `run_events` raise OptionError for a value that an option cannot have.
+    budget_seconds: time limit for the whole run; with a confirmation, the search gets two thirds of it.
+    confirm: whether to retrain the best trials and score the winner on the test set: in time (what is left of the
+    budget, or a third of the run's time without one), in full, or not at all.
+
+    `run` and `run_events` raise OptionError for invalid values.
     """
 
     dataset: str | None = None
@@ -79,7 +81,7 @@ class RunOptions:
 
 
 def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyOptions:
-    """The options as given; those not given are the study's, or the defaults where `stored` is None."""
+    """Return the options as given; missing ones are the study's, or the defaults if `stored` is None."""
     base = StudyOptions(options.data_spec, SPACE, TRIALS, None, SEED) if stored is None else stored
     spec = replace(
         base.data_spec,
@@ -98,9 +100,9 @@ def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyO
 
 
 def options_of_study(options: RunOptions, earlier: StudyRecord | None) -> tuple[StudyOptions, tuple[str, ...]]:
-    """What a run does to its study, and which values come from it, as notes; earlier: the study, if there is one.
+    """Return the options of a run, and notes on those that come from the study. earlier: the study, if it exists.
 
-    Raises StudyError when the study cannot be read.
+    Raises StudyError if the study cannot be read.
     """
     if earlier is None:
         return complete_options(options, None), ()
@@ -127,7 +129,7 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
 
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""In words, and whether a value keeps to it."""
+"""Text of a rule, and the check of a value."""
 
 
 def _is_whole(value: object) -> bool:

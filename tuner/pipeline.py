@@ -1,4 +1,4 @@
-"""Search and confirm, from options to a finished study: what `run` does, as one function for the library's users."""
+"""Search and confirm, from options to a finished study: the functions behind `tuner run` and `tuner confirm`."""
 
 from __future__ import annotations
 
@@ -64,20 +64,19 @@ from tuner.training.engine_option import parse_forced
 
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]
-"""Makes the executor of a study's trainers, one runner for each, with the arguments of local_executor."""
+"""Function that makes the executor for a study's trainers, one runner for each, with local_executor's arguments."""
 
 
 @generates_with_own_settings
 def run_events(
     options: RunOptions, *, report: Report | None = None, make_executor: ExecutorFactory = local_executor
 ) -> Generator[RunEvent]:
-    """Run or top up a study and confirm its winner, an event at a time; a closed iterator leaves it to be resumed.
+    """Start or resume a study, confirm its winner, and yield events; closing the iterator leaves a study to resume.
 
-    `report` hears of downloads and decoding. make_executor: where the trials are trained. With one local runner on a
-    CPU the training is done in this process, with settings of torch that are not the caller's; the caller's are back
-    whenever an event is yielded.
-    Raises TunerError for whatever the user can fix; what no measurement decides is refused before this machine is
-    measured.
+    `report` is called with the progress of downloads and decoding. make_executor: makes the executor that trains. A
+    single local runner on a CPU trains in the calling process, with torch's default settings; the caller's own settings
+    are restored whenever an event is yielded. Raises TunerError for anything that the user can fix; errors that need no
+    measurement are raised before this machine is measured.
     """
     started = time.monotonic()
     end_if_unguarded()
@@ -162,13 +161,13 @@ def confirm_events(
     workers: int | None = None,
     make_executor: ExecutorFactory = local_executor,
 ) -> Generator[RunEvent]:
-    """Confirm the winner of a study that was run before, an event at a time, on the device of its search.
+    """Confirm the winner of an existing study on the device of its search, and yield events.
 
-    in_time: it takes at most a third of the whole run's time, as at the end of `run`, whatever the plan's own seconds.
-    Nothing of it is kept before its end: one that is interrupted restarts from scratch.
+    in_time: limit the confirmation to a third of the whole run's time, as at the end of `run`, whatever the plan's own
+    time limit is. Nothing is stored before the end, so an interrupted confirmation restarts from scratch.
 
-    Raises TunerError for whatever the user can fix, such as images that are gone or have changed, before this machine
-    is measured.
+    Raises TunerError for anything that the user can fix, such as missing or changed images, before this machine is
+    measured.
     """
     end_if_unguarded()
     record = load_study(existing_storage(studies, storage), name)
@@ -196,7 +195,10 @@ def confirm_events(
 def limit_to_time(
     plan: ConfirmPlan, record: StudyRecord, num_runners: int, *, seconds_left: float = float("inf")
 ) -> ConfirmPlan:
-    """The plan in what is left of the run's budget; without one, in a third of its whole time, on so many runners."""
+    """Limit the plan to what is left of the run's budget, or without a budget, to a third of the run's time.
+
+    num_runners: number of runners that share the work.
+    """
     if seconds_left < float("inf"):
         return replace(plan, seconds=max(0.0, seconds_left), within="what is left of the budget")
     return replace(plan, seconds=search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE))
@@ -224,7 +226,7 @@ def _confirm(
 
 
 def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_full: bool) -> bool:
-    """Whether there is a winner, and no confirmation yet that knew all these trials and was as thorough."""
+    """Whether there is a winner, but no confirmation yet that included all these trials and was as thorough."""
     if best_trial(trials) is None:
         return False
     confirmed = record.confirmed
@@ -246,7 +248,7 @@ def _choose_devices(name: str, earlier: StudyRecord | None) -> tuple[torch.devic
 def _only_writer(
     options: RunOptions, storage: Storage, name: str, settings: StudySettings, sealed: SealedPart, *, data: DataSpec
 ) -> Iterator[StudyRecord | None]:
-    """Hold a study, its record and its folder, once it is sure that both are this study's; None for a new study."""
+    """Lock a study, its record and its folder, after checking that both belong to it; yield None for a new study."""
     folder = options.studies / name
     with hold_record(storage.url, name):
         is_bundled = options.space in bundled_spaces()
@@ -260,20 +262,20 @@ def _only_writer(
 
 
 def _bind(record: StudyRecord, folder: Path, sealed: SealedPart) -> None:
-    """Bind the folder and the test part to the study that they belong to from now on."""
+    """Bind the folder and the test part to the study permanently."""
     claim_folder(folder, record)
     fix_test_set(record, sealed)
 
 
 def run(options: RunOptions) -> StudySummary:
-    """Run or top up a study to its end, confirmation included, and say what it has come to."""
+    """Start or resume a study, run it to its end including its confirmation, and return a summary."""
     for _ in run_events(options):
         pass
     return load_summary(options)
 
 
 def load_summary(options: RunOptions) -> StudySummary:
-    """What the study of these options has come to. Raises StudyError when there is none."""
+    """Return the summary of the study with these options. Raises StudyError if there is none."""
     storage = existing_storage(options.studies, options.storage)
     return summarise(load_study(storage, options.study_name), studies=options.studies)
 

@@ -1,7 +1,7 @@
-"""Temporary files and folders: their names, which say which process owns them, and the removal of those left behind.
+"""Temporary files and folders: names that contain the owning process, and removal of leftovers.
 
-A name is `.NAME.MACHINE-PID-START.tmp`. A process is known by its machine, its number and its start, since a number is
-given again after a process has ended.
+A name is `.NAME.MACHINE-PID-START.tmp`. A process is identified by its machine, its number and its start time, since
+numbers are reused after a process has ended.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from platform import node
 import psutil
 
 KEPT_SECONDS = 24 * 3600.0
-"""Since the last change, after which a temporary file is removed whose owner cannot be asked for: one of another
-machine that shares the folder, or of an older version, whose names did not say it."""
+"""Age in seconds at which a temporary file is removed if it is unknown whether its owner still runs.
+
+The owner may be on another machine that shares the folder, or be an older version, whose names did not contain it.
+"""
 
 _OWNED = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.tmp")
 _OLDER = re.compile(r"\.(?P<name>.+)\.(\d+|[a-z0-9_]{8})\.tmp")
 
 
 def temporary_beside(target: Path) -> Path:
-    """A new name beside a file or a folder, to write to until it is whole; it belongs to this process."""
+    """Return a temporary name beside a file or folder, to write to before renaming; it belongs to this process."""
     owner = f"{_machine()}-{os.getpid()}-{_start_of(psutil.Process())}"
     return target.with_name(f".{_shortened(target.name)}.{owner}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what processes that are gone have left half written in a folder; what a living one owns stays.
+    """Remove unfinished files of processes that have ended; files of running processes stay.
 
-    name: of the target that it was to become; None for any. What another user owns stays as well. Raises OSError.
+    name: name of the final file; None for any. Files of other users stay as well. Raises OSError.
     """
     for path in temporaries(folder, name):
         if not _is_in_use(path):
@@ -47,12 +49,12 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def in_use(folder: Path) -> list[Path]:
-    """The temporary files and folders directly in a folder that may be those of a living process."""
+    """Return the temporary files and folders directly in a folder whose process may still run."""
     return [path for path in temporaries(folder) if _is_in_use(path)]
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder, or a link but not what it leads to. One that is gone already is no error."""
+    """Remove a file, a folder, or a link but not its target. A missing path is no error."""
     try:
         if path.is_dir() and not is_link(path):
             shutil.rmtree(path)
@@ -63,17 +65,17 @@ def remove(path: Path) -> None:
 
 
 def is_link(path: Path) -> bool:
-    """Whether a path is a symbolic link, or a junction of Windows."""
+    """Whether a path is a symbolic link or a Windows junction."""
     return path.is_symlink() or (sys.version_info >= (3, 12) and path.is_junction())
 
 
 def _shortened(name: str) -> str:
-    """So much of a name as leaves room for its owner: file systems allow 255 bytes."""
+    """Shorten a name to leave room for its owner: file systems allow 255 bytes."""
     return name[:40]
 
 
 def temporaries(folder: Path, name: str | None = None) -> Iterator[Path]:
-    """The temporary files and folders directly in a folder, of every owner; name: as for remove_leftovers."""
+    """Yield the temporary files and folders of all owners directly in a folder. name: as for remove_leftovers."""
     for path in folder.iterdir():
         match = _OWNED.fullmatch(path.name) or _OLDER.fullmatch(path.name)
         if match is not None and (name is None or match["name"] == _shortened(name)):
@@ -94,7 +96,7 @@ def _is_in_use(path: Path) -> bool:
 
 
 def _last_change(path: Path) -> float:
-    """When a file, or anything in a folder, was last written to; 0 for one that is gone."""
+    """Time of the last change of a file, or of anything in a folder; 0 if it no longer exists."""
     times = [0.0]
     for one in [path, *path.rglob("*")]:
         try:
@@ -105,9 +107,9 @@ def _last_change(path: Path) -> float:
 
 
 def _start_of(process: psutil.Process) -> int:
-    """When a process has started, in hundredths of a second; on Linux since the boot, which no change of a clock moves.
+    """Start time of a process in hundredths of a second; on Linux since boot, so that clock changes do not affect it.
 
-    psutil computes the time of day of it from the time of the boot, which the system moves with its clock.
+    psutil computes the time of day from the boot time, which changes with the system's clock.
     """
     boot = psutil.boot_time() if sys.platform == "linux" else 0.0
     return round(100 * (process.create_time() - boot))
@@ -115,5 +117,5 @@ def _start_of(process: psutil.Process) -> int:
 
 @cache
 def _machine() -> str:
-    """This machine, or this container: the same number means another process elsewhere."""
+    """Identify this machine or container, since process numbers are only unique within it."""
     return blake2b(node().encode(), digest_size=4).hexdigest()

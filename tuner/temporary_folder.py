@@ -6,7 +6,7 @@ NO_FOLDER = "there is no writable folder for temporary files: set TMPDIR to a fo
 
 
 def has_temporary_folder() -> bool:
-    """Whether one of the folders that Python tries (TMPDIR, /tmp, ..., the current one) can be written."""
+    """Whether one of the folders that Python tries (TMPDIR, /tmp, ..., the current folder) is writable."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:

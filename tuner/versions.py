@@ -20,9 +20,9 @@ def package_versions() -> dict[str, str]:
 
 
 def check_installation() -> None:
-    """Raise InstallationError, with the command to type, when torch and torchvision were not built for each other.
+    """Raise InstallationError, with the command to run, if torch and torchvision were not built for each other.
 
-    For what needs torchvision, which is slow to import; what does not need it works without.
+    Only commands that need torchvision call this, because it is slow to import.
     """
     try:
         import torchvision  # noqa: F401

@@ -33,7 +33,7 @@ def test_without_network_the_missing_files_are_named_in_one_line(
 ) -> None:
     cut_network(monkeypatch)
     spec = make_spec(name, tmp_path)
-    with pytest.raises(DataError, match=r"needs files that are not there \(.*not known.*\): put in place") as caught:
+    with pytest.raises(DataError, match=r"needs files that do not exist \(.*not known.*\): put in place") as caught:
         load_development(spec)
     assert str(spec.data_dir / file) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -100,5 +100,5 @@ def test_a_download_without_a_listener_prints_nothing(tmp_path: Path, capfd: pyt
 @pytest.mark.usefixtures("mirror")
 def test_a_mirror_with_other_files_is_not_trusted(tmp_path: Path) -> None:
     (tmp_path / "site" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"something else"))
-    with pytest.raises(DataError, match=r"not there \(.*corrupted.*train-images-idx3-ubyte"):
+    with pytest.raises(DataError, match=r"do not exist \(.*corrupted.*train-images-idx3-ubyte"):
         load_development(make_spec("mnist", tmp_path))

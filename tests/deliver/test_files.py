@@ -185,7 +185,7 @@ def of_an_unknown_operation(model: onnx.ModelProto) -> None:
         (lambda path: path.write_bytes(b""), "not a checkpoint of tuner: it has no format number"),
         (edited(lambda model: model.ClearField("metadata_props")), "not a checkpoint of tuner: it has no format"),
         (edited(lambda model: model.metadata_props.pop()), "damaged checkpoint: "),
-        (edited(in_other_files), "its weights lie in other files"),
+        (edited(in_other_files), "its weights are in other files"),
         (edited(of_other_size), "damaged: "),
         (edited(of_an_unknown_operation), "onnxruntime cannot run it: "),
     ],

@@ -34,7 +34,9 @@ def test_a_stored_score_may_differ_by_the_images_that_rounding_decides(
 ) -> None:
     score = StoredScore("validation", num_correct, 100)
     if is_refused:
-        with pytest.raises(CheckpointError, match=rf"classifies {num_correct} of 100 .* and 75\.00 are stored"):
+        with pytest.raises(
+            CheckpointError, match=rf"classifies {num_correct} of 100 .* but its stored score is 75\.00"
+        ):
             _check_stored(checkpoint_of(), score, num_undecided=num_undecided)
     else:
         _check_stored(checkpoint_of(), score, num_undecided=num_undecided)

@@ -156,7 +156,7 @@ def test_another_engine_than_a_study_has_for_a_kind_is_refused_and_any_is_taken_
     study_engines(record, two_kinds())
     forced = Forced({"graph": True})
     refuse_other_engine(record, [GPUS[0], GPUS[2]], forced=forced)
-    with pytest.raises(StudyError, match="'several' did not begin with --engine graph=on, and"):
+    with pytest.raises(StudyError, match="'several' was started with another engine than --engine graph=on, and"):
         refuse_other_engine(record, GPUS, forced=forced)
     refuse_other_engine(record, GPUS, forced=NOTHING_FORCED)
 
@@ -200,7 +200,7 @@ def test_a_log_has_a_line_for_each_kind_and_none_says_its_name_where_there_is_bu
     later = two_kinds(small=Engine())
     assert engine_notes(study_engines(record, later), later) == (
         f"{LARGE}: engine: the plain step",
-        f"{SMALL}: engine: as the study began with it",
+        f"{SMALL}: engine: as stored in the study",
     )
 
 

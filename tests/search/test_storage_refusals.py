@@ -37,7 +37,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
 def test_a_study_in_memory_is_refused(url: str) -> None:
-    with pytest.raises(StudyError, match=f"--storage {re.escape(url)}: a study in memory is gone with its process"):
+    with pytest.raises(
+        StudyError, match=f"--storage {re.escape(url)}: a study in memory is lost when its process ends"
+    ):
         open_storage(url)
 
 
@@ -156,7 +158,7 @@ def test_a_connection_to_read_sees_what_is_still_in_the_log_or_says_that_it_cann
     (study.folder / "copy").mkdir()
     for name in ("tuner.db", "tuner.db-wal"):
         shutil.copy(study.folder / name, study.folder / "copy")
-    with pytest.raises(StudyError, match=r"tuner\.db-wal: .* copy the folder to where it can be written"):
+    with pytest.raises(StudyError, match=r"tuner\.db-wal: .* copy the folder to a disk that is not read-only"):
         connect_to_read(study.folder / "copy" / "tuner.db")
     writer.close()
 

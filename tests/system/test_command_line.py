@@ -118,7 +118,7 @@ def test_predict_names_classes_with_probabilities_and_names_a_file_it_cannot_rea
 ) -> None:
     (tmp_path / "best.pt").write_text("an older one")
     exported = run_tuner("export", "-o", tmp_path / "best.pt", cwd=workplace)
-    assert exported.stdout.splitlines()[0].endswith("it replaces the file that was there")
+    assert exported.stdout.splitlines()[0].endswith("it replaces an existing file")
     dataset = development(workplace)
     rows_N = split_development(dataset, seed=0).train_indices_N[:20]
     paths = []
@@ -175,7 +175,7 @@ def test_inspect_shows_samples_by_seed_and_stored_trials(
     for option in (["--seed", "1"], ["--input", "1x8x8"], ["--classes", "3"]):
         refused = tuner_here("inspect", "digits-cnn", "--trial", "0", *option, cwd=workplace)
         assert refused.returncode == 2
-        assert "--trial shows a network as it is" in refused.stderr
+        assert "--trial shows a stored network" in refused.stderr
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_a_confirmed_study_is_judged_by_the_delivered_file_on_the_sealed_test_se
     assert np.array_equal(confusion_of(page), expected)
     accuracy = expected.trace() / expected.sum()
     assert accuracy == record.confirmed.delivered_test_accuracy
-    assert f"On the sealed test set: {int(expected.trace())} of 360 right ({accuracy:.2%})" in page
+    assert f"On the sealed test set: {int(expected.trace())} of 360 correct ({accuracy:.2%})" in page
     assert page.count('<figure class="mistake">') == min(24, int(expected.sum() - expected.trace()))
     assert f"{record.confirmed.test_accuracy:.2%}" in page[: page.index("<h2>")]
 

@@ -17,5 +17,5 @@ def test_keeping_freed_memory_has_an_effect_with_glibc() -> None:
 def test_keeping_freed_memory_has_none_on_other_systems(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", system)
     effects = {choice.name: no_effect(choice) for choice in CHOICES["cpu"]}
-    assert effects["keep_freed_memory"] == "does nothing here: the C library is not glibc"
+    assert effects["keep_freed_memory"] == "has no effect: the C library is not glibc"
     assert effects["channels_last"] == ""

@@ -110,7 +110,7 @@ def test_what_is_wrong_for_one_seed_alone_is_refused(base: Engine, monkeypatch: 
 )
 def test_what_does_nothing_here_is_refused(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, lambda asked: False)
-    with pytest.raises(DeviceError, match=f"engine {name}=on: {name}=on does nothing here: "):
+    with pytest.raises(DeviceError, match=f"engine {name}=on: {name}=on has no effect: "):
         forced_engine(Engine(), f"{name}=on")
     assert forced_engine(Engine(), f"{name}=off") == Engine()
 

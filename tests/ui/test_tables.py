@@ -62,7 +62,7 @@ def test_what_a_study_delivers_is_its_confirmed_winner(tmp_path: Path) -> None:
         "confirmed: trial 1, 97.12% on the sealed test set, 95 % interval 96.00% to 98.00%; it beats"
     )
     assert str(delivered) in file
-    assert "; that was when the study had 2 trials; now it has 3" in words
+    assert "; the study had 2 trials then and has 3 now" in words
     listed = shown(studies_table([after], [1]), width=200)
     assert "97.12%" in listed
     assert "of 2 trials" in listed
@@ -70,7 +70,7 @@ def test_what_a_study_delivers_is_its_confirmed_winner(tmp_path: Path) -> None:
     assert str(search) not in listed
     record.save_confirmed(replace(found, num_trials=3))
     after = summarise(record, studies=tmp_path)
-    assert "that was when" not in delivery_lines(after)[0]
+    assert "later ones" not in delivery_lines(after)[0]
     assert "of 2 trials" not in shown(studies_table([after], [1]), width=200)
 
 

@@ -50,9 +50,9 @@ def said_of_the_test(confirmed: Confirmation) -> str:
 
 def test_a_confirmation_that_knew_fewer_trials_says_so_with_the_command_that_looks_at_all() -> None:
     text = said_of_the_test(confirmation())
-    assert "the study had 2 trials; now it has 3" in text
+    assert "the study had 2 trials then and has 3 now" in text
     assert "`tuner confirm digits-cnn --studies elsewhere`" in text
-    assert "not looked at" not in said_of_the_test(confirmation(num_trials=3))
+    assert "later ones" not in said_of_the_test(confirmation(num_trials=3))
 
 
 def test_a_winner_is_compared_with_the_first_configuration_where_there_is_something_to_compare() -> None:

@@ -1,4 +1,4 @@
-"""What a network costs, in pure arithmetic over integers: parameters, FLOPs, memory. No tensor is made."""
+"""The cost of a network: parameters, FLOPs and memory, computed with integers and without tensors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from tuner.architecture.parts import Items, Part
 
 FLOAT_BYTES = 4
 SCORED_AT_ONCE, SCORED_VALUES = 64, 2**23
-"""Images that are scored at once on a CPU, if what enters and leaves the widest layer for them is no more numbers than
-the second, 32 MiB in fp32; fewer in wider networks."""
-COPIES_OF_PARAMETERS, COPIES_OF_ENDS = 7, 4
-"""Numbers that a training holds for each parameter, and for each number of a batch's images and logits, at most; seen
-at the peaks of networks that are mostly the one or the other (tests/training/test_peak_memory.py)."""
-FLOPS_OF_AN_ACTIVATION = 300
-"""What it costs to write, normalize, activate and drop one number and to go back over it, in FLOPs of the forward pass.
+"""Number of images scored at once on a CPU, and limit for the numbers that enter and leave their widest layer.
 
-A rule of thumb, for comparing networks before either is trained; the faster a machine multiplies, the more it is.
+The limit is 32 MiB in fp32; wider networks score fewer images at once.
+"""
+COPIES_OF_PARAMETERS, COPIES_OF_ENDS = 7, 4
+"""Most copies that training holds of each parameter, and of each number in a batch's images and logits.
+
+They were measured at the peaks of networks that consist mostly of one or the other
+(tests/training/test_peak_memory.py).
+"""
+FLOPS_OF_AN_ACTIVATION = 300
+"""Cost of normalizing, activating and dropping one number, forward and backward, in FLOPs of the forward pass.
+
+This is a rule of thumb to compare networks before they are trained. It is larger on machines that multiply faster.
 """
 
 
@@ -27,13 +32,13 @@ class Cost:
     """The cost of one network, or of one layer.
 
     num_parameters: trained numbers (running statistics of batch normalization are not trained).
-    num_buffers: numbers kept with the weights but not trained.
-    flops: of one image's forward pass, 2 for each multiply-add of convolutions and linear layers, none for the rest,
-        as torch.utils.flop_counter counts them.
-    activations: numbers that leave the layers for one image; what a training step keeps for its backward pass.
-    widest: numbers that enter and leave a layer for one image, and those that wait beside it for a join, of the layer
-        where they are most; what scoring holds.
-    ends: numbers that enter and leave the network for one image, of which there are more copies than of others.
+    num_buffers: numbers that are stored with the weights but not trained.
+    flops: for one image's forward pass, 2 for each multiply-add of convolutions and linear layers and none for other
+        layers, as torch.utils.flop_counter counts.
+    activations: numbers in the outputs of all layers for one image, which a training step keeps for its backward pass.
+    widest: numbers in the input and output of the widest layer for one image, with those that wait beside it for a
+        join; scoring holds these.
+    ends: numbers in the input and output of the network for one image, of which there are more copies than of others.
     """
 
     num_parameters: int
@@ -55,7 +60,7 @@ class Cost:
 
     @property
     def work(self) -> int:
-        """What training takes for one image, in FLOPs of the forward pass; small networks wait for memory as well."""
+        """Cost of training on one image, in FLOPs of the forward pass. It includes time spent on memory access."""
         return self.flops + FLOPS_OF_AN_ACTIVATION * self.activations
 
     @property
@@ -64,13 +69,13 @@ class Cost:
         return max(1, min(SCORED_AT_ONCE, SCORED_VALUES // self.widest))
 
     def training_bytes(self, batch_size: int) -> int:
-        """Upper estimate of what training takes, its scoring and saving included, in bytes.
+        """Upper estimate of the memory for training, including scoring and saving, in bytes.
 
-        Weights, gradients, Adam's two moments, and copies of weights and gradients in another precision or layout. For
-        each activation its value, its gradient and one temporary. Of the images those of this batch and of the last, as
-        bytes, floats and in the layout of the convolutions; of the logits those that the loss makes. Scoring comes on
-        top, since its feature maps are of another size and may not fit where those of a step were, and those of the
-        widest layer twice, since one layer's may not fit where another's were.
+        Parameters need weights, gradients, Adam's two moments, and copies of weights and gradients in another precision
+        or layout. Each activation needs its value, its gradient and one temporary. Images of this batch and the last
+        are held as bytes, as floats and in the layout of the convolutions, and logits with the temporaries of the loss.
+        Scoring is added, because its feature maps have other sizes and may not fit into the memory that was used by a
+        step. Its widest layer counts twice, because one layer's maps may not fit where another's were.
         """
         of_batch = batch_size * (3 * self.activations + COPIES_OF_ENDS * self.ends)
         of_scoring = 2 * self.scored_at_once * self.widest

@@ -36,7 +36,7 @@ def build_path(path: Items, build: Callable[[Layer], nn.Module]) -> nn.Sequentia
 
 
 def initialise(model: nn.Module, *, seed: int) -> None:
-    """Fresh weights by torch's own rules, drawn from `seed` alone, whatever was drawn before."""
+    """Initialise the weights by torch's default rules, with random numbers that depend only on `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in model.modules():

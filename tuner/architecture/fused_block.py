@@ -1,7 +1,8 @@
 """A convolution and what follows it (normalization, activation, pooling, dropout) as one autograd node.
 
-A small network spends half its step between the kernels: a node a block instead of one a layer, no casts of weights on
-the tape, and everything after a max pooling on a quarter of the values.
+A small network spends half of its step between kernels. Fusing saves time because there is one node per block instead
+of one per layer, because autograd records no casts of weights, and because everything after max pooling runs on a
+quarter of the values.
 
 Legend: N images, C channels, H and W sides, h and w sides after pooling.
 """
@@ -50,12 +51,12 @@ class _Plan:
 
     @property
     def averages_pairs(self) -> bool:
-        """Whether it averages 2x2 windows that touch, for which there is a faster way."""
+        """Whether pooling averages adjacent 2x2 windows, for which there is a faster way."""
         return self.pool is nn.AvgPool2d and (self.pool_size, self.pool_stride) == (2, 2)
 
 
 class FusedBlock:
-    """A block's modules, which keep the weights, as one autograd node for training in channels_last."""
+    """A block's modules, which hold the weights, as one autograd node for training in channels_last."""
 
     def __init__(
         self, modules: Sequence[nn.Module], *, early_pooling: bool, byte_dropout: bool, shares_gradient: bool = False
@@ -83,7 +84,7 @@ class FusedBlock:
         )
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, out_channels, h, w), in the dtype of the input."""
+        """Compute (N, out_channels, h, w) from (N, C, H, W), in the dtype of the input."""
         convolution, norm = self._convolution, self._norm
         gamma_C = beta_C = None
         if norm is not None:
@@ -116,7 +117,7 @@ def can_fuse(modules: Sequence[nn.Module]) -> bool:
 
 
 class _Block(torch.autograd.Function):
-    """Autograd sees the block as a whole; what it needs for the way back is kept on `ctx`."""
+    """The autograd function of a whole block; what the backward pass needs is saved on `ctx`."""
 
     @staticmethod
     def forward(ctx: Any, x_NCHW: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
@@ -263,7 +264,7 @@ def _max_pool_backward(ctx: Any, grad_NChw: Tensor) -> Tensor:
 
 
 def _dropout_mask(plan: _Plan, like: Tensor, *, scale: float) -> Tensor:
-    """`scale` over the share kept, or 0, in the dtype and layout of `like`."""
+    """Return a mask of `scale` divided by the kept share, or 0, in the dtype and layout of `like`."""
     if plan.byte_dropout:
         keep = keep_of_256_from(plan.dropout)
         return dropout_mask(like, keep, scale=scale * 256 / keep)

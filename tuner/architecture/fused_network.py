@@ -1,7 +1,7 @@
-"""The same network in a faster form for learning: whole blocks as single autograd nodes, activations in any precision.
+"""A faster form of a network for training: whole blocks as single autograd nodes, activations in any precision.
 
-The model stays the `nn.Sequential` of torch's own modules, which holds the weights and is what is scored and saved; the
-fast form only computes with its parameters.
+The model is still the `nn.Sequential` of torch's own modules, which holds the weights and is scored and saved. The fast
+form only computes with its parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FastForm:
-    """Which of the ways that change nothing but speed are taken; `Engine` says what they are."""
+    """Options of the fast form, none of which changes the result; `Engine` describes them."""
 
     early_pooling: bool = True
     byte_dropout: bool = True
@@ -72,10 +72,10 @@ def _fast_joined(joined: Joined, form: FastForm) -> Forward:
 
 
 def scoring_form(model: nn.Sequential) -> Forward:
-    """A function from images_NCHW (fp32) to logits_NK, for a model in evaluation, without gradients.
+    """Return a function from images_NCHW (fp32) to logits_NK, for a model in evaluation, without gradients.
 
-    Activations work in place; tanh and ELU by our own functions, the same to the last bits: torch's ELU can take 9 ns
-    an element, as long as the convolution before it.
+    Activations work in place. Tanh and ELU are our own functions, equal up to rounding, because torch's ELU can take 9
+    ns per element, as long as the convolution before it.
     """
     return _in_turn(list(_scoring_steps(model)))
 

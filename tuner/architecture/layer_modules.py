@@ -1,8 +1,8 @@
 """The modules of each kind of layer: for one network, and for several of one architecture side by side.
 
-Of several networks the channels of all models lie next to each other and no convolution looks across: it has the groups
-of each. What works channel by channel or value by value is the layer of one network, and a linear layer becomes a batch
-of products.
+The channels of all models are adjacent, and each convolution has the groups of every model, so that models do not mix.
+Layers that work on single channels or values are those of one network, and a linear layer becomes a batched matrix
+product.
 
 Legend: M models, N images of each, C channels of one model, H and W sides, F features, K classes.
 """

@@ -1,6 +1,6 @@
-"""Layers of our own, each a drop-in for its twin in torch.nn and tested against it.
+"""Our own layers, each a drop-in replacement for a layer of torch.nn and tested against it.
 
-All but BatchNorm2d are for learning faster on a CPU core, and pay in channels_last only. They follow the dtype of their
+All but BatchNorm2d make training faster on a CPU core, and only with channels_last. They follow the dtype of their
 input: fp32 in, fp32 out; bf16 in, bf16 out.
 
 Legend: N images, C channels, H and W sides, h and w sides after pooling.
@@ -22,7 +22,7 @@ _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
 def nhwc(x_NCHW: Tensor) -> Tensor:
-    """The channels_last tensor as a contiguous (N, H, W, C) view, copied only where it is not one."""
+    """Return a channels_last tensor as a contiguous (N, H, W, C) view; tensors of other layouts are copied."""
     return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
 
@@ -34,7 +34,7 @@ def sum_pool(x_NHWC: Tensor) -> Tensor:
 
 
 def sum_pool_backward(grad_NhwC: Tensor, shape: torch.Size) -> Tensor:
-    """Each gradient four times, as one broadcast copy that keeps the layout."""
+    """Repeat each gradient four times in one broadcast copy that keeps the layout."""
     N, H, W, C = shape
     h, w = H // 2, W // 2
     grad_NHWC = grad_NhwC.new_empty(shape)
@@ -48,13 +48,16 @@ def sum_pool_backward(grad_NhwC: Tensor, shape: torch.Size) -> Tensor:
 
 
 def keep_of_256_from(p: float) -> int:
-    """How many of 256 byte values keep an element: rounded up or down at random, so that the mean rate is `p`."""
+    """How many of 256 byte values keep an element, rounded at random so that the mean dropout rate is `p`."""
     keep = (1 - p) * 256
     return math.floor(keep) + int(torch.rand(()) < keep % 1)
 
 
 def dropout_mask(like: Tensor, keep_of_256: int, *, scale: float) -> Tensor:
-    """`scale` with probability keep_of_256 / 256, else 0, in the dtype and layout of `like`: one random byte each."""
+    """Return a mask: `scale` with probability keep_of_256 / 256, else 0, from one random byte per element.
+
+    It has the dtype and layout of `like`.
+    """
     bits = _BITS[like.dtype]
     words = torch.empty(-(-like.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     threshold = keep_of_256 - 128
@@ -69,7 +72,7 @@ def _bits_of(value: float, dtype: torch.dtype) -> int:
 
 
 class _Dropout(torch.autograd.Function):
-    """The mask holds 0 or the scale, and serves forward and backward."""
+    """The autograd function of dropout. The mask holds 0 or the scale, for the forward and the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep_of_256: int) -> Tensor:
@@ -84,14 +87,14 @@ class _Dropout(torch.autograd.Function):
 
 
 class Dropout(nn.Dropout):
-    """torch.nn.Dropout at a rate of whole 1/256, drawn in each call so that the mean rate is `p` exactly.
+    """torch.nn.Dropout with a rate in whole 1/256, drawn in each call so that the mean rate is exactly `p`.
 
-    The scale is that of the drawn rate, so that the expected output is the input, but for the rounding of the scale in
-    bf16 (at most 0.2 %).
+    The scale matches the drawn rate, so the expected output is the input, except for the rounding of the scale in bf16
+    (at most 0.2 %).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, in any dense layout, to the same."""
+        """Apply dropout to a tensor of any shape and dense layout."""
         if not self.training or not 1 / 256 <= self.p <= 255 / 256:
             return super().forward(x)
         out: Tensor = _Dropout.apply(x, keep_of_256_from(self.p))
@@ -99,16 +102,16 @@ class Dropout(nn.Dropout):
 
 
 PIECE = 2**17
-"""Values that an elementwise function of several steps takes at once: its temporaries then stay in a core's cache."""
+"""Number of values that an elementwise function processes at once, so that its temporaries stay in a core's cache."""
 
 
 def tanh_(x: Tensor) -> Tensor:
-    """2 sigmoid(2x) - 1 in fp32, in place: torch's sigmoid is vectorised where its tanh calls a slower library."""
+    """Compute tanh in place in fp32, as 2 sigmoid(2x) - 1: torch vectorises sigmoid, but not tanh."""
     return _piecewise_(_tanh, x)
 
 
 def elu_(x: Tensor) -> Tensor:
-    """max(x, 2^(min(x, 0) / ln 2) - 1) in fp32, in place: exp2 is vectorised where exp calls a slower library."""
+    """Compute ELU in place in fp32, as max(x, 2^(min(x, 0) / ln 2) - 1): torch vectorises exp2, but not exp."""
     return _piecewise_(_elu, x)
 
 
@@ -122,7 +125,7 @@ def _elu(x: Tensor) -> Tensor:
 
 
 def _piecewise_(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """An elementwise function over a dense tensor, a piece after another, in its dtype and layout."""
+    """Apply an elementwise function to a dense tensor one piece at a time, in its dtype and layout."""
     for piece in torch.split(x.as_strided((x.numel(),), (1,)), PIECE):
         piece.copy_(function(piece))
     return x
@@ -131,8 +134,8 @@ def _piecewise_(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 class BatchNorm2d(nn.BatchNorm2d):
     """torch.nn.BatchNorm2d that also trains on one value per channel.
 
-    torch raises there, since one value has no variance: a last batch of one image over a 1x1 feature map. Then the
-    running statistics normalise, as in evaluation, and stay as they are.
+    torch raises an error there, since one value has no variance, as for a last batch of one image with a 1x1 feature
+    map. This class then normalises with the running statistics, as in evaluation, and does not update them.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -145,4 +148,4 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 TWINS: dict[str, type[nn.Module]] = {"BatchNorm2d": BatchNorm2d}
-"""By the name of the torch.nn class that each stands in for in a model; the others serve the fast form alone."""
+"""Replacements used in models, by the name of the torch.nn class; the other layers are for the fast form only."""

@@ -27,17 +27,17 @@ class Part:
 
     @property
     def input_shape(self) -> Shape:
-        """Of what enters both paths."""
+        """Shape of the input of both paths."""
         return self.main[0].input_shape
 
     @property
     def output_shape(self) -> Shape:
-        """Of what leaves the part. A main path may leave one factor for each channel of the shortcut: (C, 1, 1)."""
+        """Shape of the output. A main path that is multiplied may give one factor per channel of the shortcut: (C, 1, 1)."""
         return self.shortcut_shape if self.join == "multiply" else self.main[-1].output_shape
 
     @property
     def shortcut_shape(self) -> Shape:
-        """Of what leaves the shortcut."""
+        """Shape of the output of the shortcut."""
         return self.shortcut[-1].output_shape if self.shortcut else self.input_shape
 
 

@@ -18,7 +18,7 @@ FeatureCount = Annotated[int, Field(ge=0, le=65_536, strict=True)]
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class InputSpec:
-    """What goes in and what must come out: (channels, height, width) images of `num_classes` classes."""
+    """Input shape and number of classes of a network: (channels, height, width) images of `num_classes` classes."""
 
     channels: Count
     height: Count

@@ -1,4 +1,4 @@
-"""Networks of one architecture with different weights as one wider network: the models of several seeds, side by side.
+"""Stack networks of one architecture with different weights into one wider network, to train several seeds at once.
 
 How each kind of layer serves several models is in `layer_modules.py`.
 
@@ -20,7 +20,7 @@ from tuner.architecture.trace import trace
 
 
 def build_stacked(architecture: Architecture, num_models: int) -> nn.Sequential:
-    """The networks of a resolved architecture in one: images (N, M * C, H, W) of `stack_images` to logits (M, N, K).
+    """Build the stacked network of a resolved architecture: images (N, M * C, H, W) to logits (M, N, K).
 
     Position i holds step i, as in `build_model`; its weights are what `stack_states` makes of theirs.
     """
@@ -28,19 +28,19 @@ def build_stacked(architecture: Architecture, num_models: int) -> nn.Sequential:
 
 
 def stack_images(images: Sequence[Tensor], *, channels_last: bool) -> Tensor:
-    """A batch (N, C, H, W) for each model, as the one (N, M * C, H, W) that the stacked network takes."""
+    """Combine one batch (N, C, H, W) per model into the input (N, M * C, H, W) of the stacked network."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.cat(list(images), dim=1).contiguous(memory_format=layout)
 
 
 def stack_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The state dict of the stacked network from those of its models: every tensor one after another."""
+    """Combine the state dicts of models into that of the stacked network by concatenating every tensor."""
     first = states[0]
     # What has no dimension counts batches, of which all models have seen as many.
     return {name: torch.cat([state[name] for state in states]) if first[name].dim() else first[name] for name in first}
 
 
 def unstack_states(state: Mapping[str, Tensor], num_models: int) -> list[dict[str, Tensor]]:
-    """The state dicts of the models in a stacked network, as views of its own."""
+    """Split the state dict of a stacked network into those of its models, as views."""
     parts = {name: value.chunk(num_models) if value.dim() else [value] * num_models for name, value in state.items()}
     return [{name: part[number] for name, part in parts.items()} for number in range(num_models)]

@@ -15,9 +15,9 @@ from tuner.architecture.spec import Architecture, Head
 
 
 def resolve(architecture: Architecture) -> Architecture:
-    """The architecture with every block cut to its feature map, by the rule that the block's family states.
+    """Return the architecture with every block reduced to its feature map, by the rule of the block's family.
 
-    Idempotent. Two architectures that build the same network resolve to equal values.
+    This function is idempotent. Two architectures that build the same network resolve to equal values.
     """
     shape = architecture.input_shape
     blocks: list[Block] = []

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Heavy imports are inside the commands, so that --help is instant."""
+"""The command line, which parses options, calls the library and prints. Imports inside commands keep --help fast."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ app.command()(delete)
 
 
 def main() -> None:
-    """Run the command line; whatever the user can fix is one line on standard error and exit code 2."""
+    """Run the command line. An error that the user can fix is one line on standard error and exit code 2."""
     arguments = sys.argv[1:] or ["--help"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """No option and no argument of any command takes an empty text, and it must not pass for one that is not given."""
+    """Refuse empty arguments: no command accepts one, and it must not be mistaken for an option that is not given."""
     for before, argument in zip(["tuner", *arguments], arguments, strict=False):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
-            raise TunerError(f"{argument.rstrip('=') or before}: an empty value; give one, or leave it out")
+            raise TunerError(f"{argument.rstrip('=') or before}: an empty value; give a value, or omit the option")

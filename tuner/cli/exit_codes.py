@@ -1,4 +1,4 @@
-"""How a command ends: what the user can fix is one line on standard error and exit code 2."""
+"""End a command: an error that the user can fix is one line on standard error and exit code 2."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from tuner.errors import TunerError, reason_of
 from tuner.temporary_folder import NO_FOLDER, has_temporary_folder
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-"""What Typer raises for options it cannot parse; its own class, which Typer does not export."""
+"""Exception that Typer raises for options it cannot parse; a class of its own, which Typer does not export."""
 
 
 def run_and_exit(command: Callable[[], object], *, name: str) -> NoReturn:
-    """Run a command that gives its exit code, or nothing for 0, and end the process. `name` begins every error."""
+    """Run a command and end the process with the exit code that it returns; None is 0.
+
+    Every error begins with `name`.
+    """
     try:
         code = command()
         if sys.stdout is not None:
@@ -61,6 +64,9 @@ def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
 
 
 def _drop_output() -> None:
-    """Drop what could not be written, which Python would try again. Source: the note on SIGPIPE in its signal docs."""
+    """Drop output that could not be written, which Python would retry.
+
+    Source: the note on SIGPIPE in its signal docs.
+    """
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Commands that hand over a network, or use one: train, export, evaluate, predict."""
+"""Commands that produce or use a network: train, export, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def export(
         exported = export_study(record, studies=studies, output=output, format=format, report=report)
     for path, checked in exported.files.items():
         say(
-            f"{path}: trial {exported.checkpoint.origin['trial']}, {exported.score}; loaded again, the same "
+            f"{path}: trial {exported.checkpoint.origin['trial']}, {exported.score}; loaded again, same score "
             f"(logits differ by at most {checked.difference:.1g})"
-            + ("; it replaces the file that was there" if path in exported.replaced else "")
+            + ("; it replaces an existing file" if path in exported.replaced else "")
         )
     if exported.removed:
         names = ", ".join(path.name for path in exported.removed)
@@ -106,7 +106,7 @@ def export(
     if not exported.is_confirmed:
         say(
             "the winner is not confirmed, so the score is optimistic: "
-            f"`tuner confirm {record.name}{folder_arguments(studies, storage)}` gives another"
+            f"run `tuner confirm {record.name}{folder_arguments(studies, storage)}` for an unbiased one"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: options of the same name, how they are read, and how a study is found."""
+"""Options that several commands share, how they are parsed, and how a study is found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STUDIES = Path("studies")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90s`, `30m`, `2h`, `1h30m`. Raises typer.BadParameter."""
+    """Parse a duration such as `90s`, `30m`, `2h` or `1h30m` to seconds. Raises typer.BadParameter."""
     match = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?", text)
     seconds = 0
     if match:
@@ -50,7 +50,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """(height, width) of `64` or `48x64`. Raises typer.BadParameter."""
+    """Parse `64` or `48x64` to (height, width). Raises typer.BadParameter."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if match is None:
         raise typer.BadParameter(f"--image-size must be N or HEIGHTxWIDTH, got {text!r}")
@@ -59,7 +59,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
-    """(channels, height, width) of `3x32x32`. Raises typer.BadParameter."""
+    """Parse `3x32x32` to (channels, height, width). Raises typer.BadParameter."""
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
     if match is None or not all(1 <= int(side) <= 65_536 for side in match.groups()):
         raise typer.BadParameter(f"--input must be CHANNELSxHEIGHTxWIDTH, such as 3x32x32, got {text!r}")
@@ -68,7 +68,7 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 
 
 def parse_workers(text: str) -> int | None:
-    """A number of runners, None for `auto`. Raises typer.BadParameter."""
+    """Parse a number of runners, or `auto` to None. Raises typer.BadParameter."""
     if text == "auto":
         return None
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 1024:
@@ -77,9 +77,9 @@ def parse_workers(text: str) -> int | None:
 
 
 def open_study(name: str | None, studies: Path, storage: str | None, *, silent: bool = False) -> StudyRecord:
-    """The study asked for, or the latest, which is then named once the command has done its work.
+    """Open the named study or the latest, whose name is then printed at the end of the command.
 
-    From here on Ctrl-C ends the command in order.
+    After this call, Ctrl-C lets the command clean up.
     """
     from tuner.search.study_location import existing_storage
     from tuner.search.study_lookup import load_study
@@ -96,21 +96,22 @@ _notes: list[str] = []
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line. Left to itself, Typer writes UTF-8 to terminals without it, and `?` for bytes of names."""
+    """Print a line.
+
+    Typer alone writes UTF-8 to terminals that do not support it, and `?` for undecodable bytes of names.
+    """
     typer.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def print_notes() -> None:
-    """Print what the commands had to note, on standard error; a command that fails has one line there alone."""
+    """Print the notes of a command on standard error; a command that fails prints only its error there."""
     for note in _notes:
         say(note, err=True)
 
 
 @contextmanager
 def cache_folder(studies: Path) -> Iterator[Path]:
-    """Where decoded images are kept: with the studies; for as long as the command runs where there are none, or where
-    nothing can be written.
-    """
+    """Yield the folder for decoded images: beside the studies, or temporary if there are none or they are read-only."""
     if studies.is_dir() and os.access(studies, os.W_OK):
         yield studies / ".cache"
     else:
@@ -119,11 +120,11 @@ def cache_folder(studies: Path) -> Iterator[Path]:
 
 
 WIDE_ENOUGH = 200
-"""Columns of what is not a terminal, where nothing says another number: nothing is cut there."""
+"""Width in columns of an output that is not a terminal and has no width set; nothing is cut at this width."""
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """A console on which text is itself: brackets and colons in names of files mean nothing."""
+    """Return a console that prints text as it is: brackets and colons in file names have no meaning."""
     from rich.console import Console
 
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
@@ -133,23 +134,23 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def limit_threads() -> None:
-    """Keep a command that uses networks to the cores that it may use, where a container has a CPU quota."""
+    """Limit torch in commands that use networks to the cores that the process may use, as in containers."""
     from tuner import hardware
 
     hardware.limit_threads()
 
 
 def silence_optuna() -> None:
-    """Keep Optuna's log off the screen for as long as this process runs."""
+    """Hide Optuna's log messages for as long as this process runs."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def folder_arguments(studies: Path, storage: str | None) -> str:
-    """What the next commands need so as to find the study again.
+    """Arguments with which the next commands find the study.
 
-    A storage that stands in the environment is found without; of another, secrets are printed as `***`.
+    They omit a storage that is set in the environment. Secrets in any other storage URL are printed as `***`.
     """
     from tuner.search.secrets import shown_url
 
@@ -160,7 +161,7 @@ def folder_arguments(studies: Path, storage: str | None) -> str:
 
 
 def _typed(argument: str) -> str:
-    """An argument as it is typed in a shell; bytes that are no UTF-8 are printed as escapes, which bash reads so."""
+    """Quote an argument for a shell; bytes that are not valid UTF-8 become escapes that bash understands."""
     if shown_name(argument) == argument:
         return shlex.quote(argument)
     escaped = argument.replace("\\", r"\\").replace("'", r"\'")

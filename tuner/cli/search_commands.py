@@ -194,7 +194,7 @@ def inspect(
 
     if trial is not None:
         if (seed, image_shape, num_classes) != (None, None, None):
-            raise typer.BadParameter("--trial shows a network as it is: --seed, --input and --classes are of a space")
+            raise typer.BadParameter("--trial shows a stored network: --seed, --input and --classes are for spaces")
         record = open_study(target, studies, storage)
         stored = {one.number: one for one in record.trials()}
         if trial not in stored:
@@ -237,7 +237,7 @@ def doctor(
         measurement = measure_again(one, shape)
         try:
             path = keep_measurement(measurement, shape, cache_dir=machine_cache_dir())
-            kept = f"{path}: new studies of such images on this machine train so"
+            kept = f"{path}: used by new studies with images of this shape on this machine"
         except DeviceError as error:
             kept = f"no: {error}"
         console.print(doctor_report(measurement, shape, kept=kept, width=console.width))

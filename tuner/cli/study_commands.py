@@ -1,4 +1,4 @@
-"""Commands on the studies that are there: list, show, compare, report, dashboard, delete."""
+"""Commands for existing studies: list, show, compare, report, dashboard, delete."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def delete(
     size = disk_size_in_words(disk_use(record, studies=studies))
     what = f"study {record.name}: {record.num_stored:,} trials, {size} of files"
     try:
-        agreed = yes or typer.confirm(f"Delete {what}, for good?")
+        agreed = yes or typer.confirm(f"Delete {what} permanently?")
     except typer.Abort as error:
         raise StudyError(
             "nothing was deleted: there was no answer; give --yes to delete without being asked"

@@ -1,4 +1,4 @@
-"""Data sets that come as arrays: one image rule for all of them."""
+"""Data sets that come as arrays, prepared by the same image rule as image files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ def source_from_arrays(
     test: ArrayPart,
     decoding: Decoding,
 ) -> DecodableSource:
-    """Make a source of arrays, resized when another (height, width) than their own is asked for.
+    """Make a source from arrays, which are resized if another (height, width) is requested.
 
-    Raises DataError when images, labels and classes do not fit together.
+    Raises DataError if images, labels and classes do not match.
     """
     _, channels, *own_size = development.images_NCHW.shape
     height, width = decoding.image_size or own_size

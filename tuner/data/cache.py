@@ -1,4 +1,4 @@
-"""Decoded data sets on disk: written once, checked once in a run, memory-mapped by every process."""
+"""Decoded data sets on disk: written once, checked once per run, and memory-mapped by every process."""
 
 import errno
 import json
@@ -20,14 +20,14 @@ from tuner.data.digests import hash_lines, hash_pixels, hash_source
 from tuner.errors import DataError
 
 FORMAT = 3
-"""Raised whenever a decoded image, a label or the split of a test part could come out otherwise than before."""
+"""Version of the format. Raised if decoded images, labels or the split of a test part may differ from before."""
 
 _IMAGES, _LABELS, _META, _LISTINGS = "images.npy", "labels.npy", "meta.json", "listings"
 
 
 @dataclass(frozen=True)
 class CachedPart:
-    """A part in the cache, known by its meta data: its images are not opened.
+    """A cached part, known by its metadata; its images are not opened.
 
     digest: as in ImageDataset. pixels_digest: over the decoded pixels, labels, class names and the validation part.
     """
@@ -54,10 +54,10 @@ class _Meta:
 def save_part(
     cache_dir: Path, part: DecodablePart, *, source: DecodableSource, report: Report | None
 ) -> tuple[Path, bool]:
-    """Decode a part straight into a new cache folder, and give that folder, and whether a damaged one was replaced.
+    """Decode a part into a new cache folder; return the folder, and whether it replaced a damaged one.
 
-    It appears whole or not at all; one of the same content stays, unless it is damaged. Raises DataError when it cannot
-    be written.
+    The folder is written atomically. An existing folder with the same content is kept unless it is damaged. Raises
+    DataError if the folder cannot be written.
     """
     shape_NCHW = (len(part.labels_N), *source.image_shape)
     temporary = cache_dir / f".tmp-{uuid.uuid4().hex}"
@@ -76,7 +76,7 @@ def save_part(
 
 
 def load_meta(folder: Path) -> CachedPart:
-    """What a cached part is, without opening its images. Raises DataError if it is missing or damaged."""
+    """Load the metadata of a cached part without opening its images. Raises DataError if it is missing or damaged."""
     meta = _read_meta(folder)
     return CachedPart(folder, meta.digest, meta.pixels_digest, meta.num_images)
 
@@ -99,10 +99,10 @@ def load_cached(folder: Path) -> ImageDataset:
 
 
 def _map_images(file: Path) -> Tensor:
-    """The images without reading them; who writes to them leaves the file alone.
+    """Memory-map the images without reading them, copy-on-write: writing to the tensor does not change the file.
 
-    Linux refuses such a private map of more than the machine's memory: then it is one that nobody can write to, of
-    which torch warns.
+    Linux refuses a private map that is larger than the machine's memory. The map is then read-only, and torch's warning
+    about this is suppressed.
     """
     try:
         return torch.from_numpy(np.load(file, mmap_mode="c"))
@@ -115,7 +115,7 @@ def _map_images(file: Path) -> Tensor:
 
 
 def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
-    """Remember which cache folders a listing of source files led to. Raises DataError when it cannot be written."""
+    """Store which cache folders belong to a listing of source files. Raises DataError if this cannot be written."""
     target = cache_dir / _LISTINGS / f"{key}.json"
     temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
@@ -128,7 +128,7 @@ def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
 
 
 def find_listing(cache_dir: Path, key: str) -> tuple[Path, ...] | None:
-    """Give the cache folders of a listing, which may be missing or damaged by now; None when it is unknown."""
+    """Find the cache folders of a listing, which may be missing or damaged by now; None if the listing is unknown."""
     try:
         names = json.loads((cache_dir / _LISTINGS / f"{key}.json").read_text(encoding="utf-8"))
         return tuple(cache_dir / name for name in names)
@@ -138,7 +138,7 @@ def find_listing(cache_dir: Path, key: str) -> tuple[Path, ...] | None:
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether the files of a cached part are there in their full length; none is read."""
+    """Whether the files of a cached part exist in their full length; none is read."""
     try:
         _read_meta(folder)
     except DataError:
@@ -149,8 +149,8 @@ def is_sound(folder: Path) -> bool:
 def is_intact(folder: Path, *, report: Report | None) -> bool:
     """Whether the pixels and labels of a cached part have the digest that is stored with them.
 
-    The folder's name is a digest of what is stored about them, and is compared too. Every byte is read once, in order,
-    and none is kept: a set may be larger than the memory.
+    The folder's name is a digest of its metadata, and is compared too. Every byte is read once, in order, and none is
+    kept, since a set may be larger than the memory.
     """
     try:
         meta = _read_meta(folder)
@@ -202,7 +202,7 @@ def _write_part(
 
 
 def _publish(temporary: Path, folder: Path) -> bool:
-    """Give a new folder its name, unless the same already exists; whether a damaged one had to go."""
+    """Rename a new folder to its final name unless that exists; return whether it replaced a damaged folder."""
     was_damaged = folder.exists()  # asked first: what another process puts there from now on is whole
     if was_damaged and is_intact(folder, report=None):
         return False
@@ -221,13 +221,13 @@ def _publish(temporary: Path, folder: Path) -> bool:
 
 
 def _sync_file(path: Path) -> None:
-    """Wait until a file is on the disk: a rename may get there before what was written."""
+    """Wait until a file is on the disk, since a rename may reach the disk before the contents."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can open a folder."""
+    """Wait until the names in a folder are on the disk, if the system can open a folder."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

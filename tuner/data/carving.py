@@ -1,7 +1,7 @@
-"""Which images of class folders without a test part are test images: those whose files have a low hash.
+"""Choose test images from class folders without a test part: the images whose files have a low hash.
 
-The hash is of the bytes of a file alone, so that another file, another name or another class moves no image. It is
-compared class by class, so that no class lacks images on either side.
+The hash depends only on the bytes of a file, so adding, renaming or removing other files moves no image. Images are
+chosen in each class separately, so that each class has images on both sides.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
 LIMIT = int(TEST_FRACTION * 2**64)
-"""Hashes of test images are below it; all hashes lie in 0..2**64 - 1."""
+"""Test images have hashes below this limit; all hashes lie in 0..2**64 - 1."""
 
 _READ_BYTES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Carving:
-    """test_N: int64 rows of the test images, ascending. moved: classes in which the rule had to be bent."""
+    """test_N: int64 rows of the test images, ascending. moved: classes that do not follow the rule exactly."""
 
     test_N: NDArray[np.int64]
     moved: tuple[str, ...]
@@ -39,11 +39,11 @@ def carve_test_part(
     num_left: int,
     report: Report | None,
 ) -> Carving:
-    """Choose the test images: a fifth of them, by chance, and at least one of each class.
+    """Choose the test images: about a fifth of all images, and at least one of each class.
 
-    A class that would have no test image gives that of its lowest hash, and one that would leave fewer than `num_left`
-    images keeps those of its highest. Files of equal bytes in one class are on the same side. Raises DataError when a
-    class has too few different files for that, or a file cannot be read.
+    A class that would have no test image gives the image with the lowest hash. A class that would keep fewer than
+    `num_left` images keeps those with the highest hashes. Files with equal bytes in one class are on the same side.
+    Raises DataError if a class has too few different files for that, or if a file cannot be read.
     """
     hashes_N = list(map_in_threads(hash_file, files, what="reading files", report=report))
     chosen, moved = list[int](), list[str]()
@@ -63,7 +63,7 @@ def carve_test_part(
 
 
 def hash_file(path: Path) -> int:
-    """Hash of the bytes of a file, in 0..2**64 - 1. Raises DataError when it cannot be read."""
+    """Hash the bytes of a file to an integer in 0..2**64 - 1. Raises DataError if the file cannot be read."""
     digest = hashlib.blake2b(digest_size=8, person=b"tuner test part")
     try:
         with path.open("rb") as file:
@@ -75,7 +75,7 @@ def hash_file(path: Path) -> int:
 
 
 def _choose(rows: Sequence[int], hashes_N: Sequence[int], *, num_left: int) -> tuple[list[int], bool]:
-    """The test rows of one class, and whether others than those below the limit; no rows where it cannot be."""
+    """Return the test rows of one class (none if impossible), and whether they differ from those below LIMIT."""
     ordered = sorted({hashes_N[row] for row in rows})
     num_low = sum(value < LIMIT for value in ordered)
     num_chosen = max(num_low, 1)

@@ -1,4 +1,4 @@
-"""What a data set is: as asked for, as found, ready to decode, and open in memory."""
+"""A data set as requested, as found, ready to decode, and open in memory."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ if TYPE_CHECKING:
 # Shape suffixes: N images, C channels, H height, W width.
 
 Report = Callable[[str, int, int], None]
-"""Progress for a screen: what is being done, how much is done, how much there is (bytes or images)."""
+"""Callback for progress: what is being done, how much is done, and the total (bytes or images)."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the images of a source become pixels; the pixels depend on nothing else but the source.
+    """How the images of a source become pixels. The pixels depend only on this and on the source.
 
-    The digest of an image set does not cover it, so a resumed study compares what results from it (`image_size` of its
-    settings). image_size: (height, width) in pixels; None applies the rule of images.py.
+    The digest of an image set does not cover it, so a resumed study compares its result (`image_size` of its settings).
+    image_size: (height, width) in pixels; None applies the rule of images.py.
     """
 
     image_size: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
-        """Text that two decodings share only if they give the same pixels."""
+        """Text that is the same for two decodings only if they give the same pixels."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What the user asked for. `image_size` is (height, width) in pixels; None applies the rule of images.py."""
+    """The data set that the user requested.
+
+    `image_size` is (height, width) in pixels; None applies the rule of images.py.
+    """
 
     dataset: str
     data_dir: Path
@@ -47,7 +50,7 @@ class DataSpec:
 
     @property
     def decoding(self) -> Decoding:
-        """How the images are to become pixels."""
+        """How the images are decoded."""
         return Decoding(self.image_size)
 
 
@@ -55,14 +58,14 @@ class DataSpec:
 class ImageDataset:
     """One part of a data set, open from the cache.
 
-    images_NCHW: uint8, memory-mapped copy-on-write: every process that opens it shares one copy.
+    images_NCHW: uint8, memory-mapped copy-on-write, so all processes that open it share one copy.
     labels_N: int64, indices into class_names.
-    digest: over the bytes of the source's files (or its arrays), labels, class names and the validation part; paths,
-    times and the decoding do not enter, so it is the same at every image size.
-    validation_indices_N: int64 rows of the source's own validation part, None when it brings none.
+    digest: over the bytes of the source's files (or its arrays), labels, class names and the validation part. Paths,
+    times and the decoding are not part of it, so it is the same at every image size.
+    validation_indices_N: int64 rows of the source's own validation part; None if it has none.
     folder: its folder in the cache; load_cached(folder) opens it in another process.
-    notes: what was decided for the user and is worth telling.
-    repairs: what was damaged in the cache and has been decoded again.
+    notes: decisions that were made for the user and should be reported.
+    repairs: damaged parts of the cache that were decoded again.
     """
 
     name: str
@@ -86,8 +89,8 @@ class ImageDataset:
 class DecodablePart:
     """The development or the test part, before its pixels are read.
 
-    decode_into(images_NCHW, report) fills a uint8 array and returns the digest of what the images were decoded from:
-    the bytes of the files, or arrays, in the order of the rows. Rows from validation_start on are the validation part.
+    decode_into(images_NCHW, report) fills a uint8 array and returns the digest of the source of the images: the bytes
+    of the files, or the arrays, in the order of the rows. Rows from validation_start on are the validation part.
     """
 
     labels_N: NDArray[np.int64]
@@ -98,7 +101,7 @@ class DecodablePart:
 
 @dataclass(frozen=True, eq=False)
 class DecodableSource:
-    """Both parts of a data set, with one class order and one image shape (C, H, W)."""
+    """Both parts of a data set, with the same order of classes and the same image shape (C, H, W)."""
 
     name: str
     class_names: tuple[str, ...]
@@ -109,7 +112,7 @@ class DecodableSource:
 
 @dataclass(frozen=True, eq=False)
 class ListedSource:
-    """A data set that was found, not read: `listing` changes whenever its files do; `read` does the work."""
+    """A data set that was found but not read. `listing` changes whenever its files do, and `read` reads the data."""
 
     listing: tuple[str, ...]
     read: Callable[[Report | None], DecodableSource]

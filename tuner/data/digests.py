@@ -1,4 +1,4 @@
-"""The digests of an image set: of its source, which is its identity, and of its decoded pixels, which show damage."""
+"""Digests of an image set: of its source, which identifies the set, and of its decoded pixels, which reveals damage."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from tuner.data.dataset import Report
 
 _READ_BYTES = 4 * 2**20
 _REPORT_BYTES = 256 * 2**20
-"""Fewer are checked before a screen could show it."""
+"""Larger sets are checked with a progress bar."""
 _HASHED_ROWS = 1024
 
 
 def hash_lines(lines: Iterable[str]) -> str:
-    """Digest of a sequence of strings; where one ends and the next begins counts."""
+    """Digest of a sequence of strings, including the boundaries between them."""
     return hashlib.blake2b(json.dumps(list(lines)).encode(), digest_size=16).hexdigest()
 
 
 def hash_array(images_NCHW: NDArray[np.uint8]) -> str:
-    """Digest of an array's shape and values, whatever its layout in memory."""
+    """Digest of an array's shape and values, whatever its memory layout."""
     digest = hashlib.blake2b(json.dumps(["array", images_NCHW.shape]).encode(), digest_size=16)
     for start in range(0, len(images_NCHW), _HASHED_ROWS):
         digest.update(images_NCHW[start : start + _HASHED_ROWS].tobytes())
@@ -34,7 +34,10 @@ def hash_array(images_NCHW: NDArray[np.uint8]) -> str:
 def hash_source(
     images_digest: str, labels_N: NDArray[np.int64], class_names: Sequence[str], validation_start: int | None
 ) -> str:
-    """Digest of what a network can learn from, at any image size; images_digest: of the images' files or array."""
+    """Digest of the images, labels, class names and validation part, equal at any image size.
+
+    images_digest: digest of the image files or array.
+    """
     digest = hashlib.blake2b(json.dumps([images_digest, list(class_names), validation_start]).encode(), digest_size=16)
     digest.update(labels_N.astype("<i8").tobytes())
     return digest.hexdigest()
@@ -48,7 +51,7 @@ def hash_pixels(
     *,
     report: Report | None,
 ) -> str:
-    """Digest of what a network can learn from, as the cached files have it; paths and times do not enter.
+    """Digest of the cached images, labels, class names and validation part; paths and times are not part of it.
 
     Raises OSError or ValueError for files that cannot be read.
     """

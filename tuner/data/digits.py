@@ -9,7 +9,7 @@ from tuner.data.splits import TEST_FRACTION, TEST_SEED, choose_stratified, part_
 
 
 def list_digits(spec: DataSpec) -> ListedSource:
-    """List the digits; they travel with scikit-learn and never change."""
+    """List the digits, which are part of scikit-learn and never change."""
 
     def read(_: Report | None) -> DecodableSource:
         from sklearn.datasets import load_digits

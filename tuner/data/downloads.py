@@ -1,4 +1,4 @@
-"""Torchvision's downloads, reported to our own screen and never waiting for ever."""
+"""Report torchvision's downloads on our own progress bars, with a timeout."""
 
 import socket
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ class _Bar:
 
 @contextmanager
 def report_downloads(report: Report | None) -> Iterator[None]:
-    """Send the progress of torchvision's downloads, in bytes, to `report`, or nowhere; its own bars stay off.
+    """Send the progress of torchvision's downloads, in bytes, to `report` if given; torchvision's own bars are hidden.
 
-    Torchvision takes neither a progress function nor a timeout, so both are set around the call and restored.
+    Torchvision accepts neither a progress function nor a timeout, so both are set around the call and restored.
     """
     check_installation()
     from torchvision.datasets import utils

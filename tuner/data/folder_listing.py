@@ -1,4 +1,4 @@
-"""The layout of an image folder: its parts, its classes, its files. No image is opened here."""
+"""The layout of an image folder: its parts, classes and files. No image is opened here."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,8 @@ _UNREADABLE_FORMATS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 class ImageFile:
     """`name`: path below the data set's folder, with slashes; size in bytes; times in nanoseconds.
 
-    ctime_ns: of the last change of the file or of its own entry, which no program can set back (on Windows: of its
-    creation).
+    ctime_ns: time of the last change of the file or of its directory entry, which no program can set back (on Windows:
+    time of its creation).
     """
 
     name: str
@@ -32,7 +32,7 @@ Classes = dict[str, list[ImageFile]]
 
 @dataclass(frozen=True)
 class FolderListing:
-    """Classes in alphabetical order, and the same in all parts. None: the folder has no such part."""
+    """Classes in alphabetical order, the same in all parts. A part that the folder does not have is None."""
 
     root: Path
     train: Classes
@@ -42,12 +42,11 @@ class FolderListing:
 
 
 def list_folder(root: Path) -> FolderListing:
-    """List train/, test/ and val/ (or valid/, validation/) with class folders each, or class folders alone.
+    """List train/, test/ and val/ (or valid/, validation/), each with class folders, or class folders alone.
 
-    Hidden files and files that are no images, by their extension, do not count; class folders may be nested, and
-    symbolic links are followed, but never into a loop.
-    Raises DataError for a folder that is missing or unreadable, and for classes that are too few, empty or not the
-    same in all parts.
+    Hidden files, and files whose extension is not that of an image, are ignored. Class folders may be nested, and
+    symbolic links are followed, but never into a loop. Raises DataError for a folder that is missing or unreadable, and
+    for classes that are too few, empty or not the same in all parts.
     """
     if not root.is_dir():
         kind = "is a file" if root.is_file() else "does not exist"
@@ -61,9 +60,9 @@ def list_folder(root: Path) -> FolderListing:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images below a folder, at any depth, by name; hidden files and files that are no images do not count.
+    """List the images below a folder, at any depth, by name; hidden files and files that are not images are ignored.
 
-    Raises DataError for a folder that cannot be read or holds no image.
+    Raises DataError if the folder cannot be read or contains no image.
     """
     try:
         files = list(_walk(folder, "", extensions=_image_extensions(), entered=set()))
@@ -131,7 +130,7 @@ def _list_classes(folder: Path, *, root: Path) -> Classes:
 
 
 def _walk(folder: Path, name: str, *, extensions: frozenset[str], entered: set[Path]) -> Iterator[ImageFile]:
-    """Visible images below a folder. `entered`: the folders that were walked, or lie above and must not be."""
+    """Yield the visible images below a folder. `entered`: folders that were walked or are parents; they are skipped."""
     real = folder.resolve()
     if real in entered:
         return

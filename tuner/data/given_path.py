@@ -6,7 +6,7 @@ from tuner.errors import DataError
 
 
 def given_path(dataset: str) -> Path:
-    """The path that `--dataset` names, with `~` as the home folder. Raises DataError where that is not known."""
+    """Return the path that `--dataset` gives, with `~` expanded. Raises DataError if the home folder is unknown."""
     try:
         return Path(dataset).expanduser()
     except RuntimeError as error:

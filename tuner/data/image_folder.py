@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, decoded by the rule of images.py."""
+"""Image folders with one folder per class, decoded by the rule of images.py."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tuner.names import shown_name
 
 
 def list_image_folder(spec: DataSpec) -> ListedSource:
-    """List an image folder. Raises DataError for a layout that is not one, and for classes too small to be split."""
+    """List an image folder. Raises DataError for an invalid layout, and for classes that are too small to be split."""
     listing = list_folder(given_path(spec.dataset))
     _check_counts(listing)
     files = [
@@ -35,7 +35,8 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
     notes = []
     if listing.ignored:
-        notes.append(f"folders beside train/ that are no part were ignored: {shown_name(', '.join(listing.ignored))}")
+        ignored = shown_name(", ".join(listing.ignored))
+        notes.append(f"folders beside train/ that are not part of the data set were ignored: {ignored}")
     class_names = _class_names(listing)
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
@@ -84,7 +85,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
 
 
 def _class_names(listing: FolderListing) -> tuple[str, ...]:
-    """The names of the class folders as they can be shown, in pages, files and in other locales."""
+    """Return the names of the class folders in a form that pages, files and other locales can show."""
     names = tuple(map(shown_name, listing.train))
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -1,14 +1,14 @@
-"""One image file to pixels: the rule that training and prediction share.
+"""Convert an image file to pixels, by the rule that training and prediction share.
 
-1. EXIF orientation is applied; of an animation or a stack of pages, the first picture counts.
-2. Transparency is laid over white.
-3. Channels: 1 when every image of the data set is grey (modes 1, L, LA, 16-bit grey scaled to 8 bits, or a palette of
+1. EXIF orientation is applied. Of an animation or a stack of pages, the first picture is used.
+2. Transparent pixels are laid over white.
+3. Channels: 1 if every image of the data set is grey (modes 1, L, LA, 16-bit grey scaled to 8 bits, or a palette of
    which only greys are used), otherwise 3 (RGB).
-4. Size: as asked for; otherwise the common size of the images if they have one and no side exceeds 224 pixels;
-   otherwise a square whose side is the median of the shorter sides, at most 224.
+4. Size: the requested size. If none is requested, the common size of the images, if they have one and no side exceeds
+   224 pixels. Otherwise a square whose side is the median of the shorter sides, at most 224.
 5. An image of another size is resized (bilinear, antialiased) so that it covers the target, and centre-cropped.
 
-Channels and size are decided on the development part alone, and applied to the test part and to new images.
+Channels and size are determined from the development part only, and applied to the test part and to new images.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 MAX_AUTOMATIC_SIDE = 224
-"""Pixels; a larger side is used only when the user asks for it."""
+"""Side in pixels; a larger side is used only if the user requests it."""
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 # Orientations 5 to 8 turn an image by a quarter, which swaps its sides (EXIF 2.32, tag 0x0112).
@@ -49,12 +49,12 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values that json.dumps takes."""
+        """Return plain values for json.dumps."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Rebuild what to_json gave. Raises CheckpointError for anything else."""
+        """Read what to_json returned. Raises CheckpointError for anything else."""
         try:
             channels, height, width = (int(values[key]) for key in ("channels", "height", "width"))
             mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
@@ -71,7 +71,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the rule needs to know of an image: sides in pixels as displayed, and whether it is grey."""
+    """Properties of an image that the rule needs: sides in pixels as displayed, and whether it is grey."""
 
     height: int
     width: int
@@ -93,9 +93,9 @@ def read_pixels(path: Path, *, channels: int, height: int, width: int) -> NDArra
 
 
 def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) -> tuple[NDArray[np.uint8], bytes]:
-    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes). Raises DataError likewise.
+    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes). Raises DataError as `read_pixels` does.
 
-    Both come from one open file: a program that replaces the file meanwhile cannot part them.
+    Both come from one open file, so they match even if a program replaces the file at the same time.
     """
     from PIL import Image, ImageOps
 
@@ -108,7 +108,10 @@ def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) ->
 
 
 def inspect_image(path: Path) -> ImageFacts:
-    """Read what the rule needs, mostly from the file's header. Raises DataError, with the path, for a broken file."""
+    """Read the properties that the rule needs, mostly from the file's header.
+
+    Raises DataError, with the path, for a broken file.
+    """
     from PIL import Image
 
     with _errors_naming(path), Image.open(path) as image:
@@ -143,7 +146,7 @@ def choose_size(facts: Sequence[ImageFacts], image_size: tuple[int, int] | None)
 
 @contextmanager
 def bombs_as_errors() -> Iterator[None]:
-    """Make Pillow's warning of a decompression bomb an error, in every thread; not to be entered in several at once."""
+    """Turn Pillow's warning of a decompression bomb into an error, in all threads; only one thread may enter this."""
     from PIL import Image
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The data sets that are known by name: the digits, and torchvision's with the files that each needs."""
+"""The data sets that have a name: the digits, and torchvision's sets with the files that each needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""From what the user asked for to two cache folders: one of the development part, one of the test part."""
+"""Turn a request for a data set into two cache folders: one for the development part, one for the test part."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,14 +17,17 @@ from tuner.data.torchvision_sets import list_torchvision_set
 from tuner.errors import DataError
 
 MAX_SIDE = 1024
-"""Pixels."""
+"""Largest image side in pixels."""
 
 _PARTS = ("development", "test")
 
 
 @dataclass(frozen=True)
 class PreparedParts:
-    """The cache folders of both parts. Only sealed.py opens `test`. repairs: what was damaged in them, in words."""
+    """The cache folders of both parts.
+
+    Only sealed.py opens `test`. repairs: descriptions of what was damaged in them.
+    """
 
     development: Path
     test: Path
@@ -36,9 +39,9 @@ def prepare(
 ) -> PreparedParts:
     """Find a data set in the cache, or download, decode and cache both of its parts.
 
-    Both at once, so that a broken test image is found before a search and not after it. The part that is about to be
-    `opened` is read once and compared with its digest; if it is damaged, both are decoded again.
-    Raises DataError for a name that is not known, and for images that cannot be read or split.
+    Both parts are decoded at once, so that a broken test image is found before a search and not after it. The part that
+    will be `opened` is read once and compared with its digest. If it is damaged, both parts are decoded again. Raises
+    DataError for an unknown name, and for images that cannot be read or split.
     """
     if spec.image_size is not None and not all(1 <= side <= MAX_SIDE for side in spec.image_size):
         height, width = spec.image_size

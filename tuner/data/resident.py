@@ -1,4 +1,4 @@
-"""The whole set on the device: batches by index, normalised a batch at a time."""
+"""Hold the whole data set on the device: batches are selected by index and normalised one at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ class ResidentData:
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of one epoch, shuffled, the short last batch included.
+        """Yield (images_BCHW, labels_B) of one epoch, shuffled, including the short last batch.
 
-        The generator is a CPU's, so that one seed gives one order on every device.
+        The generator is on the CPU, so one seed gives the same order on every device.
         """
         order_N = torch.randperm(len(self.train_indices_N), generator=generator).to(self.train_indices_N.device)
         return self._batches(
@@ -50,7 +50,7 @@ class ResidentData:
     def validation_batches(
         self, batch_size: int, *, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of the validation rows in their order, the short last batch included."""
+        """Yield (images_BCHW, labels_B) of the validation rows in order, including the short last batch."""
         return self._batches(self.validation_indices_N, batch_size, dtype=dtype, channels_last=channels_last)
 
     def _batches(
@@ -69,9 +69,9 @@ class ResidentData:
                 yield from zip(torch.split(images_RCHW, batch_size), torch.split(labels_R, batch_size), strict=True)
 
     def _batches_at_once(self, batch_size: int, dtype: torch.dtype) -> int:
-        """How many batches are made by one call of each operation: what a call costs is more than a small batch's work.
+        """How many batches one call of each operation makes, because a call costs more than the work on a small batch.
 
-        More than fits into a CPU's cache is slower again.
+        The batches should fit into a CPU's cache, since larger ones are slower again.
         """
         block_bytes = _CPU_BLOCK_BYTES if self.images_NCHW.device.type == "cpu" else _DEVICE_BLOCK_BYTES
         return max(1, block_bytes // (batch_size * self.images_NCHW.shape[1:].numel() * dtype.itemsize))
@@ -80,7 +80,7 @@ class ResidentData:
 def pixel_scaling(
     mean: tuple[float, ...], std: tuple[float, ...], *, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Give shift and scale: (pixel - shift) * scale is (pixel / 255 - mean) / std for pixels in 0..255."""
+    """Return shift and scale: (pixel - shift) * scale is (pixel / 255 - mean) / std for pixels in 0..255."""
     shift_C11 = torch.tensor([255 * value for value in mean], dtype=dtype, device=device).view(-1, 1, 1)
     scale_C11 = torch.tensor([1 / (255 * value) for value in std], dtype=dtype, device=device).view(-1, 1, 1)
     return shift_C11, scale_C11
@@ -89,7 +89,7 @@ def pixel_scaling(
 def scale_pixels(
     pixels_BCHW: Tensor, scaling: tuple[Tensor, Tensor], *, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
-    """Turn uint8 pixels into what a network sees: computed in fp32, as `scaling` is, and rounded to `dtype` once."""
+    """Convert uint8 pixels to a network's input: computed in fp32, as `scaling` is, and rounded to `dtype` once."""
     shift_C11, scale_C11 = scaling
     # Arithmetic in bf16 would be slower on a CPU, and round twice.
     images_BCHW = pixels_BCHW.to(torch.float32).sub_(shift_C11).mul_(scale_C11).to(dtype)
@@ -101,9 +101,9 @@ def scale_pixels(
 def load_resident(
     dataset: ImageDataset, split: Split, *, device: torch.device, statistics: Statistics | None = None
 ) -> ResidentData:
-    """Put a development set on a device: nothing is copied on a CPU, everything once on another.
+    """Put a development set on a device. Nothing is copied on a CPU; all images are copied once to another device.
 
-    `statistics` are mean and std when they are known already; otherwise all train images are read for them.
+    `statistics` are mean and std if they are already known; otherwise all train images are read for them.
     """
     mean, std = statistics or channel_statistics(dataset.images_NCHW, split.train_indices_N)
     return ResidentData(

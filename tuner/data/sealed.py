@@ -1,4 +1,4 @@
-"""The sealed test part: fixed with the development part, and opened on the day on which there is a winner.
+"""The sealed test part: fixed together with the development part, and opened only when there is a winner.
 
 search/ may not import this file.
 """
@@ -13,7 +13,7 @@ from tuner.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class FixedParts:
-    """Both parts of a data set as they were at one moment: the development part open, the test part sealed."""
+    """Both parts of a data set at one moment: the development part open, the test part sealed."""
 
     development: ImageDataset
     test: "SealedPart"
@@ -21,9 +21,9 @@ class FixedParts:
 
 @dataclass(frozen=True)
 class SealedPart:
-    """A test part that is known by its meta data: its images are not opened.
+    """A test part that is known by its metadata; its images are not opened.
 
-    development_digest: of the development part that was fixed with it. repairs: as in ImageDataset.
+    development_digest: digest of the development part that was fixed with it. repairs: as in ImageDataset.
     """
 
     spec: DataSpec
@@ -33,12 +33,12 @@ class SealedPart:
 
     @property
     def digest(self) -> str:
-        """Over the source of the images, labels and class names."""
+        """Digest of the source of the images, labels and class names."""
         return self.cached.digest
 
     @property
     def num_images(self) -> int:
-        """How many images there are."""
+        """Number of images in the test part."""
         return self.cached.num_images
 
 
@@ -53,16 +53,19 @@ def fix_parts(spec: DataSpec, *, report: Report | None = None) -> FixedParts:
 
 
 def fix_test_part(spec: DataSpec, *, report: Report | None = None) -> SealedPart:
-    """Fix the test part that a data set has now; no image of either part is opened. Raises DataError likewise."""
+    """Fix the current test part of a data set; no image of either part is opened.
+
+    Raises DataError as fix_parts does.
+    """
     parts = prepare(spec, report=report, opened=None)
     return SealedPart(spec, load_meta(parts.test), load_meta(parts.development).digest, parts.repairs)
 
 
 def open_sealed(part: SealedPart, *, report: Report | None = None) -> ImageDataset:
-    """Open a test part from the folder that it was fixed in, after its pixels have been compared with its digest.
+    """Open a test part from the folder in which it was fixed, after comparing its pixels with their digest.
 
-    The source is listed again only if that folder is damaged or gone. Raises DataError if the same images can then not
-    be had from it.
+    The source is read again only if that folder is damaged or missing. Raises DataError if the source does not have the
+    same images.
     """
     folder = part.cached.folder
     if is_intact(folder, report=report) and load_meta(folder) == part.cached:
@@ -78,7 +81,7 @@ def open_sealed(part: SealedPart, *, report: Report | None = None) -> ImageDatas
 
 
 def load_test_set(spec: DataSpec, *, report: Report | None = None) -> ImageDataset:
-    """Load the test part that a data set has now: the classes and the image shape are those of the development part.
+    """Load the current test part of a data set; its classes and image shape are those of the development part.
 
     Raises DataError as load_development does.
     """

@@ -1,4 +1,4 @@
-"""Train and validation parts: stratified, seeded, with exact totals; and the statistics of the train part."""
+"""Stratified, seeded splits into train and validation parts with exact totals, and statistics of the train part."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,20 @@ from tuner.errors import DataError
 
 DEFAULT_FRACTION = 0.2
 MAX_DEFAULT_VALIDATION = 10_000
-"""Images; beyond it a larger validation part takes images from training and hardly sharpens the score."""
+"""Number of images. A larger validation part would take images from training and hardly make the score more precise."""
 
 TEST_FRACTION, TEST_SEED = 0.2, 20_000
-"""For data sets without a test part. The seed, for sets that never change, is fixed: every study seals the same images.
-Image folders do change: see carving.py."""
+"""Share and seed of the test part, for data sets that have none and never change.
+
+The seed is fixed, so that every study seals the same images. For image folders, which do change, see carving.py.
+"""
 
 _STATISTICS_CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Rows of a development set: int64, ascending, disjoint, together all of them."""
+    """Rows of a development set: int64, ascending, disjoint, and covering the whole set."""
 
     train_indices_N: Tensor
     validation_indices_N: Tensor
@@ -34,9 +36,10 @@ class Split:
 def split_development(dataset: ImageDataset, *, seed: int, validation_fraction: float | None = None) -> Split:
     """Split into train and validation rows.
 
-    The data set's own validation part is used when it has one and no fraction is given. Otherwise the split is
-    stratified, by default with the smaller of 20 % and 10,000 images, rounded up, at least one of each class.
-    Raises DataError for a fraction outside (0, 1), or a class too small to have an image on each side.
+    The data set's own validation part is used if it has one and no fraction is given. Otherwise the split is
+    stratified. By default the validation part is the smaller of 20 % and 10,000 images, rounded up, with at least one
+    of each class. Raises DataError for a fraction outside (0, 1), or if a class is too small to have an image on each
+    side.
     """
     if validation_fraction is None and dataset.validation_indices_N is not None:
         return _split_at(dataset.validation_indices_N, num_images=len(dataset.labels_N))
@@ -55,10 +58,10 @@ def split_development(dataset: ImageDataset, *, seed: int, validation_fraction: 
 def fresh_split(dataset: ImageDataset, *, seed: int, num_validation: int) -> Split:
     """Split again for a confirmation, with `num_validation` images in the validation part.
 
-    The source's own validation part is kept: the user made it to hold no image of a patient or a video of which train
-    has another, and mixing it in would favour networks that memorise. Otherwise the split is stratified afresh.
+    The source's own validation part is kept. The user may have made it so that no patient or video is in both parts,
+    and mixing the parts would favour networks that memorise. Without one, a new stratified split is drawn.
 
-    This is the one place that decides on fresh splits: once images have groups, both parts keep every group whole.
+    This is the only place that decides on new splits. Once images have groups, both parts keep every group whole.
     """
     if dataset.validation_indices_N is not None:
         return _split_at(dataset.validation_indices_N, num_images=len(dataset.labels_N))
@@ -68,7 +71,7 @@ def fresh_split(dataset: ImageDataset, *, seed: int, num_validation: int) -> Spl
 
 
 def part_size(num_images: int, fraction: float) -> int:
-    """Give that fraction of the images, rounded up."""
+    """Number of images in a fraction of them, rounded up."""
     # The small difference keeps 0.07 * 100 = 7.000000000000001 from being rounded up to 8.
     return math.ceil(num_images * fraction - 1e-9)
 
@@ -76,11 +79,11 @@ def part_size(num_images: int, fraction: float) -> int:
 def choose_stratified(
     labels_N: NDArray[np.int64], class_names: Sequence[str], *, total: int, seed: int
 ) -> NDArray[np.int64]:
-    """Choose `total` rows, the classes in proportion, and give them in ascending order.
+    """Choose `total` rows with the classes in proportion, and return them in ascending order.
 
-    Every class keeps at least one row on each side, so a total below the number of classes is raised to it (and
-    likewise from above). The same in every version: it rests on PCG64's raw stream, which NumPy's NEP 19 keeps fixed.
-    Raises DataError when a class has fewer than two rows.
+    Every class keeps at least one row on each side; `total` is changed if it is too small or too large for that. The
+    result is the same in every version, because it uses the raw stream of PCG64, which NumPy's NEP 19 keeps fixed.
+    Raises DataError if a class has fewer than two rows.
     """
     counts = np.bincount(labels_N, minlength=len(class_names)).tolist()
     for name, count in zip(class_names, counts, strict=True):
@@ -94,9 +97,9 @@ def choose_stratified(
 
 
 def apportion(counts: Sequence[int], *, total: int) -> list[int]:
-    """Share `total` among classes in proportion to their counts, by largest remainder, 1 to count - 1 each.
+    """Divide `total` among classes in proportion to their counts, by largest remainder, 1 to count - 1 each.
 
-    Source: Hamilton's method. Ties go to the earlier class.
+    Source: Hamilton's method. In a tie, the earlier class comes first.
     """
     num_images = sum(counts)
     total = min(max(total, len(counts)), num_images - len(counts))

@@ -1,4 +1,4 @@
-"""How a limit of memory is shared out while images are streamed, and what batches it holds: integers, no images."""
+"""Divide a memory limit among the parts of an image stream, and find which batch sizes fit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import torch
 from tuner.errors import DataError
 
 READ_AHEAD = 5
-"""Chunks that are read, or being read, before they are asked for."""
+"""Chunks that are read, or being read, before they are needed."""
 _CHUNK_BYTES = 2**20
-"""Enough for a disk to read at nearly its full speed; the smaller, the better the shuffling."""
+"""Large enough for a disk to read at nearly full speed. Smaller chunks would be shuffled better."""
 _CHUNKS_HELD = READ_AHEAD + 3
-"""The one in use, the one that follows it, and the room into which rows are read when some are to be skipped."""
+"""Chunks in memory: those read ahead, the current one, the next one, and a buffer for reading when rows are skipped."""
 _BATCHES_SENT = 6
-"""Outside the buffer, where batches go to a device: two on their way, in page-locked memory that comes in powers of
-two, the one that is drawn, and a short last one's own block. On a CPU the one that is drawn is all."""
+"""Batches outside the buffer when they are sent to a device.
+
+Two are on their way, in page-locked memory that is allocated in powers of two. One is being drawn, and a short last
+batch has its own block. On a CPU, there is only the batch that is being drawn.
+"""
 _BOOKKEEPING_BYTES = 64
-"""For every row held, at most: its number, and slot numbers while they are put into a new order."""
+"""Upper limit of the memory for each row besides its pixels: its number, and slot numbers during a shuffle."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Room:
 
 @dataclass(frozen=True)
 class StreamLimit:
-    """What a pass over streamed images may take. The same file holds all of them, `image_bytes` each.
+    """Memory limit of a pass over streamed images, which are `image_bytes` each and in one file.
 
-    memory_bytes: the most that a pass holds in pixels, read ahead and being sent to `device` included.
+    memory_bytes: the most that a pass holds in pixels, including those read ahead and being sent to `device`.
     """
 
     memory_bytes: int
@@ -41,17 +44,17 @@ class StreamLimit:
     device: torch.device
 
     def needed_bytes(self, batch_size: int) -> int:
-        """The least memory for such batches: the buffer then holds one, and a chunk of one row that waits."""
+        """Smallest memory for batches of this size: a buffer with one batch, and a waiting chunk of one row."""
         return self._row_bytes * (self._batches_held * batch_size + batch_size + _CHUNKS_HELD + 1)
 
     @property
     def largest_batch(self) -> int:
-        """The largest batch size that the memory holds; 0 where it holds none."""
+        """The largest batch size that fits into the memory; 0 if none fits."""
         num_rows = self.memory_bytes // self._row_bytes - _CHUNKS_HELD - 1
         return max(0, num_rows // (self._batches_held + 1))
 
     def reason_against(self, batch_size: int) -> str:
-        """Why such batches cannot be streamed, with the figures; empty when they can."""
+        """Why such batches cannot be streamed, with the figures; empty if they can."""
         if batch_size <= self.largest_batch:
             return ""
         needed, allowed = memory_in_words(self.needed_bytes(batch_size)), memory_in_words(self.memory_bytes)
@@ -61,9 +64,9 @@ class StreamLimit:
         )
 
     def room_for(self, batch_size: int) -> Room:
-        """Share the memory out among the batches on their way, the chunks read ahead, and the buffer: all the rest.
+        """Divide the memory among batches in transit, chunks read ahead, and the buffer, which gets the rest.
 
-        Raises DataError when it does not suffice.
+        Raises DataError if the memory is not sufficient.
         """
         reason = self.reason_against(batch_size)
         if reason:
@@ -84,12 +87,12 @@ class StreamLimit:
 
 
 def chunk_rows_of(image_bytes: int) -> int:
-    """Rows of a chunk where the memory does not ask for fewer; at least one."""
+    """Rows of a chunk if memory does not require fewer; at least one."""
     return max(1, _CHUNK_BYTES // image_bytes)
 
 
 def memory_in_words(num_bytes: float) -> str:
-    """`1.4 MiB`, in powers of 1024, as memory is counted."""
+    """Format a memory size as in `1.4 MiB`, in powers of 1024."""
     for unit in ("bytes", "KiB", "MiB"):
         if num_bytes < 1024:
             return f"{num_bytes:.0f} {unit}" if unit == "bytes" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"

@@ -1,7 +1,7 @@
-"""Decoded sets that do not fit into memory: read from disk ahead of training, shuffled in a buffer of bounded size.
+"""Stream decoded sets that do not fit into memory: read ahead from disk, and shuffle in a buffer of limited size.
 
-Rows are read in chunks of neighbours, the chunks in random order. A buffer takes many chunks, and batches are drawn
-from all over it, so that images that lie side by side (of one class, often) come far apart.
+Rows are read in chunks of neighbours, and the chunks are read in random order. The buffer holds many chunks, and
+batches are drawn from all of it, so that neighbouring images (often of one class) are spread over different batches.
 """
 
 from collections import deque
@@ -30,18 +30,18 @@ from tuner.errors import DataError
 _IMAGES = "images.npy"
 
 _GAP_BYTES = 2**16
-"""Between wanted rows; reading on over a smaller gap costs less than another read."""
+"""Bytes between wanted rows. Reading across a smaller gap costs less than another read."""
 
 PixelBatches = Iterator[tuple[Tensor, Tensor]]
-"""(pixels_BCHW, rows_B): uint8 on the CPU, and the rows of the data set that they are."""
+"""(pixels_BCHW, rows_B): uint8 on the CPU, and the numbers of these rows in the data set."""
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedData:
-    """A development set ready to train on, its pixels left on disk; the same face as ResidentData.
+    """A development set ready to train on, with its pixels on disk; same interface as ResidentData.
 
-    labels_N, train_indices_N, validation_indices_N: on the CPU; batches come on `device`.
-    memory_bytes: the most that a pass holds in pixels, read ahead and being sent to a device included.
+    labels_N, train_indices_N, validation_indices_N: on the CPU; batches are returned on `device`.
+    memory_bytes: the most that a pass holds in pixels, including those read ahead and being sent to a device.
     """
 
     name: str
@@ -58,21 +58,21 @@ class StreamedData:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of one image as it is stored: one for each of its C * H * W values."""
+        """Bytes of one stored image: one for each of its C * H * W values."""
         return self.images.image_bytes
 
     @property
     def limit(self) -> StreamLimit:
-        """What its batches may take in memory."""
+        """The memory limit for its batches."""
         return StreamLimit(self.memory_bytes, self.image_bytes, self.device)
 
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of one epoch, shuffled, the short last batch included.
+        """Yield (images_BCHW, labels_B) of one epoch, shuffled, including the short last batch.
 
-        The generator is a CPU's; one seed gives one order for one `memory_bytes`, batch size and kind of
-        device. Raises DataError when the memory does not suffice for such batches, or the file cannot be read.
+        The generator is on the CPU. The order depends on the seed, `memory_bytes`, the batch size and the kind of
+        device. Raises DataError if the memory is not sufficient for such batches, or if the file cannot be read.
         """
         room = self.limit.room_for(batch_size)
         chunks = torch.split(self.train_indices_N, room.chunk_rows)
@@ -85,10 +85,10 @@ class StreamedData:
     def validation_batches(
         self, batch_size: int, *, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of the validation rows in their order, the short last batch included.
+        """Yield (images_BCHW, labels_B) of the validation rows in order, including the short last batch.
 
-        Batches are smaller than asked for where the memory does not suffice: no result hangs on their size. Raises
-        DataError when it does not suffice for one image, or the file cannot be read.
+        Batches are smaller than requested if the memory requires it; no result depends on their size. Raises DataError
+        if the memory is not sufficient for one image, or if the file cannot be read.
         """
         batch_size = min(batch_size, max(1, self.limit.largest_batch))
         room = self.limit.room_for(batch_size)
@@ -100,9 +100,9 @@ class StreamedData:
     ) -> PixelBatches:
         """Draw batches from a buffer that is kept full.
 
-        It goes by rounds: all that is in the buffer is put into a new random order, one half of it is drawn, and what
-        is read in the meantime takes the freed slots and part in the next round. So a row stays for a round or more,
-        and every row costs two random numbers, whatever the size of the buffer.
+        Drawing proceeds in rounds. Everything in the buffer is put into a new random order, and one half of it is
+        drawn. Rows that are read in the meantime fill the freed slots and take part in the next round. A row therefore
+        stays for at least one round, and costs two random numbers on average, whatever the size of the buffer.
         """
         num_slots = min(num_slots, len(self.train_indices_N))
         buffer_SCHW = np.empty((num_slots, *self.images.image_shape), dtype=np.uint8)
@@ -172,9 +172,9 @@ def load_streamed(
     memory_bytes: int,
     statistics: Statistics | None = None,
 ) -> StreamedData:
-    """Make a cached development set ready to be read from disk, at most `memory_bytes` of it in memory at a time.
+    """Make a cached development set ready to be streamed from disk, with at most `memory_bytes` in memory.
 
-    `statistics` are mean and std when they are known already; otherwise all train images are read for them.
+    `statistics` are mean and std if they are already known; otherwise all train images are read for them.
     """
     images = find_images(dataset)
     mean, std = statistics or streamed_statistics(images, split.train_indices_N)
@@ -194,7 +194,7 @@ def load_streamed(
 
 
 def streamed_statistics(images: "ImageFile", indices_N: Tensor) -> Statistics:
-    """Give what channel_statistics gives, exactly, holding a few chunks at a time."""
+    """Return exactly what channel_statistics returns, with only a few chunks in memory at a time."""
     num_channels = images.image_shape[0]
     histogram_CV = torch.zeros(num_channels, 256, dtype=torch.int64)
     chunks = torch.split(indices_N, chunk_rows_of(images.image_bytes))
@@ -209,7 +209,7 @@ def streamed_statistics(images: "ImageFile", indices_N: Tensor) -> Statistics:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """Where the uint8 images of a decoded set lie: in rows of image_shape (C, H, W), the first at byte `offset`."""
+    """File with the uint8 images of a decoded set, in rows of image_shape (C, H, W); the first is at byte `offset`."""
 
     path: Path
     offset: int
@@ -221,9 +221,9 @@ class ImageFile:
         return prod(self.image_shape)
 
     def read_ahead(self, chunks: Sequence[Tensor]) -> Generator[tuple[NDArray[np.uint8], Tensor]]:
-        """Yield (pixels_KCHW, rows_K) of each chunk of ascending rows; a thread reads the next ones in the meantime.
+        """Yield (pixels_KCHW, rows_K) of each chunk of ascending rows, while a thread reads the next chunks.
 
-        Closing the iterator ends the thread. Raises DataError when the file cannot be read.
+        Closing the iterator ends the thread. Raises DataError if the file cannot be read.
         """
         try:
             # Read, not mapped: what is mapped stays in the process's memory until others need it.
@@ -278,7 +278,7 @@ class ImageFile:
 
 
 def find_images(dataset: ImageDataset) -> ImageFile:
-    """Where the images of a cached data set begin in its file. Raises DataError when the file is gone."""
+    """Find the file and offset of the images of a cached data set. Raises DataError if the file is missing."""
     path = dataset.folder / _IMAGES
     try:
         mapped = np.load(path, mmap_mode="r")

@@ -1,4 +1,4 @@
-"""Many small pieces of work in threads, their results in order."""
+"""Map a function over many small items in threads, with results in order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,9 @@ _GROUP, _BLOCK = 16, 512
 def map_in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], *, what: str, report: Report | None
 ) -> Iterator[Result]:
-    """Yield function(item) in the order of `items`; the first error, in that order, is raised.
+    """Yield function(item) in the order of `items`; the first error in that order is raised.
 
-    Pillow gives up the interpreter lock while it decodes and resizes, so threads do run side by side there.
+    Pillow releases the interpreter lock while it decodes and resizes, so the threads run in parallel.
     """
 
     def apply(group: Sequence[Item]) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Torchvision's data sets: how their files are found or downloaded, and read."""
+"""Torchvision's data sets: find or download their files, and read them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +15,10 @@ from tuner.versions import check_installation
 
 
 def list_torchvision_set(spec: DataSpec, *, report: Report | None) -> ListedSource:
-    """Find a set's files, downloading them if they are absent and may be.
+    """Find the files of a set, and download them if they are missing and `spec` allows it.
 
-    Nothing is written and no network is used when they are there. Raises DataError, with the files that are missing.
+    If the files exist, nothing is written and the network is not used. Raises DataError with the names of missing
+    files.
     """
     described = TORCHVISION_SETS[spec.dataset]
     if _missing(described, spec.data_dir):
@@ -45,12 +46,12 @@ def _download(described: TorchvisionSet, spec: DataSpec, *, report: Report | Non
         except (OSError, RuntimeError, EOFError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
         else:
-            reason = "the download did not bring them"
+            reason = "the download did not contain them"
     missing = _missing(described, spec.data_dir)
     if missing:
         files = ", ".join(str(spec.data_dir / name) for name in missing)
         source = "" if described.archive is None else f" (they come in {spec.data_dir / described.archive})"
-        raise DataError(f"{spec.dataset} needs files that are not there ({reason}): put in place {files}{source}")
+        raise DataError(f"{spec.dataset} needs files that do not exist ({reason}): put in place {files}{source}")
 
 
 def _open(described: TorchvisionSet, data_dir: Path, arguments: Mapping[str, Any], *, download: bool) -> Any:

@@ -1,4 +1,4 @@
-"""How a data set is held while networks train on it: in memory, or streamed from disk; chosen by its size."""
+"""Hold a data set in memory or stream it from disk during training, depending on its size."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -16,55 +16,55 @@ from tuner.hardware import memory_bytes as memory_of
 IMAGES_SHARE = 0.4
 """Share of a machine's memory, or of a device's free memory, that images may take; larger sets are streamed."""
 STREAM_BYTES = 512 * 2**20
-"""Most memory for the images of a pass over a streamed set; each runner makes its own passes."""
+"""Most memory for the images of one pass over a streamed set. Each runner makes its own passes."""
 LARGEST_ON_MPS = 2**32
 """Bytes of the largest set that is held on an MPS device, whatever its memory: MPS indexes a tensor with 32 bits."""
 
 
 class TrainingData(Protocol):
-    """What training needs to know of a data set, however it is held."""
+    """The interface of a data set that training uses, whether it is in memory or streamed."""
 
     @property
     def name(self) -> str:
-        """As the user calls it."""
+        """Name of the data set as the user gave it."""
 
     @property
     def digest(self) -> str:
-        """Over the source of the images, labels, class names and the validation part."""
+        """Digest of the source of the images, labels, class names and the validation part."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the labels."""
+        """Names of the classes, in the order of the labels."""
 
     @property
     def labels_N(self) -> Tensor:
-        """int64, indices into class_names."""
+        """Labels: int64, indices into class_names."""
 
     @property
     def train_indices_N(self) -> Tensor:
-        """int64 rows, ascending."""
+        """Rows of the train part: int64, ascending."""
 
     @property
     def validation_indices_N(self) -> Tensor:
-        """int64 rows, ascending."""
+        """Rows of the validation part: int64, ascending."""
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Per channel, of pixel / 255, over the train rows."""
+        """Mean of pixel / 255 over the train rows, per channel."""
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Per channel, of pixel / 255, over the train rows."""
+        """Standard deviation of pixel / 255 over the train rows, per channel."""
 
     def train_batches(
         self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of one epoch, every train row once, in an order the CPU generator decides."""
+        """Yield (images_BCHW, labels_B) of one epoch: every train row once, in random order from the CPU generator."""
 
     def validation_batches(
         self, batch_size: int, *, dtype: torch.dtype, channels_last: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of the validation rows in their order, at most so many at a time."""
+        """Yield (images_BCHW, labels_B) of the validation rows in order, with at most `batch_size` rows each."""
 
 
 def open_data(
@@ -92,14 +92,14 @@ def open_data(
 def stream_limit(
     dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
 ) -> StreamLimit | None:
-    """What batches may take where open_data streams with the same arguments; None where it holds all images."""
+    """Return the memory limit for batches if open_data would stream with these arguments; None if it would not."""
     if fits_in_memory(dataset, memory_bytes, device=device):
         return None
     return StreamLimit(min(stream_bytes, memory_bytes), dataset.images_NCHW[0].numel(), device)
 
 
 def measure_statistics(dataset: ImageDataset, split: Split, *, memory_bytes: int) -> Statistics:
-    """Mean and std of the train images, read as open_data would, to be handed to it: once for all runners."""
+    """Return mean and std of the train images, read as open_data would; measured once, to be passed to all runners."""
     if fits_in_memory(dataset, memory_bytes, device=torch.device("cpu")):  # whatever the device, the CPU reads them
         return channel_statistics(dataset.images_NCHW, split.train_indices_N)
     return streamed_statistics(find_images(dataset), split.train_indices_N)
@@ -108,7 +108,7 @@ def measure_statistics(dataset: ImageDataset, split: Split, *, memory_bytes: int
 def how_it_is_held(
     dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
 ) -> str:
-    """What open_data does with the same arguments, in words for the user."""
+    """Describe for the user what open_data does with the same arguments."""
     size = memory_in_words(dataset.images_NCHW.numel())
     limit = stream_limit(dataset, device=device, memory_bytes=memory_bytes, stream_bytes=stream_bytes)
     if limit is None:
@@ -121,9 +121,9 @@ def how_it_is_held(
 
 
 def memory_for_images(device: torch.device) -> int:
-    """Bytes that the images of one data set may take on a device: a share of what the machine has, or the device free.
+    """Bytes that the images of one data set may take: a share of the machine's memory, or of a device's free memory.
 
-    What is free changes, so it is asked for once, and the answer handed to every runner.
+    Free memory changes, so this is called once and the result is passed to every runner.
     """
     if device.type == "cuda":
         available = torch.cuda.mem_get_info(device)[0]
@@ -135,10 +135,10 @@ def memory_for_images(device: torch.device) -> int:
 
 
 def fits_in_memory(dataset: ImageDataset, memory_bytes: int, *, device: torch.device) -> bool:
-    """Whether open_data holds the images on `device` in `memory_bytes`, and does not stream them."""
+    """Whether open_data would hold the images on `device` in `memory_bytes` instead of streaming them."""
     return dataset.images_NCHW.numel() <= _largest_held(device, memory_bytes)
 
 
 def _largest_held(device: torch.device, memory_bytes: int) -> int:
-    """Bytes of the largest set that is held as one tensor on a device."""
+    """Bytes of the largest set that a device can hold as one tensor."""
     return min(memory_bytes, LARGEST_ON_MPS) if device.type == "mps" else memory_bytes

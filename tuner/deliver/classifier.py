@@ -1,4 +1,4 @@
-"""A checkpoint of any form, ready to classify: pt, safetensors, ONNX."""
+"""Load a checkpoint of any format (pt, safetensors, ONNX) to classify images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.training.caller_settings import with_own_settings
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
 
 BATCH = 64
-"""Images classified at once: as many as keep the feature maps in a CPU's caches."""
+"""Number of images classified at once; their feature maps still fit into a CPU's caches."""
 REFUSED = {
     ".pt2": "torch.export.load unpickles, and so can run code that is in the file",
     ".py": "loading it runs the code that is in it",
@@ -28,7 +28,10 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Classifier:
-    """What can name the class of an image. `logits`: uint8 images (N, C, H, W) to fp32 logits (N, K), on the CPU."""
+    """A loaded network that classifies images.
+
+    `logits`: uint8 images (N, C, H, W) to fp32 logits (N, K), on the CPU.
+    """
 
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
@@ -39,9 +42,9 @@ class Classifier:
 
 @with_own_settings
 def load_classifier(path: str | Path) -> Classifier:
-    """Load a checkpoint by the ending of its name: .safetensors, .onnx, and tuner's own for any other.
+    """Load a checkpoint by its file extension: .safetensors, .onnx, and tuner's own format for any other.
 
-    Raises CheckpointError for what is none, and for .pt2 and .py, which are not loaded: that could run code.
+    Raises CheckpointError for other files, and for .pt2 and .py, which are not loaded because that could run code.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -62,7 +65,7 @@ def load_classifier(path: str | Path) -> Classifier:
 
 
 def classifier_from(checkpoint: Checkpoint) -> Classifier:
-    """The checkpoint's own network, by torch: the reference for every other form of it."""
+    """Return the checkpoint's own network in torch, which is the reference for all other formats."""
     model = model_from(checkpoint)
 
     def logits(images_NCHW: Tensor) -> Tensor:
@@ -80,5 +83,5 @@ def classifier_from(checkpoint: Checkpoint) -> Classifier:
 
 
 def normalise(pixels_NCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 pixels (N, C, H, W) as the network takes them: (pixel / 255 - mean) / std per channel, fp32."""
+    """Convert uint8 pixels (N, C, H, W) to the network's input: (pixel / 255 - mean) / std per channel, fp32."""
     return scale_pixels(pixels_NCHW, scaling_of(preprocessing), dtype=torch.float32, channels_last=False)

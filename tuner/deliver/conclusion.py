@@ -1,4 +1,4 @@
-"""Conclude a confirmation: accuracies with their intervals, and whether the winner beats the first configuration."""
+"""Compute the result of a confirmation: accuracies with intervals, and whether the winner beats the baseline."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def conclude(
     seconds: float,
     notes: Sequence[str],
 ) -> Confirmation:
-    """What the scores on the test set, by trial and seed, say of the winner and of the baseline.
+    """Compute the result of a confirmation from the scores on the test set, by trial and seed.
 
-    scores: without those of a baseline that could not be trained again. num_openings: of the test set, this one
-    included. notes: what was skipped or changed.
+    scores: has no entry for a baseline that could not be trained again. num_openings: number of times the test set was
+    opened, including this one. notes: what was skipped or changed.
     """
     own_SN = _correct(scores[winner.trial.number])
     other_SN = None
@@ -89,7 +89,7 @@ def conclude(
 
 
 def _correct(scores: Sequence[Score]) -> Correct:
-    """Whether each image is right, seed by seed."""
+    """Whether each image is classified correctly, for each seed."""
     return np.stack([one.correct_N.numpy() for one in scores])
 
 
@@ -101,7 +101,7 @@ def _notes(
     interval: Interval | None,
     num_openings: int,
 ) -> Iterator[str]:
-    """What a reader of the figures has to know."""
+    """Yield notes that a reader needs to interpret the figures."""
     if interval is None:
         yield (
             "nothing was trained with two seeds, so how much seeds differ is not known: there is no interval and no "

@@ -1,9 +1,9 @@
-"""The best candidates again, on fresh splits with several seeds; then the winner on the sealed test set, once.
+"""Confirm a study: retrain the best candidates on fresh splits, and score the winner on the sealed test set, once.
 
-The best of many noisy validation scores is a lucky one. So the top candidates of a search and its baseline are trained
-again: (a) each seed on a fresh split into train and validation, for as many epochs as were best in the search, the last
-one scored; the best mean wins. (b) The winner and the baseline, with other seeds, on train and validation together.
-Only then is the test set opened.
+The best of many noisy validation scores is partly luck. So the top candidates of a search and its baseline are trained
+again. (a) Each seed gets a fresh split into train and validation, and trains for the number of epochs that was best in
+the search. The last epoch is scored, and the best mean wins. (b) The winner and the baseline are trained with other
+seeds on train and validation together. Only then is the test set opened.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 
 NUM_CANDIDATES = NUM_SEEDS = 3
 TIME_SHARE = 1 / 3
-"""Share of the whole run's time that a confirmation takes at most, unless it is asked for in full."""
+"""Largest share of the whole run's time that a confirmation takes, unless a full one is requested."""
 MORE_IMAGES = 1.25
-"""Images of train and validation together, over those of train alone, in the default split."""
+"""Number of train and validation images together, divided by the number of train images, in the default split."""
 
 
 @dataclass(frozen=True)
 class ConfirmStarted:
-    """Which trials are trained again, with how many seeds; `notes` say what was skipped for want of time."""
+    """The confirmation begins with these trials and number of seeds. `notes` say what is skipped to save time."""
 
     numbers: tuple[int, ...]
     num_seeds: int
@@ -52,7 +52,7 @@ class ConfirmStarted:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The confirmation is in the study, and the winner's checkpoint in its place."""
+    """The confirmation is stored in the study, and the winner's checkpoint is at its final path."""
 
     confirmation: Confirmation
     checkpoint: Path
@@ -63,9 +63,9 @@ ConfirmEvent = ConfirmStarted | ConfirmProgress | Confirmed
 
 @dataclass(frozen=True)
 class ConfirmPlan:
-    """How thorough a confirmation is. `seconds` is what it may take; fewer candidates or seeds are then tried.
+    """How thorough a confirmation is. `seconds` is its time limit; fewer candidates or seeds are tried to keep to it.
 
-    within: what `seconds` are, in words.
+    within: description of the time limit.
     """
 
     num_candidates: int = NUM_CANDIDATES
@@ -75,9 +75,9 @@ class ConfirmPlan:
 
 
 def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
-    """Wall time of the search that led to these trials, all its runs together: that of its busiest runner.
+    """Wall time of the search that led to these trials, over all its runs: the time of its busiest runner.
 
-    num_runners: among which trials are shared that do not say their runner.
+    num_runners: number of runners that share the trials whose runner is not stored.
     """
     seconds: defaultdict[int | None, float] = defaultdict(float)
     for trial in trials:
@@ -102,11 +102,13 @@ def confirm(
     together_bytes: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[ConfirmEvent]:
-    """Confirm a study's winner, an event at a time. Raises StudyError when there is nothing to confirm.
+    """Confirm a study's winner and yield events. Raises StudyError if there is nothing to confirm.
 
-    epochs: of a full trial. load_test_set is called once, after the last choice; the opening is counted before it.
+    epochs: number of epochs of a full trial. load_test_set: called once, after the last choice; the opening is counted
+    before the call.
     development: the images of train and validation; a note reports test images that are among them.
-    memory_bytes: for images. together_bytes: for a training step of seeds that train together; 0 if none shall.
+    memory_bytes: memory for images. together_bytes: memory for a training step of seeds that train together; 0 if none
+    may.
     """
     started = clock()
     trials = record.trials()
@@ -194,7 +196,7 @@ def confirm(
 
 
 def refuse_without_winner(record: StudyRecord, trials: Sequence[TrialRecord]) -> None:
-    """Raise StudyError where no trial of a study is complete, and so there is nothing to confirm."""
+    """Raise StudyError if a study has no complete trial, so that there is nothing to confirm."""
     if not rank_complete(trials):
         raise StudyError(
             f"study {record.name!r} has no complete trial, so no winner to confirm: resume it with `tuner run`"
@@ -202,9 +204,10 @@ def refuse_without_winner(record: StudyRecord, trials: Sequence[TrialRecord]) ->
 
 
 def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The trial that a winner is compared with; None where memory did not suffice for it, or it was never tried.
+    """Return the trial that the winner is compared with; None if it did not fit into memory or was never tried.
 
-    The last one that was marked, since each is followed by a smaller one when memory does not suffice.
+    This is the last trial that is marked as a baseline, since a smaller baseline follows each one that does not fit
+    into memory.
     """
     marked = [trial for trial in trials if trial.baseline is not None]
     if not marked:
@@ -227,7 +230,7 @@ def _notes_on_shared_images(test_set: ImageDataset, development: ImageDataset) -
 
 
 def _seconds_per_work(trials: Sequence[TrialRecord]) -> float:
-    """Seconds for a unit of `Cost.work`, in all that the search has trained."""
+    """Seconds per unit of `Cost.work`, over everything that the search has trained."""
     trained = [trial for trial in trials if trial.curve]
     return sum(trial.seconds for trial in trained) / sum(work_of(trial) * len(trial.curve) for trial in trained)
 
@@ -235,11 +238,11 @@ def _seconds_per_work(trials: Sequence[TrialRecord]) -> float:
 def _affordable(
     retrained: Sequence[Contender], baseline: Contender | None, plan: ConfirmPlan, *, num_runners: int
 ) -> tuple[int, int, list[str]]:
-    """The most candidates and seeds whose trainings fit into the time, at the pace of the search; never none.
+    """Return the largest numbers of candidates and seeds that fit into the time, at the search's pace; at least one.
 
-    retrained: the candidates that the plan asks for, the best first. Two seeds are kept first, without which the chance
-    of a seed is not seen; then two candidates, without which nothing is chosen; then seeds before candidates: a mean is
-    the surer, and the spread of the seeds the better known.
+    retrained: the candidates that the plan asks for, the best first. Two seeds have the highest priority, because a
+    single seed does not show how much seeds differ. Then come two candidates, because one leaves nothing to choose.
+    After that, seeds come before candidates: they make means more precise and show better how much seeds differ.
     """
     most = len(retrained)
     forms = [(candidates, seeds) for seeds in range(plan.num_seeds, 0, -1) for candidates in range(most, 0, -1)]
@@ -269,6 +272,6 @@ def _affordable(
 def _seeds_left(
     finalists: Sequence[Contender], plan: ConfirmPlan, num_seeds: int, *, spent: float, num_runners: int
 ) -> int:
-    """How many seeds the time that is left allows in part (b); at least one."""
+    """Number of seeds for which the remaining time suffices in part (b); at least one."""
     each = MORE_IMAGES * sum(one.seconds for one in finalists) / num_runners
     return next((n for n in range(num_seeds, 1, -1) if spent + n * each <= plan.seconds), 1)

@@ -1,4 +1,4 @@
-"""Contenders of a confirmation: trials that are trained again, and what they have done in the race so far."""
+"""Contenders of a confirmation: the trials that are retrained, and their results in the race so far."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tuner.training.candidate import Candidate
 class Splits:
     """How the development images are split for each seed of the race.
 
-    num_validation: images that validate. num_images: of both parts together. is_fixed: whether every seed has the data
-    set's own validation part, so that the splits do not differ.
+    num_validation: number of validation images. num_images: number of images of both parts together. is_fixed: whether
+    every seed has the data set's own validation part, so that the splits do not differ.
     """
 
     num_validation: int
@@ -29,17 +29,17 @@ class Splits:
 
     @property
     def validation_share(self) -> float:
-        """The validation part's share of the images that are split afresh for every seed; 0 where none are."""
+        """The validation part's share of the images that are split again for every seed; 0 if none are."""
         return 0.0 if self.is_fixed else self.num_validation / self.num_images
 
 
 @dataclass(eq=False)
 class Contender:
-    """A trial that is trained again.
+    """A trial that is retrained.
 
-    accuracies, correct: by number of the seed, on the validation part of its split; `correct` has no entry where the
-    trainer does not say which images were classified correctly. dropped: why it cannot win; empty as long as it can.
-    is_behind: whether it was dropped for being clearly behind, and not because a training failed.
+    accuracies, correct: by number of the seed, on the validation part of its split. `correct` has no entry if the
+    trainer does not say which images were classified correctly. dropped: why it cannot win; empty while it can.
+    is_behind: whether it was dropped because it was clearly behind, and not because training failed.
     """
 
     trial: TrialRecord
@@ -53,34 +53,34 @@ class Contender:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a training of it failed; then nothing is compared with it."""
+        """Whether it failed in training; nothing is compared with it then."""
         return bool(self.dropped) and not self.is_behind
 
     @property
     def mean(self) -> float:
-        """Mean of its accuracies on fresh splits, 0..1; -1 when there is none."""
+        """Mean of its accuracies on fresh splits, in 0..1; -1 if there are none."""
         return mean(self.accuracies.values()) if self.accuracies else -1.0
 
     @property
     def row(self) -> RaceRow:
-        """What it did in the race, seed by seed."""
+        """Its results in the race, seed by seed."""
         numbers = sorted(self.accuracies)
         is_known = bool(numbers) and all(number in self.correct for number in numbers)
         correct_SN = np.stack([self.correct[number] for number in numbers]) if is_known else None
         return RaceRow([self.accuracies[number] for number in numbers], correct_SN)
 
     def fail(self, why: str) -> None:
-        """Drop it for good: a training of it failed, so that it has no mean."""
+        """Drop it permanently because it failed in training; it then has no mean."""
         self.dropped, self.is_behind = why, False
         self.accuracies.clear()
         self.correct.clear()
 
 
 def contender_from(trial: TrialRecord, *, epochs: int, seconds_per_work: float = 0.0) -> Contender:
-    """The trial with as many epochs as were best in the search, which its schedule then spans.
+    """Make a contender that trains for the number of epochs that was best in the search; its schedule spans these.
 
-    A trial that the search stopped before its last epoch, or never trained, gets the `epochs` of a full trial: nothing
-    else would be a fair comparison. seconds_per_work: of the study's trials, for one that has no seconds of its own.
+    A trial that the search stopped before its last epoch, or never trained, gets the `epochs` of a full trial, which
+    makes the comparison fair. seconds_per_work: average over the study's trials, for a trial without a time of its own.
     """
     is_whole = len(trial.curve) >= epochs
     recipe = replace(trial.candidate.recipe, epochs=(trial.best_epoch or epochs) if is_whole else epochs)
@@ -89,10 +89,10 @@ def contender_from(trial: TrialRecord, *, epochs: int, seconds_per_work: float =
 
 
 def work_of(trial: TrialRecord) -> float:
-    """What an epoch of a trial takes, in the units of `Cost.work`."""
+    """Cost of one epoch of a trial, in the units of `Cost.work`."""
     return network_cost(trace(trial.candidate.architecture)).work
 
 
 def spread_of(contenders: Iterable[Contender], splits: Splits) -> Spread:
-    """How much seeds spread in the race."""
+    """Estimate how much accuracies differ between seeds in the race."""
     return spread_in_race([one.row for one in contenders], validation_share=splits.validation_share)

@@ -1,4 +1,4 @@
-"""A checkpoint and a data set -> accuracy, loss, accuracy by class."""
+"""Evaluate a checkpoint on a data set: accuracy, loss and accuracy by class."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some rows of a data set. labels_N: int64, of these rows, indices into class_names.
+    """Some rows of a data set. labels_N: int64, for these rows, indices into class_names.
 
-    digest: of the development or the test part that they are of. development_digest: of the development part in either
-    case. notes: what was done to the images when they were read. repairs: as in ImageDataset.
+    digest: of the development or test part that contains the rows. development_digest: always of the development part.
+    notes: how the images were changed when they were read. repairs: as in ImageDataset.
     """
 
     images_NCHW: Tensor
@@ -40,18 +40,18 @@ class Part:
     repairs: tuple[str, ...] = ()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B), the images uint8 and copied from the disk."""
+        """Yield (images_BCHW, labels_B); the images are uint8 copies of those on disk."""
         for rows_B, labels_B in zip(torch.split(self.rows_N, BATCH), torch.split(self.labels_N, BATCH), strict=True):
             yield self.images_NCHW.index_select(0, rows_B), labels_B
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a network does on a part of a data set. Accuracies lie in 0..1, losses are in nats.
+    """Result of a network on a part of a data set. Accuracies lie in 0..1, losses are in nats.
 
-    class_accuracies: by class name, None for a class without images. is_of_training: whether the network was trained on
-    these images, so that the score says little. notes: what was done to the images so that the network takes them, and
-    whether they are others than the network comes from.
+    class_accuracies: by class name; None for a class without images. is_of_training: whether the network was trained on
+    these images, so that the score says little. notes: how the images were changed to fit the network, and whether they
+    are not those that the network was trained for.
     """
 
     dataset: str
@@ -65,11 +65,11 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of images classified correctly."""
+        """Share of images classified correctly, in 0..1."""
         return self.num_correct / self.num_images
 
     def to_json(self) -> dict[str, Any]:
-        """What `tuner evaluate --json` prints."""
+        """Return the object that `tuner evaluate --json` prints."""
         return {
             "dataset": self.dataset,
             "part": self.part,
@@ -87,10 +87,10 @@ class Evaluation:
 def evaluate(
     classifier: Classifier, spec: DataSpec, *, part: PartName = "test", report: Report | None = None
 ) -> Evaluation:
-    """Score a network on a part of a data set, read at the size that the network takes.
+    """Score a network on a part of a data set, read at the image size of the network.
 
-    Train and validation are split as the checkpoint says that its own were. Raises DataError for a data set that cannot
-    be read, or whose classes or colours are not the network's.
+    Train and validation parts are split as the checkpoint says. Raises DataError for a data set that cannot be read, or
+    that has other classes or colours than the network.
     """
     size = (classifier.preprocessing.height, classifier.preprocessing.width)
     opened = load_part(
@@ -123,7 +123,7 @@ def evaluate(
 
 
 def _notes_on_origin(classifier: Classifier, opened: Part, dataset: str, *, part: PartName) -> list[str]:
-    """In which way the images are not those that the network comes from, as far as it says where it comes from."""
+    """Describe how the images differ from those that the network was trained on, as far as the checkpoint says."""
     trained_on, scored_on = (classifier.origin.get(key) for key in ("dataset_digest", "test_digest"))
     notes = []
     is_other = trained_on is not None and opened.development_digest != trained_on
@@ -140,12 +140,15 @@ def _notes_on_origin(classifier: Classifier, opened: Part, dataset: str, *, part
 
 
 def _trained_on(classifier: Classifier) -> tuple[PartName, ...]:
-    """A confirmed winner, which has a score on the test set, was trained on train and validation together."""
+    """Return the parts that a network was trained on.
+
+    A confirmed winner, which has a test score, was trained on both.
+    """
     return ("train", "validation") if "test_accuracy" in classifier.scores else ("train",)
 
 
 def load_part(spec: DataSpec, part: PartName, *, split_seed: str | int | None, report: Report | None = None) -> Part:
-    """Open one part of a data set. Raises DataError, and CheckpointError where a split was asked for without a seed."""
+    """Open one part of a data set. Raises DataError, and CheckpointError if a split is requested without a seed."""
     if part == "test":
         sealed = fix_test_part(spec, report=report)
         return test_part_of(open_sealed(sealed, report=report), development_digest=sealed.development_digest)
@@ -153,14 +156,14 @@ def load_part(spec: DataSpec, part: PartName, *, split_seed: str | int | None, r
 
 
 def test_part_of(dataset: ImageDataset, *, development_digest: str) -> Part:
-    """All images of an open test part."""
+    """Return all images of an open test part."""
     return _rows(dataset, torch.arange(len(dataset.labels_N)), development_digest=development_digest)
 
 
 def development_part_of(
     dataset: ImageDataset, part: Literal["validation", "train"], *, split_seed: str | int | None
 ) -> Part:
-    """One side of a split of an open development part. Raises CheckpointError without a seed."""
+    """Return one side of a split of an open development part. Raises CheckpointError without a seed."""
     if not isinstance(split_seed, int):
         raise CheckpointError(f"the checkpoint does not say how its data were split, so there is no {part} part of it")
     split = split_development(dataset, seed=split_seed)
@@ -182,7 +185,7 @@ def _rows(dataset: ImageDataset, rows_N: Tensor, *, development_digest: str) -> 
 
 
 def _labels_by_name(of_dataset: Sequence[str], of_network: Sequence[str]) -> Tensor:
-    """For each class of a data set the network's label of the same name. Raises DataError where it has none."""
+    """Map each class of a data set to the network's label with the same name. Raises DataError if there is none."""
     unknown = [name for name in of_dataset if name not in of_network]
     if unknown:
         raise DataError(

@@ -1,4 +1,4 @@
-"""A study's network as files of the user's own, each loaded again and scored before it counts."""
+"""Export a study's network to files that are each loaded again and scored before they replace anything."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ from tuner.training.checkpoint import Checkpoint
 
 README = "README.md"
 CHECKS_AT_ONCE = 2
-"""Processes, while the next file is written: most of what a check takes is the start, and each holds all its images."""
+"""Number of checking processes that run while the next file is written.
+
+Most of the time of a check is startup, and each process holds all of its images.
+"""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the checkpoint, its score, and by file what its check came to.
+    """What was exported: the checkpoint, its score, and the result of the check of each file.
 
-    is_confirmed: whether the score is the test set's; otherwise it is the search's own, and optimistic. replaced: files
-    that existed before. removed: those of an older export into the same folder, which this one does not have. notes:
-    on the images that it was checked on.
+    is_confirmed: whether the score is on the test set; otherwise it is the search's own, and optimistic. replaced:
+    files that were overwritten. removed: files of an older export in the same folder that this export does not have.
+    notes: about the images used for the check.
     """
 
     checkpoint: Checkpoint
@@ -68,15 +71,15 @@ def export(
     format: FormatName | Literal["all"] = "pt",
     report: Report | None = None,
 ) -> Exported:
-    """Write the network that a study delivers: the confirmed winner, or else its best trial.
+    """Export the network that a study delivers: the confirmed winner, or else its best trial.
 
-    `output` is a file (its name ends as the format's do), or a folder (one that is there, or a name without an ending),
-    which gets a README.md too and loses what an older export has left there; `python` and `all` need a folder. Every
-    file is used in a fresh process on the images that the stored score is of (the test set of a confirmed winner, else
-    the validation part), and only when all come to that score is any of them put in place.
+    `output` is a file with the format's extension, or a folder: an existing one, or a name without an extension. A
+    folder also gets a README.md and loses the files that an older export has left there; `python` and `all` need a
+    folder. Every file is loaded in a fresh process and scored on the images of the stored score: the test set for a
+    confirmed winner, else the validation part. Files are put in place only if all of them reproduce that score.
 
-    Raises StudyError when there is no network yet, DataError when the images are gone or have changed, CheckpointError
-    when a file cannot be written or comes to something else, InstallationError when a package is missing.
+    Raises StudyError if there is no network yet, DataError if the images are missing or have changed, CheckpointError
+    if a file cannot be written or gets another score, and InstallationError if a package is missing.
     """
     names = FORMAT_NAMES if format == "all" else (format,)
     for name in names:
@@ -115,7 +118,7 @@ def _refuse_older_version(record: StudyRecord, *, studies: Path) -> None:
 
 
 def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
-    """The checkpoint that a study delivers."""
+    """Load the checkpoint that a study delivers."""
     summary = summarise(record, studies=studies)
     if summary.best is None:
         raise StudyError(f"study {record.name!r} has no complete trial yet: resume it with `tuner run`")
@@ -134,7 +137,7 @@ def _load_source(record: StudyRecord, *, studies: Path) -> Checkpoint:
 def _part_of_score(
     record: StudyRecord, checkpoint: Checkpoint, *, studies: Path, is_confirmed: bool, report: Report | None
 ) -> Part:
-    """The images that the stored score is of, if they are still those that the network was trained on."""
+    """Load the images that the stored score was computed on. Raises DataError if they have changed."""
     spec = record.data_spec(studies / ".cache")
     parts = fix_parts(spec, report=report)
     size = (checkpoint.preprocessing.height, checkpoint.preprocessing.width)
@@ -151,22 +154,23 @@ def _part_of_score(
 
 
 def _check_stored(checkpoint: Checkpoint, score: StoredScore, *, num_undecided: int) -> None:
-    """Raise CheckpointError unless the network, in this process, classifies as many images as is stored.
+    """Raise CheckpointError unless the network classifies as many images correctly in this process as stored.
 
-    The score may be of a GPU, which rounds in another way: it may differ by the images whose class rounding decides.
+    The score may have been computed on a GPU, which rounds differently. It may therefore differ by the number of images
+    whose class depends on rounding.
     """
     stored = checkpoint.scores[f"{score.part}_accuracy"] * score.num_images
     if abs(stored - score.num_correct) > num_undecided + 0.01:  # a whole number, but for the rounding of the quotient
         raise CheckpointError(
-            f"the network classifies {score.num_correct:,} of {score.num_images:,} {score.part} images rightly, and "
-            f"{stored:,.2f} are stored with it; nothing was exported"
+            f"the network classifies {score.num_correct:,} of {score.num_images:,} {score.part} images correctly, but "
+            f"its stored score is {stored:,.2f} images; nothing was exported"
         )
 
 
 def _write_and_check(
     checkpoint: Checkpoint, part: Part, reference: Reference, *, folder: Path, file_names: Mapping[FormatName, str]
 ) -> dict[FormatName, Checked]:
-    """Write every format under its own name, which no file of images has, whatever the user calls it in the end."""
+    """Write and check each format under its default name, which differs from that of every file of images."""
     program = cache(lambda: traced_program(checkpoint))
     save_images(part, folder, names={FORMATS[name].images for name in file_names})
     checks = {}
@@ -178,7 +182,10 @@ def _write_and_check(
 
 
 def _target(output: Path | None, format: FormatName | Literal["all"]) -> _Target:
-    """Where to write. Raises CheckpointError for what does not fit the format, or would mix with other files."""
+    """Decide where to write.
+
+    Raises CheckpointError if `output` does not fit the format or would mix with other files.
+    """
     others = {Path(FORMATS[name].file_name).suffix: name for name in FORMAT_NAMES}
     if format == "python" or format == "all":
         if output is not None and output.suffix.lower() in {*others, ".py"} and not output.is_dir():
@@ -212,7 +219,10 @@ def _is_ours(folder: Path) -> bool:
 
 @contextmanager
 def _workshop(target: _Target) -> Iterator[Path]:
-    """A folder beside the target, removed in the end; what cannot be written is one line."""
+    """Make a temporary folder beside the target, and remove it at the end.
+
+    Raises CheckpointError if it is not writable.
+    """
     parent = target.path.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +238,7 @@ def _workshop(target: _Target) -> Iterator[Path]:
 
 
 def _remove_older(folder: Path, written: set[str]) -> tuple[Path, ...]:
-    """Remove the files that the README of an older export lists and that are not written this time; returns them."""
+    """Remove files that the README of an older export lists and that this export does not write; return them."""
     if not _is_ours(folder):
         return ()
     listed = headings_of((folder / README).read_text(encoding="utf-8"))
@@ -240,7 +250,7 @@ def _remove_older(folder: Path, written: set[str]) -> tuple[Path, ...]:
 
 
 def _publish(folder: Path, written: list[str], target: _Target) -> None:
-    """Put the files in place: a file or a new folder in one step, into a folder that is there one by one."""
+    """Put the files in place: a file or a new folder in one step, and files one by one into an existing folder."""
     if not target.is_folder:
         (folder / written[0]).replace(target.path)
         return

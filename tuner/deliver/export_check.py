@@ -1,4 +1,4 @@
-"""An exported file, loaded in a process of its own by the lines that a README shows for it, and scored."""
+"""Check an exported file: load it in a separate process with the code that its README shows, and score it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tuner.deliver.export_formats import Format
 from tuner.errors import CheckpointError
 
 TOLERANCE = 1e-4
-"""How far a logit may lie from the reference, as a share of the largest logit of all, which counts as 1 if it is less.
+"""Largest difference of a logit from the reference, relative to the largest logit of all or to 1, if that is larger.
 
-All forms compute in fp32, but add in another order and fold layers together: networks with fresh weights come out
-within 1e-5 (tests say so), and trained ones get room for what normalization amplifies. A form that computes something
-else (half precision, another epsilon, other pixels) is beyond it.
+All formats compute in fp32, but add in another order and fold layers together. Networks with fresh weights differ by
+less than 1e-5 (tests check this), and the tolerance leaves room for what normalization amplifies in trained ones. A
+format that computes something else (half precision, another epsilon, other pixels) exceeds it.
 """
 _BEFORE = """\
 import sys
@@ -37,7 +37,7 @@ _AFTER = {
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What every form must come to: the network's own logits on some images, and how many are classified correctly."""
+    """Expected result for all formats: the network's logits on some images, and the number classified correctly."""
 
     logits_NK: Tensor
     labels_N: Tensor
@@ -46,26 +46,26 @@ class Reference:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a form came to. `difference`: the largest of any logit from the reference."""
+    """Result of the check of a format. `difference`: the largest difference of any logit from the reference."""
 
     num_correct: int
     difference: float
 
 
 def reference_of(classifier: Classifier, part: Part) -> Reference:
-    """The logits that the network itself gives in this process."""
+    """Compute the logits of the network itself in this process."""
     logits_NK = torch.cat([classifier.logits(images_BCHW) for images_BCHW, _ in part.batches()])
     return Reference(logits_NK, part.labels_N, _num_correct(logits_NK, part.labels_N))
 
 
 def num_undecided(reference: Reference) -> int:
-    """How many images have two best classes between which rounding decides, as it does otherwise on another device."""
+    """Number of images whose predicted class depends on rounding, because the best two logits are nearly equal."""
     best_N2 = reference.logits_NK.topk(2).values
     return int((best_N2[:, 0] - best_N2[:, 1] <= 2 * _limit(reference)).sum())
 
 
 def save_images(part: Part, folder: Path, *, names: set[str]) -> None:
-    """Write the images of a part as the files that the usage lines read: plain arrays, nothing to unpickle."""
+    """Write the images of a part as the files that the usage code reads: plain arrays, without pickled objects."""
     path = folder / "images.npy"
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(part.labels_N), *part.images_NCHW.shape[1:])}
     with path.open("wb") as file:
@@ -77,10 +77,10 @@ def save_images(part: Part, folder: Path, *, names: set[str]) -> None:
 
 
 def check(one: Format, folder: Path, reference: Reference, *, name: str) -> Checked:
-    """Use a file just written, in its folder and in a fresh process without tuner, and compare what it comes to.
+    """Use a new file in its folder, in a fresh process without tuner, and compare its result with the reference.
 
-    There it is called as its format calls it, and `save_images` has put the images beside it. name: what the user calls
-    it. Raises CheckpointError with both numbers where they are not the same.
+    The file has the format's default name, and `save_images` has put the images beside it. name: the user's name for
+    the file. Raises CheckpointError with both numbers if they differ.
     """
     script = folder / f"check {one.file_name}.py"
     script.write_text(_BEFORE + one.usage(one.file_name) + _AFTER[one.images], encoding="utf-8")
@@ -106,21 +106,21 @@ def _compare(name: str, logits_NK: Tensor, reference: Reference) -> Checked:
     num_correct, num_images = _num_correct(logits_NK, reference.labels_N), len(reference.labels_N)
     if num_correct != reference.num_correct:
         raise CheckpointError(
-            f"{name}: loaded again, it classifies {num_correct:,} of {num_images:,} images rightly, and the network "
+            f"{name}: loaded again, it classifies {num_correct:,} of {num_images:,} images correctly, and the network "
             f"{reference.num_correct:,}; nothing was exported"
         )
     difference = (logits_NK - reference.logits_NK).abs().max().item()
     limit = _limit(reference)
     if not difference <= limit:  # not a number is beyond every limit
         raise CheckpointError(
-            f"{name}: loaded again, its logits lie up to {difference:.3g} from the network's, and at most {limit:.3g} "
-            "is rounding; nothing was exported"
+            f"{name}: loaded again, its logits differ from the network's by up to {difference:.3g}, more than the "
+            f"{limit:.3g} that rounding explains; nothing was exported"
         )
     return Checked(num_correct, difference)
 
 
 def _limit(reference: Reference) -> float:
-    """How far a logit may lie from the reference."""
+    """Largest difference that a logit may have from the reference."""
     return TOLERANCE * max(1.0, reference.logits_NK.abs().max().item())
 
 

@@ -1,7 +1,7 @@
-"""The forms in which a network is delivered: how each is written, and the lines that use it.
+"""Export formats: how each one is written, and the code that uses it.
 
-The lines are what a README shows, and what the check of an export runs: they read images.pt or images.npy, and leave
-the logits of all images in `logits_NK`.
+The README shows this code, and the check of an export runs it: it reads images.pt or images.npy, and leaves the logits
+of all images in `logits_NK`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from tuner.training.checkpoint import Checkpoint, description_of, save_checkpoin
 FormatName = Literal["pt", "safetensors", "onnx", "pt2", "python"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 WEIGHTS = "weights.pt"
-"""What model.py loads, beside it."""
+"""The file beside model.py that it loads."""
 
 Program = Callable[[], ExportedProgram]
-"""Gives the traced network; a function, since tracing takes seconds and not every format needs it."""
+"""Function that returns the traced network. It is called only if needed, because tracing takes seconds."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One form of a network.
+    """One export format.
 
-    file_name: what its file is called where the user has not said so. about: what it is, for a README.
-    write: to a path; python writes its weights beside it. snippet: the lines that use it; they name the file `FILE`.
-    images: the file of images that the lines read. needs: packages of the extra `export`.
+    file_name: default name of its file. about: description for a README.
+    write: writes to a path; python writes its weights beside it. snippet: the code that uses the file, named `FILE` in
+    it.
+    images: the file of images that the code reads. needs: packages of the extra `export`.
     """
 
     file_name: str
@@ -47,11 +48,11 @@ class Format:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of all files that it writes into a folder."""
+        """Names of all files that it writes into a folder."""
         return (self.file_name, *self.companions)
 
     def usage(self, file_name: str) -> str:
-        """The lines that use a file of this name."""
+        """The code that uses a file with this name."""
         return self.snippet.replace("FILE", literal(file_name))
 
 
@@ -203,4 +204,4 @@ print([CLASS_NAMES[index] for index in logits_NK.argmax(1)])
 """,
     ),
 }
-"""By name, in the order in which `all` writes them."""
+"""Formats by name, in the order in which `all` writes them."""

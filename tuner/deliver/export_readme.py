@@ -1,4 +1,4 @@
-"""The README.md beside an export: what the files are, how well they do, and lines that were run."""
+"""Write the README.md of an export: what the files are, how accurate they are, and tested code that uses them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tuner.deliver.export_formats import FORMATS, FormatName
 from tuner.training.checkpoint import Checkpoint
 
 MARK = "<!-- written by tuner export -->"
-"""By the first line a later export knows that the folder is one of its own."""
+"""First line of the README, by which a later export recognizes a folder as its own."""
 HEADING = "## "
 
 
 @dataclass(frozen=True)
 class StoredScore:
-    """How well the network did when it was chosen. part: of the data set, test or validation."""
+    """The network's score when it was chosen. part: part of the data set, test or validation."""
 
     part: str
     num_correct: int
@@ -30,7 +30,7 @@ class StoredScore:
 
 
 def readme_of(checkpoint: Checkpoint, score: StoredScore, files: Mapping[FormatName, str]) -> str:
-    """The text of README.md for these files, by format; their lines are those that the check has run."""
+    """Return the text of README.md for these files, by format; its code is the code that the check has run."""
     architecture, origin = checkpoint.candidate.architecture, checkpoint.origin
     channels, height, width = architecture.input_shape
     num_parameters = network_cost(trace(architecture)).num_parameters
@@ -44,8 +44,8 @@ def readme_of(checkpoint: Checkpoint, score: StoredScore, files: Mapping[FormatN
 Trial {origin["trial"]} of study {origin["study"]}, written by tuner {__version__}: \
 {architecture.num_classes:,} classes, {num_parameters:,} parameters, {score}.{optimistic}
 
-Every file was loaded again in a process of its own by the lines below, and run on all of these images: it classified
-as many of them rightly as the network itself.
+Every file was loaded again in a separate process by the lines below, and run on all of these images: it classified
+exactly as many of them correctly as the network itself.
 
 The lines read `images.pt`, a uint8 tensor of shape {images}, or `images.npy`, the same as an array.
 An image of another size is scaled to cover {height}x{width} pixels (height x width) and centre-cropped.
@@ -58,5 +58,5 @@ An image of another size is scaled to cover {height}x{width} pixels (height x wi
 
 
 def headings_of(readme: str) -> set[str]:
-    """The names of the files that the text of a README.md lists."""
+    """Return the file names that the text of a README.md lists."""
     return {line.removeprefix(HEADING) for line in readme.splitlines() if line.startswith(HEADING)}

@@ -1,4 +1,4 @@
-"""Part (b) of a confirmation: the winner of the race and the baseline, trained on all images for the test set."""
+"""Part (b) of a confirmation: train the winner of the race and the baseline on all images, for the test set."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from tuner.training.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Finalists:
-    """The winner of the race, and what the trainings on all images left for the test set.
+    """The winner of the race and the baseline, after training on all images.
 
-    baseline: None where there is none, or where it cannot be trained again. num_seeds: whose weights were kept,
-    for the winner and the baseline. notes: contenders that won the race and then could not be trained on all images.
+    baseline: None if there is none, or if it cannot be trained again. num_seeds: number of seeds whose weights were
+    kept, for the winner and the baseline. notes: about contenders that won the race and then could not be trained on
+    all images.
     """
 
     winner: Contender
@@ -32,7 +33,7 @@ class Finalists:
 
     @property
     def each(self) -> list[Contender]:
-        """The winner, and the baseline where it is another one."""
+        """The winner, and the baseline if it is another trial."""
         return [self.winner] if self.baseline in (None, self.winner) else [self.winner, self.baseline]
 
 
@@ -48,12 +49,12 @@ def decide(
     splits: Splits,
     together_bytes: float = 0.0,
 ) -> Generator[ConfirmProgress, None, Finalists]:
-    """Race the contenders, and train the winner and the baseline on all images, whose weights are stored.
+    """Race the contenders, then train the winner and the baseline on all images and store their weights.
 
-    The best mean of the race wins; only contenders that were not dropped can. A single contender with a single seed is
-    not raced: nothing would be learned from it. A winner that cannot be trained on all images is dropped, and the next
-    one takes its place. num_final: how many seeds finalists are trained with.
-    Raises StudyError when nobody is left.
+    The best mean of the race wins, among the contenders that were not dropped. A single contender with a single seed is
+    not raced, because nothing would be learned from it. A winner that cannot be trained on all images is dropped, and
+    the next one takes its place. num_final: number of seeds for training on all images. Raises StudyError if no
+    contender is left.
     """
     notes: list[str] = []
     trained: set[tuple[int, int]] = set()
@@ -102,10 +103,10 @@ def train_finalists(
     seed: int,
     together_bytes: float = 0.0,
 ) -> Iterator[ConfirmProgress]:
-    """Part (b): on train and validation together, with seeds of its own; the weights are stored in the folder.
+    """Part (b): train on train and validation together with separate seeds, and store the weights in the folder.
 
-    trained: by trial and number of the seed, whose weights already exist; it is added to. A finalist that cannot be
-    trained is dropped, and loses its accuracies.
+    trained: pairs of trial number and seed number whose weights already exist; new pairs are added. A finalist that
+    cannot be trained is dropped and loses its accuracies.
     """
     by_number = {one.trial.number: one for one in finalists}
     numbers = {final_seed(seed, number): number for number in range(num_seeds)}
@@ -137,5 +138,8 @@ def train_finalists(
 
 
 def final_seed(seed: int, number: int) -> int:
-    """Random seed of the trainings on all images; not one of the race's, whose luck chose the winner."""
+    """Random seed for training on all images with the seed of this number.
+
+    It is not one of the race's seeds, whose luck chose the winner.
+    """
     return derive_seed(seed, "confirm final training", number)

@@ -1,16 +1,16 @@
 """95 % intervals for test accuracies: over seeds, over images, and of the paired difference of two networks.
 
-Two things are left to chance: the seeds that networks train with, and the images that they are scored on. With two or
-three seeds a network's own spread is hardly known (Student's quantile for one degree of freedom is 12.7), so it is
+Two things are random: the seeds that networks train with, and the images that they are scored on. With two or three
+seeds, a network's own spread is hardly known (Student's quantile for one degree of freedom is 12.7), so it is
 estimated from everything that was trained again, networks and splits together, with all their degrees of freedom.
 Source: the pooled estimate of variance, and the residual of a randomized block design, in Box, Hunter and Hunter,
 Statistics for Experimenters, 2005, chapters 3 and 4.
 
-An accuracy differs from seed to seed for two reasons: the network is another one, and it is right on other images. The
-second is known, from the table of which network was right on which image, and is subtracted. Otherwise it would be
-counted twice, or, on a small validation part, taken for a large spread of the seeds. Both parts are combined side by
-side. Source: modified large-sample intervals for sums and differences of mean squares, Burdick and Graybill,
-Confidence Intervals on Variance Components, 1992, chapter 3.
+An accuracy differs from seed to seed for two reasons: the network is another one, and it is correct on other images.
+The second part is known from the table of which network was correct on which image, and is subtracted. Otherwise it
+would be counted twice or, on a small validation part, be mistaken for a large spread of the seeds. Source: modified
+large-sample intervals for sums and differences of mean squares, Burdick and Graybill, Confidence Intervals on Variance
+Components, 1992, chapter 3.
 
 A network that is constant, such as one that always answers the same class, has no spread. It is not pooled with the
 others, whose spread it would dilute. The intervals rest on one spread for all other networks: a winner that spreads
@@ -37,9 +37,9 @@ Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class Spread:
-    """How much accuracies differ from seed to seed: a sum of squares, over its degrees of freedom a variance.
+    """How much accuracies differ from seed to seed: a sum of squares, which gives a variance per degree of freedom.
 
-    by_images: the part of `squares` that is expected of the images alone, however alike the seeds are.
+    by_images: the part of `squares` that is expected from the images alone, even if all seeds are equally good.
     """
 
     squares: float = 0.0
@@ -54,7 +54,7 @@ class Spread:
 class RaceRow:
     """One network in the race. accuracies: by seed, in 0..1. correct_SN: on the validation images of each seed's split.
 
-    correct_SN is None where the trainer does not say it; then nothing is subtracted for the images.
+    correct_SN is None if the trainer does not provide it; then nothing is subtracted for the images.
     """
 
     accuracies: Sequence[float]
@@ -62,24 +62,24 @@ class RaceRow:
 
 
 def pool(spreads: Iterable[Spread]) -> Spread:
-    """All spreads together, without those that are zero; zero if all are."""
+    """Pool all spreads except those that are zero; zero if all are."""
     found = list(spreads)
     return sum([one for one in found if one.squares > 0] or found, Spread())
 
 
 def spread_of_seeds(correct_SN: Correct) -> Spread:
-    """The spread of one network about its mean, trained with several seeds and scored on the same images."""
+    """Spread of one network around its mean, trained with several seeds and scored on the same images."""
     accuracies = correct_SN.mean(1)
     return _spread_about_mean(accuracies, by_images=_interaction(correct_SN) / correct_SN.shape[1])
 
 
 def spread_in_race(rows: Sequence[RaceRow], *, validation_share: float) -> Spread:
-    """The spread of networks that were trained with the same seeds, each seed on a split of its own.
+    """Spread of networks that were trained with the same seeds, each seed on its own split.
 
-    Only networks with all the seeds are used, and of these only networks with any spread. What a split does to all of
-    them alike is taken out; a single network cannot tell it apart.
+    Only networks with all seeds are used, and only those with any spread. The effect that a split has on all networks
+    alike is removed; with a single network, it cannot be separated.
 
-    validation_share: the validation part's share of the images that are split afresh for every seed; 0 where all seeds
+    validation_share: the validation part's share of the images that are split again for every seed; 0 if all seeds
     share one validation part.
     """
     num_seeds = max((len(row.accuracies) for row in rows), default=0)
@@ -99,10 +99,11 @@ def spread_in_race(rows: Sequence[RaceRow], *, validation_share: float) -> Sprea
 
 
 def accuracy_interval(correct_SN: Correct, spread: Spread) -> Interval | None:
-    """The interval of the mean accuracy (0..1) of a network trained with S seeds and scored on the same N images.
+    """Interval of the mean accuracy (0..1) of a network trained with S seeds and scored on the same N images.
 
-    spread: of all that was trained again. Without degrees of freedom there is no interval. The images' part is Wilson's
-    score interval, for as many images as have the variance of the mean over the seeds.
+    spread: the spread of everything that was retrained. Without degrees of freedom there is no interval. The part for
+    the images is Wilson's score interval. Its number of images is chosen so that its variance is that of the mean over
+    the seeds.
     """
     if not spread.freedom:
         return None
@@ -120,10 +121,10 @@ def accuracy_interval(correct_SN: Correct, spread: Spread) -> Interval | None:
 
 
 def difference_interval(correct_SN: Correct, other_correct_SN: Correct, spread: Spread) -> Interval | None:
-    """The interval of the mean accuracy of one network minus that of another, paired by image.
+    """Interval of the mean accuracy of one network minus that of another, paired by image.
 
-    Both are trained with as many seeds and scored on the same images. A network that is right on the same images with
-    every seed adds no spread. Without degrees of freedom there is no interval.
+    Both are trained with the same number of seeds and scored on the same images. A network that is correct on the same
+    images with every seed adds no spread. Without degrees of freedom there is no interval.
     """
     if not spread.freedom:
         return None
@@ -147,7 +148,7 @@ def wilson(share: float, num_images: float) -> Interval:
 
 
 def _seeds_part(spread: Spread, *, num_seeds: int, num_networks: int) -> float:
-    """The square of the seeds' half width: of a mean over seeds, or of the sum or difference of several such means."""
+    """Square of the seeds' half width: for a mean over seeds, or for the sum or difference of several such means."""
     from scipy.special import stdtrit
 
     student = float(stdtrit(spread.freedom, 0.975))
@@ -163,7 +164,7 @@ def _spread_about_mean(accuracies: NDArray[np.float64], *, by_images: float) -> 
 
 
 def _interaction(table: NDArray[np.float64] | Correct) -> float:
-    """Mean square of what rows and columns of a table do not explain by themselves; 0 for a single row."""
+    """Mean square of a table after the effects of its rows and columns are removed; 0 for a single row."""
     if len(table) < 2:
         return 0.0
     values = table.astype(np.float64)
@@ -175,8 +176,8 @@ def _interaction(table: NDArray[np.float64] | Correct) -> float:
 def _images_of_one(row: RaceRow, validation_share: float) -> float:
     """What the images add to the variance of one network's accuracy from seed to seed.
 
-    Splits of the same images overlap by chance, which takes their share from the variance of a fresh sample. Source:
-    the finite population correction in Cochran, Sampling Techniques, 1977, section 2.6.
+    Splits of the same images overlap by chance, so the variance is smaller than for independent samples. Source: the
+    finite population correction in Cochran, Sampling Techniques, 1977, section 2.6.
     """
     if row.correct_SN is None:
         return 0.0

@@ -1,4 +1,4 @@
-"""A checkpoint as an ONNX file: uint8 images to logits, preprocessing inside, all but the weights in its metadata."""
+"""Save a checkpoint as an ONNX file that takes uint8 images, with its description in the metadata, and load it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tuner.training.checkpoint import Checkpoint, Contents, contents_from, descr
 NEEDS = ("onnx", "onnxruntime")
 NEEDS_TO_WRITE = ("onnx", "onnxscript", "onnxruntime")
 SILENT = 4
-"""onnxruntime's log level at which only what ends the process is printed; errors come as exceptions."""
+"""Log level of onnxruntime that prints only fatal errors; other errors are raised as exceptions."""
 
 
 def save_onnx(checkpoint: Checkpoint, program: ExportedProgram, path: Path) -> None:
-    """Write a checkpoint's traced program, with a free number of images and the description in its metadata.
+    """Write a checkpoint's traced program, for any number of images, with the description in its metadata.
 
     Raises InstallationError without the packages onnx, onnxscript and onnxruntime.
     """
@@ -43,9 +43,9 @@ def save_onnx(checkpoint: Checkpoint, program: ExportedProgram, path: Path) -> N
 
 
 def load_onnx(path: Path) -> tuple[Contents, Callable[[Tensor], Tensor]]:
-    """The description in an ONNX file, and its network: uint8 images (N, C, H, W) to logits (N, K), by onnxruntime.
+    """Read the description in an ONNX file and its network: uint8 images (N, C, H, W) to logits (N, K), by onnxruntime.
 
-    Raises CheckpointError in one line for a file that is not one of tuner's, InstallationError without the packages
+    Raises CheckpointError in one line for a file that tuner did not write, and InstallationError without the packages
     onnx and onnxruntime.
     """
     require_extra(NEEDS, what=f"{path.name}")
@@ -62,7 +62,7 @@ def load_onnx(path: Path) -> tuple[Contents, Callable[[Tensor], Tensor]]:
         raise CheckpointError(f"{path}: not an ONNX file, or damaged ({type(error).__name__})") from error
     contents = contents_from(described({entry.key: entry.value for entry in model.metadata_props}, path), path)
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in model.graph.initializer):
-        raise CheckpointError(f"{path}: its weights lie in other files, which is not how tuner writes them")
+        raise CheckpointError(f"{path}: its weights are in other files, which is not how tuner writes them")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     try:
@@ -84,7 +84,7 @@ def load_onnx(path: Path) -> tuple[Contents, Callable[[Tensor], Tensor]]:
 
 
 def _check_ends(session: Any, contents: Contents, path: Path) -> None:
-    """Raise CheckpointError unless images and logits have the types and shapes that the description says."""
+    """Raise CheckpointError unless images and logits have the types and shapes in the description."""
     wanted = [
         ("tensor(uint8)", list(contents.architecture.input_shape)),
         ("tensor(float)", [contents.architecture.num_classes]),
@@ -93,7 +93,7 @@ def _check_ends(session: Any, contents: Contents, path: Path) -> None:
         [(end.type, list(end.shape[1:])) for end in ends] for ends in (session.get_inputs(), session.get_outputs())
     ]
     if found != [[end] for end in wanted]:
-        raise CheckpointError(f"{path}: damaged: a network of {wanted} was described, and it is one of {found}")
+        raise CheckpointError(f"{path}: damaged: its description says {wanted}, but the network has {found}")
 
 
 def _first_words(error: Exception) -> str:
@@ -102,7 +102,7 @@ def _first_words(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep off the screen what torch and onnxscript say of their own insides."""
+    """Hide what torch and onnxscript print about their internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

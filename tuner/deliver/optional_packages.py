@@ -1,4 +1,4 @@
-"""The packages of the extra `export`, which only those need who use its formats."""
+"""The packages of the extra `export`, which only some export formats need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tuner.errors import InstallationError
 
 
 def require_extra(packages: Sequence[str], *, what: str) -> None:
-    """Raise InstallationError, with the command that fixes it, when one of the packages is not installed."""
+    """Raise InstallationError, with the command that fixes it, if one of the packages is not installed."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         raise InstallationError(f"{what} needs {', '.join(missing)}, not installed here: pip install 'tuner[export]'")

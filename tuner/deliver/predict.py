@@ -1,4 +1,4 @@
-"""A checkpoint and image files -> classes and probabilities."""
+"""Predict classes and probabilities of image files with a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tuner.training.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classes of one image with their probabilities in 0..1, the likeliest first."""
+    """Classes of one image with their probabilities in 0..1, the most probable first."""
 
     image: Path
     probabilities: tuple[tuple[str, float], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What `tuner predict --json` prints for an image: classes and probabilities in the same order."""
+        """Return what `tuner predict --json` prints for an image: classes and probabilities in the same order."""
         classes, probabilities = zip(*self.probabilities, strict=True)
         return {"image": str(self.image), "classes": list(classes), "probabilities": list(probabilities)}
 
@@ -39,10 +39,10 @@ def predict(
     top: int = 3,
     on_unreadable: Callable[[DataError], None] | None = None,
 ) -> list[Prediction]:
-    """Name the classes of image files: one result for each that is given, in their order, also for one given twice.
+    """Predict the classes of image files: one result for each file, in the given order, also if a file is given twice.
 
-    Raises DataError that names a file which cannot be read; with `on_unreadable`, that is called with the error, and
-    the file is skipped.
+    Raises DataError with the name of a file that cannot be read. If `on_unreadable` is given, it is called with the
+    error instead, and the file is skipped.
     """
     classifier = classifier_from(network) if isinstance(network, Checkpoint) else network
     top = min(top, len(classifier.class_names))
@@ -56,9 +56,9 @@ def predict(
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The files given, and the images in the folders given, those of folders inside them too, by name.
+    """Return the given files, and the images in the given folders and their subfolders, sorted by name.
 
-    Raises DataError for a path that is not there, and for a folder without images.
+    Raises DataError for a path that does not exist, and for a folder without images.
     """
     found: list[Path] = []
     for path in paths:

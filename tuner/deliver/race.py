@@ -1,4 +1,4 @@
-"""Part (a) of a confirmation: the contenders race, trained with several seeds on fresh splits."""
+"""Part (a) of a confirmation: train the contenders with several seeds on fresh splits and compare their means."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tuner.training.results import EpochResult
 from tuner.training.seeds import derive_seed
 
 CLEARLY = 2.0
-"""A candidate is clearly behind when its mean lacks so many standard errors of the difference from the best mean's."""
+"""A candidate is clearly behind if its mean is this many standard errors of the difference below the best mean."""
 SEEDS_BEFORE_DROPPING = 2
-"""With one seed, what a seed does to an accuracy cannot be told from what the candidate is worth."""
+"""With a single seed, the effect of the seed cannot be separated from the quality of the candidate."""
 
 
 def race(
@@ -28,12 +28,12 @@ def race(
     splits: Splits,
     together_bytes: float = 0.0,
 ) -> Iterator[ConfirmProgress]:
-    """Part (a): one seed after another for all contenders; those that are clearly behind are dropped.
+    """Part (a): train all contenders with one seed after another, and drop those that are clearly behind.
 
-    A contender that is left alone is still trained with every seed: its mean is reported. When all that were in front
-    have failed, those that were dropped for being behind them race on. Seeds that a contender has already are not
-    trained again. Where seeds may train together, they do, as far as nobody can be dropped between them;
-    `together_bytes` is what their step may take.
+    A contender that is the only one left is still trained with every seed, because its mean is reported. If all
+    contenders in front have failed, those that were dropped for being behind them rejoin the race. Seeds that a
+    contender already has are not trained again. Several seeds of a contender train together if that is allowed and no
+    contender can be dropped between them; `together_bytes` is the memory limit of their step.
     """
     while True:
         yield from _rounds(
@@ -97,7 +97,7 @@ def _rounds(
 
 
 def _drop_the_clearly_behind(racing: Iterable[Contender], *, splits: Splits) -> None:
-    """Drop contenders whose mean is further behind the best than images and seeds can explain."""
+    """Drop contenders whose mean is further below the best than images and seeds can explain."""
     trained = [one for one in racing if not one.dropped]
     if not trained:
         return
@@ -112,5 +112,5 @@ def _drop_the_clearly_behind(racing: Iterable[Contender], *, splits: Splits) -> 
 
 
 def race_seed(seed: int, number: int) -> int:
-    """Random seed of the race's trainings with this number, the same for every contender."""
+    """Random seed for training with the seed of this number in the race, the same for every contender."""
     return derive_seed(seed, "confirm training", number)

@@ -1,4 +1,4 @@
-"""Trials trained again on a search's runners; where that was measured to be faster, seeds of one trial together."""
+"""Retrain trials on a search's runners; seeds of one trial train together if that was measured to be faster."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tuner.training.results import EpochResult
 SingleRetraining = FreshSplitTask | AllImagesTask
 RetrainingTask = SingleRetraining | SeedGroup
 Ended = tuple[RetrainingTask, EpochResult | TrainingEnded]
-"""A task with its last epoch, or with what went wrong."""
+"""A task with its last epoch, or with the reason for its failure."""
 
 
 @dataclass(frozen=True)
 class ConfirmProgress:
-    """`done` of `total` trainings are over; `what` is the one that has just ended."""
+    """`done` of `total` training runs have ended; `what` describes the one that has just ended."""
 
     what: str
     done: int
@@ -29,9 +29,10 @@ class ConfirmProgress:
 
 
 def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_bytes: float) -> list[RetrainingTask]:
-    """Tasks that differ in their seeds alone as one, as many as a step of `together_bytes` bears; 0 leaves all apart.
+    """Group tasks that differ only in their seeds, as many as fit into `together_bytes` per step; 0 groups none.
 
-    No runner is left without work for it: seeds side by side on two runners are done sooner than together on one.
+    Groups are small enough that every runner has work: seeds that train in parallel on two runners finish sooner than
+    together on one.
     """
     if not together_bytes:
         return list(tasks)
@@ -56,12 +57,12 @@ def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_by
 
 
 def is_lost(end: EpochResult | TrainingEnded) -> bool:
-    """Whether the process that trained died."""
+    """Whether the process that trained has died."""
     return isinstance(end, TrainingEnded) and end.kind == "lost"
 
 
 def why_again(task: RetrainingTask, end: EpochResult | TrainingEnded) -> str:
-    """Why a task is trained once more, in words."""
+    """Describe why a task is trained once more."""
     reason = f"{end.kind}: {end.reason}" if isinstance(end, TrainingEnded) else "no score"
     if not isinstance(task, SeedGroup):
         return f"trial {task.number} is trained again: {reason}"
@@ -69,18 +70,18 @@ def why_again(task: RetrainingTask, end: EpochResult | TrainingEnded) -> str:
 
 
 def train_all(tasks: Sequence[RetrainingTask], executor: Executor) -> Iterator[Ended]:
-    """Every task on some runner; each with its last epoch, or with what went wrong.
+    """Run every task on some runner, and yield each one with its last epoch or the reason for its failure.
 
-    Seeds that train together each come as a task of its own. If something goes wrong with all of them, the task of all
-    comes with that, and then each of them, trained alone. One whose process died comes with that as lost, and then
-    again.
+    Seeds that train together are yielded as one task each. If their group fails, the group is yielded with the failure,
+    and each seed is then trained and yielded alone. A task whose process died is yielded as lost, and once more after
+    its retry.
     """
     work: Work[RetrainingTask, Ended] = _Retrainings(tasks)
     yield from dispatch(work, executor)
 
 
 class _Retrainings:
-    """The retrainings that wait for a runner, and the last epochs of those that run."""
+    """The tasks that wait for a runner, and the last epochs of those that run."""
 
     def __init__(self, tasks: Sequence[RetrainingTask]) -> None:
         self._waiting = list(tasks)
@@ -121,7 +122,7 @@ class _Retrainings:
 
 
 def _ends_of_seeds(group: SeedGroup, last: Mapping[int, EpochResult]) -> Iterator[Ended]:
-    """Each seed with its last epoch; one that has none went no further since its loss was not finite."""
+    """Yield each seed with its last epoch, or if it has none, with the reason: its loss was not finite."""
     for index, task in enumerate(group.tasks):
         num_epochs = last[index].epoch if index in last else 0
         if num_epochs == task.candidate.recipe.epochs:

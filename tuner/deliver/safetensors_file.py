@@ -1,4 +1,4 @@
-"""A checkpoint as a safetensors file: the weights, and all else as JSON in its metadata. Loading it runs no code."""
+"""Save a checkpoint as a safetensors file, with its description as JSON in the metadata, and load it without code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEEDS = ("safetensors",)
 
 
 def save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint; each entry of its description is one entry of the metadata, as JSON.
+    """Write a checkpoint; each field of its description becomes a JSON entry of the metadata.
 
     Raises InstallationError without the package safetensors.
     """
@@ -26,9 +26,9 @@ def save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_safetensors(path: Path) -> Checkpoint:
-    """Read a checkpoint, as strictly as `load_checkpoint` does.
+    """Read a checkpoint with the same checks as `load_checkpoint`.
 
-    Raises CheckpointError in one line for anything that is not one, InstallationError without the package safetensors.
+    Raises CheckpointError in one line for anything else, and InstallationError without the package safetensors.
     """
     require_extra(NEEDS, what=f"{path.name}")
     from safetensors import SafetensorError
@@ -46,14 +46,14 @@ def load_safetensors(path: Path) -> Checkpoint:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata in a file that is known to be sound. Source: the format section of safetensors' README."""
+    """Read the metadata of a file that is known to be valid. Source: the format section of safetensors' README."""
     length = int.from_bytes(data[:8], "little")
     metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     return metadata
 
 
 def described(metadata: dict[str, str], path: Path) -> dict[str, object]:
-    """The entries of a file's metadata, which are JSON each. Raises CheckpointError where they are not."""
+    """Parse the entries of a file's metadata, each of which is JSON. Raises CheckpointError if one is not."""
     try:
         return {name: json.loads(value) for name, value in metadata.items()}
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""A checkpoint scored on images: which are right, and the loss."""
+"""Score a checkpoint on images: which ones are classified correctly, and the loss."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that are right, in 0..1."""
+        """Share of images classified correctly, in 0..1."""
         return int(self.correct_N.sum()) / len(self.correct_N)
 
 
 def score_checkpoint(
     checkpoint: Checkpoint, dataset: ImageDataset, *, device: torch.device, memory_bytes: int = sys.maxsize
 ) -> Score:
-    """Score every image of a set in fp32; images of more than `memory_bytes` are streamed."""
+    """Score every image of a set in fp32; a set of more than `memory_bytes` is streamed."""
     everything = torch.arange(len(dataset.labels_N))
     preprocessing = checkpoint.preprocessing
     data = open_data(

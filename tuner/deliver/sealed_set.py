@@ -1,4 +1,4 @@
-"""The sealed test set of a study: stored by its digest when the study begins, and compared at every opening."""
+"""The sealed test set of a study: its digest is stored when the study begins, and compared at every opening."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tuner.search.record import StudyRecord
 
 
 def fix_test_set(record: StudyRecord, part: SealedPart) -> None:
-    """Store with a new study which test part it has, and compare it with that of a study that has one.
+    """Store the test part of a new study, or compare it with the one that the study has stored.
 
-    Raises StudyError when the study has another one.
+    Raises StudyError if the study has another one.
     """
     refuse_other_test_set(record, part)
     if record.sealed is None:
@@ -22,7 +22,7 @@ def fix_test_set(record: StudyRecord, part: SealedPart) -> None:
 
 
 def refuse_other_test_set(record: StudyRecord, part: SealedPart) -> None:
-    """Raise StudyError unless a test part is the one that the study has stored, if it has stored any."""
+    """Raise StudyError if the study has stored a test part and this is another one."""
     stored = record.sealed
     if stored is not None and stored["digest"] != part.digest:
         raise StudyError(
@@ -32,13 +32,13 @@ def refuse_other_test_set(record: StudyRecord, part: SealedPart) -> None:
 
 
 def open_test_set(record: StudyRecord, part: SealedPart, *, report: Report | None = None) -> ImageDataset:
-    """Open the test part of a study. Raises StudyError when it is another one, DataError when it is damaged."""
+    """Open the test part of a study. Raises StudyError if it is another one, and DataError if it is damaged."""
     refuse_other_test_set(record, part)
     return open_sealed(part, report=report)
 
 
 def count_shared_images(test_set: ImageDataset, development: ImageDataset) -> int:
-    """How many images of a test set have exactly the pixels of an image of a development part."""
+    """Count the images of a test set that have exactly the same pixels as an image of a development part."""
     digests = list(_image_digests(test_set))
     shared = set(digests).intersection(_image_digests(development))
     return sum(digest in shared for digest in digests)

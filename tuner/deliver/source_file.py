@@ -1,4 +1,4 @@
-"""A checkpoint as source: one file that a person can read, and that imports torch alone."""
+"""Write a checkpoint as readable Python source: one file that imports only torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.training.checkpoint import Checkpoint
 LINE_LENGTH = 120
 
 _JOINS: Mapping[Join, str] = {"add": "Residual", "multiply": "Scaled"}
-"""Of each join, the name of its module in the source."""
+"""Name of the module of each join in the source."""
 _MODULES: Mapping[Join, str] = {
     "add": '''\
 class Residual(nn.Module):
@@ -50,9 +50,9 @@ class Scaled(nn.Module):
 
 
 def source_of(checkpoint: Checkpoint) -> str:
-    """The text of model.py: the network layer by layer, its preprocessing and classes, and how to load and use it.
+    """Return the text of model.py: the network layer by layer, its preprocessing and classes, and how to use it.
 
-    Its weights are those of `named_weights`.
+    The file loads the weights that `named_weights` returns.
     """
     architecture, preprocessing = checkpoint.candidate.architecture, checkpoint.preprocessing
     channels, height, width = architecture.input_shape
@@ -177,7 +177,7 @@ def _comment(layer: Layer) -> str:
 
 
 def _class_names(class_names: tuple[str, ...]) -> str:
-    """The list, on as many lines as it takes; a name is a literal, whatever is in it."""
+    """Return the list of classes on as many lines as needed; each name is a literal, whatever it contains."""
     literals = ", ".join(map(literal, class_names))
     if len(literals) + len("CLASS_NAMES = []") <= LINE_LENGTH:
         return f"CLASS_NAMES = [{literals}]"
@@ -185,7 +185,7 @@ def _class_names(class_names: tuple[str, ...]) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as Python source: in double quotes where no character needs an escape, else as `repr` gives it."""
+    """Format text as Python source: in double quotes if no character needs an escape, otherwise as `repr` does."""
     typed = repr(text)
     return f'"{text}"' if typed == f"'{text}'" and '"' not in text else typed
 

@@ -1,4 +1,4 @@
-"""A checkpoint's network with its preprocessing inside: uint8 pixels to logits. What ONNX and pt2 hold."""
+"""Trace a checkpoint's network together with its preprocessing, for ONNX and pt2: uint8 pixels to logits."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class WholeNetwork(nn.Module):
         self.eval()
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """uint8 images (N, C, H, W) to logits (N, K), fp32."""
+        """Compute fp32 logits (N, K) from uint8 images (N, C, H, W)."""
         logits_NK: Tensor = self.network((images_NCHW.float() - self.shift_C11) * self.scale_C11)
         return logits_NK
 
 
 def scaling_of(preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Shift and scale as `pixel_scaling` gives them, in fp32 on the CPU."""
+    """Return shift and scale of `pixel_scaling`, in fp32 on the CPU."""
     return pixel_scaling(preprocessing.mean, preprocessing.std, dtype=torch.float32, device=torch.device("cpu"))
 
 
 def traced_program(checkpoint: Checkpoint) -> ExportedProgram:
-    """The whole network as torch.export has it, for any number of images; paths of this machine are taken out."""
+    """Trace the network with torch.export, for any number of images; paths of this machine are removed."""
     sample_NCHW = torch.zeros(2, *checkpoint.candidate.architecture.input_shape, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of its own insides

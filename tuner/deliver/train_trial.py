@@ -1,4 +1,4 @@
-"""A stored trial trained again for as many epochs as are asked for, on the study's own split; the best one is kept."""
+"""Train a stored trial again for a given number of epochs on the study's own split, and save its best epoch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OTHER_SUFFIXES = {Path(one.file_name).suffix for one in FORMATS.values()} - {".p
 
 @dataclass(frozen=True)
 class TrainingStarted:
-    """The images are there, and the training begins. `device` as torch names it. `notes` are on the images."""
+    """The images are loaded, and training begins. `device`: name of the torch device. `notes` are about the images."""
 
     study: str
     number: int
@@ -49,10 +49,10 @@ class TrainingStarted:
 
 @dataclass(frozen=True)
 class Trained:
-    """The checkpoint is in its place. Accuracies lie in 0..1 and are of validation images.
+    """The checkpoint is at its final path. Accuracies lie in 0..1 and are on validation images.
 
-    epoch: the first one of the best validation accuracy, which the checkpoint is of. search_accuracy: what the search
-    had seen of the trial, None where it was never trained.
+    epoch: the first epoch with the best validation accuracy, whose weights the checkpoint has. search_accuracy: the
+    best accuracy of the trial in the search, None if it was never trained.
     """
 
     study: str
@@ -68,7 +68,7 @@ TrainingEvent = TrainingStarted | EpochFinished | Trained
 
 
 def train_trial(record: StudyRecord, number: int, *, epochs: int, studies: Path, output: Path | None = None) -> Trained:
-    """Train a stored trial for `epochs` epochs, and give what it came to; see `train_trial_events`."""
+    """Train a stored trial for `epochs` epochs and return the result; see `train_trial_events`."""
     *_, last = train_trial_events(record, number, epochs=epochs, studies=studies, output=output)
     assert isinstance(last, Trained)
     return last
@@ -84,18 +84,18 @@ def train_trial_events(
     output: Path | None = None,
     report: Report | None = None,
 ) -> Generator[TrainingEvent]:
-    """Train a stored trial of a study for `epochs` epochs, an event at a time, and keep the best one's weights.
+    """Train a stored trial of a study for `epochs` epochs, yield events, and save the weights of the best epoch.
 
-    Any trial will do that has a candidate, a stopped one too. Its schedule spans the new number of epochs. Engine,
-    device and split are the study's; the seed follows from the study's and from what is trained, as in the search, so
-    that as many epochs as a trial had there give that trial again. The score is validation accuracy: the test set stays
-    sealed.
+    The trial must have a candidate, and may have been stopped early. Its schedule spans the new number of epochs.
+    Engine, device and split are the study's. As in the search, the seed derives from the study's seed and the
+    candidate, so training for the trial's own number of epochs reproduces the trial. The score is validation accuracy,
+    since the test set stays sealed.
 
-    output: a new file; by default `trained-NNNNN.pt` in the study's folder, which replaces the trial's earlier one.
-    It is written at the end, so that a training that is interrupted or fails leaves everything as it was.
+    output: a new file; by default `trained-NNNNN.pt` in the study's folder, which replaces the trial's earlier one. It
+    is written at the end, so training that is interrupted or fails changes nothing.
 
-    Raises StudyError for a trial that is not there, images that have changed, a loss that is not finite, and want of
-    memory; OptionError, DataError, DeviceError, and CheckpointError for a file that is there or cannot be written.
+    Raises StudyError for a trial that does not exist, images that have changed, a loss that is not finite, or a lack of
+    memory; CheckpointError for a file that already exists or cannot be written; OptionError, DataError and DeviceError.
     """
     if type(epochs) is not int or not 1 <= epochs <= MAX_EPOCHS:
         raise OptionError(f"epochs must be a whole number from 1 to {MAX_EPOCHS:,}, got {epochs!r}")
@@ -150,7 +150,7 @@ def _find(record: StudyRecord, number: int) -> TrialRecord:
 
 
 def _refuse(output: Path) -> None:
-    """Raise CheckpointError for a file that is there, and for a name of which another form would be expected."""
+    """Raise CheckpointError if a file already exists, or if its name has the extension of another format."""
     if output.suffix.lower() in OTHER_SUFFIXES:
         raise CheckpointError(f"-o {output}: a checkpoint is written here, whose name ends with .pt; give another name")
     if output.exists():
@@ -161,7 +161,7 @@ def _refuse(output: Path) -> None:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """A file beside the target to write to until all is done; removed in the end unless it was moved."""
+    """Yield a temporary file beside the target, and remove it at the end unless it was moved."""
     unfinished = temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _told(number: int, epochs: int) -> Iterator[None]:
-    """Raise StudyError for a training that cannot go on, whatever its trial did in the search."""
+    """Raise StudyError for training that cannot continue, whatever happened to the trial in the search."""
     failed = f"trial {number} cannot be trained for {epochs} epochs"
     try:
         yield

@@ -1,4 +1,4 @@
-"""The best trials of a study: their order, and the checkpoints and artifacts that are kept of them alone."""
+"""The best trials of a study: their order, and the checkpoints and artifacts that are kept only for them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tuner.search.study_files import artifact_path, checkpoint_path
 from tuner.training.candidate import Candidate
 
 NUM_KEPT = 5
-"""Checkpoints kept of ended trials: those of the best."""
+"""How many of the best trials keep their checkpoints."""
 
 
 class BestTrials:
-    """The complete trials of a study by their validation accuracy; of equal ones the earlier is the better.
+    """The complete trials of a study, ranked by validation accuracy; of equal ones, the earlier is better.
 
-    class_names: for pictures; without them classes are numbered.
+    class_names: for pictures; without them, classes are numbered.
     """
 
     def __init__(self, record: StudyRecord, study_folder: Path, class_names: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ class BestTrials:
 
     @property
     def first(self) -> BestTrial | None:
-        """The best of all."""
+        """The best trial of all."""
         return self._ranked[0] if self._ranked else None
 
     @property
@@ -39,15 +39,15 @@ class BestTrials:
         return {trial.number for trial in self._ranked[:NUM_KEPT]}
 
     def add(self, number: int, candidate: Candidate, accuracy: float, epoch: int) -> None:
-        """Take a complete trial into the order; its epoch `epoch` had its best accuracy (0..1)."""
+        """Add a complete trial to the ranking. `accuracy` (0..1) is its best, which it had in epoch `epoch`."""
         num_parameters = network_cost(trace(candidate.architecture)).num_parameters
         self._ranked.append(BestTrial(number, accuracy, epoch, num_parameters))
         self._ranked = ranked(self._ranked)
 
     def shown(self, running: RunningTrial, outcome: Outcome, reason: str) -> Shown:
-        """What optuna-dashboard is to show of a trial that ends: a note, and files where its checkpoint is kept.
+        """Make the note for optuna-dashboard of a trial that ends, and its files if its checkpoint is kept.
 
-        No trial and no search ends because this cannot be made; the result has the reason.
+        An error here ends neither the trial nor the search; the result contains the reason.
         """
         try:
             return self._shown(running, outcome, reason)
@@ -86,7 +86,7 @@ class BestTrials:
         return Shown(note, pictures, checkpoint)
 
     def clean_up(self, number: int) -> None:
-        """Drop the checkpoints of a trial that has ended and of those it has displaced, but for the best few."""
+        """Delete the checkpoints of an ended trial and of those that it displaced, unless they are among the best."""
         if number not in self._kept:
             checkpoint_path(self._folder, number).unlink(missing_ok=True)
             return

@@ -1,4 +1,4 @@
-"""The checkpoints in a study's folder: whether they match the record, or are of another study of that name."""
+"""The checkpoints in a study's folder: load them, and check that they belong to the study and not to another one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def load_trial_checkpoint(record: StudyRecord, trial: TrialRecord, *, studies: Path) -> Checkpoint:
-    """The checkpoint of an ended trial, of the epoch and the score that the record has.
+    """Load the checkpoint of an ended trial, which must have the stored epoch and score.
 
-    Raises CheckpointError when it is gone, cannot be read, or is of something else.
+    Raises CheckpointError if it is missing, cannot be read, or belongs to something else.
     """
     path = checkpoint_path(studies / record.name, trial.number)
     checkpoint = _load(path)
@@ -34,9 +34,9 @@ def load_trial_checkpoint(record: StudyRecord, trial: TrialRecord, *, studies: P
 
 
 def load_confirmed_checkpoint(record: StudyRecord, path: Path) -> Checkpoint:
-    """The delivered checkpoint of a confirmed study.
+    """Load the delivered checkpoint of a confirmed study.
 
-    Raises CheckpointError when it cannot be read, or is not what the study's confirmation tells of.
+    Raises CheckpointError if it cannot be read or does not match the study's confirmation.
     """
     checkpoint, confirmed = _load(path), record.confirmed
     found = (checkpoint.origin.get("study"), checkpoint.origin.get("trial"), checkpoint.scores.get("test_accuracy"))
@@ -48,10 +48,10 @@ def load_confirmed_checkpoint(record: StudyRecord, path: Path) -> Checkpoint:
 
 
 def refuse_foreign_checkpoints(folder: Path, record: StudyRecord | None, name: str) -> None:
-    """Raise StudyError when the folder of a study holds another study's checkpoints, which it would overwrite.
+    """Raise StudyError if a study's folder contains another study's checkpoints, which it would overwrite.
 
-    So it is where two storages have a study of one name, or where a database was deleted and the folder was not.
-    record: of the study to resume, None for a new one.
+    This happens if two storages have a study with the same name, or if a database was deleted but not the folder.
+    record: the study to resume, None for a new one.
     """
     files = sorted(folder.glob(OF_TRIALS))
     if record is None:
@@ -64,9 +64,10 @@ def refuse_foreign_checkpoints(folder: Path, record: StudyRecord | None, name: s
 
 
 def own_and_foreign(folder: Path, record: StudyRecord) -> tuple[list[Path], list[Path]]:
-    """The checkpoints in a folder: those of a study, and others. They are of trials, delivered, or trained longer.
+    """Return the checkpoints in a folder that belong to a study, and the others.
 
-    Raises CheckpointError where one cannot be read.
+    They are checkpoints of trials, of confirmed winners, or of trials that were trained for longer. Raises
+    CheckpointError if one cannot be read.
     """
     of_trials, made_later = sorted(folder.glob(OF_TRIALS)), sorted(folder.glob(TRAINED_LATER))
     made_later += [path for path in [confirmed_path(folder)] if path.exists()]
@@ -79,7 +80,7 @@ def own_and_foreign(folder: Path, record: StudyRecord) -> tuple[list[Path], list
 
 
 def foreign_checkpoint(path: Path, name: str) -> StudyError:
-    """The error for a checkpoint that a study called `name` would overwrite or delete, and that is not its own."""
+    """Return the error for a checkpoint of another study that a study called `name` would overwrite or delete."""
     return StudyError(
         f"{path}: a checkpoint of another study {name!r}, which this one would overwrite; "
         "move that folder away, or give --study NAME, or other --studies"
@@ -93,7 +94,7 @@ def _load(path: Path) -> Checkpoint:
 
 
 def _is_of_a_trial(path: Path, record: StudyRecord, trials: Mapping[int, TrialRecord]) -> bool:
-    """Whether a file is the checkpoint of the trial whose number its name has."""
+    """Whether a file is the checkpoint of the trial whose number is in its name."""
     for number, trial in trials.items():
         if path == checkpoint_path(path.parent, number):
             return not _differences(_load(path), _identity(record, trial))
@@ -101,7 +102,7 @@ def _is_of_a_trial(path: Path, record: StudyRecord, trials: Mapping[int, TrialRe
 
 
 def _is_made_later(path: Path, record: StudyRecord, trials: Mapping[int, TrialRecord]) -> bool:
-    """Whether a file is of a trial's network, trained again with another seed or for other epochs."""
+    """Whether a file contains a trial's network that was trained again with another seed or for other epochs."""
     checkpoint = _load(path)
     number, architecture = checkpoint.origin.get("trial"), checkpoint.candidate.architecture
     return (
@@ -112,7 +113,7 @@ def _is_made_later(path: Path, record: StudyRecord, trials: Mapping[int, TrialRe
 
 
 def _identity(record: StudyRecord, trial: TrialRecord) -> dict[str, object]:
-    """What a checkpoint of a trial has from its first epoch on."""
+    """Return what a checkpoint of a trial contains from its first epoch on."""
     settings = record.settings
     return {
         "study": record.name,

@@ -1,4 +1,4 @@
-"""What a confirmation found, as the study stores it."""
+"""The result of a confirmation, as the study stores it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BeatsBaseline = Literal["yes", "no", "undecided"]
 
 @dataclass(frozen=True)
 class RetrainedTrial:
-    """A trial that a confirmation trained again, with its accuracy (0..1) on a fresh split for each seed.
+    """A trial that a confirmation retrained, with its accuracy (0..1) on a fresh split for each seed.
 
     dropped: why it could not win; empty if it could.
     """
@@ -29,15 +29,16 @@ class RetrainedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """What a confirmation found. Accuracies lie in 0..1, intervals are of 95 %; `number` is the winner's trial.
+    """Result of a confirmation. Accuracies lie in 0..1, intervals are 95 % intervals; `number` is the winner's trial.
 
-    interval: None where nothing is known of how much seeds differ. validation_mean: of the winner over the splits of
-    the race; None where it was not raced. search_accuracy: what the search had seen of it; gap: that minus
-    test_accuracy. baseline_number: the trial that the winner is compared with, and baseline what it is, in words; both
-    are None in a study without one. difference: winner minus baseline, on the test set; None, like its interval and
-    baseline_test_accuracy, where the baseline could not be trained again. candidates: every one that was trained again,
-    with its accuracy for each seed. num_trials: that the study had then. test_set_openings: how often the study has
-    opened its test set, this time included. is_full: whether nothing was skipped, for want of time or by choice.
+    interval: None if it is unknown how much seeds differ. validation_mean: mean of the winner over the splits of the
+    race; None if it was not raced. search_accuracy: the winner's accuracy in the search; gap: search_accuracy minus
+    test_accuracy. baseline_number: the trial that the winner is compared with; baseline: description of that trial.
+    Both are None in a study without a baseline. difference: winner minus baseline, on the test set. It is None, like
+    its interval and baseline_test_accuracy, if the baseline could not be trained again. candidates: every retrained
+    trial, with its accuracy for each seed. num_trials: number of trials that the study had at that time.
+    test_set_openings: how often the study has opened its test set, this time included. is_full: whether nothing was
+    skipped to save time or by choice.
 
     Fields with a default are absent from confirmations of older versions.
     """

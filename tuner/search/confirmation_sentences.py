@@ -1,4 +1,4 @@
-"""A confirmation in words: the score of the winner, whether it beats the baseline, and what the search had seen."""
+"""Sentences about a confirmation: the winner's score, whether it beats the baseline, and its score in the search."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ BEATS_BASELINE = {
 
 
 def counted(number: int, what: str) -> str:
-    """`1 seed`, `3 seeds`."""
+    """Format a number with its noun, as in `1 seed` or `3 seeds`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def verdict_lines(confirmation: Confirmation) -> list[str]:
-    """The result for a terminal: the test accuracy, whether the winner beats the baseline, and the notes."""
+    """Result for a terminal: the test accuracy, whether the winner beats the baseline, and the notes."""
     return [
         f"{confirmation.test_accuracy:.2%} on {confirmation.num_test_images:,} sealed images, "
         f"mean of {counted(len(confirmation.seeds), 'seed')}, {interval_in_words(confirmation)}; "
@@ -29,7 +29,7 @@ def verdict_lines(confirmation: Confirmation) -> list[str]:
 
 
 def verdict_in_words(confirmation: Confirmation) -> str:
-    """The result for a note in Markdown, in two sentences."""
+    """Result for a note in Markdown, in two sentences."""
     return (
         f"**Confirmed**: trial {confirmation.number} has {confirmation.test_accuracy:.2%} on the sealed test set "
         f"({interval_in_words(confirmation)}; the study had {counted(confirmation.num_trials, 'trial')} then). "
@@ -38,7 +38,7 @@ def verdict_in_words(confirmation: Confirmation) -> str:
 
 
 def _compared(confirmation: Confirmation, name: str = "") -> str:
-    """The baseline's trial and score, and the difference after its name; empty if nothing was compared."""
+    """Describe the baseline's trial and score, and the difference after its name; empty if nothing was compared."""
     if not confirmation.is_compared:
         return ""
     baseline = f"trial {confirmation.baseline_number}, {confirmation.baseline_test_accuracy:.2%}"
@@ -46,15 +46,15 @@ def _compared(confirmation: Confirmation, name: str = "") -> str:
 
 
 def baseline_in_words(confirmation: Confirmation) -> str:
-    """What the winner is compared with: `the first configuration`, and what was changed so that it fits.
+    """Describe what the winner is compared with: `the first configuration`, and what was changed so that it fits.
 
-    Confirmations from before this was stored have taken the first trial that trained, whatever the space begins with.
+    Confirmations from before this was stored used the first trial that was trained, whatever the space begins with.
     """
     return confirmation.baseline or "the first configuration that was tried"
 
 
 def beats_in_words(confirmation: Confirmation) -> str:
-    """Whether the winner beats the baseline, as a clause."""
+    """State whether the winner beats the baseline, as a clause."""
     baseline = baseline_in_words(confirmation)
     if confirmation.baseline_number is None:
         return "there is no baseline to compare it with"
@@ -67,7 +67,7 @@ def beats_in_words(confirmation: Confirmation) -> str:
 
 
 def interval_in_words(confirmation: Confirmation) -> str:
-    """`95 % interval 97.10% to 98.20%`, or that there is none."""
+    """Format the interval as in `95 % interval 97.10% to 98.20%`, or say that there is none."""
     if confirmation.interval is None:
         return "no interval"
     low, high = confirmation.interval
@@ -75,7 +75,7 @@ def interval_in_words(confirmation: Confirmation) -> str:
 
 
 def difference_in_words(confirmation: Confirmation) -> str:
-    """The difference from the baseline, with its interval: `+1.25 points, +0.30 to +2.20`; empty if unknown."""
+    """Format the difference from the baseline with its interval: `+1.25 points, +0.30 to +2.20`; empty if unknown."""
     if confirmation.difference is None:
         return ""
     points = f"{100 * confirmation.difference:+.2f} points"
@@ -86,7 +86,7 @@ def difference_in_words(confirmation: Confirmation) -> str:
 
 
 def gap_in_words(confirmation: Confirmation) -> str:
-    """How far the search's own figure was off: `1.18 points higher`."""
+    """State how far the search's own accuracy was off: `1.18 points higher`."""
     points = 100 * confirmation.gap
     if abs(points) < 0.005:
         return "the same"
@@ -94,14 +94,14 @@ def gap_in_words(confirmation: Confirmation) -> str:
 
 
 def later_trials(confirmation: Confirmation, num_counted: int, *, name: str) -> str:
-    """A clause which says that a study has more trials than when it was confirmed; empty where it has not.
+    """State that a study has more trials than when it was confirmed, as a clause; empty if it has not.
 
-    name: of the study, as one types it.
+    name: name of the study, as the user would type it.
     """
     known = confirmation.num_trials
     if num_counted <= known:
         return ""
     return (
-        f"that was when the study had {counted(known, 'trial')}; now it has {num_counted:,}, and the later ones were "
-        f"not looked at: `tuner confirm {name}` looks at them too"
+        f"the study had {counted(known, 'trial')} then and has {num_counted:,} now; "
+        f"run `tuner confirm {name}` to consider the later ones too"
     )

@@ -1,4 +1,4 @@
-"""The one process that asks, decides and writes: search(...) -> Iterator[SearchEvent]."""
+"""The search process, which samples, decides and writes: search(...) -> Iterator[SearchEvent]."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ from tuner.training.candidate import Candidate
 from tuner.training.results import EpochResult
 
 MAX_UNCOUNTED = 1_000
-"""Rejected, repeated and failed trials in a row after which a search gives up."""
+"""Number of rejected, repeated and failed trials in a row after which a search ends."""
 MAX_ALIKE = 5
-"""The first trials that a run trains; when all of them fail for one reason, every other trial would too."""
+"""If this many first trials of a run all fail for the same reason, the run ends, since every other trial would too."""
 
 STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
-"""How an outcome is stored; every other one is PRUNED, which the sampler learns from."""
+"""Optuna state of each outcome. All other outcomes are stored as PRUNED, which the sampler learns from."""
 
 OUTCOMES: dict[str, Outcome] = {
     "finished": "complete",
@@ -62,15 +62,15 @@ OUTCOMES: dict[str, Outcome] = {
     "failed": "failed",
     "lost": "failed",
 }
-"""The outcome of a trial by how its training ended."""
+"""Outcome of a trial by how its training ended."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What a search is for. `budget_seconds` ends it; `memory_bytes` is what one trial's training may take.
+    """Goals and limits of a search. `budget_seconds` ends it; `memory_bytes` is the limit for training one trial.
 
-    stream: what its batches may take, where the images are streamed.
-    class_names: for pictures; without them classes are numbered.
+    stream: the limit for batches if images are streamed.
+    class_names: for pictures; without them, classes are numbered.
     """
 
     space: SearchSpace
@@ -88,15 +88,15 @@ class SearchPlan:
 def search(
     record: StudyRecord, plan: SearchPlan, executor: Executor, *, clock: Callable[[], float] = time.monotonic
 ) -> Generator[SearchEvent]:
-    """Run a study until it has `plan.num_trials` trials that count, or resume it.
+    """Start or resume a study, and run it until `plan.num_trials` of its trials count.
 
-    The caller holds the study's lock. Closing the iterator leaves running trials waiting for the next run.
+    The caller holds the study's lock. If the iterator is closed, running trials wait for the next run.
     """
     return _Search(record, plan, executor, clock).run()
 
 
 class _Search:
-    """The state of one search: what runs, what is known, what is left to do."""
+    """State of one search: what is running, what is known and what remains to be done."""
 
     def __init__(self, record: StudyRecord, plan: SearchPlan, executor: Executor, clock: Callable[[], float]) -> None:
         self._record, self._plan, self._executor, self._clock = record, plan, executor, clock
@@ -143,7 +143,7 @@ class _Search:
         yield SearchEnded(self._num_counted, self._why_it_ended())
 
     def _remember(self) -> None:
-        """Build what is known from the record, in the order of the trials."""
+        """Rebuild the state of the search from the record, in the order of the trials."""
         trials = self._record.trials()
         self._next_number = self._record.num_stored
         for trial in trials:
@@ -164,7 +164,7 @@ class _Search:
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
 
     def _recognise_baseline(self, trial: TrialRecord) -> None:
-        """Remember which trial is the baseline; one that memory did not suffice for is followed by a smaller one.
+        """Remember the baseline trial; one that does not fit into memory is followed by a smaller one.
 
         In studies from before baselines were marked, it is trial 0 with the first configuration, if that was trained.
         """
@@ -176,14 +176,14 @@ class _Search:
             self._give_smaller_baseline(trial.candidate.fingerprint)
 
     def _give_smaller_baseline(self, fingerprint: str) -> None:
-        """Let the baseline be the next smaller one than that of a fingerprint; the last of all stays rejected."""
+        """Replace the baseline that has this fingerprint by the next smaller one; the last of all stays rejected."""
         known = [one.candidate.fingerprint for one in self._baselines]
         if fingerprint in known[:-1]:
             self._baselines = self._baselines[known.index(fingerprint) + 1 :]
             self._baseline_number = None
 
     def next_task(self, runner: int) -> Generator[SearchEvent, None, SearchTask | None]:
-        """The next trial to train, if more trials are wanted than run: an unfinished one, or else a new candidate."""
+        """Return the next trial to train, if more are wanted: an unfinished one, or a new candidate."""
         while self._wants_more():
             running: RunningTrial | None
             if self._unfinished:
@@ -205,7 +205,7 @@ class _Search:
         return self._clock() >= self._deadline
 
     def _propose(self, runner: int) -> Generator[SearchEvent, None, RunningTrial | None]:
-        """Sample the next candidate and store it; return its trial, unless it cannot or need not be trained."""
+        """Sample and store the next candidate; return its trial, unless it cannot or need not be trained."""
         plan, number = self._plan, self._next_number
         baseline = self._fitting_baseline() if self._baseline_number is None else None
         if baseline is None:
@@ -251,7 +251,7 @@ class _Search:
         return None
 
     def _fitting_baseline(self) -> Baseline:
-        """The first of the baselines that fits into memory; the smallest where none does."""
+        """Return the first baseline that fits into memory, or the smallest if none does."""
         fitting = (one for one in self._baselines if not self._excess(one.candidate)[1])
         return next(fitting, self._baselines[-1])
 
@@ -265,10 +265,10 @@ class _Search:
         return max(excesses) if excesses else None, size[1] or memory[1]
 
     def _next_given(self) -> Params | None:
-        """The next of the configurations that the space gives, in its order; None when all have been tried.
+        """Return the next configuration that the space gives, in its order; None if all were tried.
 
-        Where nothing is left but these, what takes longest starts first, so that no runner waits for another at the
-        end. The baseline has come before them. Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
+        If nothing else remains, the most expensive configuration starts first, so that no runner waits for another at
+        the end. The baseline has come before them. Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
         """
         wanted = self._plan.num_trials - self._num_counted - len(self._running)
         if wanted > len(self._given):
@@ -282,7 +282,7 @@ class _Search:
         return network_cost(trace(candidate.architecture)).work
 
     def wants_next_epoch(self, task: SearchTask, result: EpochResult) -> bool:
-        """Take in an epoch, and ask the stopping rule."""
+        """Record an epoch, and apply the stopping rule."""
         running = self._running[task.number]
         running.take(result)
         self._has_trained = True
@@ -292,7 +292,7 @@ class _Search:
         return not running.reason_to_stop
 
     def take_epoch(self, task: SearchTask, result: EpochResult) -> Iterator[SearchEvent]:
-        """Write an epoch, and the trial's end if it was stopped after this epoch."""
+        """Store an epoch, and the end of the trial if it was stopped after this epoch."""
         running = self._running[task.number]
         self._record.report(running.number, result.epoch, value_of(result))
         yield EpochFinished(running.number, result)
@@ -301,14 +301,14 @@ class _Search:
             yield self._end(running, "pruned", running.reason_to_stop)
 
     def take_lost(self, task: SearchTask, ended: TrainingEnded) -> Iterator[SearchEvent]:
-        """Let a trial whose process died wait to be trained from scratch."""
+        """Put a trial whose process died back into the queue, to be trained from scratch."""
         running = self._running.pop(task.number)
         self._record.leave(running.number)
         self._unfinished.append(RunningTrial(running.number, running.candidate, running.params, self._clock()))
         yield TrialLost(running.number, ended.reason)
 
     def take_end(self, task: SearchTask, ended: TrainingEnded) -> Iterator[SearchEvent]:
-        """Write the end of a trial that its runner has finished with."""
+        """Store the end of a trial that its runner has finished."""
         running, outcome = self._running.pop(task.number), OUTCOMES[ended.kind]
         yield self._end(running, outcome, ended.reason, details=ended.details)
         if ended.kind == "out of memory" and running.number == self._baseline_number:
@@ -316,7 +316,7 @@ class _Search:
         self._give_up_if_all_fail(outcome, ended.reason)
 
     def _give_up_if_all_fail(self, outcome: Outcome, reason: str) -> None:
-        """Raise RunnerError once the first trials of this run have failed alike and no trial has ever had an epoch."""
+        """Raise RunnerError if the first trials of this run all failed alike, and no trial ever finished an epoch."""
         self._first_reasons.append(f"{outcome}: {re.sub(r'[0-9]+', '0', reason)}")  # sizes differ by trial
         if self._has_trained or len(self._first_reasons) != MAX_ALIKE or len(set(self._first_reasons)) > 1:
             return
@@ -327,7 +327,7 @@ class _Search:
             )
 
     def _end_stopped(self, reason: str) -> Iterator[SearchEvent]:
-        """End the trials that were stopped with the search: those with an epoch; the others wait for the next run."""
+        """End the trials that ran when the search stopped, if they have an epoch; the others wait for the next run."""
         for running in list(self._running.values()):
             if running.curve:
                 del self._running[running.number]
@@ -335,7 +335,7 @@ class _Search:
                 yield self._end(running, "complete" if is_done else "pruned", "" if is_done else reason)
 
     def _end(self, running: RunningTrial, outcome: Outcome, reason: str, *, details: str = "") -> TrialEnded:
-        """Write a trial's end, tell the sampler, and drop checkpoints that are no longer among the best."""
+        """Store a trial's end, report it to the sampler, and delete checkpoints that are no longer among the best."""
         number, curve = running.number, running.curve
         best_epoch, accuracy = running.best_epoch, running.accuracy
         seconds = self._clock() - running.started
@@ -376,7 +376,7 @@ class _Search:
         return ended
 
     def _learn(self, trial: KnownTrial, candidate: Candidate, params: Params, *, is_repeated: bool) -> None:
-        """Tell the sampler how a trial ended; a repeated one as its candidate did before."""
+        """Report to the sampler how a trial ended; a repeated trial has the result that its candidate had before."""
         learned = self._known.end(candidate.fingerprint, trial, is_repeated=is_repeated)
         self._strategy.learn(trial.number, params, learned.curve, state=learned.state)
 

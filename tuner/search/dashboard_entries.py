@@ -1,8 +1,8 @@
-"""What optuna-dashboard shows beside a trial's numbers: a note, and files as artifacts, where it looks for them.
+"""Data that optuna-dashboard shows for a trial: a note, and files as artifacts.
 
-Notes are system attributes of the study, artifacts of the trial. A checkpoint is dropped when others are better,
-and a trial cannot be changed once it has ended: so a checkpoint's entry is kept with the study too, in a key of the
-dashboard's own.
+Notes are system attributes of the study, artifacts of the trial. A checkpoint is deleted when others are better, and a
+trial cannot be changed after it has ended. A checkpoint's entry is therefore stored with the study too, under a key of
+the dashboard.
 """
 
 from __future__ import annotations
@@ -26,29 +26,31 @@ from tuner.training.engine import Engine
 from tuner.training.results import Confusion
 
 NOTE_LENGTH = 2_000
-"""Characters; the dashboard cuts what is longer into several attributes."""
+"""Number of characters; the dashboard splits longer notes into several attributes."""
 MAX_NOTES = 1_000
-"""Trials of a study with a note: to open a study, the dashboard searches all notes for every trial. What a note says is
-in the trial's attributes as well."""
+"""Maximum number of trials of a study that get a note, because the dashboard searches all notes for every trial.
+
+What a note says is in the trial's attributes as well.
+"""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file of a trial, by its id in the folder of artifacts."""
+    """A file of a trial, by its id in the artifact folder."""
 
     id: str
     filename: str
     mimetype: str
 
     def to_json(self) -> str:
-        """What Optuna keeps of an artifact."""
+        """Return what Optuna stores for an artifact."""
         data = {"artifact_id": self.id, "filename": self.filename, "mimetype": self.mimetype, "encoding": None}
         return json.dumps(data)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A note, the pictures of a trial, and its checkpoint. problem: why some of that could not be made."""
+    """A trial's note, pictures and checkpoint. problem: why some of them could not be made."""
 
     note: str | None = None
     pictures: tuple[Artifact, ...] = ()
@@ -70,13 +72,13 @@ class Shown:
 
 
 def note_attributes(text: str, *, version: int, prefix: str = "dashboard") -> dict[str, Any]:
-    """A note as optuna-dashboard keeps it; the prefix is `dashboard` for a study's own."""
+    """Return a note as optuna-dashboard stores it; the prefix is `dashboard` for the note of a study."""
     text = text if len(text) <= NOTE_LENGTH else f"{text[: NOTE_LENGTH - 1]}…"
     return {f"{prefix}:note_ver": version, f"{prefix}:note_str:0": text}
 
 
 def checkpoint_key(trial_id: int, artifact: str) -> str:
-    """The study attribute in which the dashboard looks for an artifact of a trial that may be taken back."""
+    """Return the study attribute in which the dashboard looks for an artifact of a trial that may be removed later."""
     return f"dashboard:artifacts:{trial_id}:{artifact}"
 
 
@@ -91,7 +93,7 @@ def save_artifacts(
     class_names: Sequence[str],
     checkpoint: Path,
 ) -> tuple[tuple[Artifact, ...], Artifact | None]:
-    """Write a trial's pictures, link its checkpoint, and give both; the checkpoint is None where there is no file.
+    """Write a trial's pictures and link its checkpoint; return both. The checkpoint is None if there is no file.
 
     study: as for artifact_id.
     """
@@ -131,7 +133,7 @@ def trial_note(
     num_epochs: int,
     latency_ms: float | None,
 ) -> str:
-    """A trial in a few lines of Markdown: how it ended and why, its score, its network."""
+    """Describe a trial in a few lines of Markdown: how it ended and why, its score and its network."""
     lines = [f"**{outcome}**" + (f": {reason}" if reason else "")]
     if accuracy is not None:
         lines.append(f"validation accuracy {accuracy:.2%}, in epoch {best_epoch} of the {num_epochs} it trained")
@@ -151,7 +153,7 @@ def study_note(
     result: str,
     confirmed: Confirmation | None,
 ) -> str:
-    """A study in a few lines of Markdown: what it searches on what data, from which seed, how, and what was found."""
+    """Describe a study in a few lines of Markdown: its data and space, its seed, its engine, and what was found."""
     dataset = data.get("dataset", settings.dataset)
     is_looked_up = data.get("data_dir") and dataset != "digits" and not Path(dataset).is_absolute()
     where = f", looked for in {_code(data['data_dir'])}" if is_looked_up else ""
@@ -172,13 +174,13 @@ def study_note(
 
 
 def _code(text: object) -> str:
-    """A name that a user gave, as Markdown shows it letter for letter."""
+    """Format a name that a user gave so that Markdown shows it literally."""
     letters = shown_name(str(text)).replace("`", "'")
     return f"`{letters}`"
 
 
 def recipe_in_words(recipe: Recipe) -> str:
-    """`adamw, learning rate 0.003, one_cycle schedule, batches of 64, weight decay 0.01`."""
+    """Describe a recipe, as in `adamw, learning rate 0.003, one_cycle schedule, batches of 64, weight decay 0.01`."""
     words = [
         f"{recipe.optimizer}, learning rate {recipe.learning_rate:.3g}, {recipe.schedule} schedule",
         f"batches of {recipe.batch_size}",
@@ -190,7 +192,7 @@ def recipe_in_words(recipe: Recipe) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make one file of two names where the file system can, so that it takes no more of the disk; else copy it."""
+    """Make a hard link to a file, which needs no more disk space; if the file system cannot, copy the file."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -1,4 +1,4 @@
-"""The devices of a search: the fastest way of training on each, and how runners are shared out among them."""
+"""The devices of a search: the fastest engine for each, and how runners are distributed among them."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from tuner.training.engine_option import NOTHING_FORCED, Forced, force
 from tuner.training.measurement_cache import machine_cache_dir
 
 ENGINES = "tuner:engines"
-"""Study attribute: how its trials are computed on each kind of GPU, by the kind in words."""
+"""Study attribute: the engine for each kind of GPU, by `device_kind`."""
 NUM_THREADS = 1
-"""Threads of a runner with which ways of training are timed."""
+"""Threads of a runner when engines are timed."""
 
 
 @dataclass(frozen=True)
 class MeasuredDevices:
-    """What was measured on each device, the first one first. left_out: why others are not trained on, a line each."""
+    """Measurements of all devices, in order. left_out: one line for each device that is not used, with the reason."""
 
     by_device: Mapping[torch.device, Measurement]
     left_out: tuple[str, ...] = ()
 
     @property
     def first(self) -> Measurement:
-        """The measurement of the device by which a study is known."""
+        """The measurement of the device that identifies the study."""
         return next(iter(self.by_device.values()))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is out of order, for a log, a line each: devices that are not used, measurements that cannot be kept."""
+        """Lines for a log: devices that are not used, and measurements that cannot be cached."""
         not_kept = {one.not_kept: None for one in self.by_device.values() if one.not_kept}
         return (*self.left_out, *not_kept)
 
@@ -47,10 +47,10 @@ class MeasuredDevices:
 def measure_devices(
     devices: Sequence[torch.device], shape: Shape, *, workers: int | None, forced: Forced = NOTHING_FORCED
 ) -> MeasuredDevices:
-    """The engine for each device, measured if it must be; GPUs of one kind share what was measured on the first.
+    """Return the engine for each device, measured if necessary; GPUs of one kind share the first one's measurement.
 
-    Of several GPUs, those that cannot compute a training step are not used. Raises DeviceError when none can, and when
-    a way that is forced does not compute what plain PyTorch does.
+    GPUs that cannot compute a training step are skipped if there are others. Raises DeviceError if none can, or if a
+    forced choice gives other results than plain PyTorch.
     """
     measured: dict[torch.device, Measurement] = {}
     errors: list[UnfitDevice] = []
@@ -65,14 +65,15 @@ def measure_devices(
 
 
 def measure_again(device: torch.device, shape: Shape) -> Measurement:
-    """A new measurement of a device, whatever is kept. Raises UnfitDevice."""
+    """Measure a device again, ignoring the cache. Raises UnfitDevice."""
     return measure_anew(device, shape, num_threads=NUM_THREADS, run=_where(device, workers=1))
 
 
 def share_out(measured: MeasuredDevices, *, workers: int | None) -> tuple[torch.device, ...]:
-    """The device of each runner: as many runners on each as it bears, or `workers` in all; the devices take turns.
+    """Return the device of each runner, alternating between devices: as many as fit, or `workers` in total.
 
-    By themselves no more than there are cores, each of which keeps one runner going, and one for each device.
+    Without `workers`, there is at least one runner for each device, and otherwise no more runners than cores, because
+    each runner keeps one core busy.
     """
     counts = {device: one.runners.count for device, one in measured.by_device.items()}
     if workers is not None:
@@ -84,23 +85,23 @@ def share_out(measured: MeasuredDevices, *, workers: int | None) -> tuple[torch.
 
 
 def refuse_other_engine(record: StudyRecord, devices: Sequence[torch.device], *, forced: Forced) -> None:
-    """Raise StudyError where a study trains in another way than is forced now; nothing is measured for it."""
+    """Raise StudyError if a study's engine differs from the forced choices; this measures nothing."""
     if not forced.values:
         return
     known = stored_engines(record)
     engines = [known.get(device_kind(device)) if device.type == "cuda" else record.engine for device in devices]
     if any(engine is not None and forced.differs_from(engine) for engine in engines):
         raise StudyError(
-            f"study {record.name!r} did not begin with --engine {forced}, and its trials are all computed in one way: "
-            "leave the option out, or start another study with --study NAME"
+            f"study {record.name!r} was started with another engine than --engine {forced}, and all its trials must "
+            "use the same one: omit the option, or start another study with --study NAME"
         )
 
 
 def study_engines(record: StudyRecord, measured: MeasuredDevices) -> dict[torch.device, Engine]:
-    """How the trials of a study are computed on each device.
+    """Return the engine of a study for each device.
 
-    A GPU computes as the study has it for GPUs of its kind; a kind that is new to the study is taken up as measured. A
-    CPU computes as the study has it, whatever the CPU.
+    On a GPU, this is the study's engine for GPUs of that kind. For a kind that is new to the study, the measured engine
+    is used and stored. On a CPU, it is always the study's own engine.
     """
     first, known = record.engine, stored_engines(record)
     engines: dict[torch.device, Engine] = {}
@@ -117,14 +118,14 @@ def study_engines(record: StudyRecord, measured: MeasuredDevices) -> dict[torch.
 
 
 def stored_engines(record: StudyRecord) -> dict[str, Engine]:
-    """How a study's trials are computed on the GPUs that it was run on, by their kind. Raises StudyError."""
+    """Return the engines of a study for the GPUs on which it was run, by their kind. Raises StudyError."""
     with record.readable("how it trains"):
         stored = record.storage.get_study_user_attrs(record.study_id).get(ENGINES, {})
         return {kind: Engine.from_json(engine) for kind, engine in stored.items()}
 
 
 def study_engine(record: StudyRecord, device: torch.device, shape: Shape) -> Engine:
-    """How a study's trials are computed on one device, where nothing of the study may be written."""
+    """Return the engine of a study for one device, without writing to the study."""
     engine = record.engine
     if device.type == "cuda":
         known = stored_engines(record).get(device_kind(device))
@@ -133,12 +134,12 @@ def study_engine(record: StudyRecord, device: torch.device, shape: Shape) -> Eng
 
 
 def engine_notes(engines: Mapping[torch.device, Engine], measured: MeasuredDevices) -> tuple[str, ...]:
-    """Which ways of training are taken, as a log has it: a line for each kind of device, then the notes."""
+    """Lines for a log: the engine of each kind of device, then the notes."""
     kinds = {one.kind: (engines[device], one) for device, one in measured.by_device.items()}
     lines = []
     for kind, (engine, one) in kinds.items():
         is_as_measured = replace(engine, device=one.engine.device, num_threads=one.engine.num_threads) == one.engine
-        how = str(one) if is_as_measured else "engine: as the study began with it"
+        how = str(one) if is_as_measured else "engine: as stored in the study"
         lines.append(f"{kind}: {how}" if len(kinds) > 1 else how)
     return (*lines, *measured.notes)
 
@@ -150,9 +151,9 @@ def _measure(device: torch.device, shape: Shape, *, workers: int | None, forced:
 
 
 def _where(device: torch.device, *, workers: int | None) -> Callable[[Callable[[], Measurement]], Measurement]:
-    """Where a device is measured: where the processes that will train come from, and a GPU never in this process.
+    """Return a function that runs a measurement where the runners will train: a GPU is never measured in this process.
 
-    There an error may make the device useless to its process.
+    An error during the measurement may leave a process unable to use its GPU.
     """
     if device.type == "cuda":
         return run_apart

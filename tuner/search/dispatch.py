@@ -1,4 +1,4 @@
-"""dispatch(work, executor): the loop that keeps runners busy: start, next epoch, answers, lost tasks, retries."""
+"""The loop that keeps runners busy: starts, next epochs, answers, lost tasks and retries."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Event_co = TypeVar("Event_co", covariant=True)
 
 
 class Work(Protocol[Task, Event_co]):
-    """What is to be trained, and what follows from each answer. What its methods yield, `dispatch` yields."""
+    """The tasks to train, and what to do after each answer. `dispatch` yields what the methods yield."""
 
     def next_task(self, runner: int) -> Generator[Event_co, None, Task | None]:
-        """The next task, for a runner that is free; None as long as there is none."""
+        """Return the next task for a free runner; None while there is none."""
 
     def is_over(self) -> bool:
-        """Whether to end now, whatever still runs; asked after every free runner was offered a task."""
+        """Whether to end now, even if tasks are running; called after every free runner was offered a task."""
 
     def wants_next_epoch(self, task: Task, result: EpochResult) -> bool:
         """Whether a task continues after an epoch; decided at once, so that its runner does not wait."""
 
     def take_epoch(self, task: Task, result: EpochResult) -> Iterable[Event_co]:
-        """What follows from an epoch; its runner is already busy with the next one, or free."""
+        """Process an epoch; its runner already works on the next one, or is free."""
 
     def take_lost(self, task: Task, ended: TrainingEnded) -> Iterable[Event_co]:
-        """What follows when the process of a task dies for the first time: `next_task` should give it once more."""
+        """Process the first death of a task's process: `next_task` should return the task once more."""
 
     def take_end(self, task: Task, ended: TrainingEnded) -> Iterable[Event_co]:
-        """What follows from the end of a training; one that is lost for the second time ends like this, too."""
+        """Process the end of training; a task that is lost for the second time ends in this way, too."""
 
 
 def dispatch(work: Work[Task, Event], executor: Executor) -> Generator[Event]:
-    """Give tasks to the runners until there are none left, or the work is over; yield the events of the work.
+    """Give tasks to the runners until none are left or the work is over; yield the events of the work.
 
     However it ends, no task is left on a runner.
     """

@@ -1,4 +1,4 @@
-"""What happens in a search, as small frozen values: the live view, the log and the tests read one stream of them."""
+"""Events of a search, as small frozen values: the live view, the log and the tests all read the same stream."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from tuner.training.candidate import Candidate
 from tuner.training.results import EpochResult
 
 Outcome = Literal["complete", "pruned", "diverged", "rejected", "repeated", "failed"]
-"""How a trial ended. Only complete and pruned ones, that trained at least one epoch, count as trials of the search."""
+"""How a trial ended. Complete, pruned and diverged trials that trained at least one epoch count."""
 
 
 def counts(outcome: Outcome | None, *, num_epochs: int) -> bool:
-    """Whether a trial is one of those that were asked for: it trained at least one epoch, and was not turned away."""
+    """Whether a trial counts: it trained at least one epoch, and was neither rejected nor repeated nor failed."""
     return outcome in ("complete", "pruned", "diverged") and num_epochs > 0
 
 
 @dataclass(frozen=True)
 class DataReady:
-    """The images are there. `shape` is (C, H, W); `held` says how, in memory or streamed, and how much they are."""
+    """The images are loaded.
+
+    `shape` is (C, H, W); `held` says whether they are in memory or streamed, and their size.
+    """
 
     study: str
     dataset: str
@@ -35,7 +38,7 @@ class DataReady:
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The complete trial of the highest validation accuracy (0..1), which `epoch` had."""
+    """The complete trial with the highest validation accuracy (0..1), which it had in epoch `epoch`."""
 
     number: int
     validation_accuracy: float
@@ -45,9 +48,9 @@ class BestTrial:
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """The search begins or resumes. It already has `num_counted` of `num_trials`.
+    """The search begins or resumes. `num_counted` of `num_trials` trials already count.
 
-    outcomes: how many earlier trials ended how. best: the best of them.
+    outcomes: number of earlier trials by outcome. best: the best of them.
     """
 
     study: str
@@ -61,7 +64,7 @@ class SearchStarted:
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """A candidate begins to train on a runner."""
+    """A candidate starts training on a runner."""
 
     number: int
     candidate: Candidate
@@ -71,9 +74,9 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class BaselineChosen:
-    """A trial is the baseline, and not simply the first configuration of the space as it is given.
+    """The baseline is this trial, because it is not simply the first configuration of the space.
 
-    description: what it is, such as `the first configuration, with batch_size 32 instead of 64 to fit into memory`.
+    description: text such as `the first configuration, with batch_size 32 instead of 64 to fit into memory`.
     """
 
     number: int
@@ -82,7 +85,7 @@ class BaselineChosen:
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """One epoch of one trial is over."""
+    """A trial has finished an epoch."""
 
     number: int
     result: EpochResult
@@ -90,7 +93,7 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class TrialLost:
-    """The process that trained a trial is gone; the trial is restarted, once."""
+    """The process that trained a trial has died; the trial is restarted once."""
 
     number: int
     reason: str
@@ -98,9 +101,9 @@ class TrialLost:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial has its final state in the record. `best_epoch` and its accuracy are None when no epoch was finished.
+    """A trial has its final state in the record. `best_epoch` and its accuracy are None if no epoch was finished.
 
-    best: the best trial of the search by now. not_shown: why its note or its pictures could not be made, if so.
+    best: the best trial of the search so far. not_shown: why its note or its pictures could not be made, if so.
     """
 
     number: int
@@ -115,13 +118,13 @@ class TrialEnded:
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the trials that were asked for."""
+        """Whether it counts towards the number of trials that were requested."""
         return counts(self.outcome, num_epochs=self.num_epochs)
 
 
 @dataclass(frozen=True)
 class SearchEnded:
-    """No more trials start. `reason` is empty when the search has all that it was asked for."""
+    """No more trials start. `reason` is empty if the search has all requested trials."""
 
     num_counted: int
     reason: str

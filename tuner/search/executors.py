@@ -1,4 +1,4 @@
-"""Where runners live: in this process, or in processes of their own on this machine."""
+"""Executors, which run trials on runners in this process, or in separate processes on this machine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tuner.training.results import EpochResult
 Answer = EpochResult | TrainingEnded
 GOODBYE_SECONDS = 5.0
 MAX_BROKEN = 3
-"""Processes of one runner, one after another without an epoch, that could not use their device; then it is at fault."""
+"""If this many processes of a runner in a row cannot use the device for a single epoch, the device is faulty."""
 READY = "ready"
-"""What a process says first."""
+"""First message of a new process."""
 
 
 class Executor(Protocol):
-    """Runners by number, each with at most one trial. Every `start` and `next_epoch` is answered once by `answers`."""
+    """Runners by number, each with at most one trial. Every `start` and `next_epoch` gets one answer from `answers`."""
 
     num_runners: int
 
@@ -37,17 +37,17 @@ class Executor(Protocol):
         """Begin the next epoch."""
 
     def stop(self, runner: int) -> None:
-        """Drop the trial; the runner is free."""
+        """Drop the trial, so that the runner is free."""
 
     def answers(self, timeout: float) -> list[tuple[int, Answer]]:
-        """The runners that have something to say, with what they say; waits up to `timeout` seconds for the first."""
+        """Return the answers of runners, waiting up to `timeout` seconds for the first."""
 
     def close(self) -> None:
-        """Drop every trial and end the runners; nothing more is asked of them."""
+        """Drop every trial and end the runners; the executor cannot be used afterwards."""
 
 
 class InProcess:
-    """One runner, in this process: what it trains blocks the caller for an epoch."""
+    """One runner in this process; each epoch blocks the caller."""
 
     num_runners = 1
 
@@ -84,18 +84,18 @@ class _Worker:
     is_busy: bool = False
 
     def end(self) -> None:
-        """End the process at once."""
+        """End the process immediately."""
         self.connection.close()
         self.process.kill()
         self.process.join()
 
 
 class LocalProcesses:
-    """Runners in processes of their own, started when they are first needed.
+    """Runners in separate processes, which are started when they are first needed.
 
-    One that dies is answered for, its trial as lost, and replaced; likewise one that can no longer use its device,
-    once it has said how its trial failed. One that cannot even start raises RunnerError, since the next could not
-    either, and so does a runner whose processes, each in its turn, cannot use their device.
+    If a process dies, its trial is reported as lost and the process is replaced. A process that can no longer use its
+    device is also replaced, after it has reported how its trial failed. RunnerError is raised if a process cannot even
+    start, since the next could not either, and if several processes of a runner in a row cannot use their device.
     """
 
     def __init__(self, trainers: Sequence[Trainer]) -> None:
@@ -114,7 +114,7 @@ class LocalProcesses:
         self._send(runner, "next epoch")
 
     def stop(self, runner: int) -> None:
-        """Drop the trial. A process in the middle of an epoch is ended, before it writes another checkpoint."""
+        """Drop the trial. A process in the middle of an epoch is ended before it can write another checkpoint."""
         worker = self._workers.get(runner)  # none, if the process could not be replaced
         if worker is not None and worker.is_busy:
             self._workers.pop(runner).end()
@@ -126,7 +126,7 @@ class LocalProcesses:
         return [(number, answer) for number, answer in received if answer is not None]
 
     def close(self) -> None:
-        """End every process: politely first, then not."""
+        """End every process: first by request, then by force."""
         for worker in self._workers.values():
             worker.connection.close()
             if worker.is_busy:
@@ -179,14 +179,14 @@ class LocalProcesses:
         return message
 
     def _replaced(self, runner: int, ended: TrainingEnded) -> TrainingEnded:
-        """Put a new process in the place of one that can no longer use its device, and say so."""
+        """Replace a process that can no longer use its device, and add this to the result."""
         self._workers.pop(runner).end()
         # Where memory ran out in the capture of a graph, the process is of no more use, but the device is in order.
         self._num_broken[runner] += ended.kind != "out of memory"
         if self._num_broken[runner] == MAX_BROKEN:
             raise RunnerError(
                 f"{MAX_BROKEN} processes of runner {runner}, one after another, could not use their device: the last "
-                f"said {ended.reason}; see whether the device is in order, or choose another with --device"
+                f"said {ended.reason}; check the device, or choose another with --device"
             )
         self._workers[runner] = self._spawn(runner)
         return replace(ended, reason=f"{ended.reason}; the process of runner {runner} was replaced")
@@ -194,9 +194,10 @@ class LocalProcesses:
 
 @contextmanager
 def local_executor(trainers: Sequence[Trainer], *, apart: bool = False) -> Iterator[Executor]:
-    """A runner for each trainer: one in this process, or several in processes of their own, closed with the block.
+    """Yield an executor with one runner per trainer: one in this process, or several in separate processes.
 
-    apart: one has a process of its own, too, which can be replaced.
+    The executor is closed at the end of the block. apart: use a separate process, which can be replaced, even for a
+    single runner.
     """
     is_here = len(trainers) == 1 and not apart
     with closing(InProcess(trainers[0]) if is_here else LocalProcesses(trainers)) as executor:
@@ -204,7 +205,7 @@ def local_executor(trainers: Sequence[Trainer], *, apart: bool = False) -> Itera
 
 
 def _serve(connection: Connection, trainer: Trainer) -> None:
-    """The life of a runner's process: train what comes, until the connection is closed."""
+    """Main function of a runner's process: train each task that it receives, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator decides what follows
     end_with_parent()
     gc.freeze()  # what was imported stays, and is not looked through whenever cycles of references are sought

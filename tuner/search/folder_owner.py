@@ -1,4 +1,4 @@
-"""Which study a folder belongs to: a random id that both hold, checked before anything is written there or deleted."""
+"""The owner of a study's folder: both share a random id, which is checked before files are written or deleted there."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tuner.temporary import remove_leftovers, temporaries, temporary_beside
 
 
 def claim_folder(folder: Path, record: StudyRecord) -> None:
-    """Bind a folder to the study that is about to write there, and remove what killed processes have left there.
+    """Bind a folder to the study that is about to write there, and remove leftovers of killed processes.
 
     A folder without an id is adopted if all its checkpoints are the study's, or if it is empty. The caller holds the
-    folder's lock. Raises StudyError for a folder of another study, and for one of other files, which a deletion of the
-    study would delete.
+    folder's lock. Raises StudyError for a folder of another study, and for a folder with other files, which would be
+    deleted with the study.
     """
     record.refuse_gone()
     found = folder_id(folder)
@@ -40,10 +40,9 @@ def claim_folder(folder: Path, record: StudyRecord) -> None:
 
 
 def refuse_other_studys_folder(folder: Path, record: StudyRecord | None, name: str) -> None:
-    """Raise StudyError for a folder of another study than the one to resume, None for a new one; nothing is written.
+    """Raise StudyError for a folder of another study than `record` (None for a new study); nothing is written.
 
-    Such a folder is found where two storages have a study of one name, or where a database was deleted and the folder
-    was not.
+    This happens if two storages have a study with the same name, or if a database was deleted but not the folder.
     """
     found = folder_id(folder)
     if found is not None and (record is None or found != record.id):
@@ -54,7 +53,7 @@ def refuse_other_studys_folder(folder: Path, record: StudyRecord | None, name: s
 
 
 def refuse_to_delete(folder: Path, record: StudyRecord) -> None:
-    """Raise StudyError unless a folder is the study's beyond doubt: by its id, by its checkpoints, or empty."""
+    """Raise StudyError unless a folder certainly belongs to the study: by its id, by its checkpoints, or if empty."""
     found = folder_id(folder)
     if found is not None:
         if found != record.id:
@@ -76,7 +75,7 @@ def refuse_to_delete(folder: Path, record: StudyRecord) -> None:
 
 
 def is_another_studys(folder: Path, record: StudyRecord) -> bool:
-    """Whether a folder is known to hold the files of another study; for commands that only read."""
+    """Whether a folder is known to contain the files of another study; for commands that only read."""
     found = folder_id(folder)
     if found is not None:
         return found != record.id
@@ -87,9 +86,9 @@ def is_another_studys(folder: Path, record: StudyRecord) -> bool:
 
 
 def ids_beside(folder: Path) -> set[str]:
-    """The ids of the other studies' folders in the same folder of studies. Raises StudyError where that is unreadable.
+    """Return the ids of the other studies' folders beside this one. Raises StudyError if they cannot be listed.
 
-    Of folders of which the id cannot be read, nothing is known.
+    Folders whose id cannot be read are ignored.
     """
     found = set[str | None]()
     try:
@@ -105,7 +104,7 @@ def ids_beside(folder: Path) -> set[str]:
 
 
 def folder_id(folder: Path) -> str | None:
-    """The id in a study's folder; None where there is none. Raises StudyError when it cannot be read."""
+    """Return the id in a study's folder; None if there is none. Raises StudyError if it cannot be read."""
     path = folder / ID_FILE
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
@@ -116,7 +115,7 @@ def folder_id(folder: Path) -> str | None:
 
 
 def _refuse_other_files(folder: Path, name: str) -> None:
-    """Raise StudyError for a folder that holds anything but our lock and our temporary files."""
+    """Raise StudyError for a folder that contains anything except our lock and our temporary files."""
     if not folder.is_dir():
         return
     try:
@@ -132,7 +131,7 @@ def _refuse_other_files(folder: Path, name: str) -> None:
 
 
 def _save_id(folder: Path, identity: str) -> None:
-    """Write the id whole or not at all."""
+    """Write the id atomically."""
     path = folder / ID_FILE
     temporary = temporary_beside(path)
     try:

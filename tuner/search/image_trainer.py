@@ -1,4 +1,4 @@
-"""ImageTrainer: trains a task on the cached images of a study, and keeps the weights that the task is for."""
+"""ImageTrainer: trains a task on the cached images of a study, and saves the weights that the task needs."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from tuner.versions import package_versions
 
 @dataclass(frozen=True)
 class ImageTrainer:
-    """The real trainer: trains a task on a cached data set, and keeps the weights of its best epoch in a file.
+    """Trains a task on a cached data set, and saves the weights of its best epoch to a file.
 
-    Small enough to be sent to another process, which opens the data set by itself from the same memory-mapped file.
-    `image_bytes` is what the images may take; more are streamed. `statistics` are the pixels' mean and standard
-    deviation, where they are known already.
+    It is small enough to be sent to another process, which then opens the data set from the same memory-mapped file.
+    `image_bytes` is the memory limit for images; larger sets are streamed. `statistics` are the mean and standard
+    deviation of the pixels, if they are already known.
     """
 
     dataset_folder: Path
@@ -55,7 +55,7 @@ class ImageTrainer:
     _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
-        """Train a task; the data set is opened with the first one."""
+        """Train a task; the data set is opened for the first one."""
         give_back_memory(self.engine)  # of a training that was stopped
         match task:
             case SearchTask():
@@ -69,7 +69,7 @@ class ImageTrainer:
         give_back_memory(self.engine)
 
     def _keep_best(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
-        """Score every epoch; write the weights of each that is better than those before it."""
+        """Score every epoch, and save the weights of each one that is better than those before it."""
         data = self._open(task)
         best: float | None = None
         for result in train(task.candidate, data, engine=self.engine, seed=task.seed):
@@ -79,14 +79,14 @@ class ImageTrainer:
             yield result
 
     def _keep_last(self, task: FreshSplitTask | AllImagesTask) -> Iterator[EpochResult]:
-        """Score the last epoch alone, as the search's own split is not used."""
+        """Score only the last epoch, since the search's own split is not used."""
         data = self._open(task)
         for result in train(task.candidate, data, engine=self.engine, seed=task.seed, scores_all=False):
             self._save_last(task, data, result)
             yield result
 
     def _train_together(self, group: SeedGroup) -> Iterator[EpochResult]:
-        """Train tasks of one candidate in the same steps, as each is trained alone."""
+        """Train several seeds of one candidate in the same steps, each as it would be trained alone."""
         datas, seeds = [self._open(task) for task in group.tasks], [task.seed for task in group.tasks]
         for results in train_together(group.candidate, datas, engine=self.engine, seeds=seeds, scores_all=False):
             for result in results:
@@ -101,7 +101,7 @@ class ImageTrainer:
         return {**self.__dict__, "_opened": {}}
 
     def _open(self, task: SingleTask) -> TrainingData:
-        """The images, split as the task has it; a data set in memory is one mapped file however often it is opened."""
+        """Open the images with the split of the task; all data sets in memory share one mapped file."""
         key = _split_key(task)
         if key not in self._opened:
             prepare_process(self.engine)
@@ -175,7 +175,7 @@ class ImageTrainer:
 
 
 def _split_key(task: SingleTask) -> tuple[str, int]:
-    """What tells the splits of tasks apart."""
+    """Return a key that is different for different splits."""
     match task:
         case SearchTask() | LongerTask():
             return "study", 0

@@ -1,4 +1,4 @@
-"""KnownCandidates: which candidates a study has trained or is training, so that none is trained twice."""
+"""KnownCandidates: the candidates that a study has trained or is training, so that none is trained twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 @dataclass(frozen=True)
 class KnownTrial:
-    """What a trial of a candidate came to. curve: its validation accuracy by epoch, which grows while it runs."""
+    """A trial of a candidate. curve: its validation accuracy by epoch, which grows while it runs."""
 
     number: int
     curve: Mapping[int, float]
@@ -24,18 +24,19 @@ class KnownCandidates:
         self._by_fingerprint: dict[str, KnownTrial] = {}
 
     def find(self, fingerprint: str) -> KnownTrial | None:
-        """The trial that a candidate would repeat; None if it is new."""
+        """Return the trial that a candidate would repeat; None if it is new."""
         return self._by_fingerprint.get(fingerprint)
 
     def begin(self, fingerprint: str, trial: KnownTrial) -> None:
-        """Add a candidate whose trial runs, or waits to be resumed."""
+        """Add a candidate whose trial is running or waiting to be resumed."""
         self._by_fingerprint[fingerprint] = trial
 
     def end(self, fingerprint: str, trial: KnownTrial, *, is_repeated: bool = False) -> KnownTrial:
-        """Take in how a trial ended, and return what the sampler learns of its parameters.
+        """Record how a trial ended, and return what the sampler learns about its parameters.
 
-        A repeated trial was not trained: it teaches what the first trial of its candidate came to, if that is known. A
-        failed one is forgotten, so that its candidate may be tried once more: it may have failed with its runner.
+        A repeated trial was not trained, so the sampler learns the result of the first trial of its candidate, if that
+        is known. A failed trial is forgotten, so that its candidate may be tried once more: the runner may have been
+        the cause.
         """
         if is_repeated:
             return self._by_fingerprint.get(fingerprint, trial)

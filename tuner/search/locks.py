@@ -1,4 +1,4 @@
-"""One writer a study: locks of the operating system, which are gone with the process that holds them."""
+"""Locks that give a study a single writer; the operating system releases them when the process ends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ OTHERWISE = "give --study NAME"
 
 @contextmanager
 def hold(folder: Path, name: str, *, otherwise: str = OTHERWISE) -> Iterator[None]:
-    """Hold the folder of a study's checkpoints for writing.
+    """Lock the folder of a study's checkpoints for writing.
 
-    Raises StudyError when another process holds it; `otherwise` is what the user can do but wait.
+    Raises StudyError if another process holds the lock. `otherwise` is what the user can do instead of waiting.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,12 +31,11 @@ def hold(folder: Path, name: str, *, otherwise: str = OTHERWISE) -> Iterator[Non
 
 @contextmanager
 def hold_record(url: str, name: str) -> Iterator[None]:
-    """Hold the record of a study for writing, whatever folder its checkpoints go to.
+    """Lock the record of a study for writing, whatever folder its checkpoints are in.
 
-    What holds it is a file beside the SQLite database. For the URL of a database server there is no such place: the
-    folder's lock keeps out the other runs that share the folder, and for the rest the search ends as soon as a trial
-    gets a number that was not due, which another writer has taken.
-    Raises StudyError when another process holds it.
+    The lock is a file beside the SQLite database. With a database server there is no such place. The folder's lock then
+    excludes other runs that share the folder. Otherwise, the search ends as soon as a trial gets an unexpected number,
+    because another writer has taken the expected one. Raises StudyError if another process holds the lock.
     """
     lock = record_lock(url, name)
     if lock is None:
@@ -47,7 +46,7 @@ def hold_record(url: str, name: str) -> Iterator[None]:
 
 
 def record_lock(url: str, name: str) -> Path | None:
-    """The file that holds a study's record, beside its SQLite database; None for a database server."""
+    """Return the lock file of a study's record, beside its SQLite database; None for a database server."""
     file = sqlite_file(url)
     return None if file is None else file.with_name(f".{file.name}-{name.lower()}.lock")
 

@@ -1,4 +1,4 @@
-"""Whether a candidate keeps to the memory that a trial may take: for its training, and to stream its batches."""
+"""Check whether a candidate stays within the memory limits of a trial, for training and for streaming its batches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ GIB = 2**30
 def memory_excess(
     cost: Cost, batch_size: int, *, step_bytes: float, stream: StreamLimit | None
 ) -> tuple[float | None, str]:
-    """How far a candidate is beyond what is allowed, in GiB, and why; at most 0 and empty for one that keeps to it.
+    """How far a candidate exceeds its memory limits, in GiB, and why; at most 0 and empty if it does not.
 
-    step_bytes: what its training may take. stream: what its batches may, None where images are held in memory.
-    Of two limits, the one that is kept to the least counts. None where nothing is limited.
+    step_bytes: limit for training. stream: limit for batches, None if images are held in memory. If there are two
+    limits, the one with the larger excess is reported. The excess is None if nothing is limited.
     """
     needed = cost.training_bytes(batch_size)
     excesses = [] if math.isinf(step_bytes) else [needed - step_bytes]
@@ -33,7 +33,7 @@ def memory_excess(
 
 
 def check_batch_sizes(space: SearchSpace, stream: StreamLimit | None) -> None:
-    """Raise SpaceError where images must be streamed, and not even the smallest batch of a space can be."""
+    """Raise SpaceError if images must be streamed and even the smallest batch of a space does not fit."""
     parameter = space.recipe.batch_size
     smallest = min(parameter.choices) if parameter.choices is not None else parameter.low
     assert smallest is not None

@@ -1,13 +1,13 @@
-"""Optuna's tables and its ids of studies and trials: all private names of its storage that this package uses.
+"""Optuna's tables, and its ids of studies and trials: all private names of its storage that this package uses.
 
-Optuna may change a private name in any release. Each is therefore named with its reason here, checked by a test of its
-own, and the requirement in pyproject.toml is no wider than the versions that these tests have seen.
+Optuna may change a private name in any release. Each one is therefore listed here with its reason and checked by its
+own test, and the requirement in pyproject.toml allows only versions that these tests have checked.
 
 optuna.storages._rdb.models: the classes of the tables. The public methods write a trial in about a hundred statements,
     which takes several times as long as a few statements on these tables.
 optuna.study._frozen.FrozenStudy: the type of what the public `get_all_studies` returns.
 FrozenStudy._study_id, FrozenTrial._trial_id: the ids that every public method of a storage takes. The public methods
-    that look them up take a query for each study and each trial, and the objects have them already.
+    that look up these ids run a query for each study and each trial, although the objects already have them.
 """
 
 from __future__ import annotations
@@ -53,22 +53,22 @@ INTERMEDIATE_VALUES = _table(models.TrialIntermediateValueModel)
 
 
 def stored_value(value: float) -> dict[str, Any]:
-    """The columns `value` and `value_type` of TRIAL_VALUES for a value, which may be infinite."""
+    """Return the columns `value` and `value_type` of TRIAL_VALUES for a value, which may be infinite."""
     stored, kind = models.TrialValueModel.value_to_stored_repr(value)
     return {"value": stored, "value_type": kind}
 
 
 def stored_intermediate_value(value: float) -> dict[str, Any]:
-    """The columns `intermediate_value` and `intermediate_value_type` of INTERMEDIATE_VALUES for a value, maybe NaN."""
+    """Return the columns of INTERMEDIATE_VALUES for a value, which may be NaN."""
     stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
     return {"intermediate_value": stored, "intermediate_value_type": kind}
 
 
 def study_id_of(study: FrozenStudy) -> int:
-    """The number of a study in its storage, which grows with every study that is created there."""
+    """Id of a study in its storage; it grows with every study that is created there."""
     return study._study_id
 
 
 def trial_id_of(trial: FrozenTrial) -> int:
-    """The number of a trial in its storage; `trial.number` is the one in its study."""
+    """Id of a trial in its storage; `trial.number` is its number in its study."""
     return trial._trial_id

@@ -1,14 +1,14 @@
 """Optuna's TPE over one joint space: all private names of its samplers that this package uses.
 
-Optuna may change a private name in any release. Each is therefore named with its reason here, checked by a test of its
-own, and the requirement in pyproject.toml is no wider than the versions that these tests have seen.
+Optuna may change a private name in any release. Each one is therefore listed here with its reason and checked by its
+own test, and the requirement in pyproject.toml allows only versions that these tests have checked.
 
 TPESampler._parzen_estimator_cls: the class of its density. Ours is several times faster over fifty parameters.
-optuna.samplers._tpe.parzen_estimator._ParzenEstimator: the only base that TPESampler accepts for such a class.
+optuna.samplers._tpe.parzen_estimator._ParzenEstimator: the base class that TPESampler requires of this class.
 TPESampler._get_internal_repr: converts the parameters of all earlier trials; ours converts each trial once.
-TPESampler._compute_acquisition_func: how much each candidate promises; ours also looks at what it costs.
-TPESampler._sample_relative: what the public `sample_relative` calls before it stores a draw for other processes.
-Study._get_trials: where TPESampler reads its trials; ours come from memory, as the sampler should see them.
+TPESampler._compute_acquisition_func: scores the candidates; ours also takes their cost into account.
+TPESampler._sample_relative: called by the public `sample_relative`, which then stores the draw for other processes.
+Study._get_trials: returns the trials to TPESampler; ours returns them from memory, as the sampler should see them.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from tuner.search.storage import quiet_optuna
 from tuner.space.sampling import Params, draw
 
 NUM_RANDOM = 10
-"""Trials sampled at random before TPE has enough to learn from; Optuna's own default."""
+"""Number of trials sampled at random before TPE has enough to learn from; Optuna's own default."""
 NUM_THRIFTY, NUM_COMPARED = 20, 4
-"""So many trials are chosen with an eye on their cost, each the cheapest to train of so many that were drawn."""
+"""The first NUM_THRIFTY trials take their cost into account: each is the cheapest of NUM_COMPARED proposals."""
 
 Cost = Callable[[Params], float]
-"""What training a trial with these parameters takes, in any unit."""
+"""Function from parameters to the cost of training a trial with them, in any unit."""
 
 
 @dataclass
 class JointSpace:
-    """One joint space, known beforehand, and what a sampler would otherwise work out again for every trial.
+    """A joint space that is known beforehand, and values that a sampler would otherwise compute again for every trial.
 
-    rows: by the number of a finished trial, its parameters as TPE has them, in the order of the space.
+    rows: parameters of finished trials by the trials' numbers, as TPE represents them, in the order of the space.
     """
 
     distributions: Mapping[str, BaseDistribution]
@@ -58,17 +58,18 @@ class JointSpace:
 
 
 class _JointEstimator(JointParzenEstimator, _ParzenEstimator):
-    """Our density as a subclass of Optuna's, which TPESampler insists on."""
+    """Our density as a subclass of Optuna's, which TPESampler requires."""
 
 
 class JointTPESampler(TPESampler):
-    """Multivariate TPE over one joint space that is known beforehand, with an eye on what a trial costs.
+    """Multivariate TPE over one joint space that is known beforehand, which can take the cost of trials into account.
 
-    Optuna's own infers the space from every earlier trial, converts all their parameters each time, and goes
-    through them one by one. Without a cost, it draws what Optuna's draws. With one, it proposes the cheapest of
-    NUM_COMPARED: at first of random draws, then of those of TPE's candidates that promise the greatest improvement;
-    after NUM_THRIFTY trials the promise alone decides. Source: Lee et al., Cost-aware Bayesian Optimization (2020):
-    cheap trials first tell as much for less, and the eye on the cost must close while there is time left.
+    Optuna's own sampler infers the space from every earlier trial, converts all their parameters each time, and
+    processes parameters one by one. Without a cost, this sampler draws the same values as Optuna's. With a cost, it
+    proposes the cheapest of NUM_COMPARED candidates: at first of random draws, then of the candidates with the highest
+    acquisition function. After NUM_THRIFTY trials, only the acquisition function counts. Source: Lee et al., Cost-aware
+    Bayesian Optimization (2020): cheap trials early in a search give as much information for less, but the effect of
+    the cost must end while time is left.
     """
 
     def __init__(self, space: JointSpace, *, seed: int, is_thrifty: bool = True) -> None:
@@ -79,13 +80,13 @@ class JointTPESampler(TPESampler):
         self._parzen_estimator_cls = cast("type[_ParzenEstimator]", partial(_JointEstimator, layout=space.layout))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The whole space; all of it is sampled in every trial."""
+        """Return the whole space, all of which is sampled in every trial."""
         return dict(self._space.distributions)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Every parameter, by TPE once there is enough to learn from."""
+        """Sample every parameter, by TPE once there are enough trials to learn from."""
         # What lies around it notes a draw in the storage, for other processes; here one process draws.
         sampled = self._sample_relative(study, trial, search_space)
         if sampled or self._cost is None:
@@ -119,7 +120,7 @@ class JointTPESampler(TPESampler):
 
 
 class Mirror(optuna.Study):
-    """The study that samplers see: trials by number, as they should see them."""
+    """The study as samplers should see it: trials by number."""
 
     def __init__(self) -> None:
         storage = optuna.storages.InMemoryStorage()
@@ -131,5 +132,5 @@ class Mirror(optuna.Study):
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        """What every sampler asks for, in the order of the numbers; no sampler changes a trial."""
+        """Return the trials in the order of their numbers, as samplers request them; no sampler changes a trial."""
         return [trial for _, trial in sorted(self.known.items()) if states is None or trial.state in states]

@@ -1,4 +1,4 @@
-"""TPE's density over a joint space, all parameters at once: what Optuna's does parameter by parameter."""
+"""TPE's density over a joint space, computed for all parameters at once instead of one by one as in Optuna."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 class Layout:
-    """What is the same for every density over a space: which parameters are numbers, and how far they reach."""
+    """What is the same for every density over a space: which parameters are numeric, and their ranges."""
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
         self.names = list(space)
@@ -31,11 +31,11 @@ class Layout:
         self.right = self.into(self.high + self.step / 2)
 
     def into(self, values: Floats) -> Floats:
-        """Numeric values (..., numbers) as the kernels have them: logarithms where the range is logarithmic."""
+        """Transform numeric values (..., numbers) to the scale of the kernels, which may be logarithmic."""
         return np.where(self.is_log, np.log(np.where(self.is_log, values, 1.0)), values)
 
     def out_of(self, values: Floats) -> Floats:
-        """The reverse of `into`, brought onto the steps of a range."""
+        """Invert `into`, and round to the steps of a range."""
         values = np.where(self.is_log, np.exp(np.where(self.is_log, values, 0.0)), values)
         steps = np.where(self.step > 0, self.step, 1.0)
         on_steps = np.clip(self.low + np.round((values - self.low) / steps) * steps, self.low, self.high)
@@ -43,7 +43,7 @@ class Layout:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Where the choices of each categorical parameter begin in a row of all choices."""
+        """Position of the first choice of each categorical parameter in a row of all choices."""
         return np.concatenate([[0], np.cumsum(self.num_choices)])[:-1].astype(np.int64)
 
 
@@ -68,7 +68,7 @@ class Options(Protocol):
 
 
 class JointParzenEstimator:
-    """The same density and the same draws as Optuna's, to rounding; several times faster over fifty parameters.
+    """The same density and the same draws as Optuna's, up to rounding; several times faster over fifty parameters.
 
     Source: Watanabe, Tree-Structured Parzen Estimator (2023), as in optuna.samplers._tpe.
     """
@@ -95,7 +95,7 @@ class JointParzenEstimator:
         self._log_mass = _log_mass((layout.left - self._mu) / self._sigma, (layout.right - self._mu) / self._sigma)
 
     def _choice_weights(self, observed: NDArray[np.int64], prior_weight: float) -> Floats:
-        """(kernels, all choices): the chance of each choice in each kernel, the prior's last."""
+        """Probability of each choice in each kernel, of shape (kernels, all choices); the prior's kernel is last."""
         layout, num_kernels = self._layout, len(observed) + 1
         weights = np.full((num_kernels, int(layout.num_choices.sum())), prior_weight / num_kernels)
         weights[np.arange(len(observed))[:, None], layout.offsets + observed] += 1
@@ -105,7 +105,10 @@ class JointParzenEstimator:
         return weights
 
     def _kernels(self, mu: Floats, parameters: Options) -> tuple[Floats, Floats]:
-        """Centres and widths (kernels, numbers): as wide as the larger gap to a neighbour; the prior's last."""
+        """Centres and widths (kernels, numbers).
+
+        A width is the larger gap to a neighbour; the prior's kernel is last.
+        """
         left, right, num_kernels = self._layout.left, self._layout.right, len(mu) + 1
         order = np.argsort(mu, axis=0)
         ordered = np.concatenate([left[None], np.take_along_axis(mu, order, axis=0), right[None]])
@@ -136,7 +139,7 @@ class JointParzenEstimator:
         return {name: drawn[:, number] for number, name in enumerate(layout.names)}
 
     def log_pdf(self, samples_dict: dict[str, Floats]) -> Floats:
-        """The density's logarithm at each sample."""
+        """Logarithm of the density at each sample."""
         layout = self._layout
         samples = np.array([samples_dict[name] for name in layout.names]).T
         chosen = np.zeros((len(samples), self._choices.shape[1]))
@@ -154,14 +157,14 @@ class JointParzenEstimator:
         return result
 
     def _log_continuous(self, values: Floats, which: NDArray[np.bool_]) -> Any:
-        """(samples, kernels): of the numbers without steps, all together."""
+        """Log density of the numbers without steps, all together: (samples, kernels)."""
         mu, sigma = self._mu[:, which], self._sigma[:, which]
         squares = ((values[:, None, which] - mu) / sigma) ** 2
         rest = np.log(sigma) + 0.5 * np.log(2 * np.pi) + self._log_mass[:, which]
         return -0.5 * squares.sum(axis=2) - rest.sum(axis=1)
 
     def _log_of_steps(self, values: Floats, number: int) -> Floats:
-        """(samples, kernels): of one number with steps, the mass around each of its few values."""
+        """Log density of one number with steps: the mass around each of its few values, of shape (samples, kernels)."""
         layout = self._layout
         different, inverse = np.unique(values, return_inverse=True)
         ends = np.stack([different - layout.step[number] / 2, different + layout.step[number] / 2])
@@ -171,7 +174,7 @@ class JointParzenEstimator:
 
 
 def _log_mass(left: Floats, right: Floats) -> Floats:
-    """Log of a standard normal's mass between two points, from the tail in which it is exact."""
+    """Log of the mass of a standard normal between two points, computed in the tail in which it is exact."""
     is_right = left > 0
     low, high = np.where(is_right, -right, left), np.where(is_right, -left, right)
     log_high = log_ndtr(high)
@@ -180,7 +183,7 @@ def _log_mass(left: Floats, right: Floats) -> Floats:
 
 
 def _truncated(quantiles: Floats, left: Floats, right: Floats) -> Floats:
-    """The points of a standard normal between two bounds at these quantiles."""
+    """Return the points of a truncated standard normal at these quantiles."""
     is_right = left >= 0
     low, high = np.where(is_right, -right, left), np.where(is_right, -left, right)
     quantiles = np.where(is_right, 1 - quantiles, quantiles)

@@ -1,4 +1,4 @@
-"""How processes that train come into being. Without torch, so that it can be asked before torch is imported."""
+"""Start processes for training. This module does not import torch, so it can be used before torch is imported."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tuner.errors import RunnerError, reason_of
 from tuner.temporary_folder import NO_FOLDER, has_temporary_folder
 
 UNGUARDED = 78
-"""Exit code of a process that would begin the search again, for want of a guard in the script that it imports."""
+"""Exit code of a process that would start the search again, because the script that it imports has no guard."""
 _PRELOADED = ["tuner.search.image_trainer", "tuner.search.trial_runner", "torch._dynamo"]
-"""What every such process imports; torch's optimizers import its compiler, used or not."""
+"""Modules that every such process imports. torch's optimizers always import its compiler."""
 T = TypeVar("T")
 
 _server: ForkServer | None
@@ -34,12 +34,12 @@ else:  # where a process with libraries like torch had better not be forked, or 
 
 
 def context() -> SpawnContext | ForkServerContext:
-    """How processes are made: from a clean one that has the imports behind it, or else each from scratch."""
+    """Return the way to start processes: from a clean process with the imports already done, or from scratch."""
     return ForkServerContext() if _server else SpawnContext()
 
 
 def start(target: Callable[..., None], *args: Any, name: str) -> SpawnProcess | ForkServerProcess:
-    """A process that calls `target`, started. Raises RunnerError where the system allows no more of them."""
+    """Start a process that calls `target`, and return it. Raises RunnerError if the system allows no more processes."""
     process = context().Process(target=target, args=args, name=name, daemon=True)
     with _said_in_one_line(), deaf_to_interrupts():
         process.start()
@@ -56,7 +56,7 @@ def _said_in_one_line() -> Iterator[None]:
 
 
 def import_ahead() -> None:
-    """Begin with the imports of the processes to come, at the side; what they all share is then in memory once."""
+    """Start the imports for later processes in the background; the processes then share them in memory."""
     if _server:
         _server.set_forkserver_preload(_PRELOADED)
         with _said_in_one_line(), deaf_to_interrupts():
@@ -64,15 +64,15 @@ def import_ahead() -> None:
 
 
 def run_aside(function: Callable[[], T]) -> T:
-    """What a function returns, or raises, in a process of its own. Raises RunnerError when that cannot start.
+    """Return or raise what a function does, in a separate process. Raises RunnerError if that cannot start.
 
-    Where processes are not forked it runs in this one, as it would only wait for the imports there.
+    Where processes are not forked, the function runs in this process, since a new one would only repeat the imports.
     """
     return run_apart(function) if _server else function()
 
 
 def run_apart(function: Callable[[], T]) -> T:
-    """What a function returns, or raises, in a process of its own. Raises RunnerError when that cannot start."""
+    """Return or raise what a function does, always in a separate process. Raises RunnerError if that cannot start."""
     import_ahead()
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = start(_answer, theirs, function, name="aside")
@@ -99,9 +99,9 @@ def _answer(connection: Connection, function: Callable[[], T]) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, in the middle of an epoch too.
+    """End this process as soon as its parent process has ended, even in the middle of an epoch.
 
-    A process that resumes the study afterwards must not find it still training and writing.
+    Otherwise it could still be training and writing when another process resumes the study.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "called in a process that multiprocessing has started"
@@ -114,22 +114,22 @@ def end_with_parent() -> None:
 
 
 def why_not_started(exit_code: int | None) -> str:
-    """What to say of a process that trains and that ended before it said anything."""
+    """Explain why a training process ended before it sent its first message."""
     if exit_code == UNGUARDED:
         return (
             "the script that starts the search is imported by every process that trains, and would start it again "
             'there: put what it does under `if __name__ == "__main__":`'
         )
     return (
-        f"a process that trains could not start (exit code {exit_code}): fix what it says above, or, on a CPU, train "
-        "in this process alone, with --workers 1"
+        f"a process that trains could not start (exit code {exit_code}): fix the error that it printed above, or, "
+        "on a CPU, train in this process alone, with --workers 1"
     )
 
 
 def end_if_unguarded() -> None:
-    """End this process if it is one of a runner's that is still importing the user's script.
+    """End this process if it is a runner's process that is still importing the user's script.
 
-    That is when a script without the guard would start the search again; the first process says so.
+    In that case, a script without the guard would start the search again; the parent process reports this.
     """
     # What multiprocessing itself looks at, to refuse such a process of its own, with a traceback in each of them.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -138,9 +138,9 @@ def end_if_unguarded() -> None:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Let a process that is started here not hear Ctrl-C while it imports; afterwards it ignores it by itself.
+    """Make a process that is started in this block ignore Ctrl-C while it imports; later it ignores Ctrl-C by itself.
 
-    Where there are no signal masks (Windows), it hears it.
+    On systems without signal masks (Windows), it does not ignore Ctrl-C during its imports.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -30,25 +30,28 @@ from tuner.training.engine import Engine
 
 SETTINGS, ENGINE, DATA, CONFIRMED = "tuner:settings", "tuner:engine", "tuner:data", "tuner:confirmed"
 ID = "tuner:id"
-"""Study attributes: what a resumed search must share with the first one, how its trials are computed, where its images
-come from, what the confirmation of its winner found; and a random id that its folder holds too."""
+"""Study attributes that this module writes.
+
+They hold the settings that a resumed search must share, the engine, the source of the images, the result of the
+confirmation, and a random id that the study's folder holds too.
+"""
 OPENINGS = "tuner:test_set_openings"
-"""The study attribute that counts how often the test set was opened."""
+"""Study attribute that counts how often the test set was opened."""
 SEALED = "tuner:sealed"
-"""The study attribute that says which test part was set aside when the study began: `digest` and `num_images`."""
+"""Study attribute for the test part that was set aside when the study began: `digest` and `num_images`."""
 NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
-"""System attributes of a study: the version of the note that we wrote last, and its sentence on the result."""
+"""System attributes of a study: the version of the note that tuner wrote last, and its sentence on the result."""
 CONSTRAINTS = "constraints"
-"""The system attribute of a trial in which Optuna and optuna-dashboard look for constraints."""
+"""System attribute of a trial in which Optuna and optuna-dashboard look for constraints."""
 
 
 class StudyRecord:
     """A study in a storage; only the holder of its lock may write to it."""
 
     def __init__(self, storage: Storage, study_id: int, name: str, *, identity: str | None = None) -> None:
-        """Raise StudyError for a name from the database that is no name of a folder: it becomes part of paths.
+        """Raise StudyError for a name in the database that cannot name a folder, since it becomes part of paths.
 
-        identity: the study's random id, by which a later study of the same name and number is recognised.
+        identity: random id of the study, which distinguishes it from a later study with the same name and number.
         """
         if not can_be_a_folder(name):
             raise unusable_name(name)
@@ -65,18 +68,18 @@ class StudyRecord:
 
     @property
     def id(self) -> str | None:
-        """A random id, which no other study has; None in studies from before there was one, until they are written."""
+        """A random id that no other study has; None in studies from before ids, until they are written to."""
         found: str | None = self.storage.get_study_user_attrs(self.study_id).get(ID)
         return found
 
     def make_id(self) -> str:
-        """The study's id; a study without one gets it now."""
+        """Return the study's id; a study without one gets a new one."""
         return self.id or str(self.storage.add_study_user_attribute(self.study_id, ID, uuid.uuid4().hex))
 
     def make_own_id(self, *, beside: Collection[str] = ()) -> str:
-        """The study's id; a new one where another study of its storage has the same, as a copy by Optuna has.
+        """Return the study's id; it is replaced if another study in its storage has the same, such as a copy by Optuna.
 
-        beside: the ids of the folders beside the study's, which may be of studies of other storages.
+        beside: the ids of the folders beside the study's, which may belong to studies of other storages.
         """
         of_others = [
             study.user_attrs.get(ID) for study in self.storage.get_all_studies() if study_id_of(study) != self.study_id
@@ -88,9 +91,9 @@ class StudyRecord:
         return self.make_id()
 
     def refuse_gone(self) -> None:
-        """Raise StudyError where the study was deleted or renamed meanwhile, or replaced by another one of its name.
+        """Raise StudyError if the study was deleted, renamed, or replaced by another one with its name.
 
-        Databases give a number again.
+        Databases reuse numbers.
         """
         try:
             name = self.storage.get_study_name_from_id(self.study_id)
@@ -122,19 +125,19 @@ class StudyRecord:
 
     @property
     def num_test_set_openings(self) -> int:
-        """How often the study has opened its test set; a confirmation from before this was counted, once."""
+        """How often the study has opened its test set; a confirmation from before this was counted is one opening."""
         confirmed = self.confirmed
         at_least = 0 if confirmed is None else confirmed.test_set_openings
         return max(at_least, int(self.storage.get_study_user_attrs(self.study_id).get(OPENINGS, 0)))
 
     def count_test_set_opening(self) -> int:
-        """Count an opening of the test set that is about to happen, so that none goes uncounted; how many there are."""
+        """Count an opening of the test set before it happens, so that none is missed; return the number of openings."""
         number = self.num_test_set_openings + 1
         self.storage.set_study_user_attr(self.study_id, OPENINGS, number)
         return number
 
     def save_confirmed(self, confirmed: Confirmation | None) -> None:
-        """Store what a confirmation found; None takes it back."""
+        """Store the result of a confirmation; None removes it."""
         stored = None if confirmed is None else confirmed.to_stored()
         self.storage.set_study_user_attr(self.study_id, CONFIRMED, stored)
         self.write_note()
@@ -150,7 +153,7 @@ class StudyRecord:
         self.storage.set_study_user_attr(self.study_id, SEALED, {"digest": digest, "num_images": num_images})
 
     def write_note(self, result: str | None = None) -> None:
-        """Say in the study's note what it is and what it has come to, unless somebody has written another.
+        """Write the study's note, which describes the study and its results, unless a user has written another one.
 
         result: a sentence; None keeps the last one.
         """
@@ -167,14 +170,14 @@ class StudyRecord:
 
     @property
     def data_source(self) -> dict[str, Any] | None:
-        """Where the images come from: `dataset`, `data_dir`, `image_size`; None where it was not stored."""
+        """Source of the images: `dataset`, `data_dir`, `image_size`; None if it was not stored."""
         source: dict[str, Any] | None = self.storage.get_study_user_attrs(self.study_id).get(DATA)
         return source
 
     def data_spec(self, cache_dir: Path) -> DataSpec:
-        """Where the images of the study come from, to load them again; nothing is downloaded.
+        """Return the source of the study's images, to load them again; nothing is downloaded.
 
-        Raises StudyError when the study does not say it.
+        Raises StudyError if the study does not store it.
         """
         data = self.storage.get_study_user_attrs(self.study_id).get(DATA)
         if data is None:
@@ -192,10 +195,10 @@ class StudyRecord:
             return self.storage.get_all_trials(self.study_id, deepcopy=False)
 
     def trials(self, stored: Sequence[FrozenTrial] | None = None) -> list[TrialRecord]:
-        """Every trial, in the order of their numbers. Trials that other programs put into the study are skipped.
+        """Return every trial, in the order of their numbers. Trials that other programs added to the study are skipped.
 
-        stored: what `stored_trials` has returned, for callers that need both. Raises StudyError that names a trial
-        which cannot be read.
+        stored: the result of `stored_trials`, for callers that need both. Raises StudyError with the name of a trial
+        that cannot be read.
         """
         trials = self.stored_trials() if stored is None else stored
         self._trial_ids |= {trial.number: trial_id_of(trial) for trial in trials}
@@ -208,7 +211,7 @@ class StudyRecord:
 
     @contextmanager
     def readable(self, what: str) -> Iterator[None]:
-        """Raise StudyError in one line for what another version, or another program, has stored otherwise."""
+        """Raise StudyError in one line for data that another version or program has stored in another form."""
         try:
             yield
         except GoneError:
@@ -227,7 +230,7 @@ class StudyRecord:
 
     @property
     def num_stored(self) -> int:
-        """Trials of any kind, those of other programs too: the number that the next one gets."""
+        """Number of trials of any kind, including those of other programs; it is the number of the next trial."""
         return self.storage.get_n_trials(self.study_id)
 
     def begin(
@@ -239,9 +242,9 @@ class StudyRecord:
         *,
         constraint: float | None = None,
     ) -> int:
-        """Store a new running trial whole, in one transaction, and give its number.
+        """Store a new running trial in one transaction, and return its number.
 
-        constraint: how far it is beyond what is allowed; at most 0 for a trial that keeps to it.
+        constraint: how far it exceeds the memory limits; at most 0 for a trial within them.
         """
         template = FrozenTrial(
             number=-1,
@@ -261,7 +264,7 @@ class StudyRecord:
         return number
 
     def begin_again(self, number: int, *, runner: int) -> None:
-        """Take up an unfinished trial, on whichever runner is free now."""
+        """Restart an unfinished trial on the given runner."""
         self.storage.set_trial_user_attr(self._trial_ids[number], "runner", runner)
         self.storage.set_trial_state_values(self._trial_ids[number], TrialState.RUNNING)
 
@@ -278,9 +281,9 @@ class StudyRecord:
         validation_accuracy: float | None,
         shown: Shown | None = None,
     ) -> None:
-        """Give a trial its final state; its attributes go in before, since afterwards it cannot be changed.
+        """Store a trial's final state. Its attributes are written before, because it cannot be changed afterwards.
 
-        shown: what optuna-dashboard shows beside them.
+        shown: what optuna-dashboard shows for the trial.
         """
         values = [validation_accuracy] if state is TrialState.COMPLETE and validation_accuracy is not None else []
         trial_id = self._trial_ids[number]
@@ -297,10 +300,10 @@ class StudyRecord:
             )
 
     def take_back_checkpoint(self, number: int, artifact: str) -> bool:
-        """Take the checkpoint of a trial out of what optuna-dashboard shows, before its file goes; whether it was."""
+        """Remove a trial's checkpoint from optuna-dashboard before its file is deleted; return whether it was there."""
         key = checkpoint_key(self._trial_ids[number], artifact)
         return self.storage.remove_study_system_attributes(self.study_id, [key]) > 0
 
     def leave(self, number: int) -> None:
-        """Put a running trial down: it waits, and the next run of the study takes it up."""
+        """Suspend a running trial: it waits until the next run of the study resumes it."""
         self.storage.set_trial_state_values(self._trial_ids[number], TrialState.WAITING)

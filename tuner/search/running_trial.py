@@ -1,4 +1,4 @@
-"""A trial that runs, as the one process that decides sees it."""
+"""A running trial, as the search process sees it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tuner.training.results import Confusion, EpochResult
 
 @dataclass
 class RunningTrial:
-    """What a trial has come to so far. curve: its validation accuracy by epoch. confusion: of its best epoch.
+    """A running trial and its results. curve: its validation accuracy by epoch. confusion: of its best epoch.
 
-    params: as the space names them. started: by the search's clock, in seconds.
-    reason_to_stop: the stopping rule's, empty as long as the trial continues.
+    params: in the names of the space. started: time on the search's clock, in seconds.
+    reason_to_stop: given by the stopping rule; empty while the trial continues.
     """
 
     number: int
@@ -28,7 +28,7 @@ class RunningTrial:
     reason_to_stop: str = ""
 
     def take(self, result: EpochResult) -> None:
-        """Remember what an epoch came to."""
+        """Record the results of an epoch."""
         value = value_of(result)
         if is_better(value, self.accuracy):
             self.confusion = result.confusion
@@ -37,10 +37,10 @@ class RunningTrial:
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch of the highest validation accuracy; None before there is one."""
+        """The first epoch with the highest validation accuracy; None before the first epoch."""
         return best_epoch(self.curve)
 
     @property
     def accuracy(self) -> float | None:
-        """The highest validation accuracy (0..1); None before there is one."""
+        """The highest validation accuracy (0..1); None before the first epoch."""
         return best_value(self.curve.values(), default=None)

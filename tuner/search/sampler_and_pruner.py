@@ -1,4 +1,4 @@
-"""The sampler's view of the study, and the rule that stops weak trials."""
+"""The sampler with its view of the study, and the rule that stops weak trials."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tuner.space.sampling import Params
 from tuner.training.seeds import derive_seed
 
 MAX_SEEN, KEPT_BEST, KEPT_LATEST = 250, 50, 100
-"""Trials that the sampler learns from at most; which it keeps when there are so many."""
+"""Number of trials at which the sampler forgets some, and how many of the best and of the latest it then keeps."""
 ETA = 3
-"""One in so many goes on at a rung, and rungs lie this factor of epochs apart."""
+"""One in this many trials continues after a rung, and the epochs of neighbouring rungs differ by this factor."""
 
 
 class Strategy:
-    """Proposes parameters and decides who goes on.
+    """Proposes parameters and decides which trials continue.
 
-    The sampler sees a mirror of the study that is built from the record and can be told what the record cannot express:
-    a stopped trial's best epoch instead of its last, a repeated trial's known result. Each trial is sampled from a seed
-    of its own, so that a study that was interrupted resumes with the same trials.
+    The sampler sees a mirror of the study that is built from the record. It contains what the record cannot: the best
+    epoch of a stopped trial instead of its last, and the known result of a repeated trial. Each trial is sampled with
+    its own seed, so that an interrupted study resumes with the same trials.
 
-    TPE grows slower with every trial that it has seen. When it has seen MAX_SEEN, it forgets all but the best
-    KEPT_BEST, which are what it samples from, and the KEPT_LATEST latest.
+    TPE becomes slower with every trial that it has seen. When it has seen MAX_SEEN trials, it forgets all but the
+    KEPT_BEST best, which it samples from, and the KEPT_LATEST latest.
 
-    cost: of training a trial with given parameters; without it, all cost the same.
+    cost: function for the cost of training a trial with given parameters; without it, all trials cost the same.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Strategy:
         self._mirror = Mirror()
 
     def propose(self, number: int, params: Params | None = None) -> Params:
-        """A value of every parameter for the trial of this number, which runs from now on: `params` if given.
+        """Return a value of every parameter for the trial with this number, which runs from now on: `params` if given.
 
-        The sampler does not see parameters that are not those of the space, as of a baseline outside it.
+        The sampler does not see parameters outside the space, such as those of a baseline that is not in it.
         """
         if params is None:
             new = _as_running(number, {}, {})
@@ -65,10 +65,10 @@ class Strategy:
         return set(params) == set(self._distributions)
 
     def learn(self, number: int, params: Params, curve: Mapping[int, float], *, state: TrialState) -> None:
-        """Tell the sampler how a trial ended, in this run or an earlier one.
+        """Record how a trial ended, in this run or an earlier one.
 
-        curve: its validation accuracy by epoch. A trial without the space's parameters is compared with at the rungs,
-        and the sampler does not see it.
+        curve: its validation accuracy by epoch. A trial without the parameters of the space counts at the rungs, but
+        the sampler does not see it.
         """
         for epoch, there in self._rungs.items():
             if epoch in curve:
@@ -82,7 +82,7 @@ class Strategy:
             self._forget(ended)
 
     def _as_ended(self, number: int, params: Params, curve: Mapping[int, float], state: TrialState) -> FrozenTrial:
-        """A trial as the sampler sees it: complete or stopped with its best epoch's accuracy, or failed."""
+        """Return a trial as the sampler sees it: complete or stopped with the accuracy of its best epoch, or failed."""
         complete = state is TrialState.COMPLETE and bool(curve)
         if state is not TrialState.FAIL:
             state = TrialState.COMPLETE if complete else TrialState.PRUNED
@@ -96,7 +96,7 @@ class Strategy:
         return trial
 
     def _forget(self, ended: Sequence[int]) -> None:
-        """Keep the best and the latest of the trials that have ended, and those that run."""
+        """Keep only the best and the latest of the ended trials, and the running ones."""
         known, rows = self._mirror.known, self._space.rows
         ranked = sorted(ended, key=lambda number: rank_key(_best_accuracy(known[number]), number))
         for number in set(ended) - {*ranked[:KEPT_BEST], *sorted(ended)[-KEPT_LATEST:]}:
@@ -113,11 +113,11 @@ class Strategy:
             )
 
     def reason_to_stop(self, number: int, curve: Mapping[int, float]) -> str:
-        """Why a trial should not go on after its last epoch; empty when it should.
+        """Why a trial should stop after its last epoch; empty if it should continue.
 
-        The rule: at every rung, a trial goes on if its best accuracy so far is among the best third (rounded up) of all
-        trials that have got there, itself included. Source: asynchronous successive halving in its stopping variant
-        (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020), with an eta of 3.
+        Rule: at every rung, a trial continues if its best accuracy so far is among the best third (rounded up) of all
+        trials that have reached the rung, itself included. Source: asynchronous successive halving in its stopping
+        variant (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020), with an eta of 3.
         """
         epoch, best = max(curve), best_value(curve.values(), default=BELOW_ALL)
         if epoch not in self._rungs:
@@ -149,12 +149,12 @@ def _as_running(number: int, params: Params, distributions: Mapping[str, BaseDis
 
 
 def _best_accuracy(trial: FrozenTrial) -> float:
-    """What the sampler was told of a trial; below all accuracies where it was told of none."""
+    """Accuracy of a trial as the sampler knows it; below all accuracies if it has none."""
     return best_value(trial.intermediate_values.values(), default=BELOW_ALL) if trial.value is None else trial.value
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
-    """The epochs after which trials are compared: a third of all, a ninth, and so on; at least one if there can be."""
+    """Return the epochs after which trials are compared: a third of all, a ninth, ...; at least one if possible."""
     found: list[int] = []
     share = epochs / ETA
     while share >= 1:

@@ -1,4 +1,4 @@
-"""Storage URLs as they may be printed: without passwords and other secrets."""
+"""Remove passwords and other secrets from storage URLs, so that they can be printed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sqlalchemy.exc import ArgumentError
 
 HIDDEN = "***"
 MIN_LENGTH = 3
-"""Characters of a secret that is hidden in the words of others: a shorter one is part of many of them."""
+"""Minimum length of a secret that is hidden in error texts; a shorter one would match parts of ordinary words."""
 _NAMES = "pass|pwd|secret|token|key|credential|dsn|odbc_connect"
-"""What is in the names of a URL's parameters whose values are secret, or hold secrets."""
+"""Parts of the names of URL parameters whose values are or contain secrets."""
 _IN_VALUE = re.compile(rf"(?:{_NAMES})\w*\s*[=:]\s*([^;]*)", re.IGNORECASE)
 _PARAMETER = re.compile(r"([?&;]([^=&;?]*)=)([^&]*)")
 
 
 def shown_url(url: str) -> str:
-    """A URL with `***` for every secret: the password, and parameters such as sslpassword; else letter for letter.
+    """Return a URL with `***` for every secret: the password, and parameters such as sslpassword.
 
-    If a URL cannot be parsed, everything between `://` and the last `@` is hidden.
+    Everything else is unchanged. If a URL cannot be parsed, everything between `://` and the last `@` is hidden.
     """
     return _taken_apart(url)[0]
 
 
 def hide_secrets(text: str, url: str) -> str:
-    """A text, such as of a database driver, with `***` for every secret of a URL that is in it."""
+    """Return a text, such as an error of a database driver, with `***` for every secret of a URL that is in it."""
     shown, secrets = _taken_apart(url)
     text = text.replace(url, shown)
     forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))}
@@ -38,7 +38,7 @@ def hide_secrets(text: str, url: str) -> str:
 
 
 def _taken_apart(url: str) -> tuple[str, list[str]]:
-    """A URL as it may be printed, and the secrets in it."""
+    """Return a URL without its secrets, and the list of these secrets."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):

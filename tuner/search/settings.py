@@ -1,4 +1,4 @@
-"""StudySettings, which a resumed search must share with the first one, and differences in the user's words."""
+"""StudySettings, which a resumed search must share with the first one, and descriptions of differences."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import parse_space
 
 SETTINGS_FORMAT = 1
-"""Raised when settings of a later version would be read wrongly by this one; a field with a default raises nothing."""
+"""Version of the format.
+
+Raised if older versions would misread new settings; a field with a default does not raise it.
+"""
 RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None}
-"""What stored settings without such a field have; a row is never changed, and a new field needs one."""
+"""Defaults of fields that stored settings may lack. A row is never changed, and a new field needs one."""
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
 Source = Mapping[str, Any]
-"""`dataset`, by its absolute path where it is a folder; `data_dir`; `image_size`, [height, width] or None."""
+"""Source of images: `dataset` (a folder has its absolute path), `data_dir`, `image_size` ([height, width] or None)."""
 
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class StudySettings:
-    """What a resumed search must share with the first one.
+    """The settings that a resumed search must share with the first one.
 
-    dataset_digest: of the development part, as in ImageDataset. image_size: (height, width) of its images; None in
-    studies that were begun before it was stored. space: the search space as JSON, without its name and description.
-    format: 0 in studies that were begun before there was a format number.
+    dataset_digest: digest of the development part, as in ImageDataset. image_size: (height, width) of its images; None
+    in studies from before it was stored. space: the search space as JSON, without its name and description.
+    format: 0 in studies from before there was a format number.
     """
 
     dataset: str
@@ -53,7 +56,7 @@ class StudySettings:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> StudySettings:
-        """The settings in a JSON object; fields that it lacks have their released defaults.
+        """Read the settings in a JSON object; missing fields have their released defaults.
 
         Raises NewerFormatError, and ValueError (or its subclass pydantic.ValidationError) for anything else.
         """
@@ -65,7 +68,7 @@ _ADAPTER = TypeAdapter(StudySettings)
 
 
 def study_settings(dataset: ImageDataset, space: SearchSpace, *, seed: int, epochs: int) -> StudySettings:
-    """The settings of a study over these images and this space; epochs: of a full trial."""
+    """Return the settings of a study for these images and this space. epochs: number of epochs of a full trial."""
     return StudySettings(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -94,7 +97,7 @@ def has_another_version_of_its_space(stored: StudySettings, given: StudySettings
 
 
 def _whole_space(settings: StudySettings) -> dict[str, Any]:
-    """The space with the keys that a later version has added, at their defaults."""
+    """Return the space with defaults for keys that a later version has added."""
     try:
         return space_to_json(stored_space(settings))
     except SpaceError:
@@ -111,7 +114,7 @@ def space_note(stored: StudySettings, given: StudySettings) -> str:
 
 
 def data_source(spec: DataSpec) -> dict[str, Any]:
-    """Where the images come from, by absolute paths, as a study keeps it."""
+    """Return the source of the images with absolute paths, as a study stores it."""
     path = given_path(spec.dataset)
     dataset = str(path.resolve()) if path.is_dir() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
@@ -153,7 +156,7 @@ def differences(
 
 
 def _differences_of_spaces(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The first few keys of a space whose values have changed, with both."""
+    """Describe the first few keys of a space whose values have changed."""
     old, new = dict(_parameters(before)), dict(_parameters(now))
     changed = [key for key in (*old, *(key for key in new if key not in old)) if old.get(key) != new.get(key)]
     said = [f"{key} was {_told(old.get(key))}, not {_told(new.get(key))}" for key in changed[:MAX_CHANGES]]
@@ -169,7 +172,7 @@ def _parameters(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _as_in_toml(parameter: Mapping[str, Any]) -> Any:
-    """Without keys that have their default; choices alone are a list."""
+    """Format a parameter as in TOML: keys with their default are omitted, and choices alone are a list."""
     typed = {key: value for key, value in parameter.items() if value is not False}
     return typed["choices"] if [*typed] == ["choices"] else typed
 

@@ -1,8 +1,8 @@
-"""Optuna's relational storage, with a trial written in two transactions instead of a hundred statements.
+"""Optuna's relational storage, which writes a trial in two transactions instead of a hundred statements.
 
-Optuna checks every parameter of a new trial against an earlier one with two queries each, which takes several times as
-long as one insert of them all. The tables, and what any reader sees, are Optuna's own: a test compares a trial written
-here with one written by Optuna itself.
+For every parameter of a new trial, Optuna runs two queries to compare it with an earlier one, which takes several times
+as long as one insert of all parameters. The tables, and what a reader sees, are the same as Optuna's. A test compares a
+trial written here with one written by Optuna itself.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from tuner.search.secrets import hide_secrets, shown_url
 from tuner.search.sqlite import connect_to_read, is_read_only, sqlite_file
 
 SQLITE_TIMEOUT = 60.0
-"""Seconds to wait for another process that is writing another study of the same file."""
+"""Seconds to wait for another process that is writing to another study in the same file."""
 
 GONE = "the study is no longer in its database: somebody has deleted it while it ran"
 
 
 class Storage(RDBStorage):
-    """An RDBStorage whose trials are created whole and ended whole."""
+    """An RDBStorage that creates a trial in one transaction and ends it in another."""
 
     def begin_trial(self, study_id: int, template: FrozenTrial) -> tuple[int, int]:
-        """Write a new running trial in one transaction; its id and its number."""
+        """Write a new running trial in one transaction; return its id and its number."""
         row = {
             "study_id": study_id,
             "number": None,
@@ -83,7 +83,7 @@ class Storage(RDBStorage):
         return trial_id, number
 
     def report(self, trial_id: int, step: int, value: float) -> None:
-        """Write an intermediate value of a running trial: as a new row, or over the one that an earlier run left."""
+        """Write an intermediate value of a running trial, as a new row or over the one from an earlier run."""
         row = {"trial_id": trial_id, "step": step, **stored_intermediate_value(value)}
         try:
             with self.engine.begin() as connection:
@@ -103,8 +103,8 @@ class Storage(RDBStorage):
     ) -> None:
         """Write new attributes, values and the final state of a trial in one transaction.
 
-        study_attributes: system attributes of its study, where optuna-dashboard keeps what it shows of a trial. One
-        that already exists, such as a note that somebody has written meanwhile, is left as it is.
+        study_attributes: system attributes of its study, in which optuna-dashboard stores what it shows of a trial. An
+        existing one, such as a note that a user has written in the meantime, is not changed.
         """
         of_study, this = STUDY_SYSTEM_ATTRIBUTES, TRIALS.c.trial_id == trial_id
         stored = [{"objective": objective, **stored_value(value)} for objective, value in enumerate(values)]
@@ -128,7 +128,7 @@ class Storage(RDBStorage):
             connection.execute(update(TRIALS).where(this).values(ended))
 
     def add_study_user_attribute(self, study_id: int, key: str, value: Any) -> Any:
-        """Store a user attribute of a study unless it has one of this name; the one that it has then."""
+        """Store a user attribute of a study unless it already exists; return its value afterwards."""
         row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
         try:
             with self.engine.begin() as connection:
@@ -138,30 +138,30 @@ class Storage(RDBStorage):
         return value
 
     def remove_study_system_attributes(self, study_id: int, keys: Sequence[str]) -> int:
-        """Remove system attributes of a study, those that are there; how many these were."""
+        """Remove system attributes of a study, and return how many of them existed."""
         table = STUDY_SYSTEM_ATTRIBUTES
         with self.engine.begin() as connection:
             return connection.execute(delete(table).where(table.c.study_id == study_id, table.c.key.in_(keys))).rowcount
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """As Optuna's own. Raises GoneError for a study that was deleted."""
+        """Same as in Optuna, but raises GoneError for a study that was deleted."""
         with _refusing_gone():
             return super().get_study_user_attrs(study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """As Optuna's own. Raises GoneError for a study that was deleted."""
+        """Same as in Optuna, but raises GoneError for a study that was deleted."""
         with _refusing_gone():
             return super().get_study_system_attrs(study_id)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """As Optuna's own. Raises GoneError for a study that was deleted."""
+        """Same as in Optuna, but raises GoneError for a study that was deleted."""
         with _refusing_gone():
             return super().get_all_trials(study_id, deepcopy, states)
 
     def artifact_ids(self, study_id: int) -> list[str]:
-        """The ids of all files that a study and its trials show as artifacts."""
+        """Return the ids of all files that a study and its trials show as artifacts."""
         of_trials, of_study = TRIAL_SYSTEM_ATTRIBUTES.c, STUDY_SYSTEM_ATTRIBUTES.c
         in_study = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
         queries = [
@@ -173,7 +173,7 @@ class Storage(RDBStorage):
 
 
 class GoneError(StudyError, KeyError):
-    """A study that was read is no longer in its database. It is also the KeyError that Optuna raises."""
+    """A study is no longer in its database. Also the KeyError that Optuna raises in this case."""
 
     __str__ = Exception.__str__  # KeyError's own puts the sentence in quotation marks
 
@@ -182,7 +182,7 @@ class GoneError(StudyError, KeyError):
 
 
 class ServerError(StudyError, optuna.exceptions.StorageInternalError):
-    """What a database server answered, in one line. Optuna begins a trial again after one, as after its own."""
+    """An error of a database server, in one line. Optuna retries a trial after it, as after Optuna's own error."""
 
 
 @contextmanager
@@ -194,10 +194,10 @@ def _refusing_gone() -> Iterator[None]:
 
 
 def open_storage(url: str, *, existing: bool = False) -> Storage:
-    """The storage of any URL that Optuna takes; SQLite in write-ahead mode, so that readers never wait.
+    """Open the storage of any URL that Optuna accepts; SQLite is in write-ahead mode, so that readers never wait.
 
-    existing: nothing is made that does not exist, and a read-only SQLite file is only read.
-    Raises StudyError when it cannot be opened; whatever the database refuses later is a StudyError, too.
+    existing: create nothing, and only read a SQLite file that is read-only. Raises StudyError if it cannot be opened;
+    any later error of the database is a StudyError, too.
     """
     named = f"--storage {shown_url(url)}"
     try:
@@ -219,7 +219,7 @@ def open_storage(url: str, *, existing: bool = False) -> Storage:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from logging what we do with it."""
+    """Suppress Optuna's log messages within the block."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -238,7 +238,7 @@ def _attribute_rows(owner: Mapping[str, Any], attributes: Mapping[str, Any]) -> 
 
 
 def _as_stored(local: datetime) -> datetime:
-    """A local time as Optuna keeps it: in UTC, without saying so."""
+    """Convert a local time to the form that Optuna stores: UTC without a time zone."""
     return local.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -268,7 +268,7 @@ def _set_pragmas(url: str, connection: Any, _: object) -> None:
 
 
 def _raise_study_error(url: str, context: ExceptionContext) -> None:
-    """Say in one line what the database refuses, wherever that comes up."""
+    """Raise StudyError with one line for any error of the database."""
     error = context.sqlalchemy_exception
     if not isinstance(error, DBAPIError):
         return  # an interrupt, or a mistake of ours, in the middle of a statement

@@ -1,4 +1,4 @@
-"""The options of a run that its study stores, for a later run that does not give them."""
+"""The options that a study stores for a later run that does not give them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tuner.search.storage import Storage
 from tuner.search.study_lookup import list_studies
 
 TRIALS = "tuner:trials"
-"""The study attribute with the total of trials that its last run wanted. It may change, so it is no setting."""
+"""Study attribute for the total number of trials that the last run wanted. It may change, so it is not a setting."""
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """The options that a study stores, each with its value.
+    """The options that a study stores, with their values.
 
-    space: its name. epochs: None for a new study, if its data set is to decide.
+    space: name of the space. epochs: None for a new study if its data set determines the number.
     """
 
     data_spec: DataSpec
@@ -29,14 +29,14 @@ class StudyOptions:
 
 
 def find_named(storage: Storage, name: str) -> StudyRecord | None:
-    """The study of a name; None where there is none that the tuner has made."""
+    """Find tuner's study with a name; None if there is none."""
     return next((record for record in list_studies(storage) if record.name == name), None)
 
 
 def load_options(record: StudyRecord, defaults: StudyOptions, *, cache_dir: Path) -> StudyOptions:
-    """The options that a study stores; `defaults` has those that a killed run had no time to store.
+    """Load the options that a study stores; `defaults` replaces those that a killed run did not store.
 
-    Raises StudyError when they cannot be read.
+    Raises StudyError if they cannot be read.
     """
     settings = record.settings
     trials = record.storage.get_study_user_attrs(record.study_id).get(TRIALS, defaults.trials)
@@ -50,5 +50,5 @@ def load_options(record: StudyRecord, defaults: StudyOptions, *, cache_dir: Path
 
 
 def save_wanted_trials(record: StudyRecord, trials: int) -> None:
-    """Store the total of trials that a run wants, for the next run that does not give it."""
+    """Store the total number of trials that a run wants, for a later run that does not give it."""
     record.storage.set_study_user_attr(record.study_id, TRIALS, trials)

@@ -1,4 +1,4 @@
-"""What the trials of a study are trained on again: its images and its device as they were, or a refusal."""
+"""Load the images of a study and find its device to train its trials again; raise an error if they have changed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tuner.training.device import choose_device
 def load_study_images(
     record: StudyRecord, *, studies: Path, report: Report | None = None
 ) -> tuple[DataSpec, ImageDataset]:
-    """Where the images of a study come from, and its development part.
+    """Load the source of a study's images and its development part.
 
-    Raises StudyError when they are not those that it was run with, DataError when they are gone.
+    Raises StudyError if the images are not those of the study, and DataError if they are missing.
     """
     spec = record.data_spec(studies / ".cache")
     dataset = load_development(spec, report=report)
@@ -27,7 +27,7 @@ def load_study_images(
 
 
 def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDataset) -> None:
-    """Raise StudyError unless a development part is the one that the study was run with."""
+    """Raise StudyError unless a development part is the study's own."""
     if not are_images_of(record, dataset):
         raise StudyError(
             f"the images of {spec.dataset} are not those that study {record.name!r} was run with: put the old ones back"
@@ -35,13 +35,13 @@ def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDatas
 
 
 def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
-    """Whether a development part is the one that a study was run with, at the same image size."""
+    """Whether a development part is a study's own, at the same image size."""
     settings = record.settings
     return (dataset.digest, dataset.image_size) == (settings.dataset_digest, settings.image_size)
 
 
 def device_of(record: StudyRecord) -> torch.device:
-    """The device that a study's trials are trained on. Raises DeviceError when it is not here."""
+    """Return the device that a study's trials are trained on. Raises DeviceError if it does not exist here."""
     try:
         return choose_device(record.engine.device)
     except DeviceError as error:
@@ -52,10 +52,10 @@ def device_of(record: StudyRecord) -> torch.device:
 
 
 def refuse_other_device(record: StudyRecord, device: torch.device) -> None:
-    """Raise DeviceError where a study would resume on another kind of device than the one it was measured for."""
+    """Raise DeviceError if a study would resume on a device of another type than before."""
     begun = torch.device(record.engine.device).type
     if begun != device.type:
         raise DeviceError(
-            f"study {record.name!r} trains on {begun}, as it began, and this run would on {device.type}: "
-            f"give --device {begun} where there is one, or start another study with --study NAME"
+            f"study {record.name!r} was started on {begun}, and this run would train on {device.type}: "
+            f"give --device {begun} if there is one, or start another study with --study NAME"
         )

@@ -1,4 +1,4 @@
-"""What a study takes on the disk, and how it is deleted: its trials, its folder, its artifacts."""
+"""The disk use of a study, and its deletion: its trials, its folder and its artifacts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tuner.temporary import in_use, is_link, remove
 
 
 def disk_use(record: StudyRecord, *, studies: Path) -> int:
-    """Bytes of a study's files: checkpoints and artifacts, a file of two names once. The database is not in it.
+    """Bytes of a study's checkpoints and artifacts, counting hard links once. The database is not included.
 
-    A file that is gone while they are counted, as happens during a search, is not counted; nor is a folder of another
-    study. Raises StudyError for a folder that cannot be read.
+    A file that disappears during counting, as happens during a search, is not counted, and neither is a folder of
+    another study. Raises StudyError for a folder that cannot be read.
     """
     folder = studies / record.name
     paths = _artifacts(record, studies, is_bound=folder_id(folder) == record.id)
@@ -38,11 +38,11 @@ def disk_use(record: StudyRecord, *, studies: Path) -> int:
 
 
 def delete_study(record: StudyRecord, *, studies: Path) -> bool:
-    """Delete a study for good; whether its folder was there, too.
+    """Delete a study permanently, and return whether its folder existed.
 
-    Its files go before its trials, so that the same command deletes what an interruption has left.
-    Raises StudyError, before anything is deleted, while the study runs, for a folder of another study, and for what is
-    known to be impossible to delete.
+    Files are deleted before trials, so after an interruption the same command deletes the rest. Raises StudyError,
+    before anything is deleted, if the study is running, if the folder belongs to another study, or if something cannot
+    be deleted.
     """
     folder, url = studies / record.name, record.storage.url
     is_there = os.path.lexists(folder)
@@ -72,7 +72,7 @@ def delete_study(record: StudyRecord, *, studies: Path) -> bool:
 
 
 def disk_size_in_words(num_bytes: int) -> str:
-    """`1.4 MB`, in powers of 1000, as file managers and makers of disks count."""
+    """Format a size as in `1.4 MB`, in powers of 1000, as file managers and disk vendors do."""
     size = float(num_bytes)
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
@@ -82,16 +82,19 @@ def disk_size_in_words(num_bytes: int) -> str:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What a study's folder holds; the id comes last, so that the folder is the study's until all else is gone."""
+    """List the contents of a study's folder.
+
+    The id is last, so that the folder belongs to the study until all is gone.
+    """
     return sorted((path for path in folder.iterdir() if path.name != LOCK), key=lambda path: path.name == ID_FILE)
 
 
 def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Path]:
-    """The files that a study shows and no other study does, as one that Optuna has copied it from or to would.
+    """Return the artifact files that only this study shows, and not its original or its copy in another study.
 
-    is_bound: whether the study's folder is beside them. Where it is not, artifacts with ids made from the study's name,
-    as they were before studies had ids of their own, may be those of another study of that name. Studies of other
-    storages are known by their folders beside this study's.
+    is_bound: whether the study's folder belongs to it. If it does not, artifacts whose ids are made from the study's
+    name, as they were before studies had ids, may belong to another study with that name. Studies in other storages are
+    recognized by their folders beside this study's folder.
     """
     storage, study_folder = record.storage, studies / record.name
     shown = set(storage.artifact_ids(record.study_id))
@@ -113,7 +116,7 @@ def _artifacts(record: StudyRecord, studies: Path, *, is_bound: bool) -> list[Pa
 
 
 def _made_by(identities: Iterable[str], record: StudyRecord) -> set[str]:
-    """The ids of all artifacts that studies of these ids, or names, can have made of as many trials as a study has."""
+    """Return the ids of all artifacts that studies with these ids or names may have, for the trials of a study."""
     kinds, numbers = get_args(ArtifactKind), range(record.num_stored)
     return {artifact_id(study, number, kind) for study in identities for number in numbers for kind in kinds}
 
@@ -129,7 +132,7 @@ def _remove(path: Path) -> None:
 
 
 def _refuse_undeletable(record: StudyRecord, folder: Path, entries: list[Path], artifacts: list[Path]) -> None:
-    """Raise StudyError for whatever is known to prevent a deletion, before it begins."""
+    """Raise StudyError, before a deletion begins, for anything that is known to prevent it."""
     database = sqlite_file(record.storage.url)
     if database is not None and is_read_only(database):
         raise StudyError(f"{database}: cannot be written; nothing was deleted")
@@ -156,6 +159,6 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def _raise(error: OSError) -> None:
-    """What os.walk does with a folder that cannot be read; one that is gone holds nothing."""
+    """Error handler for os.walk: raise if a folder cannot be read; ignore a folder that no longer exists."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error

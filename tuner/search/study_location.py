@@ -1,4 +1,4 @@
-"""Where studies are kept, and what they are called."""
+"""The folder and the storage of studies, and their names."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ MAX_NAME = 100
 SHOWN_NAME = 40
 """Characters of a name that cannot be a folder, of which an error shows no more."""
 DATABASE = "tuner.db"
-"""In the folder of studies, unless --storage is given: the record. SQLite puts files beside it whose names begin so."""
+"""Database in the folder of studies, unless --storage is given.
+
+SQLite creates files beside it that begin with its name.
+"""
 
 
 def existing_storage(studies: Path, storage: str | None = None) -> Storage:
-    """The storage of studies that were run before; on a read-only disk it can be read.
+    """Open the storage of existing studies, read-only on a read-only disk.
 
-    Raises StudyError where there is none.
+    Raises StudyError if there is none.
     """
     if not has_storage(studies, storage):
         raise StudyError(f"no studies in {studies}: start one with `tuner run`, or say where they are with --studies")
@@ -32,12 +35,12 @@ def has_storage(studies: Path, storage: str | None = None) -> bool:
 
 
 def storage_url(studies: Path, storage: str | None = None) -> str:
-    """The URL of the record: the one given, or SQLite in the folder of studies."""
+    """Return the URL of the storage: the given one, or SQLite in the folder of studies."""
     return sqlite_url(studies / DATABASE) if storage is None else storage
 
 
 def make_studies_folder(studies: Path) -> None:
-    """Make the folder of studies. Raises StudyError where that cannot be."""
+    """Create the folder of studies. Raises StudyError if that is impossible."""
     try:
         studies.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -45,14 +48,14 @@ def make_studies_folder(studies: Path) -> None:
 
 
 def default_study_name(dataset: str, space: str) -> str:
-    """Named after data set and space, each a name or a path, as in `digits-cnn`."""
+    """Name a study after its data set and space, each a name or a path, as in `digits-cnn`."""
     names = (Path(dataset).name or dataset, Path(space).stem)
     name = "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
     return name[-MAX_NAME:].strip("-")
 
 
 def check_study_name(name: str) -> None:
-    """Raise StudyError unless a study of this name can have a folder of the same name on every system."""
+    """Raise StudyError unless this study name can be the name of a folder on every system."""
     if not can_be_a_folder(name):
         raise StudyError(
             f"--study {name!r}: a name has 1 to 100 letters, digits, dots, dashes or underscores, begins with a letter "
@@ -61,7 +64,7 @@ def check_study_name(name: str) -> None:
 
 
 def can_be_a_folder(name: str) -> bool:
-    """Whether a folder can have the name of a study, on every system, and is then one directly beside the others."""
+    """Whether a study's name can be the name of a folder directly beside the others, on every system."""
     is_device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name.lower())
     is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
     is_database = name.lower().startswith(

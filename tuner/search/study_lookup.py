@@ -1,4 +1,4 @@
-"""The studies of a storage: how one is created, resumed, found by its name, and listed."""
+"""Find, create, resume and list the studies of a storage."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tuner.training.engine import Engine
 def open_study(
     storage: Storage, name: str, settings: StudySettings, *, engine: Engine, data: DataSpec | None = None
 ) -> StudyRecord:
-    """The study of a name, created with these settings, or resumed if it was started with the same ones.
+    """Create a study with these settings, or resume the one with this name if its settings are the same.
 
-    A study that is resumed keeps its own engine. `data` is where the images come from now.
+    A resumed study keeps its own engine. `data` is the current source of the images.
 
     Raises StudyError that says what differs.
     """
@@ -41,11 +41,11 @@ def find_study(
     data: DataSpec | None = None,
     is_space_bundled: bool = False,
 ) -> StudyRecord | None:
-    """The study of a name, to be resumed with these settings; None when it would be a new one. Nothing is written.
+    """Find the study with a name, to resume it with these settings; None if it would be new. Nothing is written.
 
     is_space_bundled: whether the space is a bundled one, of which the study may store another version.
 
-    Raises StudyError that says what differs, or that the name is taken but for its case.
+    Raises StudyError that says what differs, or that an existing name differs only in case.
     """
     studies = {study.study_name: study for study in storage.get_all_studies()}
     if name in studies and SETTINGS in studies[name].user_attrs:
@@ -77,9 +77,9 @@ def find_study(
 
 
 def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
-    """The study of a name, or the one last started.
+    """Load the study with a name, or the one that was started last.
 
-    Raises StudyError when there is none, and when its name cannot be a folder.
+    Raises StudyError if there is none, or if its name cannot be the name of a folder.
     """
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     if not studies:
@@ -96,7 +96,7 @@ def load_study(storage: Storage, name: str | None = None) -> StudyRecord:
 
 
 def list_studies(storage: Storage) -> list[StudyRecord]:
-    """All studies of the tuner in a storage, the last started first, but for those of unusable_names."""
+    """Return all of tuner's studies in a storage, the last started first, except those of unusable_names."""
     studies = [study for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     studies.sort(key=lambda study: -study_id_of(study))
     usable = [study for study in studies if can_be_a_folder(study.study_name)]
@@ -104,7 +104,7 @@ def list_studies(storage: Storage) -> list[StudyRecord]:
 
 
 def unusable_names(storage: Storage) -> list[str]:
-    """The names of studies of the tuner that another program has given them, and that cannot be folders."""
+    """Return the names of tuner's studies that another program has renamed, and that cannot be names of folders."""
     names = [study.study_name for study in storage.get_all_studies() if SETTINGS in study.user_attrs]
     return [name for name in names if not can_be_a_folder(name)]
 
@@ -114,7 +114,7 @@ def _record_of(storage: Storage, study: FrozenStudy) -> StudyRecord:
 
 
 def create_study(storage: Storage, name: str, settings: StudySettings, *, engine: Engine) -> StudyRecord:
-    """A new study, where find_study has found none; one that a killed process left half made is completed."""
+    """Create a study that find_study has not found, or complete one that a killed process left incomplete."""
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:

@@ -1,4 +1,4 @@
-"""What a study trains with: where its runners are, and a trainer for each of them."""
+"""Prepare the runners of a study: the device of each, and a trainer for each of them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from tuner.training.engine_option import NOTHING_FORCED, Forced
 from tuner.training.loop import EVALUATION_LAYER_GPU
 
 MEMORY_SHARE = 0.5
-"""Share of the device's memory that all runners together may take for training."""
+"""Share of the device's memory that all runners together may use for training."""
 
 SCORING_BYTES_GPU = 3 * FLOAT_BYTES * EVALUATION_LAYER_GPU
-"""What scoring takes on a GPU, where more images are scored at once than a trial's estimate counts: what enters and
-leaves a layer, and the places of its maxima."""
+"""Memory for scoring on a GPU, where more images are scored at once than the estimate of a trial counts.
+
+It covers the input and output of a layer, and the indices of max pooling.
+"""
 
 
 @dataclass(frozen=True)
 class RunnerPlaces:
-    """The device of each runner, with what was measured on the devices.
+    """The device of each runner, with the measurements of the devices.
 
-    image_bytes: what the images of each runner may take.
+    image_bytes: memory limit for the images of each runner.
     """
 
     measured: MeasuredDevices
@@ -44,7 +46,7 @@ class RunnerPlaces:
 
     @property
     def engine(self) -> Engine:
-        """How a study that begins here trains: as measured on the first device, the cores shared among runners."""
+        """The engine of a new study: the measurement of the first device, with the cores shared among runners."""
         first, num_runners = self.measured.first, len(self.devices)
         num_threads = first.runners.num_threads if num_runners == 1 else max(1, num_cores() // num_runners)
         return replace(first.engine, num_threads=num_threads)
@@ -52,12 +54,12 @@ class RunnerPlaces:
 
 @dataclass(frozen=True)
 class StudyRunners:
-    """The trainers of a study, one for each runner, and what they were made from. `held` says how images are held.
+    """The trainers of a study, one for each runner, and how they were made. `held` says how images are held.
 
-    num_images: of the development part. is_validation_fixed: whether the data set brings its own validation part.
-    device: of the first runner. step_bytes: what the training of a runner may take. together_bytes: that of seeds
-    that train together, 0 where an engine has them apart, or where each would stream images of its own.
-    notes: which ways of training are taken, a line each for a log.
+    num_images: of the development part. is_validation_fixed: whether the data set has its own validation part.
+    device: the device of the first runner. step_bytes: memory limit of a runner for training. together_bytes: the same
+    for seeds that train together; 0 if an engine trains them separately, or if each would stream its own images.
+    notes: lines for a log on the engines.
     """
 
     trainers: list[ImageTrainer]
@@ -74,7 +76,7 @@ class StudyRunners:
 
 
 def input_spec_of(dataset: ImageDataset) -> InputSpec:
-    """What networks for a data set take and give."""
+    """Return the input shape and the number of classes of networks for a data set."""
     _, channels, height, width = dataset.images_NCHW.shape
     return InputSpec(channels, height, width, len(dataset.class_names))
 
@@ -82,9 +84,9 @@ def input_spec_of(dataset: ImageDataset) -> InputSpec:
 def place_runners(
     devices: Sequence[torch.device], dataset: ImageDataset, *, workers: int | None, forced: Forced = NOTHING_FORCED
 ) -> RunnerPlaces:
-    """Measure the devices for a data set, where that was not done before, and share the runners out among them.
+    """Measure the devices for a data set, if that was not done before, and distribute the runners over them.
 
-    workers: how many runners; None for as many as the devices bear. Raises DeviceError as measure_devices does.
+    workers: number of runners; None for as many as the devices can have. Raises DeviceError as measure_devices does.
     """
     measured = measure_devices(devices, input_spec_of(dataset).shape, workers=workers, forced=forced)
     places = share_out(measured, workers=workers)
@@ -92,9 +94,9 @@ def place_runners(
 
 
 def memory_for_runners(places: Sequence[torch.device]) -> int:
-    """Bytes that the images of each runner may take, the same for all; what is free changes, so it is asked for once.
+    """Bytes that the images of each runner may take, equal for all; called only once, because free memory changes.
 
-    places: the device of each. On a CPU they share one copy of the images; on a GPU each has its own.
+    places: the device of each runner. On a CPU the runners share one copy of the images; on a GPU each has its own.
     """
     return min(
         memory_for_images(device) // (1 if device.type == "cpu" else num_runners)
@@ -105,9 +107,9 @@ def memory_for_runners(places: Sequence[torch.device]) -> int:
 def prepare_runners(
     record: StudyRecord, dataset: ImageDataset, split: Split, folder: Path, *, places: RunnerPlaces
 ) -> StudyRunners:
-    """Trainers for the runners of a study, whose checkpoints go to `folder`; the study keeps how each device computes.
+    """Make trainers for a study's runners, which save checkpoints in `folder`; new engines are stored in the study.
 
-    A training step may take what the runner with the least memory bears, for a trial may come to any of them.
+    The memory limit of a training step is that of the runner with the least memory, since any runner may get a trial.
     """
     engines, image_bytes, devices = study_engines(record, places.measured), places.image_bytes, places.devices
     num_threads = min(record.engine.num_threads, max(1, num_cores() // len(devices)))  # it may have begun with fewer
@@ -145,7 +147,7 @@ def prepare_runners(
 def prepare_trainer(
     record: StudyRecord, dataset: ImageDataset, split: Split, folder: Path, *, device: torch.device
 ) -> ImageTrainer:
-    """A trainer for a trial of a study that is trained alone on one device; nothing of the study is written."""
+    """Make a trainer for training a single trial of a study on one device; nothing is written to the study."""
     image_bytes = memory_for_images(device)
     return _trainer(
         record,
@@ -178,6 +180,6 @@ def _trainer(
 
 
 def _step_bytes(device: torch.device, num_runners: int) -> float:
-    """What the training of each runner may take, where so many share a device."""
+    """Memory for training on each of `num_runners` runners that share a device, in bytes."""
     beside = (GPU_CONTEXT_BYTES + SCORING_BYTES_GPU) * num_runners if device.type == "cuda" else 0
     return (memory_bytes(device) - beside) * MEMORY_SHARE / num_runners

@@ -1,4 +1,4 @@
-"""What a study has come to, counted from its record."""
+"""Summary of a study, counted from its record."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from tuner.search.trial_record import TrialRecord
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study in a few numbers. Files in a folder of another study count as gone.
+    """Summary of a study. Files in a folder of another study count as missing.
 
-    counts: trials by outcome. checkpoint: of the best trial of the search, None when its file is gone.
-    confirmed: what the confirmation found, None before there is one. delivered: the confirmed winner's checkpoint, None
-    when there is none or its file is gone. winner: the confirmed one's trial, None before there is one.
+    counts: number of trials by outcome. checkpoint: path for the best trial of the search, None if the file is missing.
+    confirmed: result of the confirmation, None before there is one. delivered: path of the confirmed winner's
+    checkpoint, None if there is none or the file is missing. winner: the trial of the confirmed winner, None before
+    there is one.
     """
 
     study: str
@@ -39,7 +40,7 @@ class StudySummary:
     winner: TrialRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What `tuner show --json` prints."""
+        """Return the object that `tuner show --json` prints."""
         best = None
         if self.best is not None:
             best = {
@@ -62,7 +63,7 @@ class StudySummary:
 
 
 def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] | None = None) -> StudySummary:
-    """Count a study's trials and find its best. `trials`: all of them, where the caller has just read them."""
+    """Count a study's trials and find its best. `trials`: all of them, if the caller has already read them."""
     trials = record.trials() if trials is None else trials
     counts = Counter(dict.fromkeys(("complete", "pruned", "failed", "rejected", "repeated", "running", "waiting"), 0))
     for trial in trials:
@@ -88,12 +89,12 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
 
 
 def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial of the highest validation accuracy, the first of equals, as Optuna's own `best_trial`."""
+    """Return the complete trial with the highest validation accuracy; the first of equals, like Optuna."""
     return next(iter(rank_complete(trials)), None)
 
 
 def rank_complete(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials, the best first."""
+    """Return the complete trials, the best first."""
     return ranked(
         trial for trial in trials if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None
     )

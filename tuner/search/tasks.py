@@ -1,4 +1,4 @@
-"""Tasks: what a runner is asked to train, and how a training ends, as frozen values that can be sent to a process."""
+"""Tasks that a runner can train, and how training ends, as frozen values that can be sent to a process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SearchTask:
 
 @dataclass(frozen=True)
 class LongerTask:
-    """A stored trial that is trained for other epochs, on the study's own split; its best epoch goes to `output`."""
+    """A stored trial that is trained for another number of epochs. Its best epoch is saved to `output`."""
 
     number: int
     candidate: Candidate
@@ -33,7 +33,7 @@ class LongerTask:
 class FreshSplitTask:
     """A trial that is retrained on another split of the same sizes, drawn from `split_seed`.
 
-    A data set's own validation part stays the validation part. The last epoch alone is scored; no weights are kept.
+    A data set's own validation part is kept. Only the last epoch is scored, and no weights are saved.
     """
 
     number: int
@@ -44,7 +44,10 @@ class FreshSplitTask:
 
 @dataclass(frozen=True)
 class AllImagesTask:
-    """A trial that is trained on train and validation together, without a score; its last epoch goes to `output`."""
+    """A trial that is trained on train and validation together, without a score.
+
+    Its last epoch is saved to `output`.
+    """
 
     number: int
     candidate: Candidate
@@ -54,32 +57,32 @@ class AllImagesTask:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Retrainings of one trial that differ in their seeds alone and train together, in the same steps."""
+    """Retraining of one trial with several seeds in the same steps."""
 
     tasks: tuple[FreshSplitTask | AllImagesTask, ...]
 
     @property
     def number(self) -> int:
-        """The trial's number."""
+        """Number of the trial."""
         return self.tasks[0].number
 
     @property
     def candidate(self) -> Candidate:
-        """What all of them train."""
+        """The candidate that all of them train."""
         return self.tasks[0].candidate
 
 
 SingleTask = SearchTask | LongerTask | FreshSplitTask | AllImagesTask
-"""One training."""
+"""A single training run."""
 TrialTask = SingleTask | SeedGroup
-"""Whatever a runner can be asked to train."""
+"""Any task that a runner can train."""
 
 
 @dataclass(frozen=True)
 class TrainingEnded:
-    """No more epochs come: the last one is done, or something went wrong; `details` is a traceback for the latter.
+    """Training has ended, after the last epoch or with an error. `details` is the traceback of the error.
 
-    lost: the process that trained is gone, which says little of the trial.
+    lost: the process that trained has died, which need not be the trial's fault.
     device_is_broken: the process may be unable to use its device again, and should train nothing more.
     """
 
@@ -90,5 +93,5 @@ class TrainingEnded:
 
 
 def training_seed(seed: int, candidate: Candidate) -> int:
-    """The seed that a candidate trains with in a study of this seed."""
+    """Return the seed that a candidate trains with in a study with this seed."""
     return derive_seed(seed, "training", candidate.fingerprint)

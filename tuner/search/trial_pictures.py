@@ -1,4 +1,4 @@
-"""Small pictures of a trial as SVG, written by hand: its learning curve and its confusion matrix."""
+"""Small SVG pictures of a trial: its learning curve and its confusion matrix."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tuner.training.results import Confusion
 FONT = "font-family='system-ui,sans-serif' font-size='11' fill='#4a5260'"
 LINE, ACCENT = "#d9dde3", "#2f6fde"
 MAX_NAMED = 40
-"""Classes; with more of them, names and counts would lie over each other."""
+"""Number of classes; with more, names and counts would overlap."""
 
 
 def curve_picture(curve: Mapping[int, float], *, best_epoch: int) -> str:
-    """Validation accuracy (0..1) by epoch, the best one marked."""
+    """Draw validation accuracy (0..1) by epoch, with the best epoch marked."""
     width, height, left, right, top, bottom = 420, 240, 52, 16, 16, 34
     low, high = min(curve.values()), max(curve.values())
     margin = (high - low) * 0.08 or 0.01
@@ -46,7 +46,7 @@ def curve_picture(curve: Mapping[int, float], *, best_epoch: int) -> str:
 
 
 def confusion_picture(confusion: Confusion, class_names: Sequence[str]) -> str:
-    """Rows are the true classes, columns what they were taken for; each row is shaded by its share."""
+    """Draw the confusion matrix: rows are true classes, columns predicted ones; each row is shaded by its shares."""
     num_classes = len(confusion)
     is_named = num_classes <= MAX_NAMED
     names = [name if len(name) <= 12 else f"{name[:11]}…" for name in class_names]

@@ -16,11 +16,11 @@ from tuner.training.candidate import Candidate
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as stored. `validation_accuracy` is of `best_epoch`; both are None before the first epoch.
+    """One trial as stored. `validation_accuracy` is that of `best_epoch`; both are None before the first epoch.
 
-    runner: the number of the runner that trained it. latency_ms: of one image's forward pass, of complete trials. Both
-    are None in studies that were run before they were kept. baseline: of the trial that the winner is compared with,
-    what `space.baseline.Baseline` stores; None for all others.
+    runner: number of the runner that trained it. latency_ms: time of one image's forward pass, for complete trials.
+    Both are None in studies from before they were stored. baseline: for the trial that the winner is compared with, the
+    JSON object of `space.baseline.Baseline`; None for all others.
     """
 
     number: int
@@ -51,12 +51,12 @@ class TrialRecord:
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the trials that were asked for."""
+        """Whether it counts towards the number of trials that were requested."""
         return counts(self.outcome, num_epochs=len(self.curve))
 
 
 def trial_record_from(trial: FrozenTrial) -> TrialRecord:
-    """The trial that Optuna has read. Raises an error of its own kind for what another program has stored."""
+    """Convert a trial of Optuna. Raises some error of the value itself if another program has stored it."""
     attributes = trial.user_attrs
     num_epochs = attributes.get("num_epochs", float("inf"))
     return TrialRecord(

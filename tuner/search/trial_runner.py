@@ -1,4 +1,4 @@
-"""TrialRunner: trains one trial at a time, an epoch whenever it is asked for one."""
+"""TrialRunner: trains one trial at a time, one epoch per call."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tuner.training.failures import is_device_broken, is_out_of_memory
 from tuner.training.results import Diverged, EpochResult
 
 Trainer = Callable[[TrialTask], Iterator[EpochResult]]
-"""Anything that trains: the real thing, recorded curves, or nothing at all."""
+"""Function that trains a task and yields epochs; tests also use recorded curves."""
 
 
 class TrialRunner:
-    """Drives a trainer through one trial at a time."""
+    """Runs a trainer for one trial at a time."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._epochs: Iterator[EpochResult] = iter(())
 
     def start(self, task: TrialTask) -> None:
-        """Make a trial the current one; nothing is trained yet."""
+        """Make a trial the current one, without training it yet."""
         self._epochs = self._trainer(task)
 
     def next_epoch(self) -> EpochResult | TrainingEnded:
-        """Train one epoch of the current trial; what goes wrong comes back as a value."""
+        """Train one epoch of the current trial; errors are returned as a value."""
         try:
             return replace(next(self._epochs), weights=None)
         except StopIteration:

@@ -1,4 +1,4 @@
-"""The baseline of a study: the configuration that a winner has to beat, made to fit into memory where it does not."""
+"""The baseline of a study: the configuration that a winner must beat, made smaller if it does not fit into memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tuner.training.candidate import Candidate, resolve_candidate
 
 Origin = Literal["space", "family"]
 MIN_BATCH_SIZE = 8
-"""A smaller batch than this trains another way: batch statistics are noise. Before that, channels are halved."""
+"""Smallest batch size, since batch statistics of smaller ones are too noisy; then channels are halved instead."""
 
 PLAIN_DEFAULT = Configuration(
     block=[
@@ -47,15 +47,15 @@ PLAIN_DEFAULT = Configuration(
         "label_smoothing": 0.0,
     },
 )
-"""What a space of plain blocks is compared with when it gives no first configuration."""
+"""Baseline of a space of plain blocks that has no first configuration."""
 
 
 @dataclass(frozen=True)
 class Baseline:
     """A candidate to compare with.
 
-    params: in the space's names; None where the candidate is not in the space. origin: whether it is the first
-    configuration of the space, or the default of its family. changes: what was changed so that it fits, in words.
+    params: in the space's names; None if the candidate is not in the space. origin: whether it is the first
+    configuration of the space, or the default of its family. changes: descriptions of what was changed so that it fits.
     """
 
     candidate: Candidate
@@ -64,7 +64,7 @@ class Baseline:
     changes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """What is stored with its trial, under `baseline`."""
+        """Return the object that is stored with its trial, under `baseline`."""
         return {"origin": self.origin, "changes": list(self.changes)}
 
 
@@ -89,7 +89,7 @@ def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iter
 
 
 def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
-    """The candidate of a configuration, whether it is in the space or not; what it does not give is the default."""
+    """Return the candidate of a configuration, even if it is not in the space; missing values are defaults."""
     optimizer = _given(configuration.recipe, "optimizer", space.recipe.optimizer)
     recipe = {
         name: _given(configuration.recipe, name, _of_optimizer(parameter, optimizer))
@@ -129,7 +129,7 @@ def describe_baseline(baseline: Mapping[str, Any]) -> str:
 
 
 NAMES: Mapping[str, str] = {"space": "the first configuration", "family": "the default configuration of its family"}
-"""A baseline by its origin."""
+"""Descriptions of a baseline by its origin."""
 
 
 def _smaller_and_smaller(candidate: Candidate) -> Iterator[Candidate]:
@@ -165,7 +165,7 @@ def _halved(block: Block) -> Block:
 
 
 def _channels(candidate: Candidate) -> list[int]:
-    """Of every block that has channels of its own."""
+    """Channels of every block that sets them."""
     return [block.out_channels for block in candidate.architecture.blocks if not isinstance(block, ActivationBlock)]
 
 

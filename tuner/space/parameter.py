@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 T = TypeVar("T")
 MAX_STEPS = 1_000_000
-"""Most steps of a range; Optuna counts them in decimal numbers."""
+"""Maximum number of steps of a range, because Optuna counts steps in decimal arithmetic."""
 Flag = Annotated[bool, Field(strict=True)]
 
 
 class Strict(BaseModel):
-    """A part of a search space: frozen, without unknown keys and without numbers that are not finite."""
+    """Part of a search space: frozen, without unknown keys, and with finite numbers only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -21,8 +21,8 @@ class Strict(BaseModel):
 class Parameter(Strict, Generic[T]):
     """A fixed value, a list of choices, or a range.
 
-    In TOML: `3`, `[3, 5]`, `{ choices = [3, 5], shared = true }`, `{ low = 8, high = 64, step = 8 }`. A range holds
-    both its ends; it is of whole numbers when both ends are. `shared`: one draw for all blocks.
+    In TOML: `3`, `[3, 5]`, `{ choices = [3, 5], shared = true }`, `{ low = 8, high = 64, step = 8 }`. A range includes
+    both ends, and has only whole numbers if both ends are whole. `shared`: one value for all blocks.
     """
 
     choices: Annotated[list[T], Field(min_length=1)] | None = None

@@ -1,4 +1,4 @@
-"""From an Optuna trial, a search space and an input to a Candidate; parameters -> Candidate is pure."""
+"""Sample candidates from a search space with an Optuna trial, or build them again from stored parameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 
 
 def suggest(trial: BaseTrial, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
-    """Ask an Optuna trial for every parameter of the space, and make the resolved candidate of them."""
+    """Sample every parameter of the space with an Optuna trial, and return the resolved candidate."""
     params = {name: _ask(trial, name, distribution) for name, distribution in distributions(space).items()}
     return candidate_from(params, space, input_spec, epochs=epochs)
 
@@ -43,9 +43,9 @@ def draw(ranges: Mapping[str, BaseDistribution], generator: random.Random) -> Pa
 
 
 def first_params(space: SearchSpace, *, origin: str = "") -> list[Params]:
-    """The parameters of each configuration to try first, in the order of the file.
+    """Return the parameters of each configuration to try first, in the order of the file.
 
-    Raises SpaceError where one lies outside the space; `origin` names the file in it.
+    Raises SpaceError if one is outside the space; `origin` names the file in the error.
     """
     return [
         params_of(configuration, space, f"{origin or space.name}: first.{number}")
@@ -154,7 +154,7 @@ def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> 
 
 
 def _lies_in(parameter: Parameter[Any], value: Any) -> bool:
-    """Whether a value is of the parameter's type, as TOML has types, and within it."""
+    """Whether a value has the parameter's type, by TOML's rules, and is in its range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(parameter.default, float):
         if not is_number:

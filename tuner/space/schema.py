@@ -43,7 +43,7 @@ class Network(Unshared):
 
 
 class BlockSpace(Strict):
-    """[block]: the plain family; each key is drawn for every block, or once where `shared`."""
+    """The section [block]: the plain family. Each key is sampled for every block, or only once if it is `shared`."""
 
     out_channels: Parameter[Count]
     kernel_size: Parameter[Window] = fixed(3)
@@ -95,7 +95,7 @@ class RecipeSpace(Unshared):
 
 
 class Configuration(Strict):
-    """[[first]]: a configuration to try first; what it omits takes the first choice or the low end."""
+    """A section [[first]]: a configuration to try first. Missing keys take the first choice or the low end."""
 
     block: Tables | None = None
     stem: dict[str, Any] | None = None
@@ -170,10 +170,10 @@ class SearchSpace(Strict):
 
     @cached_property
     def parameters(self) -> dict[str, Parameter[Any]]:
-        """Every parameter by its name in the study, fixed ones included, in a stable order.
+        """Return every parameter by its name in the study, including fixed ones, in a stable order.
 
-        All of them are sampled in every trial, whatever the depth and the optimizer drawn: so the sampler sees one
-        joint space (Optuna's multivariate TPE samples what is not in every trial independently).
+        All of them are sampled in every trial, whatever the depth and the optimizer, so that the sampler sees one joint
+        space. (Optuna's multivariate TPE samples parameters independently if they are not in every trial.)
         """
         return dict(self._name_parameters())
 

@@ -1,8 +1,8 @@
-"""The torch settings of the program that calls the tuner: set aside while its code runs, and back in between.
+"""Use torch's own default settings while tuner's code runs, and restore the calling program's settings in between.
 
-Default dtype and device, gradients, inference mode, autocast, precision, threads, random numbers, ...: all of these
-belong to a process or a thread, and a host program may have set any of them. With others than torch's own, networks
-fail or come out otherwise. A generator gives the host its settings back whenever it yields.
+Default dtype and device, gradient mode, inference mode, autocast, precision, threads and random state belong to a
+process or a thread, and the calling program may have changed any of them. With other settings than torch's defaults,
+networks fail or get other results. A generator restores the caller's settings whenever it yields.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FLAGS: Mapping[str, tuple[Any, str, bool]] = {
     "mkldnn.deterministic": (torch.backends.mkldnn, "deterministic", False),
     "fill_uninitialized_memory": (torch.utils.deterministic, "fill_uninitialized_memory", True),
 }
-"""Flags of torch: where each is, its name there, and torch's default."""
+"""Flags of torch: the object and attribute that hold each flag, and torch's default."""
 _PRECISIONS: Mapping[str, Any] = {
     "all": torch.backends,
     "cudnn": torch.backends.cudnn,
@@ -40,7 +40,7 @@ _PRECISIONS: Mapping[str, Any] = {
     "mkldnn.conv": torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
     "mkldnn.rnn": torch.backends.mkldnn.rnn,  # type: ignore[attr-defined]
 }
-"""Where torch keeps the internal precision of fp32 operations, the general before the particular."""
+"""Objects of torch that hold the internal precision of fp32 operations, from the most general to the most specific."""
 _DEFAULT_PRECISIONS = dict.fromkeys(_PRECISIONS, "none") | {"cudnn.conv": "tf32", "cudnn.rnn": "tf32"}
 
 
@@ -48,10 +48,9 @@ _DEFAULT_PRECISIONS = dict.fromkeys(_PRECISIONS, "none") | {"cudnn.conv": "tf32"
 class _Settings:
     """Settings of a process that torch has no context manager for. The defaults are torch's own.
 
-    matmul_precision, cudnn_tf32: of torch's older interface; None where the newer one, `precisions`, has set what the
-    older has no word for.
-    deterministic: whether such algorithms are used, and whether others give a warning only.
-    num_threads, random_states: None leaves them as they are; of the CPU first, then of every GPU.
+    matmul_precision, cudnn_tf32: settings of torch's older interface; None if the newer one, `precisions`, has values
+    that the older one cannot express. deterministic: the two arguments of torch.use_deterministic_algorithms.
+    num_threads, random_states: None leaves them unchanged; random_states has the CPU's first, then every GPU's.
     """
 
     dtype: torch.dtype = torch.float32
@@ -66,14 +65,17 @@ class _Settings:
 
 
 class _OwnSettings:
-    """Puts the tuner's settings in the place of the host program's for a while, as often as it is asked to."""
+    """Switches between tuner's settings and those of the calling program, any number of times."""
 
     def __init__(self) -> None:
         self._own = _Settings()
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """The tuner's settings within the block: torch's own at first, later as the last block left them."""
+        """Use tuner's settings within the block.
+
+        They are torch's defaults at first, and later the values at the end of the last block.
+        """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.set_grad_enabled(True))
@@ -93,7 +95,7 @@ class _OwnSettings:
 
 
 def with_own_settings(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """A function that runs with torch's own settings, whatever those of the program that calls it."""
+    """Decorate a function so that it runs with torch's default settings, whatever the calling program has set."""
 
     @wraps(function)
     def with_them(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -106,7 +108,7 @@ def with_own_settings(function: Callable[Arguments, Result]) -> Callable[Argumen
 def generates_with_own_settings(
     function: Callable[Arguments, Generator[Result]],
 ) -> Callable[Arguments, Generator[Result]]:
-    """A generator function that runs with torch's own settings; whenever it yields, the caller has its own again."""
+    """Decorate a generator function so that it runs with torch's defaults; each yield restores the caller's."""
 
     @wraps(function)
     def with_them(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Generator[Result]:
@@ -127,7 +129,7 @@ def generates_with_own_settings(
 
 
 def _settings() -> _Settings:
-    """What is set now."""
+    """Return the current settings."""
     random_states = [torch.get_rng_state()]
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         random_states += torch.cuda.get_rng_state_all()
@@ -170,7 +172,7 @@ def _apply(settings: _Settings) -> None:
 
 
 def _readable(read: Callable[[], Result]) -> Result | None:
-    """A setting of torch's older interface, None where the newer one has set what the older has no word for."""
+    """Read a setting of torch's older interface; None if the newer one has a value that it cannot express."""
     try:
         return read()
     except RuntimeError:

@@ -32,7 +32,7 @@ class Recipe:
     """How a network is trained.
 
     learning_rate: the constant rate, or the peak of the schedule. weight_decay: L2 for Adam and SGD, decoupled for
-    AdamW, as in torch.optim. momentum: Nesterov's, for SGD alone.
+    AdamW, as in torch.optim. momentum: Nesterov momentum, used by SGD only.
     """
 
     optimizer: Optimizer = "adam"
@@ -48,14 +48,14 @@ class Recipe:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Candidate:
-    """A network and its recipe: all that a training run depends on, but for the data, the seed and the machine."""
+    """A network and its recipe: everything that training depends on except the data, the seed and the machine."""
 
     architecture: Architecture
     recipe: Recipe
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits; equal for two candidates that train the same network in the same way."""
+        """16 hexadecimal digits, which are equal for two candidates that train the same network in the same way."""
         text = json.dumps(without_defaults(resolve_candidate(self).to_json()), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -78,7 +78,7 @@ class Candidate:
 
 
 def resolve_candidate(candidate: Candidate) -> Candidate:
-    """The candidate with its architecture resolved, and everything without an effect at its default."""
+    """Return the candidate with its architecture resolved and with defaults for all fields that have no effect."""
     recipe = candidate.recipe
     if recipe.optimizer != "sgd":
         recipe = replace(recipe, momentum=0.9)

@@ -1,4 +1,4 @@
-"""A network as a file that explains itself: atomic save and safe load."""
+"""Save a network atomically to a file that describes itself, and load it without running code."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tuner.training.candidate import Candidate, Recipe
 from tuner.training.released_defaults import with_defaults
 
 FORMAT = 2
-"""Version of the layout; raised when a file of the new layout cannot be read by the old code."""
+"""Version of the layout. It is raised when older versions of tuner cannot read files of a new layout."""
 FLAT_FORMAT = 1
-"""Of files without joins, whose layers are one list: older versions read these as well."""
+"""Version of files without joins, whose layers are one list. Older versions of tuner read these as well."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to use a network, and to know what it is.
+    """A network with everything that is needed to use it and to identify it.
 
     weights: CPU fp32 tensors, with the names that `build_model` gives them. scores: by name, accuracies in 0..1.
     origin: data set, its digest, study, trial, seed. versions: of the packages that trained it.
@@ -76,7 +76,7 @@ def described_path(path: Items) -> list[dict[str, Any]]:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint whole or not at all: to a temporary file beside `path`, flushed, then renamed."""
+    """Write a checkpoint atomically: to a temporary file beside `path`, which is flushed and then renamed."""
     weights = {name: weight.detach().cpu().contiguous().clone() for name, weight in checkpoint.weights.items()}
     data = {**description_of(checkpoint), "weights": weights}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without unpickling code. Raises CheckpointError in one line for anything that is not one."""
+    """Read a checkpoint without unpickling code. Raises CheckpointError if the file is not a valid checkpoint."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -107,9 +107,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def checkpoint_from(data: object, path: Path) -> Checkpoint:
-    """The checkpoint in what was read from `path`: a description with its `weights`. Trusts nothing of it.
+    """Build a checkpoint from the object that was read from `path`: a description with its `weights`.
 
-    Raises CheckpointError in one line, which names the path.
+    The object is not trusted, and every part of it is checked. Raises CheckpointError with one line that names the
+    path.
     """
     contents = contents_from(data, path)
     with _damage_named(path):
@@ -133,7 +134,7 @@ def checkpoint_from(data: object, path: Path) -> Checkpoint:
 
 
 def contents_from(data: object, path: Path) -> Contents:
-    """What was read from `path`, checked; the weights may be missing. Raises CheckpointError, which names the path."""
+    """Check the object that was read from `path`; its weights may be missing. Raises CheckpointError with the path."""
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise CheckpointError(f"{path}: not a checkpoint of tuner: it has no format number")
     with _damage_named(path):
@@ -160,7 +161,7 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 class Contents(BaseModel):
-    """What a file must have, beside its layers, which are there for readers without tuner."""
+    """The fields that a file must have besides its layers, which are there for readers without tuner."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -175,7 +176,7 @@ class Contents(BaseModel):
 
 
 def model_from(checkpoint: Checkpoint) -> nn.Sequential:
-    """The network with its weights, in eval mode: images_NCHW as `preprocessing` normalises them to logits_NK."""
+    """Build the network with its weights, in eval mode: images_NCHW normalised by `preprocessing` to logits_NK."""
     model = build_model(checkpoint.candidate.architecture)
     model.load_state_dict(dict(checkpoint.weights))
     return model.eval()
@@ -183,8 +184,9 @@ def model_from(checkpoint: Checkpoint) -> nn.Sequential:
 
 @with_own_settings
 def load_model(path: str | Path) -> nn.Sequential:
-    """The network of a checkpoint file, in eval mode on the CPU: fp32 images (N, C, H, W), normalised as the file says.
+    """Load the network of a checkpoint file, in eval mode on the CPU.
 
-    Raises CheckpointError.
+    It takes fp32 images (N, C, H, W), normalised with the mean and standard deviation in the file. Raises
+    CheckpointError.
     """
     return model_from(load_checkpoint(Path(path)))

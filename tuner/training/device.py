@@ -1,4 +1,4 @@
-"""The device of a name, such as `auto` or `cuda:1`."""
+"""Find the torch device for a name such as `auto` or `cuda:1`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tuner.errors import DeviceError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: `auto` takes CUDA, then MPS, then the CPU; anything else must be there.
+    """Return the device for a name: `auto` prefers CUDA, then MPS, then the CPU. Other devices must exist.
 
     Raises DeviceError.
     """

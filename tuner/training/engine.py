@@ -1,4 +1,4 @@
-"""Engine: how the steps of a study's trials are computed, as a value that the study stores."""
+"""Engine: how training steps are computed, as a value that the study stores."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ ENGINE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Engine:
-    """How steps are computed; kept in the study, so that a resumed one computes the same.
+    """How training steps are computed. The study stores it, so that a resumed study computes in the same way.
 
-    The defaults are the plain way, against which every other is checked.
+    The defaults are the plain PyTorch way, and every alternative is checked against it.
 
-    device: as torch names it. num_threads: of each runner, on a CPU.
-    precision: of activations; weights, optimizer and scores are fp32 always.
-    blocks: `layers` runs torch's modules one after another, `fused` a whole block as one autograd node (CPU).
-    early_pooling: in fused blocks, a monotone activation after max pooling, on a quarter of the values.
-    byte_dropout: in fused blocks, dropout masks from one random byte for each element.
-    optimizer: torch.optim's implementation.
-    keep_freed_memory: tell glibc not to give freed memory back to the system until the trial is over.
-    graph: replay the whole step as one CUDA graph. tf32: let CUDA multiply fp32 matrices in TF32.
-    seeds_together: where a candidate trains with several seeds, their models learn in the same steps, as one network.
+    device: name of the torch device. num_threads: threads of each runner on a CPU.
+    precision: of activations; weights, optimizer state and scores are always fp32.
+    blocks: `layers` runs torch's modules one after another, and `fused` runs a whole block as one autograd node (CPU).
+    early_pooling: in fused blocks, a monotone activation runs after max pooling, on a quarter of the values.
+    byte_dropout: in fused blocks, dropout masks use one random byte for each element.
+    optimizer: implementation in torch.optim.
+    keep_freed_memory: glibc does not return freed memory to the system until the trial ends.
+    graph: the whole step is replayed as one CUDA graph. tf32: CUDA may multiply fp32 matrices in TF32.
+    seeds_together: when a candidate is trained with several seeds, their models are trained in the same steps, as one
+    network.
     """
 
     device: str = "cpu"

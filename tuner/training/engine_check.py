@@ -1,4 +1,4 @@
-"""Hold a way of computing steps against the plain PyTorch step, on the device where it is to be used."""
+"""Check an engine against the plain PyTorch step, on the device that will use it."""
 
 from __future__ import annotations
 
@@ -27,36 +27,37 @@ from tuner.training.process_settings import prepare_process
 from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 
 LABEL_SMOOTHING = (0.0, 0.2)
-"""Label smoothing of the networks that are checked, in turn."""
+"""Label smoothing of the networks that are checked; they take these values in turn."""
 BATCH_SIZE, SHORT_BATCH = 16, 11
 BATCH_SIZES = (*[BATCH_SIZE] * (CHECK_STEPS - 2), SHORT_BATCH, 1, BATCH_SIZE)
-"""Images of each step. A captured graph is replayed before the short batches and after them, but not for them.
+"""Number of images in each step. A captured graph is replayed before and after the short batches, but not for them.
 
-One image alone is computed layer by layer in fused blocks, too.
+A batch of one image is computed layer by layer in fused blocks, too.
 """
 SELDOM = 1e-12
-"""A dropout rate that drops nothing here. Blocks with one below 1/256 are not fused but run layer by layer."""
+"""A dropout rate that drops nothing here. Blocks with a rate below 1/256 are not fused but run layer by layer."""
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
-"""Largest difference of a step's loss from the plain step's, in nats. TF32 has the tolerances of bf16."""
+"""Largest difference from the loss of the plain step, in nats. TF32 has the tolerances of bf16."""
 WEIGHT_TOLERANCE = {"fp32": 1e-2, "bf16": 0.25}
-"""Largest difference of a network's weights after the steps from the plain ones, as a share of the way those went.
+"""Largest difference of a network's weights from the plain ones, relative to how far the plain weights moved.
 
-bf16 keeps 8 bits of an activation, so that a weight's first few steps differ by several percent, which later ones even
-out; a wrong gradient is off by the whole way.
+bf16 keeps 8 bits of an activation, so the first few steps of a weight differ by several percent, and later steps even
+this out. With a wrong gradient, the difference is as large as the whole movement.
 """
 TENSOR_TOLERANCE = {"fp32": 1e-2, "bf16": 0.35}
-"""The same for every tensor by itself, the running statistics of batch normalization too.
+"""The same tolerance for each tensor separately, including the running statistics of batch normalization.
 
-Over twenty seeds on a CPU the furthest tensor of a right way differs by 1e-4 in fp32, by 0.13 in bf16 with fused blocks
-and by 0.16 with layers (always the weight of a convolution); without its gradient, or never updated, by about 1.
+Over twenty seeds on a CPU, the worst tensor of a correct engine differs by 1e-4 in fp32, by 0.13 in bf16 with fused
+blocks and by 0.16 with layers (always the weight of a convolution). Without its gradient, or if it is never updated, a
+tensor differs by about 1.
 """
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far a way is from the plain one after a few steps; `problem` is empty when it is near enough.
+    """How far an engine is from the plain step after a few steps; `problem` is empty if it is close enough.
 
-    `weight_difference` is that of the furthest network, `tensor_difference` that of the furthest tensor.
+    `weight_difference` is that of the worst network, and `tensor_difference` that of the worst tensor.
     """
 
     loss_difference: float
@@ -66,14 +67,14 @@ class Check:
 
 
 def check_engine(engine: Engine, *, seed: int = 0) -> Check:
-    """Hold an engine against the plain step of the same device: losses, weights and buffers after a few steps.
+    """Compare an engine with the plain step on the same device: losses, weights and buffers after a few steps.
 
-    Each step has another batch and another learning rate; two batches before the last are short, as at the end of an
-    epoch. What was learned is scored in the plain way, too. Optimizers and dropout are checked by themselves. `seed` is
-    that of the weights, the batches and the dropout masks.
+    Each step has another batch and another learning rate. Two batches before the last are short, as at the end of an
+    epoch. The trained weights are also scored in the plain way. Optimizers and dropout are checked separately. `seed`
+    is the seed for the weights, the batches and the dropout masks.
 
-    Seeds that train together are each held against their own plain steps, while a stray one beside them has weights
-    that are not numbers: it must not reach the others. How the engine trains one seed alone is another check.
+    If seeds train together, each is compared with its own plain steps. An extra model beside them has NaN weights,
+    which must not affect the others. How the engine trains a single seed needs a separate check.
     """
     plain = Engine(device=engine.device, num_threads=engine.num_threads)
     seeds = range(seed, seed + (SEEDS_TOGETHER if engine.seeds_together else 1))
@@ -108,8 +109,9 @@ def check_engine(engine: Engine, *, seed: int = 0) -> Check:
 def check_architectures() -> tuple[Architecture, ...]:
     """The networks that are checked: every family, activation, pooling and normalization, over odd, non-square sides.
 
-    Pooling windows overlap, touch and leave gaps, and one block cannot be fused. No maximum is taken of maxima: where
-    bf16 rounds neighbours to the same value another of them wins, and the differences add up.
+    Pooling windows overlap, touch and leave gaps, and one block cannot be fused. No max pooling follows another. Where
+    bf16 rounds neighbouring values to the same number, different ones may become the maximum, and two poolings would
+    add up these differences.
     """
     blocks = (
         PlainBlock(8, activation="relu", normalization="batch", pooling="max", pool_size=3),
@@ -148,11 +150,11 @@ def _blocks_with_shortcuts() -> Iterator[tuple[tuple[Block, ...], Head]]:
 
 State = dict[str, Tensor]
 Learned = tuple[list[float], State, State]
-"""What one seed comes to: the losses of a few steps, and the state dict before and after."""
+"""Result for one seed: the losses of a few steps, and the state dict before and after."""
 
 
 def _learned(engine: Engine, architecture: Architecture, recipe: Recipe, seeds: Sequence[int]) -> list[Learned]:
-    """What each seed learns in a few steps with SGD, whose steps are as long as the gradients."""
+    """Train each seed for a few steps with SGD, whose steps are proportional to the gradients."""
     prepare_process(engine)
     run = rehearse(engine, architecture, recipe, seeds=seeds, with_stray=True, batch_sizes=BATCH_SIZES)
     before = run.states()
@@ -162,7 +164,7 @@ def _learned(engine: Engine, architecture: Architecture, recipe: Recipe, seeds: 
 
 @dataclass(frozen=True)
 class _Apart:
-    """How far one seed of one network is from the plain one; `tensor` is its furthest, with its layer's kind."""
+    """How far one seed of one network is from the plain one. `tensor` is its worst tensor, with its layer's type."""
 
     losses: float
     weights: float
@@ -187,7 +189,7 @@ def _difference(one: Learned, plain: Learned, architecture: Architecture) -> _Ap
 
 
 def _largest(differences: Iterable[float]) -> float:
-    """NaN, which `max` may pass over, if there is one."""
+    """Return NaN if there is one, which `max` may miss, and otherwise the largest difference."""
     return max(differences, key=lambda value: (isnan(value), value))
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with an engine's scores, optimizers or dropout, each by itself; every function says so, or nothing: "".
+"""Check an engine's scores, optimizers and dropout separately. Each function returns the problem, or "" if none.
 
 Legend: M models in one, N images, C channels, H and W sides, h and w sides after pooling, K classes.
 """
@@ -27,13 +27,13 @@ from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal
 from tuner.training.train_together import stack_models
 
 RATES = (0.02, 0.05, 0.03, 0.01, 0.06, 0.04, 0.01, 0.07)
-"""The learning rate of each step: those that are replayed differ much from that of the captured one, the fourth.
+"""The learning rate of each step. Replayed steps have very different rates from the captured step, the fourth.
 
-That of the last but one is low, for the gradients of a single image are rough in bf16.
+The rate of the last but one is low, because the gradients of a single image are imprecise in bf16.
 """
 SCORED_IMAGES = 32
 SCORING_TOLERANCE = 1e-4
-"""Largest difference of a logit in evaluation from the plain one, as a share of the largest: rounding."""
+"""Largest difference of a logit in evaluation from the plain one, relative to the largest logit. It covers rounding."""
 OPTIMIZER_RECIPES = (
     Recipe("sgd", momentum=0.0),
     Recipe("sgd", weight_decay=0.1, momentum=0.9),
@@ -41,20 +41,20 @@ OPTIMIZER_RECIPES = (
     Recipe("adamw", weight_decay=0.1),
 )
 OPTIMIZER_TOLERANCE = 1e-4
-"""Largest difference of the weights from the plain optimizer's, as a share of the way that those went: rounding."""
+"""Largest difference of the weights from the plain optimizer's, relative to how far these moved. It covers rounding."""
 DROPOUT_RATE, LOW_RATE = 0.3, 0.003
-"""Blocks with a rate below 1/256 run layer by layer where others are fused."""
+"""Dropout rates to check. Blocks with a rate below 1/256 run layer by layer where others are fused."""
 DROPOUT_IMAGES = 256
 DROPOUT_TOLERANCE = 0.02
-"""Tolerance relative to the scale: bf16 rounds by 0.4 %, and a rate of whole 1/256 has a scale of its own."""
+"""Tolerance relative to the scale: bf16 rounds by 0.4 %, and a rate in whole 1/256 has its own scale."""
 LEAST_SPREAD = 1e-4
-"""Losses in nats that differ by less have the same masks; other masks make tens of times as much."""
+"""Losses whose difference is smaller (in nats) come from the same masks; other masks differ tens of times as much."""
 
 
 def scoring_problem(engine: Engine, learned: Sequence[tuple[Architecture, Mapping[str, Tensor]]]) -> str:
-    """Hold the engine's logits in evaluation, by which every candidate is judged, against those of the plain model.
+    """Compare the engine's logits in evaluation, which decide the score of every candidate, with the plain model's.
 
-    Of networks with the weights that each has learned, in fp32 whatever the engine's precision.
+    The networks have the weights that each has learned, and compute in fp32 whatever the engine's precision.
     """
     plain = Engine(device=engine.device, num_threads=engine.num_threads)
     for architecture, state in learned:
@@ -66,7 +66,7 @@ def scoring_problem(engine: Engine, learned: Sequence[tuple[Architecture, Mappin
 
 
 def _scored(engine: Engine, architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
-    """Logits (N, K) of noise, as `evaluate` of the training loop computes them."""
+    """Logits (N, K) of random images, computed as `evaluate` in the training loop computes them."""
     prepare_process(engine)
     model = fresh_model(architecture, 0, engine=engine).eval()
     model.load_state_dict(state)
@@ -79,7 +79,7 @@ def _scored(engine: Engine, architecture: Architecture, state: Mapping[str, Tens
 
 
 def optimizer_problem(engine: Engine) -> str:
-    """Hold the engine's optimizers against the plain ones: the same weights, gradients and changing learning rates."""
+    """Compare the engine's optimizers with the plain ones: same weights, gradients and changing learning rates."""
     plain = Engine(device=engine.device, num_threads=engine.num_threads)
     for recipe in OPTIMIZER_RECIPES:
         before = _optimized(plain, recipe, rates=())
@@ -91,7 +91,7 @@ def optimizer_problem(engine: Engine) -> str:
 
 
 def _optimized(engine: Engine, recipe: Recipe, *, rates: Sequence[float]) -> Tensor:
-    """All weights after a step at each of the rates, the steps replayed where the engine does so."""
+    """Return all weights after one step at each of the rates; steps are replayed if the engine does so."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((16, 8, 3, 3), (16,), (10, 33))
     parameters = [nn.Parameter(torch.randn(shape, generator=generator).to(engine.device)) for shape in shapes]
@@ -114,10 +114,10 @@ def _optimized(engine: Engine, recipe: Recipe, *, rates: Sequence[float]) -> Ten
 
 
 def dropout_problem(engine: Engine, seed: int) -> str:
-    """Look at the masks of networks that show them: identity convolutions over ones, and logits that are the features.
+    """Check dropout masks on networks that reveal them: identity convolutions over ones, whose logits are the features.
 
-    In the engine's precision, after every pooling and in the head: the share dropped, the scale of what is kept, and
-    that gradients meet the mask that the values met.
+    The masks are drawn in the engine's precision, after every pooling and in the head. The function checks the share
+    that is dropped, the scale of the kept values, and that gradients are masked like the values.
     """
     places = {
         "without pooling": (_mask_architecture("none", block=DROPOUT_RATE), DROPOUT_RATE),
@@ -135,9 +135,10 @@ def dropout_problem(engine: Engine, seed: int) -> str:
 
 
 def frozen_problem(engine: Engine, seed: int) -> str:
-    """Steps on one batch that learn nothing differ in their losses only if each draws masks; the last are replayed.
+    """Check that every step draws new masks: without learning, the losses of steps on one batch must differ.
 
-    They have the same losses again after the same seed, which every epoch of a training sets.
+    The last steps are replayed. With the same seed, which every epoch of training sets, the losses must be the same
+    again.
     """
     seeds = range(SEEDS_TOGETHER) if engine.seeds_together else range(1)
     with masks_from(seed):
@@ -162,7 +163,7 @@ def _losses_after(run: Rehearsal, seed: int) -> Tensor:
 
 @contextmanager
 def masks_from(seed: int) -> Iterator[None]:
-    """The random numbers of a seed, for what is checked not to change from one time to the next."""
+    """Use the random numbers of a seed, for checks of what must not change from one call to the next."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -176,7 +177,7 @@ def _mask_architecture(pooling: Pooling, *, block: float = 0.0, head: float = 0.
 
 
 def _masks(engine: Engine, architecture: Architecture) -> tuple[Tensor, Tensor]:
-    """The masks that values meet, and those that gradients meet: (M * N, K) each."""
+    """Return the masks of the values and the masks of the gradients: (M * N, K) each."""
     model = fresh_model(architecture, 0, engine=engine).train()
     for name, weight in model.named_parameters():
         if name.endswith("weight"):

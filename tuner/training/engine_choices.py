@@ -1,4 +1,4 @@
-"""The choices of an engine: what may be faster on which type of device, and what was measured of it."""
+"""The choices of an engine: the alternatives that may be faster on a device, and what was measured for each."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from tuner.training.engine import Engine
 from tuner.training.unused_memory import keep_freed_memory
 
 MIN_GAIN = 1.02
-"""A fast way is taken when it is at least this much faster: below that, noise decides."""
+"""A fast alternative is used if it is at least this many times faster; smaller differences are noise."""
 TIE = 0.97
-"""The same for a way that is known to pay where the timed network does not show it: it must be no slower here.
+"""The same minimum for alternatives that pay off where the timed network does not show it.
 
-That is on larger networks, and on denormal numbers, which come up late in a training, as weights decay.
+They help on larger networks, or on denormal numbers, which appear late in training as weights decay. They need only be
+about as fast as the plain way here.
 """
 FAILED = "failed: "
-"""What the problem of a way begins with that could not be computed."""
+"""Start of the problem text of an alternative that could not be computed."""
 SLOWER = "no faster"
-"""The problem of a way that was timed and not checked."""
+"""Problem text of an alternative that was timed but not checked, because it is no faster."""
 WORDS = {"on": True, "off": False}
-"""How the values of a choice that is taken or not are written."""
+"""How `--engine` writes the values of a choice that is either on or off."""
 
 
 @dataclass(frozen=True)
 class Choice:
     """A field of Engine that has a plain value and one that may be faster.
 
-    requires: what must have been taken before. brings: what the fast value cannot be without, and is taken with it.
-    tried_with: choices that are fast when this one is tried, and are then judged each by itself.
-    min_gain: how many times faster it must be to be taken.
+    requires: values that must already have been chosen. brings: values that the fast value depends on, and that are
+    chosen together with it.
+    tried_with: other choices that are set to their fast values while this one is tried, and are judged separately
+    afterwards.
+    min_gain: how many times faster the fast value must be.
     """
 
     name: str
@@ -45,13 +48,13 @@ class Choice:
     min_gain: float = MIN_GAIN
 
     def engine(self, base: Engine) -> Engine:
-        """The engine with the fast value, and with what comes with it."""
+        """Return the engine with the fast value, and with the values that come with it."""
         changes: dict[str, Any] = {self.name: self.fast, **self.brings, **dict.fromkeys(self.tried_with, True)}
         return replace(base, **changes)
 
     @property
     def needs(self) -> Mapping[str, Any]:
-        """What the fast value cannot be without."""
+        """The values of other fields that the fast value depends on."""
         return {**self.requires, **self.brings}
 
 
@@ -84,15 +87,15 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
     ),
     "mps": (),
 }
-"""By type of device, in the order in which they are tried, each on top of those already taken."""
+"""Choices by type of device, in the order in which they are tried. Each is tried on top of those already chosen."""
 
 
 @dataclass(frozen=True)
 class ChoiceVerdict:
-    """What was measured of a choice, and whether the engine has its fast value.
+    """What was measured for a choice, and whether the engine has its fast value.
 
-    Seconds of a seed's step, plain and fast, are None where it was not tried. problem: why it is not taken.
-    comes_with: the choice that brought it, where it was not taken for its own sake.
+    The seconds of a step for one seed, plain and fast, are None if the choice was not tried. problem: why the fast
+    value is not used. comes_with: the choice that brought it, if it was not chosen for its own speed.
     """
 
     name: str
@@ -106,13 +109,13 @@ class ChoiceVerdict:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the device could not compute the fast way, or the plain one."""
+        """Whether the device failed to compute the fast way or the plain way."""
         return self.problem.startswith(FAILED)
 
 
 @dataclass(frozen=True)
 class Runners:
-    """How many trials at once a device bears, and why. `num_threads` is for a runner that has the CPU to itself."""
+    """How many trials a device can train at once, and why. `num_threads` is for a runner that has the CPU to itself."""
 
     count: int
     num_threads: int
@@ -121,10 +124,10 @@ class Runners:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The engine for a device and an input shape, with the evidence. kind: of the device, as `device_kind` words it.
+    """The engine for a device and an input shape, with the evidence for it. kind: `device_kind` of the device.
 
-    problem: why the plain step is used although faster ways were found, one by one. not_kept: why it had to be measured
-    and will be again.
+    problem: why the plain step is used although faster alternatives were found individually. not_kept: why it could not
+    be cached, so that it will be measured again.
     """
 
     engine: Engine
@@ -135,7 +138,7 @@ class Measurement:
     not_kept: str = ""
 
     def __str__(self) -> str:
-        """Which fast ways are used and which are not, with the reason, as a line of a log."""
+        """One line for a log: which fast alternatives are used, and which are not and why."""
         taken = [verdict.name for verdict in self.verdicts if verdict.is_taken]
         left_out = [f"{verdict.name} ({verdict.problem})" for verdict in self.verdicts if not verdict.is_taken]
         how = ", ".join(taken) or "the plain step"
@@ -143,39 +146,39 @@ class Measurement:
         return f"engine: {how}{why}" + (f"; not used: {', '.join(left_out)}" if left_out else "")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it back."""
+        """Return a JSON object that `from_json` reads back."""
         return asdict(self)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Measurement:
-        """The measurement in a JSON object. Raises TypeError or KeyError for anything else."""
+        """Read the measurement in a JSON object. Raises TypeError or KeyError for anything else."""
         verdicts = tuple(ChoiceVerdict(**verdict) for verdict in data["verdicts"])
         engine, runners = Engine.from_json(data["engine"]), Runners(**data["runners"])
         return Measurement(engine, verdicts, runners, data["kind"], data["problem"])
 
 
 def unmet_need(choice: Choice, engine: Engine) -> str:
-    """What an engine lacks for the fast value of a choice, as in `needs blocks=fused`; empty when nothing."""
+    """The value that an engine lacks for the fast value of a choice, as in `needs blocks=fused`; empty if none."""
     lacks = any(getattr(engine, name) != value for name, value in choice.requires.items())
     return f"needs {written(choice.requires)}" if lacks else ""
 
 
 def no_effect(choice: Choice) -> str:
-    """Why the fast value of a choice would change nothing on this machine; empty where it would.
+    """Why the fast value of a choice would change nothing on this machine; empty if it would change something.
 
-    To find out, this process is set to the plain value.
+    To find out, this function sets the process to the plain value.
     """
     if choice.name == "keep_freed_memory" and (sys.platform != "linux" or not keep_freed_memory(False)):
-        return "does nothing here: the C library is not glibc"
+        return "has no effect: the C library is not glibc"
     if choice.name == "flush_denormals" and not torch.set_flush_denormal(False):
-        return "does nothing here: torch cannot have this CPU do it"
+        return "has no effect: torch does not support it on this CPU"
     return ""
 
 
 def verdicts_of(
     engine: Engine, verdicts: Sequence[ChoiceVerdict], choices: Sequence[Choice]
 ) -> tuple[ChoiceVerdict, ...]:
-    """The verdicts with what an engine has in the end: a choice may come with another that was taken later."""
+    """Update the verdicts to match the final engine, since a later choice may have brought the value of another one."""
     corrected = []
     for verdict in verdicts:
         if getattr(engine, verdict.name) == verdict.fast and not verdict.is_taken:
@@ -187,10 +190,10 @@ def verdicts_of(
 
 
 def written(values: Mapping[str, Any]) -> str:
-    """Values of choices as `--engine` takes them."""
+    """Format the values of choices in the syntax of `--engine`."""
     return ",".join(f"{name}={word(value)}" for name, value in values.items())
 
 
 def word(value: object) -> str:
-    """A value of a choice as `--engine` takes it."""
+    """Format one value of a choice in the syntax of `--engine`."""
     return next((word for word, known in WORDS.items() if known is value), str(value))

@@ -1,4 +1,4 @@
-"""Which way is the fastest on this device: every fast way is timed there, and checked against the plain step."""
+"""Find the fastest engine for a device: time every fast alternative on it, and check it against the plain step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tuner.training.synthetic_step import CHECK_STEPS
 from tuner.training.timing import TimedRun, time_in_turn
 
 MIN_BUSY = 0.1
-"""Less of a GPU's time than this is not believed, nor that there were no kernels at all."""
+"""Smallest plausible busy share of a GPU's time; it replaces smaller shares, and zero if no kernel was seen."""
 
 
 def call(measure: Callable[[], Measurement]) -> Measurement:
@@ -44,7 +44,10 @@ def call(measure: Callable[[], Measurement]) -> Measurement:
 
 
 class Spoiled(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake
-    """A way failed on a GPU, and this process may be unable to use it again. `verdicts` go up to that way's own."""
+    """An alternative failed on a GPU, which this process may be unable to use again.
+
+    `verdicts` end with that of this choice.
+    """
 
     def __init__(self, verdicts: tuple[ChoiceVerdict, ...]) -> None:
         super().__init__(verdicts)
@@ -54,15 +57,16 @@ class Spoiled(Exception):  # noqa: N818 - an outcome that callers expect, not a 
 def measure_engine(
     device: torch.device, shape: Shape, *, num_threads: int, known: Sequence[ChoiceVerdict] = ()
 ) -> Measurement:
-    """Find the fastest engine for images of `shape` (C, H, W) on a device. It takes seconds.
+    """Find the fastest engine for images of `shape` (C, H, W) on a device, which takes seconds.
 
-    Every choice is timed on top of those already taken, its two ways in turn. What is faster is then checked against
-    the plain step. A way that differs, fails, is no faster or does nothing here is not used, and the verdict says why.
-    An engine that has come to be without having been checked as it is, is checked in the end, and so is how it trains
-    one seed alone; where it differs the plain step is used.
+    Choices are tried one after another, each on top of those already made. The plain and the fast value are timed in
+    turn, and a faster one is checked against the plain step. A fast value is not used if its results differ, if it
+    fails, if it is no faster, or if it has no effect here; the verdict says why. If the final combination has not been
+    checked, it is checked at the end, and so is training with a single seed. If the results differ, the plain step is
+    used.
 
-    `known` are verdicts that stand already. Raises UnfitDevice where not even the plain step can be computed, and
-    Spoiled when a way fails on a GPU: another process has to resume the measurement.
+    `known` are verdicts from an earlier measurement. Raises UnfitDevice if not even the plain step can be computed.
+    Raises Spoiled if an alternative fails on a GPU; another process must then resume the measurement.
     """
     plain = Engine(device=str(device), num_threads=num_threads)
     if device.type != "cpu":
@@ -70,8 +74,8 @@ def measure_engine(
     engine, verdicts, checked = _choose(plain, shape, known)
     problem = forms_problem(engine, checked=checked)
     if problem:
-        engine, problem = plain, f"what was taken one by one does not train as it does, taken together: {problem}"
-        left_out = "right by itself, wrong with the others"
+        engine, problem = plain, f"the choices pass the check one by one, but not together: {problem}"
+        left_out = "correct alone, but not together with the others"
         verdicts = [replace(one, problem=one.problem or left_out, is_taken=False) for one in verdicts]
     prepare_process(engine)
     final = verdicts_of(engine, verdicts, CHOICES[device.type])
@@ -81,7 +85,7 @@ def measure_engine(
 def _choose(
     plain: Engine, shape: Shape, known: Sequence[ChoiceVerdict]
 ) -> tuple[Engine, list[ChoiceVerdict], set[Engine]]:
-    """The fastest engine, a verdict on every choice, and the engines that passed the check. Raises Spoiled."""
+    """Return the fastest engine, a verdict for every choice, and the engines that passed the check. Raises Spoiled."""
     device_type = torch.device(plain.device).type
     judged = {verdict.name: verdict for verdict in known}
     engine, checked, verdicts = plain, {plain}, []
@@ -106,7 +110,7 @@ def measure_anew(
     num_threads: int,
     run: Callable[[Callable[[], Measurement]], Measurement] = call,
 ) -> Measurement:
-    """`measure_engine` by `run`, which calls it in this process or aside; again, and without it, after a way failed."""
+    """Call `measure_engine` with `run`, here or in another process; again after each alternative that fails."""
     known: tuple[ChoiceVerdict, ...] = ()
     while True:
         try:
@@ -116,7 +120,7 @@ def measure_anew(
 
 
 def _require_plain_step(engine: Engine, shape: Shape) -> None:
-    """Raise UnfitDevice where the plain step fails, as on a GPU that this torch was not built for."""
+    """Raise UnfitDevice if the plain step fails, as on a GPU that this build of torch does not support."""
     try:
         TimedRun(engine, shape).seconds()
     except Exception as error:
@@ -133,10 +137,10 @@ def load_or_measure(
     cache_dir: Path | None,
     run: Callable[[Callable[[], Measurement]], Measurement] = call,
 ) -> Measurement:
-    """What was measured before on such a device with these versions, or a new measurement, which is then kept.
+    """Load the cached measurement for such a device and these versions, or else make one and cache it.
 
-    `run` is where a new one is made: in this process, or aside. One that cannot be kept is used all the same, and says
-    so. Raises UnfitDevice as `measure_engine` does.
+    `run` makes a new measurement, in this process or in another. One that cannot be cached is still used, and contains
+    the reason. Raises UnfitDevice as `measure_engine` does.
     """
     kept = load_measurement(device, shape, num_threads=num_threads, cache_dir=cache_dir)
     if kept:
@@ -150,11 +154,11 @@ def load_or_measure(
 
 
 def measure_runners(engine: Engine, shape: Shape) -> Runners:
-    """How many runners a device bears at once.
+    """Measure how many runners a device can have at once.
 
-    A CPU: one to a core, unless one runner with all cores is as many times faster, which small networks are not. A GPU:
-    as many as fill the time in which one leaves it idle, and as its memory holds. Of a search, which trains every
-    candidate alone, whether or not seeds train together.
+    CPU: one runner per core, unless a single runner with all cores speeds up in proportion, which small networks do
+    not. GPU: as many runners as fill the time in which a single one leaves the GPU idle, if they fit into memory. This
+    is for a search, which trains every candidate alone, whether or not seeds train together.
     """
     engine = replace(engine, seeds_together=False)
     device = torch.device(engine.device)
@@ -184,7 +188,7 @@ def thread_speedup(engine: Engine, shape: Shape, *, num_threads: int) -> float:
 
 
 def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
-    """The share of a runner's time in which it keeps its GPU busy, in 0..1, from the profiler's sum over kernels."""
+    """Share of the time in which a runner keeps its GPU busy, in 0..1, from the profiler's total over kernels."""
     run = TimedRun(engine, shape)
     for _ in range(CHECK_STEPS):
         run.seconds()
@@ -205,7 +209,10 @@ def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
 
 
 def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, ChoiceVerdict]:
-    """Judge a choice; where it is wrong with those that it is tried with, with fewer. The form that is judged, too."""
+    """Judge a choice; if it fails the check with the choices that it is tried with, retry with fewer of them.
+
+    Returns the form of the choice that was judged, and its verdict.
+    """
     first = judge(choice, base, shape)
     if first.is_taken or first.problem == SLOWER:
         return choice, first
@@ -219,7 +226,7 @@ def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, Cho
 
 
 def judge(choice: Choice, base: Engine, shape: Shape) -> ChoiceVerdict:
-    """Time a choice's two ways, and check the fast one if it is faster."""
+    """Time the plain and the fast value of a choice, and check the fast one if it is faster."""
     fast = choice.engine(base)
     plain = replace(base, **{choice.name: choice.plain})
     seconds_plain = seconds_fast = None
@@ -232,14 +239,14 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> ChoiceVerdict:
 
 
 def forms_problem(engine: Engine, *, checked: Collection[Engine] = ()) -> str:
-    """`engine_problem` of an engine as it trains one seed alone, and seeds together where it does; not of `checked`."""
+    """Return the problem of an engine with one seed alone and, if it does so, several together; skip `checked`."""
     forms = dict.fromkeys([replace(engine, seeds_together=False), engine])
     problems = (engine_problem(form) for form in forms if form not in checked)
     return next(filter(None, problems), "")
 
 
 def engine_problem(engine: Engine) -> str:
-    """How an engine differs from the plain step, or how it fails; empty when it does neither."""
+    """How an engine differs from the plain step, or how it fails; empty if there is no problem."""
     try:
         return check_engine(engine).problem
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is not used, and that is reported

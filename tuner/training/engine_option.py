@@ -1,4 +1,4 @@
-"""Ways of computing that are asked for instead of chosen: `--engine precision=fp32,optimizer=foreach`."""
+"""Values of engine choices that the user forces: `--engine precision=fp32,optimizer=foreach`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.training.engine_measurement import forms_problem
 
 @dataclass(frozen=True)
 class Forced:
-    """Choices of the engine with the values that were asked for. As text, what `parse_forced` reads."""
+    """The choices of the engine that the user has forced, with their values. `str` gives text for `parse_forced`."""
 
     values: Mapping[str, Any]
 
@@ -24,7 +24,7 @@ class Forced:
         return written(self.values)
 
     def differs_from(self, engine: Engine) -> bool:
-        """Whether an engine computes in another way than was asked for."""
+        """Whether an engine has other values than the forced ones."""
         return any(getattr(engine, name) != value for name, value in self.values.items())
 
 
@@ -32,9 +32,10 @@ NOTHING_FORCED = Forced({})
 
 
 def parse_forced(text: str, device: torch.device) -> Forced:
-    """Read `CHOICE=VALUE,...`: on or off, or what `tuner doctor` lists as plain and fast. `auto` forces nothing.
+    """Parse `CHOICE=VALUE,...`; `auto` forces nothing.
 
-    Raises OptionError for a choice that this type of device does not have, and for a value that it cannot take.
+    A value is on or off, or one of the values that `tuner doctor` lists as plain and fast. Raises OptionError for a
+    choice that this type of device does not have, or a value that the choice cannot take.
     """
     if text == "auto":
         return NOTHING_FORCED
@@ -56,10 +57,11 @@ def parse_forced(text: str, device: torch.device) -> Forced:
 
 
 def force(measured: Measurement, forced: Forced) -> Measurement:
-    """A measurement with the engine that is asked for; its other choices stay, where they can without these.
+    """Return a measurement whose engine has the forced values.
 
-    A way that was measured to be slower is taken all the same; one that does not compute what the plain step computes
-    is refused, with one seed as with several together, and so is one that does nothing here. Raises DeviceError.
+    Its other choices stay if they can be combined with these. A forced value is used even if it was measured to be
+    slower. It is refused if it has no effect here, or if its results differ from those of the plain step, with one seed
+    or with several together. Raises DeviceError.
     """
     if not forced.values:
         return measured

@@ -1,4 +1,4 @@
-"""What an error in a training says: whether memory ran out, and whether this process can still use its device."""
+"""Classify errors in training: whether memory ran out, and whether this process can still use its device."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterator
 import torch
 
 WANT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
-"""Words of torch's allocators, of CUDA and MPS, of cuBLAS and cuDNN."""
+"""Phrases in the errors of torch's allocators, CUDA, MPS, cuBLAS and cuDNN that mean a lack of memory."""
 OF_THE_DEVICE = ("CUDA error", "CUDA driver error", "CUDNN_STATUS")
-"""Words of the errors that torch raises as plain RuntimeErrors: those of cuBLAS, of the driver and of cuDNN."""
+"""Phrases of device errors that torch raises as plain RuntimeErrors: those of cuBLAS, the driver and cuDNN."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or here."""
+    """Whether an error means that memory ran out, on the device or on the host."""
     return any(map(_says_out_of_memory, _chain(error)))
 
 
 def is_device_broken(error: BaseException) -> bool:
-    """Whether an error may have left this process unable to use its device again; then another process must go on.
+    """Whether an error may prevent this process from using its device again, so that a new process must take over.
 
-    After a fault in a kernel (an illegal address, an assertion, an ECC error) every further call of CUDA in the process
-    fails, and after a failed capture of a graph torch's random numbers do. Errors of the device that harm nothing are
-    not told apart: another process costs seconds. Want of memory is none.
+    After a fault in a kernel (an illegal address, an assertion, an ECC error), every further CUDA call in the process
+    fails, and after a failed graph capture, torch's random numbers do. Harmless device errors are treated the same,
+    because a new process costs only seconds. Out-of-memory errors are not included.
 
     Source: CUDA Runtime API, cudaErrorIllegalAddress: "To continue using CUDA, the process must be terminated and
     relaunched."
@@ -31,9 +31,10 @@ def is_device_broken(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and those that it came up in: the end of a graph's capture fails in its turn.
+    """Yield an error, its cause and its context, and theirs.
 
-    That last error hides the first one, which says what was wrong.
+    When an error interrupts the capture of a graph, ending the capture fails too. That last error hides the first one,
+    which says what was wrong.
     """
     waiting, seen = [error], set[int]()
     while waiting:

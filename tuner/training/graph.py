@@ -1,4 +1,4 @@
-"""Forward, backward and optimizer step as one CUDA graph: captured once, then replayed without a word from Python."""
+"""Run forward, backward and the optimizer step as one CUDA graph, which is captured once and then replayed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 WARM_UP_STEPS = 3
-"""Steps that run as they come before the capture, as torch's notes on CUDA graphs ask for; they are real steps."""
+"""Ordinary training steps that run before the capture, as torch's notes on CUDA graphs require."""
 
 Learn = Callable[[Tensor, Tensor], Tensor]
-"""(images_NCHW, labels_N) -> the batch's loss, a scalar that is still on the device; the weights have learned."""
+"""Function that trains on one batch: (images_NCHW, labels_N) -> loss, a scalar still on the device."""
 
 
 def graphed(learn: Learn, *, batch_size: int) -> Learn:
-    """The same, replayed for batches of `batch_size` images; the first few, and other sizes, run as they come.
+    """Return `learn` as a graph that is replayed for batches of `batch_size` images.
 
-    What changes from step to step must be read from tensors on the device: the optimizer is fused and capturable, its
-    learning rate a tensor. Source: "CUDA Graphs" in torch's notes, whole-network capture.
+    The first few steps, and batches of other sizes, call `learn` itself. What changes from step to step must be read
+    from tensors on the device: the optimizer is fused and capturable, and its learning rate is a tensor. Source: "CUDA
+    Graphs" in torch's notes, whole-network capture.
     """
     return _Graphed(learn, batch_size)
 
@@ -45,7 +46,7 @@ class _Graphed:
         return static_loss.clone()
 
     def _warm_up(self, images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
-        """A step on a stream of its own, where the libraries set up what a capture may not."""
+        """Take a step on a separate stream, where libraries can initialize what they cannot during a capture."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             loss = self._learn(images_NCHW, labels_N)
@@ -53,7 +54,7 @@ class _Graphed:
         return loss
 
     def _capture(self, images_NCHW: Tensor, labels_N: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
-        """Record a step on copies of a batch; recording computes nothing."""
+        """Capture a step on copies of a batch; capturing computes nothing."""
         graph = torch.cuda.CUDAGraph()
         static_images_NCHW, static_labels_N = images_NCHW.clone(), labels_N.clone()
         # On a stream of its own: graphs of one stream share the workspace of cuBLAS, which goes with the first of them.

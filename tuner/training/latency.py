@@ -1,4 +1,4 @@
-"""How long a network takes for one image, measured on the device that it was trained on."""
+"""Measure how long a network takes for one image, on the device that it was trained on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tuner.training.process_settings import exact_arithmetic
 
 NUM_WARM_UP, NUM_MEASURED = 3, 25
 MAX_SECONDS = 0.02
-"""For all measured passes together; a network that is too slow for NUM_MEASURED of them is measured less often."""
+"""Time for all measured passes together. A network that is too slow for NUM_MEASURED passes is measured fewer times."""
 
 
 def measure_latency(model: nn.Module, image_shape: Shape, *, engine: Engine) -> float:
-    """Median milliseconds of a forward pass over one fp32 image (C, H, W), the model in eval mode.
+    """Return the median milliseconds of a forward pass for one fp32 image (C, H, W), with the model in eval mode.
 
-    Draws no random number, and leaves the model in the mode in which it was. With several runners at once the others'
-    work is in it, as it is in the trial's own time.
+    This uses no random numbers, and restores the mode of the model. If several runners work at the same time, they slow
+    this measurement down as they do the trial itself.
     """
     was_training = model.training
     model.eval()

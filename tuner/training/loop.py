@@ -1,4 +1,4 @@
-"""train(candidate, data, ...) -> Iterator[EpochResult]: one network learns, an epoch at a time."""
+"""The training loop: train one network, and yield an EpochResult after each epoch."""
 
 from __future__ import annotations
 
@@ -29,21 +29,24 @@ from tuner.training.seeds import derive_seed
 from tuner.training.step import build_optimizer, input_dtype, place, prepare_scoring, prepare_step
 
 EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU, EVALUATION_LAYER_GPU = 2_048, 2_048 * 3 * 32 * 32, 2**26
-"""Images scored at once on a GPU: as many as the first, if their values are no more than the second, and those that any
-layer gives for them no more than the third, 256 MiB in fp32; fewer of larger images, and in wider networks."""
+"""Limits for the images that are scored at once on a GPU, which are fewer for larger images and wider networks.
+
+They are the number of images, the number of their values, and the number of values in the output of any one layer (256
+MiB in fp32).
+"""
 
 
 def train(
     candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int, scores_all: bool = True
 ) -> Iterator[EpochResult]:
-    """Train a resolved candidate from fresh weights and yield a result after each of its epochs.
+    """Train a resolved candidate from fresh weights and yield a result after each epoch.
 
-    Stop asking, and the training stops. Every epoch draws from a seed of its own, so that epoch n depends on the
-    weights before it and on nothing else that was drawn. Raises Diverged when an epoch's loss is not finite, and when
-    weights that are not scored are not finite in the end.
+    Training stops when the caller closes the iterator. Every epoch has its own random seed, so epoch n depends only on
+    the weights before it. Raises Diverged if the loss of an epoch is not finite, or if weights that are not scored are
+    not finite at the end.
 
-    Every epoch is scored on the validation part, or with `scores_all` off the last one alone; without validation rows
-    none is. The others have NOT_SCORED.
+    Every epoch is scored on the validation part, or only the last one if `scores_all` is false; none is scored if there
+    are no validation rows. Epochs without a score have NOT_SCORED.
     """
     model = fresh_model(candidate.architecture, seed, engine=engine)
 
@@ -67,7 +70,7 @@ def train(
 
 @dataclass(frozen=True)
 class TrainedEpoch:
-    """An epoch before it is scored. losses: the mean training loss of each seed. seconds: of wall time."""
+    """An epoch before it is scored. losses: the mean training loss of each seed. seconds: wall time."""
 
     epoch: int
     losses: list[float]
@@ -83,10 +86,11 @@ def train_epochs(
     seeds: Sequence[int],
     num_images: int,
 ) -> Iterator[TrainedEpoch]:
-    """The epoch loop: train a placed model, and yield after each epoch, when its weights may be scored or copied.
+    """Train a placed model, and yield after each epoch, so that the caller can score or copy the weights.
 
-    model: of one seed, or of several seeds stacked. batches: images and labels of an epoch by its number, from 1; the
-    last dimension of the labels is N. num_images: that each seed trains on in an epoch.
+    model: the model of one seed, or the stacked models of several seeds. batches: function from the number of an epoch,
+    from 1, to its images and labels; the last dimension of the labels is N. num_images: number of images that each seed
+    trains on in an epoch.
     """
     recipe = candidate.recipe
     optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
@@ -113,7 +117,7 @@ def train_epochs(
 def epoch_batches(
     data: TrainingData, batch_size: int, *, engine: Engine, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of an epoch in the order that a seed gives: (images_NCHW, labels_N)."""
+    """Yield the batches of an epoch in the order of a random seed: (images_NCHW, labels_N)."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return data.train_batches(
         batch_size, generator=generator, dtype=input_dtype(engine), channels_last=engine.channels_last
@@ -121,7 +125,7 @@ def epoch_batches(
 
 
 def fresh_model(architecture: Architecture, seed: int, *, engine: Engine) -> nn.Sequential:
-    """A placed model with the weights that training begins with, for a seed."""
+    """Build a placed model with the initial weights of a random seed."""
     model = build_model(architecture)
     initialise(model, seed=derive_seed(seed, "weights"))
     place(model, engine)
@@ -139,9 +143,9 @@ def epoch_result(
     training_seconds: float,
     scores_all: bool,
 ) -> EpochResult:
-    """Score a model that has trained an epoch, where that is asked for. Raises Diverged as `train` does.
+    """Score a model after an epoch if requested, and return the result. Raises Diverged as `train` does.
 
-    `training_seconds` are those of the epoch before it is scored.
+    `training_seconds` are the seconds of the epoch without scoring.
     """
     started = time.perf_counter()
     is_last = epoch == candidate.recipe.epochs
@@ -186,10 +190,10 @@ def evaluation_batch(device: torch.device, architecture: Architecture) -> int:
 def evaluate(
     model: nn.Sequential, data: TrainingData, *, engine: Engine, batch_size: int = SCORED_AT_ONCE
 ) -> tuple[float, NDArray[np.bool_], Confusion | None]:
-    """Mean cross-entropy on the validation part, and which images are correct, in fp32 whatever training computes in.
+    """Return the mean cross-entropy on the validation part, and which images are correct; computed in fp32.
 
-    Third the confusion matrix, unless there are more than MAX_CONFUSION_CLASSES. Predictions stay on the device and are
-    read once, at the end.
+    The third value is the confusion matrix, or None if there are more than MAX_CONFUSION_CLASSES classes. Predictions
+    stay on the device and are read once, at the end.
     """
     model.eval()
     forward = prepare_scoring(model, engine=engine)

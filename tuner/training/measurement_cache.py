@@ -1,4 +1,4 @@
-"""Measurements that are kept on a machine, so that each is made once: a file each in the user's cache."""
+"""Cache of the measurements of a machine, so that each is made only once: one file each in the user's cache."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tuner.training.timing import measured_shape
 from tuner.versions import package_versions
 
 NEXT_TIME = "this machine will be measured again next time; set TUNER_CACHE_DIR to a folder that can be written"
-"""What follows from a measurement that cannot be kept."""
+"""Consequence of a measurement that cannot be cached, as the end of a message."""
 
 
 def machine_cache_dir() -> Path | None:
-    """Where measurements are kept, for all folders of studies on a machine: the user's cache, or $TUNER_CACHE_DIR.
+    """Return the folder of the cached measurements of this machine: in the user's cache folder, or $TUNER_CACHE_DIR.
 
-    None for a user without a home folder, such as one of a container.
+    All folders of studies share it. None for a user without a home folder, as in some containers.
     """
     if given := os.environ.get("TUNER_CACHE_DIR"):
         return Path(given)
@@ -38,9 +38,10 @@ def machine_cache_dir() -> Path | None:
 
 
 def kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
-    """The file of a measurement. Its name holds for this kind of device, these versions and these choices only.
+    """Return the file of a measurement. Its name is specific to the kind of device, the versions and the choices.
 
-    A CPU is known by its instructions, too: its name need not tell them, and a user's cache may be on several machines.
+    A CPU is also identified by its instruction sets: its name may not reveal them, and several machines may share a
+    user's cache.
     """
     known = [device.type, device_kind(device), *map(str, (measured_shape(shape), num_threads, num_cores(), CHOICES))]
     if device.type == "cpu":
@@ -52,7 +53,7 @@ def kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: 
 def load_measurement(
     device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path | None
 ) -> Measurement | None:
-    """What was kept of such a device; None where nothing was, or nothing that can be used."""
+    """Load the cached measurement of such a device; None if there is none, or none that can be used."""
     if cache_dir is None:
         return None
     path = kept_at(device, shape, num_threads=num_threads, cache_dir=cache_dir)
@@ -64,7 +65,7 @@ def load_measurement(
 
 
 def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path | None) -> Path:
-    """Let later searches over images of `shape` on this machine have a measurement; the file. Raises DeviceError."""
+    """Cache a measurement for later searches over images of `shape`; return the file. Raises DeviceError."""
     if cache_dir is None:
         raise DeviceError(f"this user has no home folder for a cache: {NEXT_TIME}")
     engine = measurement.engine
@@ -80,7 +81,7 @@ def keep_measurement(measurement: Measurement, shape: Shape, *, cache_dir: Path 
 
 
 def _is_sound(measurement: Measurement, device: torch.device, num_threads: int) -> bool:
-    """Whether a measurement that was read is one of this device, with values that its choices can have."""
+    """Whether a measurement that was read belongs to this device and has only values that its choices allow."""
     engine, choices = measurement.engine, CHOICES[device.type]
     values = {choice.name: (choice.plain, choice.fast) for choice in choices}
     fixed = vars(Engine(num_threads=num_threads)).items()
@@ -99,7 +100,7 @@ def _is_sound(measurement: Measurement, device: torch.device, num_threads: int) 
 
 
 def _is_one_of(value: object, known: tuple[object, ...]) -> bool:
-    """Whether a value is among those known, and of its type: 1 is not True."""
+    """Whether a value is among the known ones and has the same type: 1 is not True."""
     return any(type(value) is type(one) and value == one for one in known)
 
 

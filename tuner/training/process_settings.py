@@ -1,4 +1,4 @@
-"""What torch, oneDNN and the C library keep for a whole process: threads, TF32, denormals, freed memory."""
+"""Settings of torch, oneDNN and the C library for a whole process: threads, TF32, denormals, freed memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.training.unused_memory import give_back_freed_memory, keep_few_kernel
 def prepare_process(engine: Engine) -> None:
     """Set what torch, oneDNN and the C library keep for the whole process, before the first step.
 
-    GPU, threads, denormals, TF32, compiled kernels, freed memory.
+    These are the GPU, threads, denormals, TF32, compiled kernels and freed memory.
     """
     keep_few_kernels()
     device = torch.device(engine.device)
@@ -32,10 +32,10 @@ def prepare_process(engine: Engine) -> None:
 
 
 def give_back_memory(engine: Engine) -> None:
-    """Give back what a training that is over has left in this process, for the others that share its device.
+    """Release the memory that finished training still holds in this process, for other processes on the device.
 
-    On a GPU torch keeps freed memory for its process, and that of a captured graph even for this graph alone. What
-    hangs in cycles of references, such as those of an error, is freed first. On a CPU the C library keeps it.
+    On a GPU, torch keeps freed memory for its process, and the memory of a captured graph for that graph only. Objects
+    in reference cycles, such as those of an error, are freed first. On a CPU, the C library keeps freed memory.
     """
     if torch.device(engine.device).type == "cuda":
         gc.collect()
@@ -46,7 +46,7 @@ def give_back_memory(engine: Engine) -> None:
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """No TF32 within the block: scores are fp32's, as plain torch computes them."""
+    """Turn TF32 off within the block, so that scores are computed in fp32 as in plain torch."""
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

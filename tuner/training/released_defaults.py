@@ -1,9 +1,9 @@
-"""Released defaults: values that fingerprints omit, and that a stored candidate without such a field has.
+"""Released defaults: values that fingerprints omit, and that stored candidates without such a field have.
 
-A stored value means the same in every later version. A row is therefore never changed, even if the default of the
-dataclass changes. A new field gets a row with the value at which networks are built and trained as before the field
-existed. A field without a row is always part of the fingerprint, such as `out_channels`, and such as the tag of a
-family of blocks other than the plain one.
+A stored value has the same meaning in every later version. Therefore a row is never changed, even if the default of the
+dataclass changes. A new field gets a row with the value that builds and trains networks as before the field existed. A
+field without a row is always part of the fingerprint. Examples are `out_channels`, and the tag of a block family other
+than the plain one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 CANDIDATE_FORMAT = 1
-"""Raised only if candidates are to get other fingerprints; a new field with a row below changes none."""
+"""Number of the format. Raised only to change the fingerprints of all candidates; a new field with a row does not."""
 
 Part = Mapping[str, Any]
 
@@ -69,21 +69,21 @@ RELEASED_DEFAULTS: dict[str, Part] = {
         "label_smoothing": 0.0,
     },
 }
-"""Those of format 1, by block family, and of the head and the recipe."""
+"""Released defaults of format 1 for each block family, the head and the recipe."""
 
 
 def without_defaults(candidate: Part) -> dict[str, Any]:
-    """A candidate's JSON object without the fields that have their released defaults."""
+    """Return the JSON object of a candidate without the fields that have their released defaults."""
     return _in_each_part(candidate, lambda part, row: {k: v for k, v in part.items() if k not in row or v != row[k]})
 
 
 def with_defaults(candidate: Part) -> dict[str, Any]:
-    """A candidate's JSON object with its missing fields at their released defaults; what is malformed stays."""
+    """Return a candidate's JSON object with released defaults for missing fields; malformed parts are unchanged."""
     return _in_each_part(candidate, lambda part, row: {**row, **part})
 
 
 def _in_each_part(candidate: Part, change: Callable[[Part, Part], Part]) -> dict[str, Any]:
-    """The candidate with its blocks, head and recipe changed; `change` takes a part and its row of defaults."""
+    """Return the candidate with its blocks, head and recipe changed. `change` takes a part and its row of defaults."""
 
     def changed(part: Any, kind: str) -> Any:
         return change(part, RELEASED_DEFAULTS[kind]) if isinstance(part, Mapping) else part

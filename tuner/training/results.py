@@ -1,4 +1,4 @@
-"""EpochResult: what one epoch of a training came to, and Diverged for one that came to nothing."""
+"""EpochResult: the results of one epoch of training; Diverged: the error of an epoch that has none."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ NOT_SCORED = math.nan
 """Validation loss and accuracy of an epoch that was not scored."""
 
 Confusion = tuple[tuple[int, ...], ...]
-"""Images by class: row t, column p counts those of class t that were taken for p."""
+"""Confusion matrix: row t, column p counts the images of class t that were classified as p."""
 MAX_CONFUSION_CLASSES = 200
-"""With more classes nobody reads the matrix, and it is no longer small."""
+"""With more classes, the matrix is too large to read and to store."""
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch came to. Losses are mean cross-entropies in nats; accuracies lie in 0..1; `seconds` is wall time.
+    """Results of one epoch. Losses are mean cross-entropies in nats, accuracies lie in 0..1, `seconds` is wall time.
 
-    `weights` is the live state dict, to be copied before the next epoch is asked for; None once sent elsewhere.
-    `confusion` is of the validation part, None above MAX_CONFUSION_CLASSES. `latency_ms` is of one image; `correct_N`
-    says of every validation image, in their order, whether it was classified correctly. Both come with the last epoch
-    alone. `seed_index` says which of the seeds that train together it is of, from 0.
+    `weights` is the live state dict, which must be copied before the next epoch; it is None after it was sent to
+    another process. `confusion` is for the validation part, and None above MAX_CONFUSION_CLASSES. `latency_ms` is the
+    time for one image. `correct_N` has one entry for each validation image, in their order: whether it was classified
+    correctly. `latency_ms` and `correct_N` are set in the last epoch only. `seed_index` is the position of the seed
+    among those that train together, from 0.
     """
 
     epoch: int
@@ -43,4 +44,4 @@ class EpochResult:
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake
-    """The loss of an epoch, or what it left of the weights, was not finite."""
+    """The loss or the weights of an epoch were not finite."""

@@ -7,16 +7,16 @@ from math import cos, pi
 from tuner.training.candidate import Schedule
 
 WARM_UP = 0.3
-"""Share of a one-cycle's steps in which the rate rises."""
+"""Share of the steps of a one-cycle schedule in which the rate rises."""
 START_DIVISOR, FINAL_DIVISOR = 25.0, 25.0 * 1e4
-"""The peak of a one-cycle over its first and over its last rate."""
+"""Peak rate of a one-cycle schedule divided by its first and by its last rate."""
 
 
 def learning_rate_factor(schedule: Schedule, step: int, *, num_steps: int) -> float:
-    """The learning rate of step 0 <= step < num_steps, as a factor of the recipe's rate.
+    """Learning rate of a step (0 <= step < num_steps) as a factor of the recipe's rate.
 
-    Source: CosineAnnealingLR (to zero, over all steps) and OneCycleLR (cosine annealing, torch's default shape,
-    momentum left alone) of torch.optim.lr_scheduler.
+    Source: torch.optim.lr_scheduler, CosineAnnealingLR (to zero, over all steps) and OneCycleLR (cosine annealing,
+    torch's default shape, constant momentum).
     """
     if schedule == "cosine":
         return (1 + cos(pi * step / num_steps)) / 2

@@ -1,4 +1,4 @@
-"""The training step and the scoring of a model, as an engine computes them: layout, precision, blocks, optimizer."""
+"""Training step and scoring of a model, with the engine's layout, precision, blocks and optimizer."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tuner.training.engine import Engine
 from tuner.training.graph import graphed
 
 Step = Callable[[Tensor, Tensor, float], Tensor]
-"""(images_NCHW, labels_N, learning rate) -> the batch's loss, a scalar that is still on the device; it has learned.
+"""Function that trains on one batch: (images_NCHW, labels_N, learning rate) -> loss, a scalar still on the device.
 
-Of models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> their losses_M.
+For several models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> losses_M.
 """
 
 
 def input_dtype(engine: Engine) -> torch.dtype:
-    """The dtype of a step's images. Fused blocks follow the dtype of their input; autocast casts by itself."""
+    """Return the dtype of a step's images. Fused blocks follow the dtype of their input; autocast casts by itself."""
     return torch.bfloat16 if engine.blocks == "fused" and engine.precision == "bf16" else torch.float32
 
 
 def place(model: nn.Module, engine: Engine) -> None:
-    """Move a model to the engine's device, in its layout."""
+    """Move a model to the engine's device and memory layout."""
     model.to(torch.device(engine.device))
     model.to(memory_format=torch.channels_last if engine.channels_last else torch.contiguous_format)
 
@@ -41,7 +41,7 @@ def prepare_step(
     engine: Engine,
     optimizer: torch.optim.Optimizer,
 ) -> Step:
-    """The training step of a placed model, or of several that `build_stacked` made one, as the engine has it."""
+    """Return the engine's training step for a placed model, or for several models that `build_stacked` combined."""
     forward = prepare_forward(model, architecture, engine=engine)
 
     def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def prepare_step(
 
 
 def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine: Engine) -> Forward:
-    """A placed model's images_NCHW (of `input_dtype`) to logits_NK in training, as the engine computes them."""
+    """Return the engine's function from images_NCHW (of `input_dtype`) to logits_NK for training a placed model."""
     form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
     forward = fast_form(model, form) if engine.blocks == "fused" else model
     autocast = torch.autocast(
@@ -82,12 +82,12 @@ def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine:
 
 
 def prepare_scoring(model: nn.Sequential, *, engine: Engine) -> Forward:
-    """A placed model's images_NCHW (fp32) to logits_NK in evaluation, as the engine computes them."""
+    """Return the engine's function from images_NCHW (fp32) to logits_NK for evaluating a placed model."""
     return scoring_form(model) if engine.blocks == "fused" else model
 
 
 def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
-    """Cross-entropy in nats: (N, K) and (N,) to its mean; (M, N, K) and (M, N) to the mean of each of M models."""
+    """Cross-entropy in nats: the mean of (N, K) and (N,), or the mean of each of M models of (M, N, K) and (M, N)."""
     if labels.dim() == 1:
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     losses = functional.cross_entropy(
@@ -97,7 +97,7 @@ def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Ten
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the rate of the next step, in place where it is a tensor, as a captured step needs it."""
+    """Set the learning rate of the next step; in place if it is a tensor, as a captured step requires."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(learning_rate)
@@ -106,7 +106,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, *, engine: Engine) -> torch.optim.Optimizer:
-    """The recipe's optimizer; the learning rate is set before every step."""
+    """Build the recipe's optimizer; the learning rate is set before every step."""
     parameters = list(parameters)
     is_fused = engine.optimizer == "fused"
     implementation: dict[str, Any] = {"fused": is_fused, "foreach": not is_fused}

@@ -1,4 +1,4 @@
-"""A model and batches of noise, for trying out how an engine computes its steps."""
+"""A model and random batches, for trying how an engine computes its steps."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tuner.training.step import Step, build_optimizer, input_dtype, prepare_step
 from tuner.training.train_together import stack_models
 
 CHECK_STEPS = WARM_UP_STEPS + 4
-"""Enough that a captured graph is replayed, and once more after a batch that it cannot take."""
+"""Enough steps for a captured graph to be replayed, and to be replayed again after a batch that it cannot take."""
 SEEDS_TOGETHER = 3
-"""With which training together is timed and checked: as many as a confirmation has."""
+"""Number of seeds with which joint training is timed and checked: the default of a confirmation."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A training step and (images_NCHW, labels_N) to run it on; `states` looks at the state dict of each seed."""
+    """A training step and (images_NCHW, labels_N) to run it on; `states` returns the state dict of each seed."""
 
     step: Step
     batches: list[tuple[Tensor, Tensor]]
     states: Callable[[], list[dict[str, Tensor]]]
 
     def losses(self, number: int, learning_rate: float) -> list[float]:
-        """Take a step on the batch of this number; the loss of each seed."""
+        """Take a step on the batch with this number, and return the loss of each seed."""
         losses: list[float] = self.step(*self.batches[number], learning_rate).view(-1).tolist()
         return losses
 
@@ -46,10 +46,10 @@ def rehearse(
     with_stray: bool = False,
     batch_sizes: Sequence[int] = (),
 ) -> Rehearsal:
-    """A model and batches of noise from the seed, or from each seed where the engine trains them together.
+    """Return a model and random batches, drawn from the seed or, if the engine trains seeds together, from each seed.
 
-    `with_stray` adds a model whose weights are not numbers to those that train together. Without `batch_sizes` there is
-    one batch, of the recipe's size.
+    `with_stray` adds a model with NaN weights to the models that train together. Without `batch_sizes` there is one
+    batch, of the recipe's batch size.
     """
     models = [fresh_model(architecture, seed, engine=engine).train() for seed in seeds]
     noise = [_noise(engine, architecture, batch_sizes or [recipe.batch_size], seed) for seed in seeds]

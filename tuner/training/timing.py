@@ -1,4 +1,4 @@
-"""Seconds of a training step: one network, typical of a search, is timed for every way of computing steps."""
+"""Time the training step of one typical network with different engines."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tuner.training.synthetic_step import SEEDS_TOGETHER, rehearse
 
 BATCH_SIZE = 64
 MIN_ROUNDS, MAX_ROUNDS, TIMED_SECONDS = 2, 4, 0.3
-"""A choice's two ways are timed in turn until their steps have taken this long together, in so many rounds."""
+"""Two engines are timed in turn, for this many rounds and until their steps have taken this many seconds in total."""
 STEPS_IN_ROUND = 3
-"""Timed steps of each way in a round, after one that finds the caches as the other has left them."""
+"""Timed steps of each engine in a round, after one step that refills the caches."""
 HOPELESS = 3.0
-"""A way whose first step takes this many times the plain one's is not timed any further."""
+"""An engine whose first step takes this many times as long as the plain one is not timed further."""
 MAX_SIDE = 64
-"""Larger images are timed at this size, where a step takes long enough to be timed well."""
+"""Larger images are timed at this size, where a step takes long enough to be timed precisely."""
 
 
 def time_in_turn(plain: Engine, fast: Engine, shape: Shape) -> tuple[float, float]:
-    """Median seconds of one training step with each of two engines, run in turn so that both see the same machine."""
+    """Return the median seconds of a training step with each of two engines, run in turn under the same conditions."""
     runs = [TimedRun(engine, shape) for engine in (plain, fast)]
     first = [run.seconds() for run in runs]
     if first[1] > HOPELESS * runs[0].seconds() and runs[1].seconds() > HOPELESS * first[0]:
@@ -44,7 +44,7 @@ def time_in_turn(plain: Engine, fast: Engine, shape: Shape) -> tuple[float, floa
 
 
 def typical_architecture(shape: Shape) -> Architecture:
-    """The network that is timed: two blocks that between them have what most candidates have."""
+    """Return the network to time: two blocks that together contain what most candidates have."""
     channels, height, width = measured_shape(shape)
     blocks = (
         PlainBlock(out_channels=32, normalization="batch", activation="elu", pooling="max", dropout=0.2),
@@ -55,13 +55,13 @@ def typical_architecture(shape: Shape) -> Architecture:
 
 
 def measured_shape(shape: Shape) -> Shape:
-    """The shape (C, H, W) at which images of a shape are timed."""
+    """Return the shape (C, H, W) at which images of a given shape are timed."""
     channels, height, width = shape
     return channels, min(height, MAX_SIDE), min(width, MAX_SIDE)
 
 
 class TimedRun:
-    """The typical network in training, to be timed a step at a time."""
+    """The typical network in training, to be timed one step at a time."""
 
     def __init__(self, engine: Engine, shape: Shape) -> None:
         self._engine = engine
@@ -71,7 +71,10 @@ class TimedRun:
         self._rehearsal = rehearse(engine, typical_architecture(shape), recipe, seeds=range(self.num_seeds))
 
     def seconds(self) -> float:
-        """Seconds of one step, until the device has done it; of seeds that train together, the share of one."""
+        """Return the seconds of one step, until the device has finished.
+
+        For seeds that train together, this is one seed's share.
+        """
         prepare_process(self._engine)
         _synchronise(self._engine)
         started = time.perf_counter()

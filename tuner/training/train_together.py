@@ -1,4 +1,4 @@
-"""train_together(candidate, datas, ...): seeds of one candidate learn in the same steps, as one wider network."""
+"""Train several seeds of one candidate in the same steps, as one wider network."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ def train_together(
     seeds: Sequence[int],
     scores_all: bool = True,
 ) -> Iterator[list[EpochResult]]:
-    """Train a resolved candidate with several seeds at once, each on its own data; an epoch's results, seed by seed.
+    """Train a resolved candidate with several seeds at once, each on its own data; yield each epoch's results by seed.
 
-    As `train` does for each: the same first weights, batches, rates and scores, so that without dropout the results
-    are the same but for rounding. With dropout the masks are others, drawn for all from the seeds together. Each seed
-    is given its share of the seconds.
+    Each seed trains as with `train`: with the same initial weights, batches, rates and scores. Without dropout, the
+    results are therefore the same except for rounding. With dropout, the masks differ, because they are drawn for all
+    models from all seeds. The seconds are divided equally among the seeds.
 
-    A seed whose loss is not finite has no result in that epoch, nor in a later one; the others go on without it, and
-    when none is left the training ends. Raises ValueError unless all train on equally many images.
+    A seed whose loss is not finite has no result in that epoch or any later one. The other seeds continue, and training
+    ends when none is left. Raises ValueError unless all seeds train on the same number of images.
     """
     num_images = len(datas[0].train_indices_N)
     if any(len(data.train_indices_N) != num_images for data in datas):
-        raise ValueError("seeds that train together must have equally many images, for their steps to be as many")
+        raise ValueError(
+            "seeds that train together must have equally many images, so that they take the same number of steps"
+        )
     models = [fresh_model(candidate.architecture, seed, engine=engine) for seed in seeds]
     stacked = stack_models(models, candidate.architecture, engine=engine)
 
@@ -75,7 +77,7 @@ def train_together(
 
 
 def stack_models(models: Sequence[nn.Module], architecture: Architecture, *, engine: Engine) -> nn.Sequential:
-    """The stacked network of models of this architecture, with copies of their weights, in training mode."""
+    """Build the stacked network of models of this architecture, with copies of their weights, in training mode."""
     stacked = build_stacked(architecture, len(models))
     stacked.load_state_dict(stack_states([model.state_dict() for model in models]))
     place(stacked, engine)
@@ -85,7 +87,7 @@ def stack_models(models: Sequence[nn.Module], architecture: Architecture, *, eng
 def _batches_together(
     datas: Sequence[TrainingData], batch_size: int, *, engine: Engine, seeds: Sequence[int], epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of an epoch of every seed, each in its own order: (images (N, M * C, H, W), labels_MN)."""
+    """Yield the batches of an epoch, each seed in its own order: (images (N, M * C, H, W), labels_MN)."""
     passes = [
         epoch_batches(data, batch_size, engine=engine, seed=seed, epoch=epoch)
         for data, seed in zip(datas, seeds, strict=True)

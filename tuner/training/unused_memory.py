@@ -1,4 +1,4 @@
-"""Memory that a process holds and no tensor uses: what the C library keeps of freed blocks, and oneDNN of kernels."""
+"""Memory that a process holds but no tensor uses: blocks kept by the C library, and kernels kept by oneDNN."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from collections.abc import Callable
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's mallopt, from malloc.h."""
 DEFAULT_MMAP_MAX, MAX_MMAP_THRESHOLD = 65_536, 32 * 2**20
-"""How many mappings it makes, and up to which size it learns to do without one, once such a block was freed."""
+"""Number of mappings that glibc allows, and the size up to which it learns to avoid mappings once a block was freed."""
 KERNELS_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": 768, "LRU_CACHE_CAPACITY": 32}
-"""How many compiled kernels oneDNN keeps of all, and torch itself of matrix products in bf16.
+"""Number of compiled kernels kept by oneDNN, and of bf16 matrix products kept by torch.
 
-A step must find its own there, or it compiles them again each time: about ten for a block, of which a space has up to
-64, and twelve products for a head. By default both are 1,024, and every network has others. Source: oneDNN's developer
-guide, Primitive Cache; lru_cache.hpp of intel/ideep.
+A step must find its own kernels in this cache, or it compiles them again each time. A block needs about ten, and a
+space has up to 64 blocks; a head needs twelve products. By default both limits are 1,024, and every network adds
+others. Source: oneDNN's developer guide, Primitive Cache; lru_cache.hpp of intel/ideep.
 """
 OLDER_NAMES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "DNNL_PRIMITIVE_CACHE_CAPACITY"}
-"""That are still read, where the newer ones are not set."""
+"""Older names that are still read if the newer ones are not set."""
 
 
 def keep_freed_memory(keep: bool) -> bool:
-    """Tell glibc to keep freed memory, or to do as it does by default; whether there is a glibc that took it.
+    """Make glibc keep freed memory, or restore its default; return whether there is a glibc that accepted it.
 
-    By default it learns: what is larger than the largest block freed so far is mapped, and every page of it faulted in,
-    at every step. To set any parameter ends that learning, so "by default" is here what it comes to: blocks of up to
-    32 MiB are not mapped, and up to twice that is kept at the end of the heap. Source: mallopt(3), M_MMAP_THRESHOLD.
+    By default glibc learns: a block that is larger than the largest block freed so far is mapped, and every page of it
+    is faulted in at every step. Setting any parameter ends this learning, so the default is restored as the values that
+    glibc would reach: blocks of up to 32 MiB are not mapped, and up to 64 MiB are kept at the end of the heap. Source:
+    mallopt(3), M_MMAP_THRESHOLD.
     """
     mallopt = _from_glibc("mallopt")
     if mallopt is None:
@@ -40,9 +41,9 @@ def keep_freed_memory(keep: bool) -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """Give every free page of the heap back to the system, whatever glibc was told to keep; whether there is a glibc.
+    """Return free pages of the heap to the system, whatever glibc was set to keep; False if there is no glibc.
 
-    It takes milliseconds, and what is allocated next has its pages faulted in again.
+    This takes milliseconds, and the pages of later allocations must be faulted in again.
     """
     malloc_trim = _from_glibc("malloc_trim")
     if malloc_trim is None:
@@ -52,9 +53,9 @@ def give_back_freed_memory() -> bool:
 
 
 def keep_few_kernels() -> None:
-    """Bound the kernels that oneDNN keeps in this process, where the user's environment does not say how many.
+    """Limit the kernels that oneDNN keeps in this process, unless the user's environment sets the limit.
 
-    Both numbers are read once: when the first kernel is compiled, and the second by torch.set_num_threads already.
+    Both limits are read only once: one when the first kernel is compiled, the other as early as torch.set_num_threads.
     """
     for name, count in KERNELS_KEPT.items():
         if OLDER_NAMES.get(name, name) not in os.environ:
@@ -62,6 +63,6 @@ def keep_few_kernels() -> None:
 
 
 def _from_glibc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, None where it is another one, such as musl."""
+    """Return a function of glibc, or None if another C library such as musl is used."""
     function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
     return function

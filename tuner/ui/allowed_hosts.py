@@ -1,8 +1,9 @@
-"""Which names a local server without a log-in answers to, so that no page of another site can use it.
+"""Restrict the names that a local server without a login answers to, so that no page of another site can use it.
 
-A browser runs the scripts of any site that it shows. Such a site can let its own name resolve to 127.0.0.1 (DNS
-rebinding), and is then of the same origin as a server there; only the Host header still has its name. Without that
-trick it can send requests, but not read the answers; these have an Origin header with its name.
+A browser runs the scripts of any site that it shows. Such a site can make its own name resolve to 127.0.0.1 (DNS
+rebinding), so that its pages have the same origin as a server there. Only the Host header then still has the site's
+name. Without this trick a site can send requests but not read the answers, and these requests have an Origin header
+with its name.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from tuner.errors import OptionError
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """A WSGI application (PEP 3333)."""
 READING = ("GET", "HEAD", "OPTIONS")
-"""The methods that change nothing."""
+"""HTTP methods that change nothing."""
 PORTS = {"http": 80, "https": 443}
 
 
 def refuse_foreign_sites(app: App, *, host: str, named: Collection[str] = ()) -> App:
-    """Answer requests that another site's page may have sent with 403 and a sentence; the others reach `app`.
+    """Answer requests that another site's page may have sent with 403 and a sentence; others reach `app`.
 
-    host: the address that the server listens on. named: further names that it has, such as behind a proxy, as
-    `check_host_name` gives them. Loopback is always answered. A server that listens beyond this machine answers to
-    every IP address as well, since no address can be rebound, and to the machine's own names.
+    host: the address that the server listens on. named: further names of the server, such as behind a proxy, as
+    `check_host_name` returns them. Loopback is always answered. A server that listens beyond this machine also answers
+    to every IP address, which cannot be rebound, and to the machine's own names.
     """
     is_public = not is_loopback(host)
     names = {"localhost", _plain(host), *named} | (_own_names() if is_public else set())
@@ -65,7 +66,7 @@ def refuse_foreign_sites(app: App, *, host: str, named: Collection[str] = ()) ->
 
 
 def check_host_name(text: str) -> str:
-    """A host name or an IP address as a Host header has it, without its port. Raises OptionError."""
+    """Return a host name or IP address in the form of a Host header, without a port. Raises OptionError."""
     name = _plain(text)
     if not _is_address(name) and not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
         raise OptionError(
@@ -75,7 +76,7 @@ def check_host_name(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Whether an address can be reached only from this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -95,7 +96,7 @@ def _is_address(name: str) -> bool:
 
 
 def _split(url: str) -> tuple[str, int | None]:
-    """Host and port of a URL; an empty host for what is no URL."""
+    """Return host and port of a URL; the host is empty if the text is not a URL."""
     try:
         parts = urlsplit(url)
         is_plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
@@ -105,7 +106,7 @@ def _split(url: str) -> tuple[str, int | None]:
 
 
 def _plain(name: str) -> str:
-    """A name in small letters, as DNS has it: without the root's dot, brackets of an address, or other letters."""
+    """Normalise a name as DNS does: lower case, ASCII, without the final dot and without the brackets of an address."""
     name = name.lower().removesuffix(".")
     if name.startswith("[") and name.endswith("]"):
         name = name[1:-1]

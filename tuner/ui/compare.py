@@ -1,4 +1,4 @@
-"""Two studies side by side."""
+"""Compare two studies side by side."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Row = tuple[str, str, str]
 
 
 def comparison_table(first: StudyRecord, second: StudyRecord, *, studies: Path) -> RenderableType:
-    """What two studies came to, and where their settings and their winners differ.
+    """Return a table with the results of two studies, and the differences between their settings and winners.
 
-    The confirmed scores are of sealed images, so they can be compared if both studies are of one data set; the best
-    scores of a search are each the luckiest of many.
+    Confirmed scores are on sealed test images, so they can be compared if both studies use the same data set. The best
+    score of a search is optimistic.
     """
     summaries = summarise(first, studies=studies), summarise(second, studies=studies)
     table = Table(box=None, padding=(0, 1), header_style="bold")
@@ -88,11 +88,11 @@ WINNER: dict[str, Callable[[TrialRecord], str]] = {
     "  FLOPs": lambda trial: f"{trial.flops:,}",
     "  latency": lambda trial: "" if trial.latency_ms is None else f"{trial.latency_ms:.2f} ms",
 }
-"""Rows of the table, by their names: what they say of a confirmation, and of a winner."""
+"""Rows of the table for a winner: a function from its trial to text, by the row's name."""
 
 
 def _add_differences(table: Table, heading: str, first: Mapping[str, str], second: Mapping[str, str]) -> None:
-    """Rows for the values that differ; none when all are the same."""
+    """Add rows for the values that differ; none if all are the same."""
     differing = [key for key in dict.fromkeys((*first, *second)) if first.get(key) != second.get(key)]
     if not differing:
         return
@@ -103,7 +103,7 @@ def _add_differences(table: Table, heading: str, first: Mapping[str, str], secon
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Nested values by dotted keys, lists with their positions from 1."""
+    """Flatten nested values to dotted keys; list items have their positions from 1."""
     if isinstance(value, Mapping):
         items = [(str(key), one) for key, one in value.items()]
     elif isinstance(value, list) and any(isinstance(one, Mapping | list) for one in value):
@@ -122,4 +122,4 @@ def _warnings(one: StudySummary, other: StudySummary, first: StudyRecord, second
     elif first.sealed is not None and second.sealed is not None and first.sealed != second.sealed:
         yield " The test images are not the same, so the confirmed scores cannot be compared."
     elif one.confirmed is None or other.confirmed is None:
-        yield " The best of a search is the luckiest of its trials; compare confirmed scores (`tuner confirm STUDY`)."
+        yield " The best score of a search is optimistic; compare confirmed scores (`tuner confirm STUDY`)."

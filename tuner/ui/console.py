@@ -1,4 +1,4 @@
-"""A run in the terminal: the live view, or plain lines where there is no terminal, and progress bars."""
+"""Show a run in the terminal: a live view, or plain lines where there is no terminal, and progress bars."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALWAYS_TOLD = DataReady | SearchStarted | BaselineChosen | SearchEnded | TrialLo
 
 
 def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) -> SearchView:
-    """Show a search while it runs, and give what was seen: live in a terminal, else a line for each trial."""
+    """Show a search while it runs, and return its view: live in a terminal, otherwise as one line per trial."""
     view = SearchView()
     if quiet:
         for event in events:
@@ -49,7 +49,7 @@ def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) 
 
 @contextmanager
 def progress_reporter(console: Console, *, quiet: bool) -> Iterator[Report | None]:
-    """A progress bar for downloads and decoding, while there is something to show; None when quiet or no terminal."""
+    """Yield a progress callback for downloads and decoding; None if quiet or not in a terminal."""
     if quiet or not console.is_terminal:
         yield None
         return

@@ -1,4 +1,4 @@
-"""optuna-dashboard on the study's storage and artifacts: on this machine's loopback address, unless asked for more."""
+"""Serve optuna-dashboard for a storage and its artifacts, on the loopback address by default."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from tuner.ui.allowed_hosts import READING, App, refuse_foreign_sites
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0
-"""Seconds that a connection may say nothing, or take nothing, before it is closed."""
+"""Seconds without traffic after which a connection is closed."""
 REFUSAL = "this dashboard is read-only: it was started with --read-only, and changes nothing"
 
 
 class ArtifactFolder:
-    """Optuna's artifact store on a folder. What is gone is not found, and can be removed again."""
+    """Optuna's artifact store in a folder. A missing artifact is not found, and removing it is no error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Open an artifact to read; a request for one that is gone is answered with 404."""
+        """Open an artifact for reading; a request for a missing one is answered with 404."""
         try:
             return (self._folder / Path(artifact_id).name).open("rb")
         except OSError as error:
             raise HTTPResponse("this file is gone", status=404) from error
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keep an artifact that somebody uploads."""
+        """Store an artifact that a user uploads."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / Path(artifact_id).name).open("wb") as file:
             shutil.copyfileobj(content_body, file)
 
     def remove(self, artifact_id: str) -> None:
-        """Remove an artifact, if it is there."""
+        """Remove an artifact if it exists."""
         (self._folder / Path(artifact_id).name).unlink(missing_ok=True)
 
 
@@ -53,18 +53,18 @@ class _Quiet(WSGIRequestHandler):
     timeout = PATIENCE
 
     def handle(self) -> None:
-        """Answer a request, unless none comes: browsers open connections that they never use."""
+        """Answer a request, if there is one: browsers open connections that they never use."""
         try:
             super().handle()
         except TimeoutError:
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of single requests."""
+        """Log nothing about single requests."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, so that one which is idle or slow holds up no other; Optuna's storages allow it."""
+    """A thread for each connection, so that an idle or slow one delays no other; Optuna's storages allow this."""
 
     daemon_threads = True
 
@@ -85,9 +85,10 @@ def serve_dashboard(
     path: str = "",
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve the dashboard until interrupted. Raises StudyError when the port is taken or the address is not ours.
+    """Serve the dashboard until interrupted. Raises StudyError if the port is in use or the address is not local.
 
-    allow_hosts: names that it answers to besides loopback and `host`. on_ready: called once it can be reached.
+    allow_hosts: names that the server answers to besides loopback and `host`. on_ready: called when the server is
+    reachable.
     """
     app = refuse_foreign_sites(
         dashboard_app(storage, artifacts=artifacts, read_only=read_only), host=host, named=allow_hosts
@@ -114,7 +115,7 @@ def dashboard_app(storage: BaseStorage, *, artifacts: Path, read_only: bool) -> 
 
 
 def refuse_changes(app: App) -> App:
-    """Answer every request that could change anything with 403 and a sentence; the rest goes through."""
+    """Answer every request that could change something with 403 and a sentence; others reach `app`."""
 
     def reading_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in READING:
@@ -128,7 +129,7 @@ def refuse_changes(app: App) -> App:
 
 
 def address(host: str, port: int) -> str:
-    """The URL to type on this machine."""
+    """The URL for a browser on this machine."""
     if _is_everywhere(host):
         host = HOST
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""What the tuner finds on this machine: device, versions, every choice of the engine with its times and checks."""
+"""Report of `tuner doctor`: device, versions, and every choice of the engine with its times and checks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tuner.training.timing import BATCH_SIZE, measured_shape
 from tuner.versions import package_versions
 
 NARROW = 100
-"""Columns below which the choices are a list: a table would break words."""
+"""Width in columns below which the choices are shown as a list, because a table would break words."""
 
 
 def doctor_report(measurement: Measurement, shape: Shape, *, kept: str, width: int) -> RenderableType:
-    """The whole report; what one attaches to a report of a fault.
+    """Return the whole report, which can be attached to a bug report.
 
-    shape: (C, H, W) of the images that it was measured for. kept: where the measurement is, or why it is nowhere.
+    shape: (C, H, W) of the images that it was measured for. kept: where the measurement is cached, or why it is not.
     width: of the terminal, in columns.
     """
     facts = _facts(measurement, shape)
@@ -54,7 +54,7 @@ def _facts(measurement: Measurement, shape: Shape) -> Table:
 
 
 def _measured(num_threads: int, shape: Shape) -> str:
-    """What the steps were that were timed."""
+    """Describe the training steps that were timed."""
     sizes = ["x".join(map(str, one)) for one in (shape, measured_shape(shape))]
     size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]}, at the size of {sizes[1]}"
     return f"batches of {BATCH_SIZE} images of {size}, {num_threads} thread{'s' * (num_threads != 1)}"

@@ -1,4 +1,4 @@
-"""The events of a run as lines of a log."""
+"""Format the events of a run as lines of a log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tuner.search.events import BaselineChosen, DataReady, SearchEnded, SearchSt
 from tuner.ui.search_view import SearchView, describe_progress
 
 MAX_UNCOUNTED_TOLD = 10
-"""Rejected, repeated and failed trials in a row that a log has a line for; the end says what came of them."""
+"""Number of rejected, repeated and failed trials in a row that are logged one by one; more are only counted."""
 
 
 def line_of(event: RunEvent, view: SearchView) -> str:
-    """An event as a line of a log; empty for what a log need not have."""
+    """Format an event as a line of a log; empty for an event that is not logged."""
     match event:
         case DataReady():
             channels, height, width = event.shape
@@ -53,7 +53,7 @@ def line_of(event: RunEvent, view: SearchView) -> str:
 
 
 def new_problem(event: RunEvent, view: SearchView) -> str:
-    """That optuna-dashboard will not show all of a trial, as a line; empty where it will, or has been reported."""
+    """Report once that optuna-dashboard will not show everything of a trial; empty if it will."""
     if not isinstance(event, TrialEnded) or not event.not_shown or event.not_shown in view.not_shown:
         return ""
     view.not_shown.add(event.not_shown)

@@ -21,7 +21,7 @@ from tuner.search.objective import value_of
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
 WIDE = 80
-"""Columns of a terminal from which on curves are shown."""
+"""Minimum width in columns of a terminal that shows curves."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Trial:
 
 @dataclass
 class SearchView:
-    """What the live view shows, gathered from the events seen so far."""
+    """The content of the live view, gathered from the events seen so far."""
 
     study: str = ""
     num_trials: int = 0
@@ -48,7 +48,7 @@ class SearchView:
     not_shown: set[str] = field(default_factory=set)
 
     def take(self, event: RunEvent) -> None:
-        """Bring the view up to date."""
+        """Update the view with an event."""
         match event:
             case SearchStarted():
                 self.study, self.num_trials, self.epochs = event.study, event.num_trials, event.epochs
@@ -74,14 +74,14 @@ class SearchView:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of this run so far; None before its first trial has ended."""
+        """Estimate the seconds left at the pace of this run; None before its first trial has ended."""
         done = self.num_counted - self.num_before
         if not done:
             return None
         return (time.monotonic() - self.begun) / done * (self.num_trials - self.num_counted)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The search, or its confirmation; before them, that it is being prepared."""
+        """Show the search or its confirmation, or at first that it is being prepared."""
         if self.confirming:
             yield Text(f"{self.study}  {self.confirming}")
         elif not self.study:
@@ -90,7 +90,7 @@ class SearchView:
             yield from self._search(options)
 
     def _search(self, options: ConsoleOptions) -> RenderResult:
-        """Numbers are shown whole at any width; a narrow terminal cuts networks, and shows no curves."""
+        """Show the search. Numbers are complete at any width; a narrow terminal cuts networks and shows no curves."""
         is_wide = options.max_width >= WIDE
         left = self.seconds_left
         study = Text(self.study, style="bold", no_wrap=True, overflow="ellipsis")
@@ -123,14 +123,14 @@ class SearchView:
 
 
 def describe_best(best: BestTrial) -> str:
-    """The best trial in a few words."""
+    """Describe the best trial in a few words."""
     return (
         f"trial {best.number}: {best.validation_accuracy:.2%} at epoch {best.epoch}, {best.num_parameters:,} parameters"
     )
 
 
 def describe_outcomes(outcomes: Mapping[str, int]) -> str:
-    """Counts by outcome; those that are rare only when there are any."""
+    """List counts by outcome; rare outcomes appear only if there are any."""
     counts = {"complete": outcomes["complete"], "pruned": outcomes["pruned"] + outcomes["diverged"]}
     counts["failed"] = outcomes["failed"]
     counts |= {name: outcomes[name] for name in ("rejected", "repeated") if outcomes[name]}
@@ -138,12 +138,12 @@ def describe_outcomes(outcomes: Mapping[str, int]) -> str:
 
 
 def describe_progress(event: ConfirmProgress) -> str:
-    """How far a confirmation is, in a line."""
+    """Describe the progress of a confirmation in a line."""
     return f"confirming [{event.done}/{event.total}] {event.what}"
 
 
 def sparkline(curve: list[float]) -> str:
-    """The last values of a curve as bars, from its lowest to its highest."""
+    """Draw the last values of a curve as bars, between its minimum and its maximum."""
     shown = curve[-CURVE_WIDTH:]
     if not shown:
         return ""
@@ -153,7 +153,7 @@ def sparkline(curve: list[float]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `1 h 20 min`."""
+    """Format a duration, as in `42 s`, `3 min 05 s` or `1 h 20 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

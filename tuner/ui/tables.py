@@ -1,4 +1,4 @@
-"""Rich tables: a network layer by layer, a study trial by trial, the studies, the spaces."""
+"""Rich tables: the layers of a network, the trials of a study, the studies, and the search spaces."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from tuner.space.schema import SearchSpace
 
 NARROW = 110
-"""Columns below which a layer and its arithmetic do not fit beside each other."""
+"""Width in columns below which a layer and its arithmetic do not fit side by side."""
 
 
 @dataclass(frozen=True)
 class NetworkTable:
-    """Every layer with its output shape, its arithmetic, parameters and FLOPs, and the recipe below."""
+    """Every layer with its output shape, arithmetic, parameters and FLOPs, and the recipe below."""
 
     candidate: Candidate
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """In a narrow terminal the arithmetic stands below its layer."""
+        """Render the table; in a narrow terminal, the arithmetic is below its layer."""
         is_narrow = options.max_width < NARROW
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
         table.add_column("part", no_wrap=True)
@@ -95,7 +95,7 @@ def _rows_of(items: Items) -> Iterator[tuple[str, ...]]:
 
 
 def _rounded(source: str) -> str:
-    """A layer's source with its long numbers as short ones."""
+    """Return a layer's source with rounded numbers."""
     return re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.3g}", source)
 
 
@@ -123,7 +123,7 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
 
 
 def delivery_lines(summary: StudySummary) -> list[str]:
-    """What a study delivers: its winner's score on the sealed test set, or that there is none yet, and the file."""
+    """Describe what a study delivers: its winner's score on the sealed test set, if there is one, and the file."""
     if summary.best is None:
         return []
     confirmed = summary.confirmed
@@ -141,10 +141,10 @@ def delivery_lines(summary: StudySummary) -> list[str]:
 
 
 def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Table:
-    """One line a study. `sizes`: bytes of files of each.
+    """Return a table with one row per study. `sizes`: bytes of each study's files.
 
-    best: the highest validation accuracy, the luckiest of many. confirmed: that of the winner on the sealed test set,
-    and of how many trials it was the winner where there have been more since.
+    best: the highest validation accuracy, which is optimistic. confirmed: accuracy of the winner on the sealed test
+    set, and the number of trials at that time if there have been more since.
     """
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("study", "dataset", "space", "trials", "best", "confirmed", "disk", "checkpoint"):
@@ -174,7 +174,7 @@ def _confirmed_score(summary: StudySummary) -> str:
 
 
 def space_table(space: SearchSpace) -> RenderableType:
-    """What a space samples, parameter by parameter, and what it leaves fixed."""
+    """List what a space samples, parameter by parameter, and what is fixed."""
     table = Table(box=None, padding=(0, 1), header_style="dim", show_header=False)
     table.add_column("parameter", no_wrap=True)
     table.add_column("values", overflow="fold")
@@ -192,5 +192,5 @@ def space_table(space: SearchSpace) -> RenderableType:
 
 
 def shape_in_words(shape: Sequence[int]) -> str:
-    """`32x13x13`."""
+    """Format a shape, as in `32x13x13`."""
     return "x".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""A trial that is trained longer, as a person sees it: one live line in a terminal, else a line for each epoch."""
+"""Show a trial that is trained for longer: one live line in a terminal, otherwise a line for each epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.ui.search_view import CURVE_WIDTH, WIDE, format_seconds, sparkline
 
 @dataclass
 class TrainingView:
-    """What the live line shows, gathered from the events seen so far."""
+    """The content of the live line, gathered from the events seen so far."""
 
     number: int = 0
     epochs: int = 0
@@ -28,7 +28,7 @@ class TrainingView:
     trained: Trained | None = None
 
     def take(self, event: TrainingEvent) -> None:
-        """Bring the view up to date."""
+        """Update the view with an event."""
         match event:
             case TrainingStarted():
                 self.number, self.epochs = event.number, event.candidate.recipe.epochs
@@ -39,7 +39,7 @@ class TrainingView:
                 self.trained = event
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Numbers come first; a terminal that is too narrow has neither bar nor curve."""
+        """Render the line. Numbers come first; a narrow terminal shows neither the progress bar nor the curve."""
         if not self.epochs:
             return
         done = len(self.curve)
@@ -60,7 +60,7 @@ class TrainingView:
 
 
 def watch_training(events: Iterable[TrainingEvent], console: Console, *, quiet: bool = False) -> Trained | None:
-    """Show a training while it goes on, and give what it came to; None when the events end before."""
+    """Show a training run while it continues, and return its result; None if the events end before there is one."""
     view = TrainingView()
     if quiet or not console.is_terminal:
         for event in events:
@@ -77,7 +77,7 @@ def watch_training(events: Iterable[TrainingEvent], console: Console, *, quiet: 
 
 
 def training_line(event: TrainingStarted | EpochFinished, *, epochs: int) -> str:
-    """An event as a line of a log."""
+    """Format an event as a line of a log."""
     if isinstance(event, TrainingStarted):
         return (
             f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate; "
@@ -93,7 +93,7 @@ def training_line(event: TrainingStarted | EpochFinished, *, epochs: int) -> str
 
 
 def trained_lines(trained: Trained) -> list[str]:
-    """What a training came to, its checkpoint path, and that the test set has not been looked at."""
+    """Describe the result of a training run: its score, its checkpoint path, and that the test set was not used."""
     before = trained.search_accuracy
     compared = "it had none in the search" if before is None else f"{before:.2%} in the search"
     return [

@@ -1,4 +1,4 @@
-"""The end of a run in lines: the winner, its score, its checkpoint path, and the next commands."""
+"""Last lines of a run: the winner, its score, its checkpoint path, and the next commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tuner.search.summary import StudySummary
 
 
 def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
-    """The winner, its score, its checkpoint path, and the next commands."""
+    """Return lines with the winner, its score, its checkpoint path, and the next commands."""
     best = summary.best
     if best is None:
         return [f"study {summary.study}: no complete trial yet, so no winner"]

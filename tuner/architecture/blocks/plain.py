@@ -34,7 +34,7 @@ from tuner.architecture.shapes import Shape
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class PlainBlock:
-    """One block as sampled or as resolved. Windows are square; `dropout` is the rate of dropped elements."""
+    """One block, as sampled or as resolved. Windows are square; `dropout` is the probability of dropping an element."""
 
     out_channels: Count
     kernel_size: Window = 3
@@ -48,7 +48,7 @@ class PlainBlock:
     dropout: DropoutRate = 0.0
 
     def __str__(self) -> str:
-        """Like `32 k3 bn relu max3s2 d0.05`; a stride is named unless it is 1, or that of a pooling its window."""
+        """Format as in `32 k3 bn relu max3s2 d0.05`; a stride of 1, or for pooling of the window size, is omitted."""
         words = [str(self.out_channels), f"k{self.kernel_size}"]
         words += [f"s{self.stride}"] if self.stride > 1 else []
         words += ["valid"] if self.padding == "valid" else []
@@ -58,7 +58,7 @@ class PlainBlock:
         return " ".join(words + dropout_in_words(self.dropout))
 
     def resolve(self, shape: Shape) -> PlainBlock:
-        """The block as it fits a feature map of `shape` (C, H, W).
+        """Resolve the block for a feature map of `shape` (C, H, W).
 
         The rule: a window (the kernel of a valid convolution, or a pooling window) that is larger than the feature
         map's smaller side is cut to that side, and its pooling stride to the window; a pooling window of one pixel is

@@ -1,4 +1,4 @@
-"""One self-contained HTML page on a study: the verdict, the search in figures, the winner and what it gets wrong."""
+"""One self-contained HTML page on a study: the verdict, figures of the search, the winner and its mistakes."""
 
 from tuner.ui.report.page import report_page, write_report
 

@@ -1,6 +1,6 @@
-"""What all figures of a report are made of: plain Plotly JSON, in which colours are names that the page fills in.
+"""Common parts of all figures of a report: plain Plotly JSON, with names of colours that the page replaces.
 
-Plotly reads a small HTML in texts, so whatever a user can name goes through `plain` first.
+Plotly interprets a few HTML tags in texts, so every text from a user goes through `plain` first.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from tuner.search.objective import OBJECTIVE
 from tuner.search.trial_record import TrialRecord
 
 ERRORS = [step * 10.0**decade for decade in range(0, -6, -1) for step in (1, 0.5, 0.2)]
-"""Marks of an axis of accuracies: 0, 50, 80, 90, 95, 98, 99 %, ..."""
+"""Tick marks of an accuracy axis: 0, 50, 80, 90, 95, 98, 99 %, ..."""
 MANY = 300
-"""Points; from so many on they are small and faint."""
+"""If there are at least this many points, they are drawn small and faint."""
 Trace = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: Plotly's traces and layout. `absent` says why there is none, and then there are no traces."""
+    """A figure: Plotly's traces and layout. `absent` says why there is none; there are then no traces."""
 
     id: str
     title: str
@@ -34,17 +34,17 @@ class Figure:
 
 
 def plain(text: object) -> str:
-    """A text in which Plotly finds no markup."""
+    """Escape a text so that Plotly finds no markup in it."""
     return escape(str(text), quote=False)
 
 
 def scored(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The trials that the figures show: those with a score, without repeated ones."""
+    """Return the trials that figures show: those with a score, except repeated ones."""
     return [trial for trial in trials if trial.validation_accuracy is not None and trial.outcome != "repeated"]
 
 
 def parted(trials: Iterable[TrialRecord]) -> tuple[list[TrialRecord], list[TrialRecord]]:
-    """The trials that were stopped, or are not at their end, and the complete ones."""
+    """Divide trials into those that were stopped or have not ended, and the complete ones."""
     parts: tuple[list[TrialRecord], list[TrialRecord]] = ([], [])
     for trial in trials:
         parts[trial.outcome == "complete"].append(trial)
@@ -53,19 +53,19 @@ def parted(trials: Iterable[TrialRecord]) -> tuple[list[TrialRecord], list[Trial
 
 @dataclass(frozen=True)
 class Scale:
-    """Accuracies drawn by their errors on a logarithmic axis, so that 98 % and 99 % can be distinguished beside 10 %.
+    """Draws accuracies by their error on a logarithmic axis, so that 98 % and 99 % can be distinguished beside 10 %.
 
-    `floor` stands for an error of 0, which has no logarithm.
+    `floor` is used for an error of 0, which has no logarithm.
     """
 
     floor: float
 
     def y(self, accuracy: float | None) -> float:
-        """Where an accuracy is drawn."""
+        """Position of an accuracy on the axis."""
         return max(1.0 - (accuracy or 0.0), self.floor)
 
     def axis(self) -> dict[str, Any]:
-        """The axis, marked with accuracies."""
+        """The axis, labelled with accuracies."""
         marks = [error for error in ERRORS if error >= self.floor]
         return {
             "type": "log",
@@ -77,7 +77,7 @@ class Scale:
 
 
 def scale_of(trials: Iterable[TrialRecord]) -> Scale:
-    """The scale for these trials: no error is half as small as the smallest that is not 0."""
+    """Return the scale for these trials; its floor is half of the smallest error that is not 0."""
     errors = {1.0 - accuracy for trial in trials for accuracy in trial.curve.values() if accuracy < 1.0}
     return Scale(min(errors, default=0.01) / 2)
 
@@ -85,7 +85,10 @@ def scale_of(trials: Iterable[TrialRecord]) -> Scale:
 def log_ticks(
     values: Sequence[float], words: Callable[[float], str], *, steps: tuple[int, ...] = (1, 2, 5)
 ) -> dict[str, Any]:
-    """A logarithmic axis with few marks: these steps of every decade, or of many decades their beginnings alone."""
+    """Return a logarithmic axis with few ticks: these steps of every decade, or only powers of ten if there are many.
+
+    words: function that labels a value.
+    """
     low, high = min(values), max(values)
     decades = range(floor(log10(low)) - 1, ceil(log10(high)) + 1)
     steps = steps if high / low < 300 else (1,)
@@ -97,7 +100,7 @@ def log_ticks(
 def points(
     name: str, trials: Sequence[TrialRecord], x: Callable[[TrialRecord], Any], color: str, scale: Scale
 ) -> Trace:
-    """A point a trial; number and accuracy are its `customdata`."""
+    """Draw one point per trial; number and accuracy are its `customdata`."""
     many = len(trials) > MANY
     return {
         "type": "scatter",
@@ -112,7 +115,7 @@ def points(
 
 
 def lines(name: str, trials: Sequence[TrialRecord], scale: Scale, *, opacity: float, **line: Any) -> Trace:
-    """The curves of many trials as one trace, with a gap after each."""
+    """Draw the curves of many trials as one trace, with a gap after each."""
     x: list[int | None] = []
     y: list[float | None] = []
     known: list[tuple[int, float] | None] = []

@@ -1,7 +1,7 @@
-"""What the winner gets wrong: its confusion matrix, and the images on which it is surest of a wrong answer.
+"""The winner's mistakes: its confusion matrix, and the images with the most confident wrong answers.
 
-On the sealed test set once the study is confirmed; before that on the validation images, since the test set is not to
-be opened for a study that may still go on.
+These are test images once the study is confirmed. Before that they are validation images, since the test set stays
+sealed for a study that may still continue.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tuner.training.results import MAX_CONFUSION_CLASSES, Confusion
 
 NUM_WORST = 24
 THUMBNAIL = 160
-"""Pixels; a larger side is scaled down."""
+"""Size in pixels; images with a larger side are scaled down."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image as a data URI, what the network said and how surely, and what is true; probabilities lie in 0..1."""
+    """A misclassified image as a data URI, with the predicted and the true class; probabilities lie in 0..1."""
 
     row: int
     image: str
@@ -50,7 +50,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Judged:
-    """A network on images: `where` they are from in words. `worst` has the images of the largest loss first.
+    """Predictions of a network on images; `where` describes the images. `worst` has those with the largest loss first.
 
     repairs: as in ImageDataset.
     """
@@ -65,7 +65,7 @@ class Judged:
 
 
 def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judged:
-    """Score the winner's checkpoint. Raises TunerError when the images or the file are gone, or are others."""
+    """Score the winner's checkpoint. Raises TunerError if the images or the file are missing or have changed."""
     if summary.best is None:
         raise StudyError("no trial is complete yet")
     if summary.confirmed and summary.delivered is None:
@@ -129,7 +129,7 @@ def _logits(checkpoint: Checkpoint, dataset: ImageDataset, rows_N: Tensor) -> It
 
 
 def data_uri(pixels_CHW: Tensor) -> str:
-    """A uint8 image (C, H, W) of 1 or 3 channels as a PNG within a URI."""
+    """Encode a uint8 image (C, H, W) with 1 or 3 channels as a PNG in a data URI."""
     from PIL import Image
 
     array = pixels_CHW[0].numpy() if len(pixels_CHW) == 1 else pixels_CHW.permute(1, 2, 0).contiguous().numpy()

@@ -1,4 +1,4 @@
-"""A network as a drawing: a box for every feature map, as high as the map and as wide as it has channels."""
+"""Draw a network: a box for every feature map, whose height is the map's side and whose width shows its channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = {"BatchNorm2d": "batch norm", "GroupNorm": "group norm", "LeakyReLU": "l
 
 @dataclass(frozen=True)
 class _Stage:
-    """A shape, what made it, and what is done to it in place."""
+    """A shape, the layer that made it, and the layers that work on it in place."""
 
     made_by: str
     shape: Shape
@@ -125,7 +125,7 @@ def _name(layer: Layer) -> str:
 
 
 def _box(shape: Shape, largest: int) -> tuple[float, float]:
-    """Width and height in pixels; a vector is a narrow box, by the logarithm of its length."""
+    """Width and height in pixels; a vector is a narrow box whose height depends on the logarithm of its length."""
     if len(shape) == 1:
         return 12.0, min(TALLEST, 14.0 + 9.0 * log2(max(1, shape[0])))
     channels, height, _ = shape
@@ -133,7 +133,7 @@ def _box(shape: Shape, largest: int) -> tuple[float, float]:
 
 
 def _rows(then: Sequence[str]) -> list[str]:
-    """What is done in place, in at most three short lines."""
+    """Format the layers that work in place, in at most three short lines."""
     rows: list[str] = []
     for words in then:
         if rows and len(rows[-1]) + len(words) < 17:

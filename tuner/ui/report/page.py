@@ -1,4 +1,4 @@
-"""The page: everything that it needs is in it, and a content security policy lets it fetch nothing."""
+"""The HTML page, which contains everything that it needs; a content security policy keeps it from loading more."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFAULT_HEIGHT = 380
 
 
 def write_report(record: StudyRecord, *, studies: Path, output: Path) -> None:
-    """Write a study's page to a file, whole or not at all. Raises StudyError when it cannot be written."""
+    """Write a study's page to a file atomically. Raises StudyError if it cannot be written."""
     if output.is_dir():
         raise StudyError(f"-o {output} is a folder; give the name of a file in it")
     page = shown_name(report_page(record, studies=studies))
@@ -52,7 +52,7 @@ def write_report(record: StudyRecord, *, studies: Path, output: Path) -> None:
 
 
 def report_page(record: StudyRecord, *, studies: Path) -> str:
-    """The HTML of a study's page. Where something is gone, such as the images, the page says so."""
+    """Return the HTML of a study's page. If something is missing, such as the images, the page says so."""
     from plotly.offline import get_plotlyjs
 
     stored = record.stored_trials()
@@ -156,7 +156,7 @@ def _mistakes_section(judged: Judged | str) -> str:
         return _section(title, f'<p class="absent" id="confusion-absent">{escape(why)}</p>')
     right = judged.num_images - judged.num_wrong
     words = (
-        f"On {judged.where}: {right:,} of {judged.num_images:,} right ({right / judged.num_images:.2%}), "
+        f"On {judged.where}: {right:,} of {judged.num_images:,} correct ({right / judged.num_images:.2%}), "
         f"{judged.num_wrong:,} wrong." + "".join(f" Note: {repair}." for repair in judged.repairs)
     )
     gallery = "".join(map(_mistake, judged.worst))
@@ -184,7 +184,7 @@ def _mistake(mistake: Mistake) -> str:
 
 
 def _figure(figure: Figure, *, level: int = 3) -> str:
-    """A figure with its numbers beside it, as JSON in which no tag can end."""
+    """Return a figure and its data as JSON in which no HTML tag can end."""
     heading = f"<h{level}>{escape(figure.title)}</h{level}>" if figure.title else ""
     if figure.absent:
         why = f'<p class="absent" id="{figure.id}-absent">{escape(figure.absent)}</p>'
@@ -209,6 +209,6 @@ def _row(cell: str, texts: Iterable[str]) -> str:
 
 
 def _hash_of(script: str) -> str:
-    """A script as a content security policy names it."""
+    """Hash a script for a content security policy."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,4 +1,4 @@
-"""Figures of the parameters: which mattered, each against the accuracy, and all of them together."""
+"""Figures of the parameters: their importance, each one against accuracy, and all of them together."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tuner.ui.report.figure_parts import Figure, log_ticks, parted, plain, point
 
 NUM_IMPORTANCES, NUM_SLICES = 12, 6
 MAX_BEST = 40
-"""Lines that stand out in parallel coordinates; more would be a band."""
+"""Number of lines that are highlighted in parallel coordinates; more would merge into a band."""
 MIN_FOR_IMPORTANCES = 10
-"""Complete trials; below it the best tenth is a single trial."""
+"""Minimum number of complete trials; with fewer, the best tenth is a single trial."""
 
 
 def importances(stored: Sequence[FrozenTrial]) -> dict[str, float]:
-    """Optuna's importances (PED-ANOVA: how the best tenth differs), the largest first; empty where it has none."""
+    """Optuna's importances (PED-ANOVA: how the best tenth differs), the largest first; empty if there are none."""
     complete = [trial for trial in stored if trial.state is TrialState.COMPLETE]
     if len(complete) < MIN_FOR_IMPORTANCES or len({trial.value for trial in complete}) < 2:
         return {}
@@ -38,7 +38,7 @@ def importances(stored: Sequence[FrozenTrial]) -> dict[str, float]:
 
 
 def distributions_of(stored: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Of every parameter that had a choice."""
+    """Distributions of every parameter that is not fixed."""
     found: dict[str, BaseDistribution] = {}
     for trial in stored:
         found |= trial.distributions
@@ -46,7 +46,7 @@ def distributions_of(stored: Sequence[FrozenTrial]) -> dict[str, BaseDistributio
 
 
 def importance_bars(found: Mapping[str, float]) -> Figure:
-    """The parameters that mattered most."""
+    """Draw the most important parameters."""
     title = "What mattered"
     if not found:
         absent = f"Importances need {MIN_FOR_IMPORTANCES} complete trials whose scores differ."
@@ -69,7 +69,7 @@ def importance_bars(found: Mapping[str, float]) -> Figure:
     }
     caption = (
         f"Which parameters set the best tenth of the complete trials apart (PED-ANOVA): the first {len(names)} of "
-        f"{len(found)}. With few trials this is a hint, no more."
+        f"{len(found)}. With few trials, this is only a hint."
     )
     return Figure("importances", title, caption, data, layout)
 
@@ -77,7 +77,7 @@ def importance_bars(found: Mapping[str, float]) -> Figure:
 def slices(
     trials: Sequence[TrialRecord], names: Sequence[str], distributions: Mapping[str, BaseDistribution]
 ) -> list[Figure]:
-    """Accuracy against each of these parameters, one figure a parameter."""
+    """Draw accuracy against each of these parameters, in one figure each."""
     shown = scored(trials)
     scale = scale_of(shown)
     figures = []
@@ -101,9 +101,9 @@ def slices(
 def parallel(
     trials: Sequence[TrialRecord], names: Sequence[str], distributions: Mapping[str, BaseDistribution]
 ) -> Figure:
-    """A line a trial through the same parameters and its accuracy; the best stand out.
+    """Draw one line per trial through the same parameters and its accuracy; the best trials stand out.
 
-    Drawn as lines over axes from 0 to 1, since Plotly's own parallel coordinates need WebGL.
+    The lines are drawn over axes from 0 to 1, since Plotly's own parallel coordinates need WebGL.
     """
     title = "Together"
     shown = [trial for trial in scored(trials) if all(name in trial.params for name in names)]
@@ -158,7 +158,7 @@ def parallel(
         "tickfont": {"size": 10},
     }
     layout = {"xaxis": axis, "yaxis": {"visible": False, "range": [-0.12, 1.12]}, "annotations": marks}
-    caption = "Each line is a trial: the values it had of the parameters that mattered most, and what it came to."
+    caption = "Each line is a trial: its values of the most important parameters, and its score."
     return Figure("parallel", title, caption, data, layout)
 
 
@@ -177,7 +177,7 @@ def _axis(distribution: BaseDistribution) -> dict[str, Any]:
 
 
 def _height(value: Any, distribution: BaseDistribution) -> float:
-    """The place of a value on an axis from 0 to 1: by its logarithm where that is drawn, choices in their order."""
+    """Position of a value on an axis from 0 to 1: logarithmic if the range is, and choices in their order."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
     assert isinstance(distribution, FloatDistribution | IntDistribution)

@@ -1,4 +1,4 @@
-"""Figures of a search: its history, learning curves, what accuracy costs, a timeline; and a confusion matrix."""
+"""Figures of a search: history, learning curves, accuracy against size and latency, timeline, confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tuner.training.results import Confusion
 from tuner.ui.report.figure_parts import MANY, Figure, lines, log_ticks, parted, plain, points, scale_of, scored
 
 MAX_COUNTED_CLASSES = 20
-"""Classes of a confusion matrix whose counts are written into it."""
+"""Largest number of classes for which a confusion matrix shows its counts."""
 
 
 def history(trials: Sequence[TrialRecord]) -> Figure:
-    """Every score by the number of its trial, and the best complete one so far."""
+    """Draw every score by trial number, and the best complete one so far."""
     shown = scored(trials)
     if not shown:
         return Figure("history", "History", absent="No trial has a score yet.")
@@ -44,12 +44,14 @@ def history(trials: Sequence[TrialRecord]) -> Figure:
         },
     ]
     layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": scale.axis()}
-    caption = "The score of a trial is that of its best epoch. Heights are by the logarithm of the error."
+    caption = (
+        "The score of a trial is that of its best epoch. The vertical axis shows the error on a logarithmic scale."
+    )
     return Figure("history", "History", caption, data, layout)
 
 
 def curves(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
-    """Validation accuracy by epoch: pruned trials apart from complete ones, and the winner on top."""
+    """Draw validation accuracy by epoch: pruned and complete trials in different colours, and the winner on top."""
     shown = scored(trials)
     if not shown:
         return Figure("curves", "Learning curves", absent="No trial has finished an epoch yet.")
@@ -69,18 +71,18 @@ def curves(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
 
 
 def against_parameters(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
-    """Accuracy against the number of parameters, with the best of every size."""
-    caption = "On the line lie the trials than which no smaller one is better."
+    """Draw accuracy against the number of parameters, with the best trial for every size."""
+    caption = "The line connects the trials that are better than every smaller one."
     return _trade_off("accuracy-parameters", "Size", "parameters", trials, winner, lambda t: t.num_parameters, caption)
 
 
 def against_latency(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
-    """Accuracy against the time for one image."""
+    """Draw accuracy against the time for one image."""
     timed = [trial for trial in trials if trial.latency_ms is not None]
     if not timed:
         absent = "No trial of this study has a latency: it is measured after the last epoch of a complete trial."
         return Figure("accuracy-latency", "Latency", absent=absent)
-    caption = "Median time for one image, fp32, measured by the runner while the others were at work."
+    caption = "Median time for one image, fp32, measured by the runner while other runners were training."
     return _trade_off(
         "accuracy-latency", "Latency", "milliseconds an image", timed, winner, lambda t: t.latency_ms, caption
     )
@@ -128,7 +130,7 @@ def _trade_off(
 
 
 def timeline(trials: Sequence[TrialRecord]) -> Figure:
-    """When each runner trained which trial."""
+    """Draw when each runner trained which trial."""
     title = "Timeline"
     shown = [trial for trial in trials if trial.runner is not None and trial.started and trial.ended and trial.curve]
     if not shown:
@@ -168,7 +170,7 @@ def timeline(trials: Sequence[TrialRecord]) -> Figure:
 
 
 def confusion_matrix(confusion: Confusion | None, class_names: Sequence[str]) -> Figure:
-    """Rows are the true classes, columns what the network said; right ones in one colour, errors in another."""
+    """Draw a confusion matrix: rows are true classes, columns predicted ones; errors have another colour."""
     title = "Confusion matrix"
     if confusion is None:
         return Figure("confusion", title, absent=f"There are too many classes ({len(class_names):,}) for a matrix.")

@@ -1,4 +1,4 @@
-"""The head of a report: what was found, in words first, and how sure it is."""
+"""The head of a report: what was found, in a sentence, and how certain it is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
     words = (
         f"<h1>Trial {best.number} has the best validation accuracy of {num_trials} trials: "
         f"<strong>{best.validation_accuracy:.2%}</strong>.</h1>"
-        f'<p class="lead">This score is optimistic: it is the luckiest of {num_trials}, on the very images that '
+        f'<p class="lead">This score is optimistic: it is the best of {num_trials}, on the same images that '
         f"chose it. Run <code>tuner confirm {escape(record.name)}</code> for an unbiased score.</p>"
     )
     tiles = _tiles(
@@ -54,7 +54,7 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
 
 
 def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
-    """How it was searched, in a sentence or two."""
+    """Describe the search in a sentence or two."""
     settings, engine = record.settings, record.engine
     outcomes: dict[str, int] = {}
     for trial in trials:
@@ -122,7 +122,7 @@ def _tiles(values: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _interval(difference: float, less: float, more: float) -> str:
-    """The difference from the baseline with its interval, about the line of no difference."""
+    """Draw the difference from the baseline with its interval, around the line of no difference."""
     reach = max(abs(less), abs(more), abs(difference), 1e-4) * 1.15
 
     def x(value: float) -> float:
@@ -158,7 +158,7 @@ def _candidates(found: Confirmation) -> str:
 
 
 def _with_code(text: str) -> str:
-    """What stands between backticks is to be typed."""
+    """Format the text between backticks as code."""
     return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
 
 
