@@ -133,8 +133,10 @@ def width_after(width: int, growth: float) -> int:
 
 
 def stage_parameters(space: SearchSpace) -> Iterator[tuple[str, Parameter[Any]]]:
-    """Every parameter of the stem and the stages by its name in the study; those of families that no stage may be of
-    are omitted."""
+    """Every parameter of the stem and the stages by its name in the study.
+
+    Those of families that no stage may be of are omitted.
+    """
     assert space.stage is not None
     for name, parameter in section_of(space, "stem"):
         yield f"stem_{name}", parameter
