@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests.strategies import SMALL, candidates_of
 from tests.training.measurements import FUSED
+from tuner.architecture.blocks import PlainBlock, ResidualBlock
 from tuner.architecture.factory import build_model
 from tuner.architecture.trace import resolve
 from tuner.data.resident import ResidentData
@@ -31,7 +32,10 @@ SEEDS = (3, 1, 4)
 
 def without_dropout(candidate: Candidate) -> Candidate:
     architecture = candidate.architecture
-    blocks = tuple(replace(block, dropout=0.0) for block in architecture.blocks)
+    blocks = tuple(
+        replace(block, dropout=0.0) if isinstance(block, PlainBlock | ResidualBlock) else block
+        for block in architecture.blocks
+    )
     architecture = replace(architecture, blocks=blocks, head=replace(architecture.head, dropout=0.0))
     return replace(candidate, architecture=resolve(architecture))
 

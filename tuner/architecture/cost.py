@@ -105,7 +105,7 @@ def _path_cost(path: Items, *, waiting: int = 0) -> Cost:
     total = NOTHING
     for position, item in enumerate(path):
         cost = layer_cost(item) if isinstance(item, Layer) else part_cost(item)
-        total += replace(cost, widest=cost.widest + (waiting if position else 0))
+        total += replace(cost, widest=cost.widest + waiting) if position and waiting else cost
     return total
 
 

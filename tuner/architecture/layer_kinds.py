@@ -52,7 +52,11 @@ class Layer:
     arguments: Arguments
     input_shape: Shape
     output_shape: Shape
-    arithmetic: str = ""
+
+    @property
+    def arithmetic(self) -> str:
+        """The arithmetic of its output shape, written out: `28-3+1=26`."""
+        return LAYER_KINDS[self.kind].arithmetic(self.input_shape, self.arguments)
 
     @property
     def source(self) -> str:
@@ -68,8 +72,7 @@ class Layer:
 
 def layer(shape: Shape, kind: str, **arguments: Any) -> Layer:
     """A layer of this kind over a shape."""
-    rules = LAYER_KINDS[kind]
-    return Layer(kind, arguments, shape, rules.output_shape(shape, arguments), rules.arithmetic(shape, arguments))
+    return Layer(kind, arguments, shape, LAYER_KINDS[kind].output_shape(shape, arguments))
 
 
 def convolution(
