@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.architecture.conditioning import has_spread
 from tests.strategies import networks
 from tuner.architecture import layers as own
 from tuner.architecture.blocks import Block, InvertedResidualBlock, PlainBlock, ResidualBlock
@@ -68,6 +69,7 @@ def test_the_fast_form_learns_as_the_plain_modules_do(architecture: Architecture
     model = build_model(architecture)
     initialise(model, seed=1)
     images_NCHW = images_for(architecture)
+    assume(has_spread(model, images_NCHW))
     logits, gradients, buffers = learn(model, architecture, FastForm(early_pooling=early), images_NCHW)
     plain_logits, plain_gradients, plain_buffers = learn(model, architecture, None, images_NCHW)
     torch.testing.assert_close(logits, plain_logits, atol=1e-4, rtol=1e-4)

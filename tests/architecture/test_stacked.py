@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.architecture.conditioning import has_spread
 from tests.strategies import networks
 from tuner.architecture.blocks import PlainBlock, ResidualBlock
 from tuner.architecture.factory import build_model, initialise
@@ -53,6 +54,7 @@ def test_each_model_in_a_stacked_network_learns_what_it_learns_alone(
     stacked.load_state_dict(stack_states([model.state_dict() for model in models]))
     generator = torch.Generator().manual_seed(0)
     images = [torch.randn(num_images, *architecture.input_shape, generator=generator) for _ in models]
+    assume(all(map(has_spread, models, images)))
     forward = fast_form(stacked, FAST) if fused else stacked
     together_MNK = forward(stack_images(images, channels_last=fused))
     assert together_MNK.shape == (NUM_MODELS, num_images, architecture.num_classes)
