@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -165,39 +164,3 @@ def test_a_space_without_a_first_configuration_begins_with_the_default_of_its_fa
     baseline = trial(study, 0)
     assert baseline.baseline == {"origin": "family", "changes": []}
     assert [block.out_channels for block in baseline.candidate.architecture.blocks] == [32, 64]
-
-
-def unmarked(study: Rehearsal, number: int) -> None:
-    """Make a trial one of a study from before baselines were marked."""
-    with sqlite3.connect(study.folder / "tuner.db") as connection:
-        connection.execute(
-            "DELETE FROM trial_user_attributes WHERE key = 'baseline' AND trial_id IN "
-            "(SELECT trial_id FROM trials WHERE number = ?)",
-            (number,),
-        )
-    connection.close()
-
-
-def test_an_older_study_that_trained_its_first_configuration_goes_on_with_it_as_its_baseline(tmp_path: Path) -> None:
-    study = Rehearsal(tmp_path)
-    study.run(2)
-    unmarked(study, 0)
-    events = study.run(3)
-    assert not any(isinstance(event, BaselineChosen) for event in events)
-    assert not any(one.baseline for one in study.record().trials())
-
-
-def test_an_older_study_whose_first_configuration_was_too_large_gets_a_baseline_when_it_is_resumed(
-    tmp_path: Path,
-) -> None:
-    study = Rehearsal(tmp_path, space=WITH_BATCHES)
-
-    def too_large(task: TrialTask) -> Iterator[EpochResult]:
-        raise MemoryError("no room")
-        yield from ()
-
-    study.run(1, trainer=too_large, until=lambda event: isinstance(event, TrialEnded))
-    unmarked(study, 0)
-    study.run(3, memory_bytes=bytes_with(32))
-    marked = [one for one in study.record().trials() if one.baseline]
-    assert [(one.number, one.outcome, one.candidate.recipe.batch_size) for one in marked] == [(1, "complete", 32)]

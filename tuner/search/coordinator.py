@@ -102,7 +102,7 @@ class _Search:
         self._record, self._plan, self._executor, self._clock = record, plan, executor, clock
         self._distributions: dict[str, BaseDistribution] = distributions(plan.space)
         self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs, cost=self._work)
-        self._first, self._given = first_params(plan.space)[:1], first_params(plan.space)[1:]
+        self._given = first_params(plan.space)[1:]  # the first of them is the baseline
         self._baselines = list(baselines(plan.space, plan.input_spec, epochs=plan.epochs))
         self._baseline_number: int | None = None
         self._running: dict[int, RunningTrial] = {}
@@ -164,12 +164,8 @@ class _Search:
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
 
     def _recognise_baseline(self, trial: TrialRecord) -> None:
-        """Remember the baseline trial; one that does not fit into memory is followed by a smaller one.
-
-        In studies from before baselines were marked, it is trial 0 with the first configuration, if that was trained.
-        """
-        is_unmarked = trial.number == 0 and self._first == [dict(trial.params)]
-        if trial.baseline is None and not (is_unmarked and (trial.counts or not trial.state.is_finished())):
+        """Remember the baseline trial; one that does not fit into memory is followed by a smaller one."""
+        if trial.baseline is None:
             return
         self._baseline_number = trial.number
         if trial.outcome == "rejected":
