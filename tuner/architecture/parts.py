@@ -32,7 +32,7 @@ class Part:
 
     @property
     def output_shape(self) -> Shape:
-        """Shape of the output. A main path that is multiplied may give one factor per channel of the shortcut: (C, 1, 1)."""
+        """Shape of the output. One factor per channel of the shortcut may be multiplied with it: (C, 1, 1)."""
         return self.shortcut_shape if self.join == "multiply" else self.main[-1].output_shape
 
     @property
