@@ -256,7 +256,7 @@ def _affordable(
         again = sum(one.seconds for one in contenders.values()) if is_raced([*contenders.values()], num_seeds) else 0.0
         final = MORE_IMAGES * (longest + of_baseline)
         if num_seeds * (again + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
-            why = f"to finish in {plan.within}"
+            why = f"to finish within {plan.within}"
             break
     else:
         why = f"the minimum, although it takes longer than {plan.within}"
