@@ -212,10 +212,12 @@ def test_a_study_resumes_with_the_space_that_it_stores_if_a_bundled_one_has_chan
     run(options)
     stored = load_study(existing_storage(options.studies)).settings
     Path(tmp_path / "tiny.toml").write_text(TINY.replace("high = 16", "high = 20"), encoding="utf-8")
-    events = list(run_events(replace(options, trials=6)))
-    (ready,) = (event for event in events if isinstance(event, DataReady))
-    (note,) = (note for note in ready.notes if "space" in note)
-    assert note.startswith("the bundled space tiny has changed since the study began (block.out_channels was ")
+    by_name = replace(options, trials=6, space=None, study="digits-tiny")
+    for resumed in (by_name, replace(options, trials=6)):
+        ready, *_ = run_events(resumed)
+        assert isinstance(ready, DataReady)
+        (note,) = (note for note in ready.notes if "bundled space" in note)
+        assert note.startswith("the bundled space tiny has changed since the study began (block.out_channels was ")
     assert load_study(existing_storage(options.studies)).settings == stored
     assert outcome(options) == outcome(finished)
 

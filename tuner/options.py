@@ -80,6 +80,11 @@ class RunOptions:
         )
 
 
+def wanted_trials(options: StudyOptions) -> int:
+    """Total number of trials that a run wants; a killed run may not have stored it, which is then the default."""
+    return TRIALS if options.trials is None else options.trials
+
+
 def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyOptions:
     """Return the options as given; missing ones are the study's, or the defaults if `stored` is None."""
     base = StudyOptions(options.data_spec, SPACE, TRIALS, None, SEED) if stored is None else stored
@@ -115,7 +120,7 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
     values = {
         "dataset": shown_name(stored.data_spec.dataset),
         "image_size": None if size is None else "{}x{}".format(*size),
-        "space": stored.space,
+        "space": stored.space if stored.is_space_bundled else None,
         "trials": stored.trials,
         "epochs": stored.epochs,
         "seed": stored.seed,

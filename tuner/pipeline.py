@@ -25,7 +25,7 @@ from tuner.deliver.confirm import (
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
-from tuner.options import RunOptions, check_options, default_epochs, options_of_study
+from tuner.options import SPACE, RunOptions, check_options, default_epochs, options_of_study, wanted_trials
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
@@ -92,15 +92,17 @@ def run_events(
     earlier = None if storage is None else find_named(storage, name)
     if earlier is not None:
         refuse_older_version(earlier)
+        _ = earlier.engine, earlier.confirmed  # a newer version may have stored them: refuse before anything is written
     wanted, notes = options_of_study(options, earlier)
-    space = given_space or (load_space(wanted.space) if earlier is None else stored_space(earlier.settings))
+    is_bundled = _has_bundled_space(options, earlier)
+    space = given_space or (stored_space(earlier.settings) if earlier and not is_bundled else load_space(wanted.space))
     device, devices = _choose_devices(options.device, earlier)
     forced = parse_forced(options.engine, device)
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     split = split_development(dataset, seed=wanted.seed)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
-    settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs)
+    settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs, is_space_bundled=is_bundled)
     folder = options.studies / name
     storage = storage or open_storage(url)
     with _only_writer(options, storage, name, settings, parts.test, data=wanted.data_spec) as known:
@@ -121,14 +123,14 @@ def run_events(
             record = create_study(storage, name, settings, engine=replace(places.engine, device=str(device)))
             _bind(record, folder, parts.test)
         record.save_data_spec(wanted.data_spec)
-        save_wanted_trials(record, wanted.trials)
+        save_wanted_trials(record, wanted_trials(wanted))
         runners = prepare_runners(record, dataset, split, folder, places=places)
         yield _data_ready(record, dataset, split, runners.held, (*notes, *runners.notes))
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
             epochs=epochs,
-            num_trials=wanted.trials,
+            num_trials=wanted_trials(wanted),
             seed=wanted.seed,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
@@ -244,6 +246,13 @@ def _choose_devices(name: str, earlier: StudyRecord | None) -> tuple[torch.devic
     return device, devices_for(device, is_auto=name == "auto")
 
 
+def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:
+    """Whether a run's space is one that comes with tuner; without --space, the study says so."""
+    if options.space is not None or earlier is None:
+        return (options.space or SPACE) in bundled_spaces()
+    return earlier.settings.is_space_bundled and earlier.settings.space_name in bundled_spaces()
+
+
 @contextmanager
 def _only_writer(
     options: RunOptions, storage: Storage, name: str, settings: StudySettings, sealed: SealedPart, *, data: DataSpec
@@ -251,8 +260,7 @@ def _only_writer(
     """Lock a study, its record and its folder, after checking that both belong to it; yield None for a new study."""
     folder = options.studies / name
     with hold_record(storage.url, name):
-        is_bundled = options.space in bundled_spaces()
-        known = find_study(storage, name, settings, data=data, is_space_bundled=is_bundled)
+        known = find_study(storage, name, settings, data=data)
         if known is not None:
             refuse_other_test_set(known, sealed)
         refuse_other_studys_folder(folder, known, name)  # before the lock, which would be a new file in that folder

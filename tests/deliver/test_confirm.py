@@ -458,7 +458,7 @@ def test_with_little_time_there_are_fewer_candidates_or_seeds_and_it_is_said(tmp
     assert amounts == sorted(amounts, reverse=True)
     assert amounts[0] > amounts[1] > amounts[-1] >= 1
     assert "--full" in events[0].notes[0]
-    assert "the least that there is, which takes longer than a third of the run" in events[0].notes[0]
+    assert "the minimum, although it takes longer than a third of the run" in events[0].notes[0]
 
 
 def test_a_confirmation_takes_what_is_left_of_the_budget_and_without_one_a_third_of_the_run(tmp_path: Path) -> None:

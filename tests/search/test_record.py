@@ -77,7 +77,7 @@ def test_a_study_whose_name_differs_in_case_alone_is_refused(url: str, name: str
     [
         (("pets", "data", None), ("pets", "data", (9, 12)), "--image-size was unset, not 9x12"),
         (("pets", "data", (8, 8)), ("pets", "data", None), "--image-size was 8x8, not unset"),
-        (("pets", "data", None), ("mine/pets", "data", None), "--dataset was pets, not mine/pets"),
+        (("pets", "data", None), ("mine/pets", "data", None), "the images of mine/pets are not those of pets"),
         (("pets", "data", None), ("pets", "other", None), "the images of pets have changed since"),
         (("svhn", "data", None), ("svhn", "other", None), f"--data-dir was {Path('data').resolve()}, not"),
     ],

@@ -49,7 +49,7 @@ def test_a_missing_setting_has_its_released_default_and_settings_without_a_numbe
 
 def test_released_defaults_of_settings_are_never_changed_and_every_default_has_one() -> None:
     # Rows are added here, with the settings that they are of; no other change is allowed.
-    assert RELEASED_DEFAULTS == {"image_size": None}
+    assert RELEASED_DEFAULTS == {"image_size": None, "is_space_bundled": False}
     with_default = {field.name for field in fields(StudySettings) if field.default is not MISSING}
     assert with_default == {*RELEASED_DEFAULTS, "format"}
 
@@ -96,21 +96,27 @@ def test_a_stored_space_that_this_version_does_not_know_is_named() -> None:
 
 
 def test_another_version_of_a_bundled_space_is_no_difference_and_of_a_file_it_is_one(study: Rehearsal) -> None:
-    study.record()
-    storage, now = open_storage(study.url), replace(SETTINGS, space={"block": 1})
-    found = find_study(storage, study.name, now, is_space_bundled=True)
+    storage = open_storage(study.url)
+    begun = replace(SETTINGS, is_space_bundled=True)
+    open_study(storage, "bundled", begun, engine=Engine("cpu"))
+    now = replace(begun, space={"block": 1})
+    found = find_study(storage, "bundled", now)
     assert found is not None
-    assert found.settings == SETTINGS
+    assert found.settings == begun
     assert space_note(found.settings, now) == (
         "the bundled space tiny has changed since the study began (block was unset, not 1); "
         "the study's own version is used"
     )
-    with pytest.raises(StudyError, match="other settings: block was unset, not 1"):
-        find_study(storage, study.name, now)
+    for own in (replace(begun, is_space_bundled=False), begun):  # a file that has the name of the study's space
+        study_name = f"own-{own.is_space_bundled}"
+        open_study(storage, study_name, own, engine=Engine("cpu"))
+        given = replace(now, is_space_bundled=not own.is_space_bundled)
+        with pytest.raises(StudyError, match="other settings: block was unset, not 1"):
+            find_study(storage, study_name, given)
     with pytest.raises(StudyError, match="seed was 0, not 1"):
-        find_study(storage, study.name, replace(now, seed=1), is_space_bundled=True)
+        find_study(storage, "bundled", replace(now, seed=1))
     with pytest.raises(StudyError, match='space was "tiny", not "cnn"'):
-        find_study(storage, study.name, replace(now, space_name="cnn"), is_space_bundled=True)
+        find_study(storage, "bundled", replace(now, space_name="cnn"))
 
 
 def test_a_key_that_a_later_version_adds_to_spaces_is_no_difference(study: Rehearsal) -> None:
@@ -137,5 +143,6 @@ def test_the_stored_settings_are_plain_values_for_other_optuna_tools(study: Rehe
         "seed": 0,
         "epochs": SETTINGS.epochs,
         "image_size": None,
+        "is_space_bundled": False,
         "format": 1,
     }

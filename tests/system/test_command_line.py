@@ -21,6 +21,7 @@ from tests.system.conftest import ROOT, Tuner, run_tuner
 from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
 from tuner.data.splits import split_development
+from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.search.study_lookup import open_study
 from tuner.training.engine import Engine
@@ -320,7 +321,7 @@ def test_a_finished_study_is_shown_and_exported_from_a_folder_that_cannot_be_wri
 def test_one_study_that_cannot_be_read_does_not_hide_the_others(workplace: Path, tmp_path: Path) -> None:
     shutil.copytree(workplace / "studies", tmp_path / "studies")
     database = f"sqlite:///{(tmp_path / 'studies' / 'tuner.db').as_posix()}"
-    settings = {"dataset": "digits", "space_name": "cnn"}
+    settings = StudySettings("digits", "d", space_name="cnn", space={}, seed=0, epochs=1)
     broken = open_study(open_storage(database), "broken", settings, engine=Engine("cpu"))
     optuna.load_study(study_name="broken", storage=database).enqueue_trial({}, user_attrs={"candidate": {"odd": 1}})
     listed = run_tuner("list", cwd=tmp_path)

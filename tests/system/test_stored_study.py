@@ -74,7 +74,7 @@ def test_a_stored_study_resumes_by_its_name(stored: Path, tuner_here: Tuner) -> 
     complete = tuner_here("run", "--study", "stored", "--workers", "1", cwd=stored)
     assert complete.returncode == 0, complete.stderr
     assert "study stored is complete: it has 4 trials" in complete.stdout
-    assert "options taken from the study: --dataset digits --space tiny --trials 4 --epochs 2 --seed 0" in (
+    assert "options taken from the study: --dataset digits --trials 4 --epochs 2 --seed 0" in (
         " ".join(complete.stdout.split())
     )
     one_more = tuner_here("run", "--study", "stored", "--trials", "5", "--no-confirm", "--workers", "1", cwd=stored)

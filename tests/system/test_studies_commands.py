@@ -85,7 +85,7 @@ def test_delete_names_what_goes_asks_and_removes_one_study_whole(copy: Path) -> 
     command = [sys.executable, "-m", "tuner", "delete", "digits-cnn"]
     for answer in ("n\n", ""):
         kept = subprocess.run(command, cwd=copy, input=answer, capture_output=True, text=True, check=False)
-        assert re.search(r"Delete study digits-cnn: 8 trials, [\d.]+ MB of files, for good\?", kept.stdout)
+        assert re.search(r"Delete study digits-cnn: 8 trials, [\d.]+ MB of files permanently\?", kept.stdout)
         assert kept.returncode == (0 if answer else 2)
         assert "nothing was deleted" in kept.stdout + kept.stderr
         assert "Traceback" not in kept.stderr

@@ -199,7 +199,7 @@ def test_a_choice_without_what_it_requires_has_a_verdict_that_says_so(monkeypatc
     verdicts = {verdict.name: verdict for verdict in measured.verdicts}
     for name in ("early_pooling", "byte_dropout"):
         assert verdicts[name] == ChoiceVerdict(name, False, True, None, None, "needs blocks=fused", is_taken=False)
-        assert f"{name} (needs blocks=fused_block)" in str(measured)
+        assert f"{name} (needs blocks=fused)" in str(measured)
 
 
 def wrong_where(monkeypatch: pytest.MonkeyPatch, is_wrong: Callable[[Engine], bool]) -> list[Engine]:

@@ -44,7 +44,7 @@ CONFIRMED: dict[str, Any] = {
     "test_set_openings": 1,
     "is_full": False,
     "seconds": 61.0,
-    "notes": ["<b>in haste</b>; `tuner confirm --full` takes them all"],
+    "notes": ["<b>in haste</b>; `tuner confirm --full` uses all of them"],
 }
 
 

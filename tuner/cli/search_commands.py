@@ -53,7 +53,9 @@ def run(
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Time limit for the whole run, such as 90s, 30m or 2h.")] = None,
     workers: Annotated[str, typer.Option(help="Number of trials to train at the same time, or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:N or mps; auto keeps a study's.")
+    ] = "auto",
     engine: Annotated[
         str,
         typer.Option(

@@ -104,8 +104,8 @@ def _notes(
     """Yield notes that a reader needs to interpret the figures."""
     if interval is None:
         yield (
-            "nothing was trained with two seeds, so how much seeds differ is not known: there is no interval and no "
-            "verdict; `tuner confirm --full` takes the time for them"
+            "no network was trained with two seeds, so the spread between seeds is unknown, and there is no interval "
+            "and no verdict; `tuner confirm --full` trains with more seeds"
         )
     elif len(scores[winner.trial.number]) == 1:
         yield "one seed was scored on the test set; how much seeds differ was estimated from the race"

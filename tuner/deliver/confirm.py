@@ -148,7 +148,7 @@ def confirm(
         )
         winner, num_final = finalists.winner, finalists.num_seeds
         if num_final < num_seeds:
-            skipped.append(f"{num_final} of {num_seeds} seeds were scored on the test set, for want of time")
+            skipped.append(f"{num_final} of {num_seeds} seeds were scored on the test set, because time ran out")
 
         num_openings = record.count_test_set_opening()
         test_set = load_test_set()
@@ -256,15 +256,15 @@ def _affordable(
         again = sum(one.seconds for one in contenders.values()) if is_raced([*contenders.values()], num_seeds) else 0.0
         final = MORE_IMAGES * (longest + of_baseline)
         if num_seeds * (again + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
-            why = f"so that it takes at most {plan.within}"
+            why = f"to finish within {plan.within}"
             break
     else:
-        why = f"the least that there is, which takes longer than {plan.within}"
+        why = f"the minimum, although it takes longer than {plan.within}"
     if (num_candidates, num_seeds) == (most, plan.num_seeds):
         return num_candidates, num_seeds, []
     note = (
         f"confirmed with {num_candidates} of {most} candidates and {num_seeds} of {plan.num_seeds} seeds, "
-        f"{why}; `tuner confirm --full` takes them all"
+        f"{why}; `tuner confirm --full` uses all of them"
     )
     return num_candidates, num_seeds, [note]
 

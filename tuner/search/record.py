@@ -182,8 +182,9 @@ class StudyRecord:
         data = self.storage.get_study_user_attrs(self.study_id).get(DATA)
         if data is None:
             raise StudyError(f"study {self.name!r} does not say where its images are: resume it with `tuner run`")
-        image_size = tuple(data["image_size"]) if data["image_size"] else None
-        return DataSpec(data["dataset"], Path(data["data_dir"]), cache_dir, image_size=image_size, download=False)
+        with self.readable("where its images are"):
+            image_size = tuple(data["image_size"]) if data["image_size"] else None
+            return DataSpec(data["dataset"], Path(data["data_dir"]), cache_dir, image_size=image_size, download=False)
 
     def save_data_spec(self, spec: DataSpec) -> None:
         """Remember where the images come from, by absolute paths."""
@@ -222,7 +223,7 @@ class StudyRecord:
                 "or start another study with --study NAME"
             ) from error
         except (ValueError, LookupError, TypeError) as error:
-            words = " ".join(str(error).split())[:200]
+            words = " ".join(str(error).split(" For further information")[0].split())[:200]
             raise StudyError(
                 f"study {self.name!r}: {what} cannot be read ({type(error).__name__}: {words}); "
                 "use the version that wrote it, or start another study with --study NAME"

@@ -22,7 +22,7 @@ SETTINGS_FORMAT = 1
 
 Raised if older versions would misread new settings; a field with a default does not raise it.
 """
-RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None}
+RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None, "is_space_bundled": False}
 """Defaults of fields that stored settings may lack. A row is never changed, and a new field needs one."""
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
@@ -37,6 +37,7 @@ class StudySettings:
 
     dataset_digest: digest of the development part, as in ImageDataset. image_size: (height, width) of its images; None
     in studies from before it was stored. space: the search space as JSON, without its name and description.
+    is_space_bundled: whether it is one of those that come with tuner, which a later version may change.
     format: 0 in studies from before there was a format number.
     """
 
@@ -47,6 +48,7 @@ class StudySettings:
     seed: int
     epochs: int
     image_size: tuple[int, int] | None = None
+    is_space_bundled: bool = False
     format: int = SETTINGS_FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +69,9 @@ class StudySettings:
 _ADAPTER = TypeAdapter(StudySettings)
 
 
-def study_settings(dataset: ImageDataset, space: SearchSpace, *, seed: int, epochs: int) -> StudySettings:
+def study_settings(
+    dataset: ImageDataset, space: SearchSpace, *, seed: int, epochs: int, is_space_bundled: bool = False
+) -> StudySettings:
     """Return the settings of a study for these images and this space. epochs: number of epochs of a full trial."""
     return StudySettings(
         dataset=dataset.name,
@@ -77,6 +81,7 @@ def study_settings(dataset: ImageDataset, space: SearchSpace, *, seed: int, epoc
         space=space_to_json(space),
         seed=seed,
         epochs=epochs,
+        is_space_bundled=is_space_bundled,
     )
 
 
@@ -92,8 +97,9 @@ def stored_space(settings: StudySettings) -> SearchSpace:
 
 
 def has_another_version_of_its_space(stored: StudySettings, given: StudySettings) -> bool:
-    """Whether both have a space of one name, with other values."""
-    return stored.space_name == given.space_name and _whole_space(stored) != _whole_space(given)
+    """Whether both have the bundled space of one name, with other values."""
+    are_bundled = stored.is_space_bundled and given.is_space_bundled
+    return are_bundled and stored.space_name == given.space_name and _whole_space(stored) != _whole_space(given)
 
 
 def _whole_space(settings: StudySettings) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def differences(
     """What differs between two settings of a study; empty when nothing does."""
     # As JSON, tuples and lists are the same.
     before, now = ({**one.to_json(), "space": _whole_space(one)} for one in (stored, given))
-    names = [field.name for field in fields(StudySettings) if field.name != "format"]
+    names = [field.name for field in fields(StudySettings) if field.name not in ("format", "is_space_bundled")]
     differing = [key for key in names if before[key] != now[key]]
     said = []
     for key in differing:
@@ -159,7 +165,10 @@ def _differences_of_spaces(before: Mapping[str, Any], now: Mapping[str, Any]) ->
     """Describe the first few keys of a space whose values have changed."""
     old, new = dict(_parameters(before)), dict(_parameters(now))
     changed = [key for key in (*old, *(key for key in new if key not in old)) if old.get(key) != new.get(key)]
-    said = [f"{key} was {_told(old.get(key))}, not {_told(new.get(key))}" for key in changed[:MAX_CHANGES]]
+    said = []
+    for key in changed[:MAX_CHANGES]:
+        one, other = _told(old.get(key)), _told(new.get(key))
+        said.append(f"{key} has changed" if one == other else f"{key} was {one}, not {other}")
     return said + ([f"and {len(changed) - MAX_CHANGES} more"] if len(changed) > MAX_CHANGES else [])
 
 
@@ -189,6 +198,8 @@ def _difference_of_images(before: Source | None, now: Source | None) -> str:
     for key in options:
         if before[key] != now[key]:
             one, other = (_as_typed(source[key]) for source in (before, now))
+            if key == "dataset":
+                return f"the images of {other} are not those of {one}"
             return f"--{key.replace('_', '-')} was {one}, not {other}"
     return f"the images of {now['dataset']} have changed since"
 
@@ -201,4 +212,4 @@ def _as_typed(value: Any) -> str:
 
 def _shortly(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -18,14 +18,16 @@ TRIALS = "tuner:trials"
 class StudyOptions:
     """The options that a study stores, with their values.
 
-    space: name of the space. epochs: None for a new study if its data set determines the number.
+    space: name of the space. trials: None if a killed run did not store it. epochs: None for a new study if its data
+    set determines the number. is_space_bundled: whether the space has a name that `--space` accepts.
     """
 
     data_spec: DataSpec
     space: str
-    trials: int
+    trials: int | None
     epochs: int | None
     seed: int
+    is_space_bundled: bool = True
 
 
 def find_named(storage: Storage, name: str) -> StudyRecord | None:
@@ -39,13 +41,17 @@ def load_options(record: StudyRecord, defaults: StudyOptions, *, cache_dir: Path
     Raises StudyError if they cannot be read.
     """
     settings = record.settings
-    trials = record.storage.get_study_user_attrs(record.study_id).get(TRIALS, defaults.trials)
+    trials = record.storage.get_study_user_attrs(record.study_id).get(TRIALS)
+    with record.readable("the number of trials that it wants"):
+        if trials is not None and (type(trials) is not int or trials < 1):
+            raise ValueError(f"must be a whole number from 1, got {trials!r}")
     return StudyOptions(
         defaults.data_spec if record.data_source is None else record.data_spec(cache_dir),
         space=settings.space_name,
         trials=trials,
         epochs=settings.epochs,
         seed=settings.seed,
+        is_space_bundled=settings.is_space_bundled,
     )
 
 

@@ -39,11 +39,10 @@ def find_study(
     settings: StudySettings,
     *,
     data: DataSpec | None = None,
-    is_space_bundled: bool = False,
 ) -> StudyRecord | None:
     """Find the study with a name, to resume it with these settings; None if it would be new. Nothing is written.
 
-    is_space_bundled: whether the space is a bundled one, of which the study may store another version.
+    The study may store another version of a bundled space.
 
     Raises StudyError that says what differs, or that an existing name differs only in case.
     """
@@ -52,7 +51,7 @@ def find_study(
         record = _record_of(storage, studies[name])
         now = None if data is None else data_source(data)
         stored = record.settings
-        if is_space_bundled and has_another_version_of_its_space(stored, settings):
+        if has_another_version_of_its_space(stored, settings):
             settings = replace(settings, space=stored.space)
         differing = differences(
             stored,

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from tuner.search.confirmation import Confirmation
 from tuner.search.folder_owner import is_another_studys
 from tuner.search.objective import ranked
+from tuner.search.older_studies import is_of_older_version
 from tuner.search.record import StudyRecord
 from tuner.search.study_files import checkpoint_path, confirmed_path
 from tuner.search.trial_record import TrialRecord
@@ -25,7 +26,7 @@ class StudySummary:
     counts: number of trials by outcome. checkpoint: path for the best trial of the search, None if the file is missing.
     confirmed: result of the confirmation, None before there is one. delivered: path of the confirmed winner's
     checkpoint, None if there is none or the file is missing. winner: the trial of the confirmed winner, None before
-    there is one.
+    there is one. is_older: whether an earlier version made the study, so that it can be neither resumed nor confirmed.
     """
 
     study: str
@@ -38,6 +39,7 @@ class StudySummary:
     confirmed: Confirmation | None = None
     delivered: Path | None = None
     winner: TrialRecord | None = None
+    is_older: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `tuner show --json` prints."""
@@ -85,6 +87,7 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
         confirmed=confirmed,
         delivered=delivered if confirmed and has_files and delivered.is_file() else None,
         winner=next((trial for trial in trials if confirmed and trial.number == confirmed.number), None),
+        is_older=is_of_older_version(record),
     )
 
 

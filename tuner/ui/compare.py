@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import difference_in_words, interval_in_words
+from tuner.search.older_studies import is_of_older_version
 from tuner.search.record import StudyRecord
 from tuner.search.study_deletion import disk_size_in_words, disk_use
 from tuner.search.summary import StudySummary, summarise
@@ -117,7 +118,9 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _warnings(one: StudySummary, other: StudySummary, first: StudyRecord, second: StudyRecord) -> Iterator[str]:
-    if first.settings.dataset_digest != second.settings.dataset_digest:
+    if is_of_older_version(first) != is_of_older_version(second):
+        yield " One study was made by an earlier version of tuner, so whether the images are the same is unknown."
+    elif first.settings.dataset_digest != second.settings.dataset_digest:
         yield " The images are not the same, so the scores cannot be compared."
     elif first.sealed is not None and second.sealed is not None and first.sealed != second.sealed:
         yield " The test images are not the same, so the confirmed scores cannot be compared."

@@ -26,7 +26,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
             )
         case SearchStarted():
             if event.num_counted >= event.num_trials:
-                return f"study {event.study} is complete: it has {event.num_counted} trials; --trials asks for more"
+                more = "give a larger --trials to add more"
+                return f"study {event.study} is complete: it has {event.num_counted} trials; {more}"
             done = f", {event.num_counted} of them done" if event.num_counted else ""
             return f"study {event.study}: {event.num_trials} trials{done}, at most {event.epochs} epochs each"
         case BaselineChosen():

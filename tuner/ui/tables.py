@@ -122,6 +122,13 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
     return Group(heading, table, *map(Text, delivery_lines(summary)))
 
 
+def how_to_confirm(summary: StudySummary) -> str:
+    """State how to get an unbiased score of a study that is not confirmed, as a clause."""
+    if summary.is_older:
+        return "a study of an earlier version of tuner cannot be confirmed with this one"
+    return f"run `tuner confirm {summary.study}` for an unbiased one"
+
+
 def delivery_lines(summary: StudySummary) -> list[str]:
     """Describe what a study delivers: its winner's score on the sealed test set, if there is one, and the file."""
     if summary.best is None:
@@ -129,10 +136,10 @@ def delivery_lines(summary: StudySummary) -> list[str]:
     confirmed = summary.confirmed
     if confirmed is None:
         path = summary.checkpoint
-        words = f"not confirmed, so the score is optimistic; run `tuner confirm {summary.study}` for an unbiased one"
+        words = f"not confirmed, so the score is optimistic; {how_to_confirm(summary)}"
     else:
         path = summary.delivered
-        later = later_trials(confirmed, summary.num_counted, name=summary.study)
+        later = "" if summary.is_older else later_trials(confirmed, summary.num_counted, name=summary.study)
         words = (
             f"confirmed: trial {confirmed.number}, {confirmed.test_accuracy:.2%} on the sealed test set, "
             f"{interval_in_words(confirmed)}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")

@@ -37,11 +37,14 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
         words = "<h1>No trial is complete yet, so there is no winner.</h1>"
         return f'<header id="verdict" class="open">{head}{words}{going}</header>'
     num_trials = f"{summary.num_counted:,}"
+    how = f"Run <code>tuner confirm {escape(record.name)}</code> for an unbiased score."
+    if summary.is_older:
+        how = "A study of an earlier version of tuner cannot be confirmed with this one."
     words = (
         f"<h1>Trial {best.number} has the best validation accuracy of {num_trials} trials: "
         f"<strong>{best.validation_accuracy:.2%}</strong>.</h1>"
         f'<p class="lead">This score is optimistic: it is the best of {num_trials}, on the same images that '
-        f"chose it. Run <code>tuner confirm {escape(record.name)}</code> for an unbiased score.</p>"
+        f"chose it. {how}</p>"
     )
     tiles = _tiles(
         {
