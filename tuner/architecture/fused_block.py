@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tuner.architecture.activations import ACTIVATIONS, DIPPING
+from tuner.architecture.depthwise_gradients import has_slow_gradients, input_gradient, weight_gradient
 from tuner.architecture.layers import dropout_mask, keep_of_256_from, nhwc, sum_pool, sum_pool_backward
 
 aten = torch.ops.aten
@@ -190,23 +191,10 @@ class _Block(torch.autograd.Function):
         if ctx.weight is None:
             _forget(ctx)
             return grad, None, None, grad_gamma_C, grad_beta_C, None, None
-        dtype = _backward_dtype(plan, ctx.x, ctx.weight)
-        grad_x, grad_weight, grad_bias = aten.convolution_backward(
-            grad.to(dtype),
-            ctx.x.to(dtype),
-            ctx.weight.to(dtype),
-            bias_sizes=[len(ctx.weight)],
-            stride=[plan.stride] * 2,
-            padding=[plan.padding] * 2,
-            dilation=[1, 1],
-            transposed=False,
-            output_padding=[0, 0],
-            groups=plan.groups,
-            output_mask=[ctx.needs_input_grad[0], True, ctx.has_bias],
-        )
-        grad_bias = grad_bias.float() if ctx.has_bias else None
+        needed = [ctx.needs_input_grad[0], True, ctx.has_bias]
+        grad_x, grad_weight, grad_bias = _convolve_backward(plan, grad, ctx.x, ctx.weight, needed)
+        grad_bias = None if grad_bias is None else grad_bias.float()
         _forget(ctx)
-        grad_x = None if grad_x is None else grad_x.to(grad.dtype)
         return grad_x, grad_weight.float(), grad_bias, grad_gamma_C, grad_beta_C, None, None
 
 
@@ -215,16 +203,31 @@ def _forget(ctx: Any) -> None:
     ctx.x = ctx.convolved = ctx.before = ctx.after = ctx.pooled = ctx.indices = ctx.mask = None
 
 
-def _backward_dtype(plan: _Plan, x_NCHW: Tensor, weight: Tensor) -> torch.dtype:
-    """The dtype in which the gradients of a convolution are computed.
-
-    For depthwise convolutions oneDNN 3.12 has no fast bf16 kernels where there is a stride, a window of more than 3x3
-    or a feature map smaller than the window: they take 2 to 50 times as long as in fp32 (on a CPU with AVX512-BF16).
-    """
-    is_depthwise = plan.groups == len(weight) > 1 and weight.shape[1] == 1
-    size = weight.shape[2]
-    is_slow = is_depthwise and (plan.stride > 1 or size > 3 or min(x_NCHW.shape[2:]) < size)
-    return torch.float32 if is_slow else weight.dtype
+def _convolve_backward(
+    plan: _Plan, grad_NChw: Tensor, x_NCHW: Tensor, weight: Tensor, needed: list[bool]
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Gradients of x, weight and bias, in their dtype; `needed` says which."""
+    if has_slow_gradients(x_NCHW, weight, stride=plan.stride, groups=plan.groups):
+        window = {"stride": plan.stride, "padding": plan.padding}
+        return (
+            input_gradient(grad_NChw, x_NCHW, weight, **window) if needed[0] else None,
+            weight_gradient(grad_NChw, x_NCHW, weight, **window),
+            grad_NChw.sum((0, 2, 3)) if needed[2] else None,
+        )
+    gradients: tuple[Tensor | None, Tensor, Tensor | None] = aten.convolution_backward(
+        grad_NChw,
+        x_NCHW,
+        weight,
+        bias_sizes=[len(weight)],
+        stride=[plan.stride] * 2,
+        padding=[plan.padding] * 2,
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=plan.groups,
+        output_mask=needed,
+    )
+    return gradients
 
 
 def _normalize(ctx: Any, z_NCHW: Tensor, beta_C: Tensor) -> Tensor:
