@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,9 @@ from tuner import interrupts
 from tuner.cli.exit_codes import run_and_exit
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, pretty_exceptions_enable=False)
-DataDir = Annotated[Path, typer.Option(help="Where MNIST lies, or is downloaded to.")]
+DataDir = Annotated[
+    Path, typer.Option(help="Folder that contains MNIST and other sets, or that they are downloaded to.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
 Images = Annotated[int, typer.Option(help="To train on, for each network; at most what the set has.", min=100)]
 
@@ -32,24 +34,24 @@ def parse_patience(text: str) -> float:
 @app.command()
 def throughput(
     data_dir: DataDir = Path("data"),
-    dataset: Annotated[
-        str, typer.Option(help="mnist, or another set that torchvision splits into train and test.")
-    ] = "mnist",
+    dataset: Annotated[str, typer.Option(help="Name of a data set, or path of an image folder.")] = "mnist",
+    list_name: Annotated[
+        Literal["plain", "residual"],
+        typer.Option("--list", help="Networks to train: twelve plain ones, or four residual and four mobile ones."),
+    ] = "plain",
     images: Images = 20_000,
     seeds: Annotated[int, typer.Option(help="Of ours; their median counts.", min=1)] = 3,
     engine: Annotated[str, typer.Option(help="Force choices, as `tuner run --engine` does.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Twelve fixed networks, one pass each: the textbook's loop, the same on every core, ours."""
-    from benchmarks.textbook import DATASETS
+    """Fixed networks, one pass each: the textbook's loop, the same on every core, ours."""
     from benchmarks.throughput import measure, table
 
     interrupts.leave_in_order()
-    if dataset not in DATASETS:
-        raise typer.BadParameter(f"{dataset!r} is none of {', '.join(DATASETS)}", param_hint="--dataset")
     result = measure(
         data_dir,
         dataset=dataset,
+        list_name=list_name,
         num_images=images,
         num_seeds=seeds,
         engine=engine,

@@ -25,7 +25,7 @@ WARM_UP_IMAGES = 256
 
 
 def run_processes(
-    candidates: list[Candidate], data_dir: Path, rows: Rows, *, dataset: str, num_processes: int
+    candidates: list[Candidate], folder: Path, rows: Rows, *, num_processes: int
 ) -> tuple[float, list[tuple[float, float]]]:
     """Seconds of all, processes and warm-up not counted; then the seconds and the accuracy of each candidate.
 
@@ -34,7 +34,7 @@ def run_processes(
     context = multiprocessing.get_context("spawn")
     warmed = context.Barrier(num_processes)
     few = Rows(rows.train[:WARM_UP_IMAGES], rows.validation[:WARM_UP_IMAGES])
-    initial = (warmed, candidates[0], data_dir, few, dataset)
+    initial = (warmed, candidates[0], folder, few)
     with ProcessPoolExecutor(num_processes, context, initializer=warm_up, initargs=initial) as pool:
         try:
             # A process is started for each of these calls, and none is answered before all have passed the barrier.
@@ -43,7 +43,7 @@ def run_processes(
             for answer in answers:
                 answer.result()
             started = time.perf_counter()
-            results = list(pool.map(partial(train_one, data_dir=data_dir, rows=rows, dataset=dataset), candidates))
+            results = list(pool.map(partial(train_one, folder=folder, rows=rows), candidates))
             return time.perf_counter() - started, results
         except BrokenProcessPool as error:
             raise RunnerError(
@@ -56,13 +56,13 @@ def run_processes(
             raise
 
 
-def warm_up(warmed: Barrier, candidate: Candidate, data_dir: Path, few: Rows, dataset: str) -> None:
+def warm_up(warmed: Barrier, candidate: Candidate, folder: Path, few: Rows) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends them
     torch.set_num_threads(1)
-    train_one(candidate, data_dir=data_dir, rows=few, dataset=dataset)
+    train_one(candidate, folder=folder, rows=few)
     warmed.wait()  # if another process dies meanwhile, the pool ends this one
 
 
-def train_one(candidate: Candidate, *, data_dir: Path, rows: Rows, dataset: str) -> tuple[float, float]:
+def train_one(candidate: Candidate, *, folder: Path, rows: Rows) -> tuple[float, float]:
     """Seconds, and the accuracy after the last epoch."""
-    return list(train_textbook(candidate, data_dir, rows, dataset=dataset, seed=0, device=torch.device("cpu")))[-1]
+    return list(train_textbook(candidate, folder, rows, seed=0, device=torch.device("cpu")))[-1]

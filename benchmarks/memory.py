@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.peak import train_watched
 from benchmarks.put_off import interrupts_put_off
 from benchmarks.subset import SubsetTrainer, choose_rows
-from benchmarks.throughput import networks
+from benchmarks.throughput import load_list, networks
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
@@ -21,7 +21,6 @@ from tuner.data.development_part import load_development
 from tuner.errors import RunnerError
 from tuner.search.processes import import_ahead, start
 from tuner.search.study_runners import input_spec_of
-from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.device import choose_device
 from tuner.training.engine_measurement import load_or_measure
@@ -43,7 +42,7 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
         work = Path(folder)
         images = load_development(DataSpec(dataset, data_dir, work / "cache"))
         input_spec = input_spec_of(images)
-        space = load_space(str(Path(__file__).with_name("throughput.toml")))
+        space = load_list("plain")
         measured = load_or_measure(choose_device("auto"), input_spec.shape, num_threads=1, cache_dir=work)
         engine = replace(measured.engine, num_threads=1)
         say(f"engine {engine}")

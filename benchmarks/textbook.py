@@ -5,44 +5,57 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
-from torchvision import datasets, transforms
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision import transforms
 
 from benchmarks.subset import Rows
-from tuner.architecture.parts import layers_of
+from tuner.architecture.factory import build_path
 from tuner.architecture.trace import trace
+from tuner.data.development_part import load_cached
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.schedule import learning_rate_factor
 
-MEAN, STD = (0.1307,), (0.3081,)
-DATASETS = {
-    "mnist": datasets.MNIST,
-    "fashion-mnist": datasets.FashionMNIST,
-    "kmnist": datasets.KMNIST,
-    "qmnist": datasets.QMNIST,
-    "usps": datasets.USPS,
-    "cifar10": datasets.CIFAR10,
-    "cifar100": datasets.CIFAR100,
-}
-"""Those that torchvision opens with `train=True`."""
+MEAN_AND_STD = {1: ((0.1307,), (0.3081,)), 3: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}
+"""Mean and standard deviation of MNIST and of CIFAR-10, by the number of channels."""
+
+
+class DecodedImages(Dataset[tuple[Any, int]]):
+    """Decoded images in memory, served as torchvision's data sets serve theirs: one Pillow image after another."""
+
+    def __init__(self, folder: Path) -> None:
+        images = load_cached(folder)
+        self.labels: list[int] = images.labels_N.tolist()
+        self.num_channels = images.images_NCHW.shape[1]
+        pixels_NHWC = images.images_NCHW.permute(0, 2, 3, 1)
+        self._pixels = (pixels_NHWC[..., 0] if self.num_channels == 1 else pixels_NHWC).contiguous().numpy()
+        self._transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize(*MEAN_AND_STD[self.num_channels])]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        return self._transform(Image.fromarray(self._pixels[row])), self.labels[row]
 
 
 def train_textbook(
-    candidate: Candidate, data_dir: Path, rows: Rows, *, dataset: str, seed: int, device: torch.device
+    candidate: Candidate, folder: Path, rows: Rows, *, seed: int, device: torch.device
 ) -> Iterator[tuple[float, float]]:
-    """Yield (seconds since the start, accuracy) after every epoch."""
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    images = DATASETS[dataset](data_dir, train=True, transform=transform)
+    """Yield (seconds since the start, accuracy) after every epoch. folder: the `ImageDataset.folder` of the images."""
+    images = DecodedImages(folder)
     recipe = candidate.recipe
     torch.manual_seed(seed)
     loader = DataLoader(Subset(images, rows.train), batch_size=recipe.batch_size, shuffle=True)
     scored = DataLoader(Subset(images, rows.validation), batch_size=256)
-    layers = layers_of(trace(candidate.architecture))
-    model = nn.Sequential(*(getattr(nn, layer.kind)(**layer.arguments) for layer in layers)).to(device)
+    model = build_path(trace(candidate.architecture), lambda layer: getattr(nn, layer.kind)(**layer.arguments))
+    model.to(device)
     optimizer = textbook_optimizer(model, recipe)
     num_steps = recipe.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.convolutions import seconds_in_convolutions
 from benchmarks.every_core import run_processes
 from benchmarks.subset import SubsetTrainer, choose_rows
 from benchmarks.textbook import train_textbook
@@ -43,10 +44,12 @@ from tuner.training.engine_measurement import load_or_measure
 from tuner.training.engine_option import force, parse_forced
 
 Say = Callable[[str], None]
+LISTS = {"plain": "throughput.toml", "residual": "throughput_residual.toml"}
+"""The lists of networks by their names on the command line: files in this folder."""
 
 
 def measure(
-    data_dir: Path, *, dataset: str, num_images: int, num_seeds: int, engine: str = "auto", say: Say
+    data_dir: Path, *, dataset: str, list_name: str, num_images: int, num_seeds: int, engine: str = "auto", say: Say
 ) -> dict[str, Any]:
     """Run (a), (b) and (c), and give what the command prints. engine: choices that (c) is forced to.
 
@@ -59,7 +62,7 @@ def measure(
         images = load_development(DataSpec(dataset, data_dir, work / "cache"))
         rows = choose_rows(len(images.labels_N), num_images)
         say(f"{len(rows.train):,} images to train on, {len(rows.validation):,} to score")
-        space = load_space(str(Path(__file__).with_name("throughput.toml")))
+        space = load_list(list_name)
         input_spec = input_spec_of(images)
         candidates = networks(space, input_spec)
         measured = load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=work)
@@ -72,9 +75,10 @@ def measure(
         floor = total_flops / max(rates.values())
         say(f"floor: {total_flops / 1e12:.2f} TFLOP at {max(rates.values()) / 1e9:.0f} GFLOP/s: {floor:.1f} s")
 
+        threads = max(1, cores // measured.runners.count)
+        ours_on = replace(measured.engine, num_threads=threads)
         seconds_c, accuracies_c, rows_c = [], [], []
         for seed in range(num_seeds):
-            ours_on = replace(measured.engine, num_threads=max(1, cores // measured.runners.count))
             trainer = SubsetTrainer(images.folder, "throughput", work / "checkpoints", 0, ours_on, rows=rows)
             executor = LocalProcesses([trainer] * measured.runners.count)
             try:
@@ -89,23 +93,26 @@ def measure(
         seconds_b: float | None = None
         results_b: list[tuple[float, float]] = []
         if device.type == "cpu":
-            seconds_b, results_b = run_processes(candidates, data_dir, rows, dataset=dataset, num_processes=cores)
+            seconds_b, results_b = run_processes(candidates, images.folder, rows, num_processes=cores)
             say(f"(b) textbook, {cores} processes of one thread: {seconds_b:.1f} s")
         else:
             say(f"(b) is skipped: a process for each core is the textbook's way on a CPU, and this is {device.type}")
         torch.set_num_threads(cores)
         started = time.perf_counter()
         results_a = [
-            list(train_textbook(candidate, data_dir, rows, dataset=dataset, seed=1, device=device))[-1]
-            for candidate in candidates
+            list(train_textbook(candidate, images.folder, rows, seed=1, device=device))[-1] for candidate in candidates
         ]
         seconds_a = time.perf_counter() - started
         say(f"(a) textbook, {device.type}, {cores} threads: {seconds_a:.1f} s")
+        convolutions = [
+            seconds_in_convolutions(candidate, engine=ours_on, num_images=len(rows.train)) for candidate in candidates
+        ]
 
     ours = median(seconds_c)
     ours_by_network = [median(seconds) for seconds in zip(*rows_c, strict=True)]
     num_all = len(rows.train) * len(candidates)
     return {
+        "list": list_name,
         "machine": device_name(device),
         "cores": cores,
         "torch": torch.__version__,
@@ -126,6 +133,12 @@ def measure(
         "ratio_vs_textbook": seconds_a / ours,
         "ratio_vs_best_textbook": seconds_b / ours if seconds_b else None,
         "share_of_floor": floor / ours,
+        "share_in_convolutions": sum(convolutions) / sum(ours_by_network),
+        "ratio_if_only_convolutions": (
+            sum(seconds for seconds, _ in results_b) / cores / (sum(convolutions) / measured.runners.count)
+            if results_b
+            else None
+        ),
         "mean_accuracy_textbook": mean(accuracy for _, accuracy in (*results_a, *results_b)),
         "mean_accuracy_ours": mean(accuracies_c),
         "networks": [
@@ -136,6 +149,14 @@ def measure(
                 "seconds_textbook": results_a[number][0],
                 "seconds_best_textbook": results_b[number][0] if results_b else None,
                 "seconds_ours": ours_by_network[number],
+                # Of equal shares of the machine, whatever number of processes each side divides it among.
+                "ratio_vs_best_textbook": (
+                    results_b[number][0] / cores / (ours_by_network[number] / measured.runners.count)
+                    if results_b
+                    else None
+                ),
+                "seconds_in_convolutions": convolutions[number],
+                "share_in_convolutions": convolutions[number] / ours_by_network[number],
             }
             for number, candidate in enumerate(candidates)
         ],
@@ -144,9 +165,10 @@ def measure(
 
 def table(result: dict[str, Any]) -> str:
     """The measurement as text: a row for each network, then the sums; `-` for what was skipped."""
-    lines = [f"{'(a) s':>8} {'(b) s':>8} {'(c) s':>8} {'MFLOP':>7}  network"]
+    lines = [f"{'(a) s':>8} {'(b) s':>8} {'(c) s':>8} {'(b)/(c)':>7} {'conv':>5} {'MFLOP':>7}  network"]
     lines += [
         f"{row['seconds_textbook']:8.1f} {shown(row['seconds_best_textbook'], '.1f'):>8} {row['seconds_ours']:8.1f} "
+        f"{shown(row['ratio_vs_best_textbook'], '.2f'):>7} {row['share_in_convolutions']:5.0%} "
         f"{row['training_mflop']:7.1f}  b{row['batch_size']} {row['network']}"
         for row in result["networks"]
     ]
@@ -157,12 +179,18 @@ def table(result: dict[str, Any]) -> str:
         for name in names
     ]
     keys: tuple[str, ...] = ("ratio_vs_textbook", "ratio_vs_best_textbook", "share_of_floor", "bf16_is_faster")
+    keys += ("share_in_convolutions", "ratio_if_only_convolutions")
     keys += ("evenly_best_textbook", "evenly_ours", "mean_accuracy_textbook", "mean_accuracy_ours")
     return "\n".join([*lines, *(f"{key:<26} {shown(result[key], '.4g')}" for key in keys)])
 
 
 def shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def load_list(name: str) -> SearchSpace:
+    """A list of networks, which are the configurations that its space tries first."""
+    return load_space(str(Path(__file__).with_name(LISTS[name])))
 
 
 def networks(space: SearchSpace, input_spec: InputSpec) -> list[Candidate]:
@@ -198,7 +226,11 @@ def wait_for(result: torch.Tensor) -> None:
 
 def small(space: SearchSpace, num_networks: int) -> SearchSpace:
     """The space with so many small networks, for every runner's process to start and open the data set with."""
-    first = [Configuration(block=[{"out_channels": 8 * (number + 1)}]) for number in range(num_networks)]
+    widths = [8 * (number + 1) for number in range(num_networks)]
+    if space.stage is None:
+        first = [Configuration(block=[{"out_channels": width}]) for width in widths]
+    else:
+        first = [Configuration(stem={"out_channels": width}, stage=[{"stride": 2}]) for width in widths]
     return space.model_copy(update={"first": first})
 
 

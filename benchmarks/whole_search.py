@@ -109,7 +109,7 @@ def run_textbook(options: RunOptions, *, limit: float, say: Say) -> tuple[float,
         nonlocal first
         candidate = suggest(trial, space, input_spec_of(dataset), epochs=wanted.epochs or 1)
         best = 0.0
-        epochs = train_textbook(candidate, spec.data_dir, rows, dataset="mnist", seed=wanted.seed, device=device)
+        epochs = train_textbook(candidate, dataset.folder, rows, seed=wanted.seed, device=device)
         for epoch, (_, accuracy) in enumerate(epochs, start=1):
             best = max(best, accuracy)
             elapsed = time.perf_counter() - started

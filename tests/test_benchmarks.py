@@ -13,23 +13,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+import torch
+from PIL import Image
+from torchvision import datasets, transforms
 
-from benchmarks import memory, start, throughput
+from benchmarks import convolutions, memory, start, throughput
 from benchmarks.cli import main
 from benchmarks.every_core import run_processes
 from benchmarks.subset import Rows, SubsetTrainer, choose_rows
-from benchmarks.throughput import networks
+from benchmarks.textbook import DecodedImages, train_textbook
+from benchmarks.throughput import load_list, networks
 from tests.data.sample_data import write_mnist
+from tuner.architecture.cost import network_cost
+from tuner.architecture.layer_kinds import Layer
+from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import InputSpec
+from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
 from tuner.data.development_part import load_development
 from tuner.errors import DataError, RunnerError
 from tuner.interrupts import EXIT_CODE, LINE_RESTART
 from tuner.search.executors import InProcess
-from tuner.space.schema import SearchSpace
-from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 
@@ -45,12 +52,20 @@ class TakesItsProcessAlong:
         return os._exit, (9,)
 
 
-def throughput_space() -> SearchSpace:
-    return load_space(str(Path(throughput.__file__).with_name("throughput.toml")))
+def listed(input_spec: InputSpec, *, name: str = "plain") -> list[Candidate]:
+    return networks(load_list(name), input_spec)
 
 
-def listed(input_spec: InputSpec) -> list[Candidate]:
-    return networks(throughput_space(), input_spec)
+def noise_folder(root: Path, *, num_train: int) -> Path:
+    """An image folder of two classes with coloured images of noise, 32x32 pixels."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", num_train // 2), ("test", 5)):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels_HWC = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels_HWC).save(root / part / name / f"{number}.png")
+    return root
 
 
 @pytest.fixture
@@ -110,6 +125,84 @@ def test_throughput_takes_what_a_small_set_has_and_its_figures_agree(tmp_path: P
     assert isinstance(result["bf16_is_faster"], bool)
     assert 0 <= result["mean_accuracy_textbook"] < 0.5  # noise cannot be learned
     assert 0 <= result["mean_accuracy_ours"] < 0.5
+
+
+@pytest.mark.slow
+def test_throughput_of_the_residual_list_reads_an_image_folder_and_its_figures_agree(
+    tmp_path: Path, printed_by: Printed
+) -> None:
+    folder = noise_folder(tmp_path / "noise", num_train=120)
+    result = printed_by("throughput", "--list", "residual", "--dataset", folder, "--images", "100", "--seeds", "1")
+    rows = result["networks"]
+    convolutions, ours = [sum(row[key] for row in rows) for key in ("seconds_in_convolutions", "seconds_ours")]
+    assert result["list"] == "residual"
+    assert result["images"] == 100
+    assert len(rows) == 8
+    assert result["share_in_convolutions"] == pytest.approx(convolutions / ours)
+    for row in rows:
+        assert row["share_in_convolutions"] == pytest.approx(row["seconds_in_convolutions"] / row["seconds_ours"])
+    if result["engine"]["device"] == "cpu":
+        bound = result["ratio_if_only_convolutions"] * result["share_in_convolutions"]
+        assert bound == pytest.approx(result["evenly_best_textbook"] / result["evenly_ours"])
+        assert min(row["ratio_vs_best_textbook"] for row in rows) > 0
+
+
+def test_the_residual_list_has_four_residual_and_four_mobile_networks() -> None:
+    architectures = [one.architecture for one in listed(InputSpec(3, 32, 32, 10), name="residual")]
+    are_mobile = ["inverted" in str(one) for one in architectures]
+    assert are_mobile == [False] * 4 + [True] * 4
+    assert all("residual" in str(one) for one in architectures[:4])
+    words = " ".join(map(str, architectures)).split()
+    assert {"gn", "bn", "k3", "k5", "pre-residual", "projection", "max2", "average2", "se4", "se8"} <= {*words}
+
+
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_the_networks_that_start_the_runners_are_small_and_of_the_space(name: str) -> None:
+    space = throughput.small(load_list(name), 3)
+    candidates = networks(space, InputSpec(3, 32, 32, 10))
+    assert len({one.fingerprint for one in candidates}) == 3
+    assert max(network_cost(trace(one.architecture)).num_parameters for one in candidates) < 300_000
+
+
+def test_the_textbook_is_served_the_images_and_labels_of_torchvision(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "MNIST" / "raw", num_train=120)
+    served = DecodedImages(load_development(DataSpec("mnist", tmp_path, tmp_path / "cache")).folder)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    expected = datasets.MNIST(tmp_path, train=True, transform=transform)
+    assert len(served) == len(expected) == 120
+    for row in (0, 57, 119):
+        assert torch.equal(served[row][0], expected[row][0])
+        assert served[row][1] == expected[row][1]
+
+
+def test_the_textbook_trains_networks_with_shortcuts(tmp_path: Path) -> None:
+    folder = noise_folder(tmp_path / "noise", num_train=40)
+    images = load_development(DataSpec(str(folder), tmp_path, tmp_path / "cache"))
+    for number in (0, 6):
+        candidate = listed(InputSpec(3, 32, 32, 2), name="residual")[number]
+        ((seconds, accuracy),) = train_textbook(candidate, images.folder, ROWS, seed=0, device=torch.device("cpu"))
+        assert seconds > 0
+        assert 0 <= accuracy <= 1
+
+
+def test_the_convolutions_of_an_epoch_are_timed_for_its_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate = listed(InputSpec(3, 32, 32, 10), name="residual")[0]
+    timed: list[tuple[Layer, bool]] = []
+
+    def note(layer: Layer, candidate: Candidate, *, engine: Engine, is_first: bool) -> float:
+        timed.append((layer, is_first))
+        return 1.0
+
+    assert convolutions.step_seconds(conv_layers(candidate)[0], candidate, engine=Engine(), is_first=True) > 0
+    monkeypatch.setattr(convolutions, "step_seconds", note)
+    seconds = convolutions.seconds_in_convolutions(candidate, engine=Engine(), num_images=640)
+    assert seconds == len(conv_layers(candidate)) * 640 / 64
+    assert [is_first for _, is_first in timed] == [True] + [False] * (len(timed) - 1)
+    assert len(timed) < len(conv_layers(candidate))  # equal layers are timed once
+
+
+def conv_layers(candidate: Candidate) -> list[Layer]:
+    return [layer for layer in layers_of(trace(candidate.architecture)) if layer.kind == "Conv2d"]
 
 
 @pytest.mark.slow
@@ -181,15 +274,15 @@ def test_a_run_that_ends_before_its_first_epoch_is_an_error(tmp_path: Path) -> N
 def test_a_textbook_process_that_dies_as_it_starts_is_an_error(tmp_path: Path) -> None:
     candidates = listed(InputSpec(1, 28, 28, 10))
     with pytest.raises(RunnerError, match="must live until all networks are trained"):
-        run_processes(candidates, tmp_path / "nothing", ROWS, dataset="mnist", num_processes=2)
+        run_processes(candidates, tmp_path / "nothing", ROWS, num_processes=2)
 
 
 @pytest.mark.slow
 def test_a_textbook_process_that_dies_at_work_is_an_error(tmp_path: Path) -> None:
-    write_mnist(tmp_path / "MNIST" / "raw")
-    candidates: list[Any] = [listed(InputSpec(1, 28, 28, 10))[0], TakesItsProcessAlong()]
+    images = load_development(DataSpec("digits", tmp_path, tmp_path / "cache"))
+    candidates: list[Any] = [listed(InputSpec(1, 8, 8, 10))[0], TakesItsProcessAlong()]
     with pytest.raises(RunnerError, match="must live until all networks are trained"):
-        run_processes(candidates, tmp_path, ROWS, dataset="mnist", num_processes=2)
+        run_processes(candidates, images.folder, ROWS, num_processes=2)
 
 
 def test_a_training_that_fails_under_the_memory_benchmark_is_an_error(tmp_path: Path) -> None:
@@ -203,7 +296,7 @@ def test_a_training_that_fails_under_the_memory_benchmark_is_an_error(tmp_path: 
 def test_a_training_that_fails_under_the_throughput_benchmark_is_an_error(tmp_path: Path) -> None:
     images = load_development(DataSpec("digits", tmp_path, tmp_path / "cache"))
     trainer = SubsetTrainer(images.folder, "throughput", tmp_path / "checkpoints", 0, Engine(), rows=ROWS)
-    space = throughput.small(throughput_space(), 1)
+    space = throughput.small(load_list("plain"), 1)
     coloured = InputSpec(3, 8, 8, 10)  # and digits are grey
     with pytest.raises(
         RunnerError, match="the first 5 trials all failed in the same way in their first epoch: RuntimeError"
@@ -216,7 +309,8 @@ def test_a_training_that_fails_under_the_throughput_benchmark_is_an_error(tmp_pa
     [
         ("throughput --images 99", "'--images'"),
         ("throughput --seeds 0", "'--seeds'"),
-        ("throughput --dataset nix", "'nix' is none of mnist, "),
+        ("throughput --dataset nix", "'nix' is neither: did you mean 'mnist'?"),
+        ("throughput --list nix", "'--list'"),
         ("throughput --engine foo=bar", "engine: 'foo' is no choice on "),
         ("throughput --data-dir /proc/nix", "mnist needs files that do not exist"),
         ("search --trials 0", "'--trials'"),

@@ -72,8 +72,11 @@ def test_the_fast_form_learns_as_the_plain_modules_do(architecture: Architecture
     assume(has_spread(model, images_NCHW))
     logits, gradients, buffers = learn(model, architecture, FastForm(early_pooling=early), images_NCHW)
     plain_logits, plain_gradients, plain_buffers = learn(model, architecture, None, images_NCHW)
-    torch.testing.assert_close(logits, plain_logits, atol=1e-4, rtol=1e-4)
-    assert distance(gradients, plain_gradients) < 1e-3
+    # Normalizing two nearly equal values multiplies rounding errors, those of the plain modules too.
+    exact_logits, exact_gradients, _ = learn(model.double(), architecture, None, images_NCHW.double())
+    error = float((plain_logits - exact_logits).abs().max())
+    torch.testing.assert_close(logits, plain_logits, atol=max(1e-4, 3 * error), rtol=1e-4)
+    assert distance(gradients, plain_gradients) < max(1e-3, 3 * distance(plain_gradients, exact_gradients))
     for buffer, plain_buffer in zip(buffers, plain_buffers, strict=True):
         torch.testing.assert_close(buffer, plain_buffer, atol=1e-5, rtol=1e-4)
 
@@ -126,14 +129,14 @@ def test_blocks_of_every_kind_are_fused_and_others_run_layer_by_layer() -> None:
     [
         (PlainBlock(8, normalization="batch", pooling="max", dropout=0.2), 1),
         (PlainBlock(8, normalization="group", pooling="average"), 1),
-        (ResidualBlock(4, dropout=0.2), 2),
-        (ResidualBlock(8, normalization="group"), 3),
-        (ResidualBlock(4, order="pre"), 2),
+        (ResidualBlock(4, dropout=0.2, pooling="max"), 3),
+        (ResidualBlock(8, normalization="group"), 4),
+        (ResidualBlock(4, order="pre"), 3),
         (InvertedResidualBlock(8, squeeze=2), 5),
     ],
 )
 def test_every_convolution_and_what_follows_it_is_one_node(block: Block, num_nodes: int) -> None:
-    """No other layer but those before the first convolution of a path and after a sum is left to torch."""
+    """So is what comes before the first convolution of a path, and what comes after a sum."""
     architecture = resolve(Architecture(InputSpec(4, 9, 12, 5), (block,), Head()))
     model = build_model(architecture).train()
     seen, waiting = [], [fast_form(model, FastForm())(images_for(architecture)).grad_fn]
@@ -144,9 +147,8 @@ def test_every_convolution_and_what_follows_it_is_one_node(block: Block, num_nod
             waiting += [following for following, _ in node.next_functions]
     names = [type(node).__name__ for node in seen]
     assert names.count("_BlockBackward") == num_nodes
-    assert not any(name.startswith(("Convolution", "MaxPool", "AvgPool")) for name in names)
-    normalizations = sum(name.startswith(("NativeBatchNorm", "NativeGroupNorm")) for name in names)
-    assert normalizations == (1 if getattr(block, "order", "post") == "pre" else 0)
+    left = ("Convolution", "MaxPool", "AvgPool", "NativeBatchNorm", "NativeGroupNorm", "Relu", "Mean", "Mul")
+    assert not any(name.startswith(left) for name in names)
 
 
 @pytest.mark.parametrize("pooling", ["none", "max", "average"])
@@ -266,6 +268,53 @@ def test_paths_of_a_join_may_end_in_anything(join: Any, last: tuple[nn.Module, .
         gradients = torch.autograd.grad(logits_NK.square().sum(), [images_NCHW, *model.parameters()])
         found.append([logits_NK.detach(), *gradients])
     assert distance(*found) < 1e-5
+
+
+@pytest.mark.parametrize("function", [nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.ReLU6])
+@pytest.mark.parametrize("is_normalized", [False, True])
+def test_paths_of_a_join_may_begin_without_a_convolution(function: type[nn.Module], is_normalized: bool) -> None:
+    """What enters is also what enters the other path, so an activation must not change it in place."""
+    first = [nn.BatchNorm2d(4)] if is_normalized else []
+    path = nn.Sequential(*first, function(), nn.Conv2d(4, 4, 3, padding=1))
+    closing = nn.Sequential(*copy.deepcopy(first), function(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 9, 3))
+    model = nn.Sequential(Joined(path, nn.Sequential(), "add"), *closing)
+    initialise(model, seed=1)
+    images_NCHW = torch.randn(4, 4, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    kept, found = images_NCHW.detach().clone(), []
+    for forward in (fast_form(model.train(), FastForm()), model):
+        logits_NK = forward(images_NCHW)
+        gradients = torch.autograd.grad(logits_NK.square().sum(), [images_NCHW, *model.parameters()])
+        found.append([logits_NK.detach(), *gradients])
+    assert torch.equal(images_NCHW, kept)
+    assert distance(*found) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_squeeze_and_excitation_has_torchs_values_and_gradients(dtype: torch.dtype, tolerance: float) -> None:
+    factors = nn.Sequential(nn.Conv2d(8, 2, 1), nn.SiLU(), nn.Conv2d(2, 8, 1), nn.Sigmoid())
+    joined = Joined(nn.Sequential(nn.AdaptiveAvgPool2d(1), *factors), nn.Sequential(), "multiply")
+    images_NCHW = torch.randn(4, 8, 5, 7).contiguous(memory_format=torch.channels_last)
+    grad_NCHW, found = torch.randn(4, 8, 5, 7).contiguous(memory_format=torch.channels_last), []
+    for forward, one in ((fast_form(nn.Sequential(joined), FastForm()), dtype), (joined, torch.float32)):
+        x_NCHW = images_NCHW.to(one).requires_grad_()
+        out_NCHW = forward(x_NCHW)
+        assert out_NCHW.dtype == one
+        gradients = torch.autograd.grad(out_NCHW, [x_NCHW, *joined.parameters()], grad_NCHW.to(one))
+        assert gradients[0].is_contiguous(memory_format=torch.channels_last)
+        found.append([out_NCHW.detach(), *gradients])
+    assert distance(*found) < tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_group_normalization_is_near_torchs_in_fp32(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.Flatten(), nn.Linear(16 * 16, 3))
+    images_NCHW = torch.randn(8, 3, 6, 6).contiguous(memory_format=torch.channels_last)
+    found = []
+    for forward, one in ((fast_form(model, FastForm()), dtype), (model, torch.float32)):
+        logits_NK = forward(images_NCHW.to(one))
+        assert logits_NK.dtype == one
+        found.append([logits_NK.detach(), *torch.autograd.grad(logits_NK.float().square().sum(), model.parameters())])
+    assert distance(*found) < (1e-5 if dtype == torch.float32 else 5e-2)
 
 
 def test_scoring_leaves_what_enters_a_shortcut_as_it_is() -> None:

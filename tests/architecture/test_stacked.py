@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -65,10 +66,16 @@ def test_each_model_in_a_stacked_network_learns_what_it_learns_alone(
         logits_NK = model.train()(images[number])
         torch.testing.assert_close(together_MNK[number], logits_NK, atol=1e-4, rtol=1e-4)
         weighted(logits_NK).backward()
-        for name, parameter in model.named_parameters():
+        exact = copy.deepcopy(model).double()
+        exact.zero_grad()
+        weighted(exact(images[number].double())).backward()
+        for (name, parameter), one in zip(model.named_parameters(), exact.parameters(), strict=True):
             assert parameter.grad is not None
+            assert one.grad is not None
             far = (gradients[number][name] - parameter.grad).norm() / (parameter.grad.norm() + 1e-3)
-            assert far < 1e-2, name
+            # Normalizing nearly equal values multiplies rounding errors, those of the model alone too.
+            error = float((parameter.grad - one.grad).norm() / (one.grad.norm() + 1e-3))
+            assert far < max(1e-2, 4 * error), name
         for name, buffer in model.named_buffers():
             torch.testing.assert_close(states[number][name], buffer, atol=1e-5, rtol=1e-4)
         model.load_state_dict(states[number])

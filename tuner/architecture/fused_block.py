@@ -1,5 +1,7 @@
 """A convolution and what follows it (normalization, activation, pooling, dropout) as one autograd node.
 
+The convolution may be missing, as in front of a pre-activation block or after a sum.
+
 A small network spends half of its step between kernels. Fusing saves time because there is one node per block instead
 of one per layer, because autograd records no casts of weights, and because everything after max pooling runs on a
 quarter of the values.
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tuner.architecture.activations import ACTIVATIONS, DIPPING
+from tuner.architecture.depthwise_gradients import has_slow_gradients, input_gradient, weight_gradient
 from tuner.architecture.layers import dropout_mask, keep_of_256_from, nhwc, sum_pool, sum_pool_backward
 
 aten = torch.ops.aten
@@ -27,7 +30,9 @@ FOLLOWING: tuple[tuple[type[nn.Module], ...], ...] = (
     (nn.MaxPool2d, nn.AvgPool2d),
     (nn.Dropout,),
 )
-"""What one node takes after its convolution: at most one of each, in this order."""
+"""What one node takes after its convolution, or without one: at most one of each, in this order."""
+WITHOUT_CONVOLUTION = (*FOLLOWING[0], *FOLLOWING[1])
+"""What a node without a convolution may begin with."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +67,15 @@ class FusedBlock:
         self, modules: Sequence[nn.Module], *, early_pooling: bool, byte_dropout: bool, shares_gradient: bool = False
     ) -> None:
         assert can_fuse(modules)
-        convolution = modules[0]
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(convolution.padding[0], int)
+        convolution = modules[0] if isinstance(modules[0], nn.Conv2d) else None
         self._convolution = convolution
         self._norm = next((module for module in modules if isinstance(module, nn.BatchNorm2d | nn.GroupNorm)), None)
         activation = next((type(module) for module in modules if type(module) in ACTIVATIONS), None)
         pool = next((module for module in modules if isinstance(module, nn.MaxPool2d | nn.AvgPool2d)), None)
         self._plan = _Plan(
-            stride=convolution.stride[0],
-            padding=convolution.padding[0],
-            groups=convolution.groups,
+            stride=convolution.stride[0] if convolution else 1,
+            padding=cast(int, convolution.padding[0]) if convolution else 0,
+            groups=convolution.groups if convolution else 1,
             activation=activation,
             pool=type(pool) if pool else None,
             dropout=next((module.p for module in modules if isinstance(module, nn.Dropout)), 0.0),
@@ -86,52 +89,60 @@ class FusedBlock:
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """Compute (N, out_channels, h, w) from (N, C, H, W), in the dtype of the input."""
         convolution, norm = self._convolution, self._norm
-        gamma_C = beta_C = None
-        if norm is not None:
-            gamma_C, beta_C = norm.weight, norm.bias
+        weight, bias = (convolution.weight, convolution.bias) if convolution else (None, None)
+        gamma_C, beta_C = (norm.weight, norm.bias) if norm is not None else (None, None)
         if isinstance(norm, nn.BatchNorm2d):
             assert norm.num_batches_tracked is not None
             norm.num_batches_tracked += 1
-        out: Tensor = _Block.apply(x_NCHW, convolution.weight, convolution.bias, gamma_C, beta_C, norm, self._plan)
+        out: Tensor = _Block.apply(x_NCHW, weight, bias, gamma_C, beta_C, norm, self._plan)
         return out
 
 
 def fused_length(modules: Sequence[nn.Module]) -> int:
-    """How many of the first modules belong to one node: a convolution and what follows it; 0 without a convolution."""
-    if not modules or not isinstance(modules[0], nn.Conv2d):
+    """How many of the first modules belong to one node: a convolution and what follows it, or the latter alone.
+
+    0 if the first module cannot begin a node.
+    """
+    if not modules or not isinstance(modules[0], (nn.Conv2d, *WITHOUT_CONVOLUTION)):
         return 0
-    length = 1
+    length = int(isinstance(modules[0], nn.Conv2d))
     for kinds in FOLLOWING:
         length += length < len(modules) and isinstance(modules[length], kinds)
     return length
 
 
 def can_fuse(modules: Sequence[nn.Module]) -> bool:
-    """Whether modules are what FusedBlock computes: a convolution and what may follow it."""
+    """Whether modules are what FusedBlock computes: a convolution and what may follow it, or the latter alone."""
     if fused_length(modules) != len(modules) or not modules:
         return False
     convolution = modules[0]
-    assert isinstance(convolution, nn.Conv2d)
+    is_padded_by_name = isinstance(convolution, nn.Conv2d) and isinstance(convolution.padding, str)
     dropouts = [module.p for module in modules if isinstance(module, nn.Dropout)]
-    return not isinstance(convolution.padding, str) and all(1 / 256 <= rate <= 255 / 256 for rate in dropouts)
+    return not is_padded_by_name and all(1 / 256 <= rate <= 255 / 256 for rate in dropouts)
 
 
 class _Block(torch.autograd.Function):
     """The autograd function of a whole block; what the backward pass needs is saved on `ctx`."""
 
     @staticmethod
-    def forward(ctx: Any, x_NCHW: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    def forward(ctx: Any, x_NCHW: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any) -> Tensor:
         gamma_C, beta_C, norm, plan = rest
         dtype = x_NCHW.dtype
-        ctx.plan, ctx.x, ctx.weight, ctx.has_bias = plan, x_NCHW, weight.to(dtype), bias is not None
+        ctx.plan, ctx.x, ctx.weight, ctx.has_bias = plan, x_NCHW, None, bias is not None
         ctx.norm, ctx.gamma_C = norm, gamma_C
-        bias_C = None if bias is None else bias.to(dtype)
-        z_NCHW = torch.conv2d(x_NCHW, ctx.weight, bias_C, stride=plan.stride, padding=plan.padding, groups=plan.groups)
+        z_NCHW = x_NCHW
+        if weight is not None:
+            ctx.weight, bias_C = weight.to(dtype), None if bias is None else bias.to(dtype)
+            z_NCHW = torch.conv2d(
+                x_NCHW, ctx.weight, bias_C, stride=plan.stride, padding=plan.padding, groups=plan.groups
+            )
         ctx.convolved = z_NCHW
         if norm is not None:
             z_NCHW = _normalize(ctx, z_NCHW, beta_C)
         if plan.pools_early:
             z_NCHW = _max_pool(ctx, z_NCHW)
+        if z_NCHW is x_NCHW and plan.activation not in DIPPING:
+            z_NCHW = z_NCHW.clone()  # the activation works in place, and what enters may enter another path as well
         ctx.before = z_NCHW
         out_NChw: Tensor
         ctx.after = kept = out_NChw = z_NCHW if plan.activation is None else ACTIVATIONS[plan.activation][0](z_NCHW)
@@ -177,41 +188,53 @@ class _Block(torch.autograd.Function):
         grad_gamma_C = grad_beta_C = None
         if ctx.norm is not None:
             grad, grad_gamma_C, grad_beta_C = _normalize_backward(ctx, grad)
-        dtype = _backward_dtype(plan, ctx.x, ctx.weight)
-        grad_x, grad_weight, grad_bias = aten.convolution_backward(
-            grad.to(dtype),
-            ctx.x.to(dtype),
-            ctx.weight.to(dtype),
-            bias_sizes=[len(ctx.weight)],
-            stride=[plan.stride] * 2,
-            padding=[plan.padding] * 2,
-            dilation=[1, 1],
-            transposed=False,
-            output_padding=[0, 0],
-            groups=plan.groups,
-            output_mask=[ctx.needs_input_grad[0], True, ctx.has_bias],
-        )
-        grad_bias = grad_bias.float() if ctx.has_bias else None
-        # The output may be among what is kept, and knows this node: they would live until Python looks for cycles.
-        ctx.x = ctx.convolved = ctx.before = ctx.after = ctx.pooled = ctx.indices = ctx.mask = None
-        grad_x = None if grad_x is None else grad_x.to(grad.dtype)
+        if ctx.weight is None:
+            _forget(ctx)
+            return grad, None, None, grad_gamma_C, grad_beta_C, None, None
+        needed = [ctx.needs_input_grad[0], True, ctx.has_bias]
+        grad_x, grad_weight, grad_bias = _convolve_backward(plan, grad, ctx.x, ctx.weight, needed)
+        grad_bias = None if grad_bias is None else grad_bias.float()
+        _forget(ctx)
         return grad_x, grad_weight.float(), grad_bias, grad_gamma_C, grad_beta_C, None, None
 
 
-def _backward_dtype(plan: _Plan, x_NCHW: Tensor, weight: Tensor) -> torch.dtype:
-    """The dtype in which the gradients of a convolution are computed.
+def _forget(ctx: Any) -> None:
+    """Release what is kept. The output may be among it, and knows its node: a cycle that Python finds late."""
+    ctx.x = ctx.convolved = ctx.before = ctx.after = ctx.pooled = ctx.indices = ctx.mask = None
 
-    For depthwise convolutions oneDNN 3.12 has no fast bf16 kernels where there is a stride, a window of more than 3x3
-    or a feature map smaller than the window: they take 2 to 50 times as long as in fp32 (on a CPU with AVX512-BF16).
-    """
-    is_depthwise = plan.groups == len(weight) > 1 and weight.shape[1] == 1
-    size = weight.shape[2]
-    is_slow = is_depthwise and (plan.stride > 1 or size > 3 or min(x_NCHW.shape[2:]) < size)
-    return torch.float32 if is_slow else weight.dtype
+
+def _convolve_backward(
+    plan: _Plan, grad_NChw: Tensor, x_NCHW: Tensor, weight: Tensor, needed: list[bool]
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Gradients of x, weight and bias, in their dtype; `needed` says which."""
+    if has_slow_gradients(x_NCHW, weight, stride=plan.stride, groups=plan.groups):
+        window = {"stride": plan.stride, "padding": plan.padding}
+        return (
+            input_gradient(grad_NChw, x_NCHW, weight, **window) if needed[0] else None,
+            weight_gradient(grad_NChw, x_NCHW, weight, **window),
+            grad_NChw.sum((0, 2, 3)) if needed[2] else None,
+        )
+    gradients: tuple[Tensor | None, Tensor, Tensor | None] = aten.convolution_backward(
+        grad_NChw,
+        x_NCHW,
+        weight,
+        bias_sizes=[len(weight)],
+        stride=[plan.stride] * 2,
+        padding=[plan.padding] * 2,
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=plan.groups,
+        output_mask=needed,
+    )
+    return gradients
 
 
 def _normalize(ctx: Any, z_NCHW: Tensor, beta_C: Tensor) -> Tensor:
-    """Batch or group normalization; mean and inverse deviation are of a channel, or of a group of an image."""
+    """Batch or group normalization; mean and inverse deviation are of a channel, or of a group of an image.
+
+    Group normalization is computed in fp32: torch 2.14 takes 3 to 10 times as long for channels_last in bf16.
+    """
     norm = ctx.norm
     out_NCHW: Tensor
     if isinstance(norm, nn.BatchNorm2d):
@@ -220,9 +243,9 @@ def _normalize(ctx: Any, z_NCHW: Tensor, beta_C: Tensor) -> Tensor:
         )
     else:
         out_NCHW, ctx.mean, ctx.invstd = aten.native_group_norm(
-            z_NCHW, ctx.gamma_C, beta_C, *_group_sizes(z_NCHW), norm.num_groups, norm.eps
+            z_NCHW.float(), ctx.gamma_C, beta_C, *_group_sizes(z_NCHW), norm.num_groups, norm.eps
         )
-    return out_NCHW
+    return out_NCHW.to(z_NCHW.dtype)
 
 
 def _normalize_backward(ctx: Any, grad_NCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,8 +259,9 @@ def _normalize_backward(ctx: Any, grad_NCHW: Tensor) -> tuple[Tensor, Tensor, Te
     else:
         sizes = _group_sizes(z_NCHW)
         gradients = aten.native_group_norm_backward(
-            grad_NCHW, z_NCHW, ctx.mean, ctx.invstd, ctx.gamma_C, *sizes, norm.num_groups, three
+            grad_NCHW.float(), z_NCHW.float(), ctx.mean, ctx.invstd, ctx.gamma_C, *sizes, norm.num_groups, three
         )
+        return gradients[0].to(grad_NCHW.dtype), *gradients[1:]
     return gradients
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tuner.architecture import layers as own
 from tuner.architecture.activations import ACTIVATIONS
+from tuner.architecture.excitation import excite, is_mean
 from tuner.architecture.fused_block import FusedBlock, can_fuse, fused_length
 from tuner.architecture.joined import Joined
 
@@ -31,8 +32,8 @@ class FastForm:
 def fast_form(model: nn.Sequential, form: FastForm) -> Forward:
     """A function from images_NCHW (channels_last, fp32 or bf16) to logits_NK in the same precision, for training.
 
-    A convolution and what follows it run as one node, on every path. What cannot be fused, and the head, run layer by
-    layer.
+    A convolution and what follows it run as one node, on every path, and so do normalization and activation in front of
+    a convolution or after a sum. What cannot be fused, and the head, run layer by layer.
     """
     return _fast_path(list(model), form)
 
@@ -57,15 +58,25 @@ def _fast_path(modules: Sequence[nn.Module], form: FastForm, *, shares_gradient:
                 byte_dropout=form.byte_dropout,
                 shares_gradient=shares_gradient and position == len(modules),
             )
-            # One image over a 1x1 feature map has no variance; our BatchNorm2d knows what to do then.
-            steps.append(lambda x, fused=fused, in_turn=in_turn: fused(x) if len(x) > 1 else in_turn(x))  # type: ignore[misc]
+            steps.append(_fused_or_in_turn(fused, in_turn))
         else:
             steps.append(in_turn)
     return _in_turn(steps)
 
 
+def _fused_or_in_turn(fused: FusedBlock, in_turn: Forward) -> Forward:
+    """The layers of a node one by one where they are not over a feature map, or over that of a single image.
+
+    One image over a 1x1 feature map has no variance; our BatchNorm2d knows what to do then.
+    """
+    return lambda x: fused(x) if x.dim() == 4 and len(x) > 1 else in_turn(x)
+
+
 def _fast_joined(joined: Joined, form: FastForm) -> Forward:
     is_sum = joined.join == "add"
+    if not is_sum and not len(joined.shortcut) and is_mean(joined.main[0]):
+        factors_from = _fast_path(list(joined.main)[1:], form)
+        return lambda x: excite(x, factors_from)
     main = _fast_path(list(joined.main), form, shares_gradient=is_sum)
     shortcut = _fast_path(list(joined.shortcut), form, shares_gradient=is_sum)
     return (lambda x: main(x) + shortcut(x)) if is_sum else (lambda x: main(x) * shortcut(x))
