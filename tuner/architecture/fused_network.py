@@ -83,7 +83,7 @@ def _fast_joined(joined: Joined, form: FastForm) -> Forward:
 
 
 def _is_grouped(module: nn.Module) -> bool:
-    """Whether a convolution has groups, as that of several models has: these differ too much from torch's in rounding."""
+    """Whether a convolution has groups, as that of several models has. With `excite`, those fail the check in fp32."""
     return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
