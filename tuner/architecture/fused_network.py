@@ -74,12 +74,17 @@ def _fused_or_in_turn(fused: FusedBlock, in_turn: Forward) -> Forward:
 
 def _fast_joined(joined: Joined, form: FastForm) -> Forward:
     is_sum = joined.join == "add"
-    if not is_sum and not len(joined.shortcut) and is_mean(joined.main[0]):
+    if not is_sum and not len(joined.shortcut) and is_mean(joined.main[0]) and not _is_grouped(joined.main[1]):
         factors_from = _fast_path(list(joined.main)[1:], form)
         return lambda x: excite(x, factors_from)
     main = _fast_path(list(joined.main), form, shares_gradient=is_sum)
     shortcut = _fast_path(list(joined.shortcut), form, shares_gradient=is_sum)
     return (lambda x: main(x) + shortcut(x)) if is_sum else (lambda x: main(x) * shortcut(x))
+
+
+def _is_grouped(module: nn.Module) -> bool:
+    """Whether a convolution has groups, as that of several models has. With `excite`, those fail the check in fp32."""
+    return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
 def scoring_form(model: nn.Sequential) -> Forward:

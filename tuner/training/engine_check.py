@@ -144,7 +144,7 @@ def _blocks_with_shortcuts() -> Iterator[tuple[tuple[Block, ...], Head]]:
     pre = ResidualBlock(8, activation="silu", order="pre", shortcut="projection")
     yield (replace(stem, normalization="none"), pre, ActivationBlock(activation="elu")), Head("average")
     inverted = InvertedResidualBlock(8, expansion=2, squeeze=4, activation="silu")
-    strided = replace(inverted, normalization="none", squeeze=0, stride=2)
+    strided = replace(inverted, kernel_size=5, normalization="none", squeeze=0, stride=2)
     yield (replace(stem, normalization="batch"), inverted, strided), Head()
 
 
