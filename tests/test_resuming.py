@@ -117,7 +117,9 @@ def test_a_name_alone_resumes_a_study_with_all_that_it_stores(begun: Path, studi
 def test_a_study_resumes_on_its_own_device_unless_another_is_given(
     studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.pipeline.choose_device", lambda name: torch.device("cuda"))  # as on a machine with a GPU
+    monkeypatch.setattr(
+        "tuner.search.study_data.choose_device", lambda name: torch.device("cuda")
+    )  # as on a machine with a GPU
     with closing(run_events(by_name(studies))) as events:
         assert next(event for event in events if isinstance(event, DataReady)).device == "cpu"
     monkeypatch.undo()
