@@ -24,6 +24,7 @@ from tuner.search.stored_options import TRIALS, StudyOptions
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import create_study, list_studies, load_study
 from tuner.search.summary import summarise
+from tuner.training.device import choose_device
 from tuner.ui.report import write_report
 
 SPACE = "[block]\nout_channels = [4, 8]\n[recipe]\nlearning_rate = [0.001, 0.01]\nbatch_size = [16]\n"
@@ -117,7 +118,10 @@ def test_a_name_alone_resumes_a_study_with_all_that_it_stores(begun: Path, studi
 def test_a_study_resumes_on_its_own_device_unless_another_is_given(
     studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.pipeline.choose_device", lambda name: torch.device("cuda"))  # as on a machine with a GPU
+    def choose_on_a_machine_with_a_gpu(name: str) -> torch.device:
+        return torch.device("cuda") if name == "auto" else choose_device(name)
+
+    monkeypatch.setattr("tuner.search.study_data.choose_device", choose_on_a_machine_with_a_gpu)
     with closing(run_events(by_name(studies))) as events:
         assert next(event for event in events if isinstance(event, DataReady)).device == "cpu"
     monkeypatch.undo()

@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
@@ -45,7 +43,7 @@ from tuner.search.settings import (
 )
 from tuner.search.storage import Storage, open_storage
 from tuner.search.stored_options import find_named, save_wanted_trials
-from tuner.search.study_data import device_of, refuse_other_device, refuse_other_images
+from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
     existing_storage,
@@ -59,7 +57,6 @@ from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
-from tuner.training.device import choose_device
 from tuner.training.engine_option import parse_forced
 
 RunEvent = DataReady | SearchEvent | ConfirmEvent
@@ -96,7 +93,7 @@ def run_events(
     wanted, notes = options_of_study(options, earlier)
     is_bundled = _has_bundled_space(options, earlier)
     space = given_space or (stored_space(earlier.settings) if earlier and not is_bundled else load_space(wanted.space))
-    device, devices = _choose_devices(options.device, earlier)
+    device, devices = devices_of_run(options.device, earlier)
     forced = parse_forced(options.engine, device)
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
@@ -235,15 +232,6 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
     if confirmed is None or confirmed.num_trials != sum(trial.counts for trial in trials):
         return True
     return in_full and not confirmed.is_full
-
-
-def _choose_devices(name: str, earlier: StudyRecord | None) -> tuple[torch.device, tuple[torch.device, ...]]:
-    """The device that a run trains on, and those of its runners; `auto` is the device of the study that it resumes."""
-    if earlier is not None and name == "auto":
-        device = device_of(earlier)
-        return device, devices_for(device, is_auto=False)
-    device = choose_device(name)
-    return device, devices_for(device, is_auto=name == "auto")
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:

@@ -9,6 +9,7 @@ import torch
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
 from tuner.errors import DeviceError, StudyError
+from tuner.hardware import devices_for
 from tuner.search.record import StudyRecord
 from tuner.training.device import choose_device
 
@@ -49,6 +50,18 @@ def device_of(record: StudyRecord) -> torch.device:
             f"study {record.name!r} trains on {record.engine.device}, as its search did, "
             "and torch finds no such device here"
         ) from error
+
+
+def devices_of_run(name: str, earlier: StudyRecord | None) -> tuple[torch.device, tuple[torch.device, ...]]:
+    """Return the device that a run trains on, and the devices of its runners.
+
+    earlier: the study that it resumes, whose device is taken for `auto`.
+    """
+    if earlier is not None and name == "auto":
+        device = device_of(earlier)
+        return device, devices_for(device, is_auto=False)
+    device = choose_device(name)
+    return device, devices_for(device, is_auto=name == "auto")
 
 
 def refuse_other_device(record: StudyRecord, device: torch.device) -> None:
