@@ -635,7 +635,7 @@ def test_a_confirmation_in_full_follows_one_that_left_something_out_and_is_not_d
     in_time = list(run_events(replace(options, confirm="in time", budget_seconds=1e-3)))
     (started,) = [event for event in in_time if isinstance(event, ConfirmStarted)]
     assert started.num_seeds == 1
-    assert "which takes longer than what is left of the budget" in started.notes[0]
+    assert "although it takes longer than what is left of the budget" in started.notes[0]
     first = load_summary(options).confirmed
     assert first is not None
     assert not first.is_full
