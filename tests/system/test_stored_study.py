@@ -17,6 +17,7 @@ from tuner.search.settings import SETTINGS_FORMAT
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import create_study, load_study
 from tuner.search.summary import summarise
+from tuner.training.checkpoint import FORMAT
 from tuner.training.engine import Engine
 
 ASSETS = ROOT / "tests" / "assets"
@@ -160,10 +161,10 @@ def test_a_study_of_a_newer_format_is_refused_by_name_and_the_others_are_listed(
 def test_a_checkpoint_of_a_newer_format_is_refused_by_name(tmp_path: Path, tuner_here: Tuner) -> None:
     shutil.copytree(ASSETS / f"study-{SETTINGS_FORMAT}", tmp_path, dirs_exist_ok=True)
     path = tmp_path / "studies" / "stored" / "confirmed.pt"
-    torch.save(torch.load(path, weights_only=True) | {"format": 2}, path)
+    torch.save(torch.load(path, weights_only=True) | {"format": FORMAT + 1}, path)
     for command in (("export",), ("evaluate", path, "--dataset", "digits")):
         refused = tuner_here(*command, cwd=tmp_path)
         assert refused.returncode == 2
         (line,) = refused.stderr.splitlines()
-        assert "confirmed.pt: written by a newer version of tuner (format 2 of checkpoints, " in line
+        assert f"confirmed.pt: written by a newer version of tuner (format {FORMAT + 1} of checkpoints, " in line
     assert "stored" in tuner_here("list", cwd=tmp_path).stdout

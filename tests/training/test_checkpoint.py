@@ -200,7 +200,7 @@ NO_BLOCK = {"input": {"channels": 1, "height": 8, "width": 8, "num_classes": 10}
         (lambda path: torch.save(Unknown(), path), "not a checkpoint of tuner"),
         (lambda path: torch.save([1, 2], path), "not a checkpoint of tuner: it has no format number"),
         (lambda path: torch.save({"weights": {}}, path), "not a checkpoint of tuner: it has no format number"),
-        (changed(format=FORMAT + 1), "written by a newer version of tuner (format 2 of checkpoints, and "),
+        (changed(format=FORMAT + 1), f"written by a newer version of tuner (format {FORMAT + 1} of checkpoints, and "),
         (changed(format="new"), "not a checkpoint of tuner: it has no format number"),
         (changed(weights=None), "damaged checkpoint"),
         (changed(architecture=None), "damaged checkpoint"),
