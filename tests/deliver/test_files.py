@@ -128,7 +128,7 @@ def other_size(path: Path) -> None:
         (lambda path: path.write_bytes(b"hello, this is a text"), "not a checkpoint of tuner, or damaged"),
         (lambda path: path.write_bytes(path.read_bytes()[:-5]), "not a checkpoint of tuner, or damaged"),
         (lambda path: save_file(load_file(path), path), "not a checkpoint of tuner: it has no format number"),
-        (with_metadata(format=str(FORMAT + 1)), f"written by a newer version of tuner (format {FORMAT + 1} of checkpoints, and "),
+        (with_metadata(format=str(FORMAT + 1)), f"written by a newer version of tuner (format {FORMAT + 1} of "),
         (with_metadata(format="{"), "not a checkpoint of tuner: its metadata are not JSON"),
         (with_metadata(scores="[" * 100_000), "not a checkpoint of tuner: its metadata are not JSON"),
         (with_metadata(versions=None), "damaged checkpoint"),
