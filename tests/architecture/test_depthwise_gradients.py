@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tuner.architecture.depthwise_gradients import has_slow_gradients, input_gradient, weight_gradient
 
+pytestmark = pytest.mark.slow
+
 
 def values(*shape: int, dtype: torch.dtype, seed: int) -> Tensor:
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)

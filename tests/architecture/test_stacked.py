@@ -20,6 +20,8 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.stacked import build_stacked, stack_images, stack_states, unstack_states
 from tuner.architecture.trace import resolve
 
+pytestmark = pytest.mark.slow
+
 NUM_MODELS = 3
 FAST = FastForm()
 

@@ -223,6 +223,7 @@ def check_by_arithmetic(candidate: Candidate) -> None:
     assert resolve(architecture) == architecture
 
 
+@pytest.mark.slow
 def test_of_a_hundred_thousand_samples_of_the_bundled_spaces_every_one_fits() -> None:
     num_checked = 0
     for candidate in shared_out(NUM_BY_ARITHMETIC, seed=1):
@@ -231,12 +232,14 @@ def test_of_a_hundred_thousand_samples_of_the_bundled_spaces_every_one_fits() ->
     assert num_checked >= NUM_BY_ARITHMETIC
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(ALL_SPACES) - set(BUNDLED)))
 def test_every_sample_of_a_wide_space_fits(name: str) -> None:
     for candidate in random_candidates(ALL_SPACES[name], 5_000, seed=2):
         check_by_arithmetic(candidate)
 
 
+@pytest.mark.slow
 def test_two_thousand_samples_give_the_traced_shape_on_the_meta_device() -> None:
     for candidate in shared_out(NUM_ON_META, seed=3):
         architecture = candidate.architecture
@@ -273,6 +276,7 @@ def allowed(space: SearchSpace, count: int, *, seed: int, max_side: int) -> Iter
                 break
 
 
+@pytest.mark.slow
 def test_two_hundred_samples_train_on_batches_of_two_and_of_one() -> None:
     # The second sample of each is as large as it may be; of most a small picture says as much in less time.
     candidates = [

@@ -33,6 +33,8 @@ from tuner.data.training_data import (
 )
 from tuner.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 NUM_IMAGES, SHAPE = 3000, (3, 5, 4)
 PLAIN = (0.0,) * 3, (1 / 255,) * 3

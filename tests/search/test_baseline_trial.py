@@ -90,6 +90,7 @@ def test_the_baseline_is_never_stopped_by_trials_that_have_passed_it_on_another_
     assert trial(study, 0).baseline == {"origin": "space", "changes": []}
 
 
+@pytest.mark.slow
 def test_a_baseline_that_does_not_fit_gets_a_smaller_batch_and_that_is_reported(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path, space=WITH_BATCHES)
     events = study.run(3, memory_bytes=bytes_with(32))
@@ -103,6 +104,7 @@ def test_a_baseline_that_does_not_fit_gets_a_smaller_batch_and_that_is_reported(
     assert [tuple(one.params.items()) for one in study.record().trials()].count(tuple(baseline.params.items())) == 1
 
 
+@pytest.mark.slow
 def test_a_baseline_outside_the_space_has_no_parameters_and_the_sampler_does_not_see_it(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path, space=WITH_BATCHES)
     study.run(14, memory_bytes=bytes_with(16))

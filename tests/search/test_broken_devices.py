@@ -20,6 +20,8 @@ from tuner.search.tasks import TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.training.results import EpochResult
 
+pytestmark = pytest.mark.slow
+
 left_behind: list[Exception] = []
 """In a runner's process: what every later call of its device raises, as CUDA's do."""
 

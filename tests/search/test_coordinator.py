@@ -388,6 +388,7 @@ def test_a_trial_that_runs_out_of_memory_is_rejected(study: Rehearsal, error: Ex
     assert str(error) in trial.reason
 
 
+@pytest.mark.slow
 def test_a_search_of_a_finite_space_gives_up_and_says_why(tmp_path: Path) -> None:
     study = Rehearsal(tmp_path, space=FINITE_SPACE)
     events = study.run(50)
@@ -658,6 +659,7 @@ print(len(Rehearsal(Path(sys.argv[1])).run(2)))
 """
 
 
+@pytest.mark.slow
 def test_a_library_user_is_told_nothing_of_optuna(tmp_path: Path) -> None:
     """In a process of its own: here Optuna is quiet already."""
     root = Path(__file__).resolve().parents[2]

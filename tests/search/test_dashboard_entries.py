@@ -113,6 +113,7 @@ def test_the_best_show_their_checkpoint_which_takes_no_disk_of_its_own_and_goes_
     assert len(left) == NUM_KEPT
 
 
+@pytest.mark.slow
 def test_pictures_are_artifacts_of_optunas_own_kind_of_the_best_epoch(study: Rehearsal) -> None:
     storage, num_pictures = study.record().storage, 0
     for trial in study.record().trials():

@@ -25,6 +25,8 @@ from tuner.space.sampling import candidate_from, first_params
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
 
+pytestmark = pytest.mark.slow
+
 TASK = SearchTask(0, candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS), seed=0)
 
 

@@ -376,6 +376,7 @@ def test_a_wheel_installed_elsewhere_brings_its_spaces(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_doctor_shows_the_device_the_versions_and_every_choice_with_both_times(tmp_path: Path) -> None:
     printed = run_tuner("doctor", "--input", "1x8x8", cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr

@@ -131,9 +131,14 @@ def noise(candidate: Candidate, *, num_train: int, seed: int) -> ResidentData:
     )
 
 
+PLAIN_SPACES = [space for space in SMALL.values() if space.block is not None]
+"""Deeper networks, with normalization over a few values, make much of rounding within some steps; one step of theirs is
+compared in tests/architecture/test_stacked.py."""
+
+
 @settings(max_examples=40)
 @given(
-    candidate=st.sampled_from(list(SMALL.values())).flatmap(lambda space: candidates_of(space, max_side=10)),
+    candidate=st.sampled_from(PLAIN_SPACES).flatmap(lambda space: candidates_of(space, max_side=10)),
     num_train=st.integers(20, 70),
 )
 def test_whatever_is_sampled_learns_together_what_it_learns_alone(candidate: Candidate, num_train: int) -> None:
