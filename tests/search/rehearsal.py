@@ -94,7 +94,7 @@ class Losing(InProcess):
 
 @dataclass
 class Rehearsal:
-    """A study in a folder, opened anew for every run as a new process would."""
+    """A study in a folder, opened again for every run, as a new process would open it."""
 
     folder: Path
     space: Any = SPACE

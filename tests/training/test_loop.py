@@ -157,7 +157,7 @@ def test_scores_are_in_fp32_where_training_is_allowed_tf32(
 
 @pytest.mark.slow
 def test_scoring_keeps_nothing_of_a_batch_while_the_next_is_scored(data: ResidentData) -> None:
-    """Small blocks that stay lie in the gaps that feature maps have left, and the heap grows with every batch."""
+    """Small blocks that are kept would fill gaps that feature maps leave, and the heap would grow with every batch."""
     counts = []
 
     class Watched(ResidentData):

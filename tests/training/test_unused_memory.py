@@ -146,7 +146,7 @@ def test_what_glibc_was_told_to_keep_is_given_back_when_a_training_is_over() -> 
     try:
         tensors = [torch.ones(MIB // 4) for _ in range(100)]
         held, _ = private_bytes()
-        del tensors[:-1]  # what stays lies above what is free
+        del tensors[:-1]  # the last one is above the freed memory
         kept, _ = private_bytes()
         give_back_memory(Engine())
         left, _ = private_bytes()

@@ -161,7 +161,7 @@ class StreamedData:
             else:
                 there_BCHW, labels_B = pixels_BCHW.to(self.device), labels_B.to(self.device)
             yield scale_pixels(there_BCHW, scaling, dtype=dtype, channels_last=channels_last), labels_B
-            del pixels_BCHW, there_BCHW  # before the next one is drawn: one at a time lies outside the buffer
+            del pixels_BCHW, there_BCHW  # before the next is drawn: only one is outside the buffer
 
 
 def load_streamed(

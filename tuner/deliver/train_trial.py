@@ -49,7 +49,7 @@ class TrainingStarted:
 
 @dataclass(frozen=True)
 class Trained:
-    """The checkpoint is at its final path. Accuracies lie in 0..1 and are on validation images.
+    """The checkpoint is at its final path. Accuracies are on validation images, between 0 and 1.
 
     epoch: the first epoch with the best validation accuracy, whose weights the checkpoint has. search_accuracy: the
     best accuracy of the trial in the search, None if it was never trained.

@@ -30,7 +30,7 @@ def width_after(width: int, growth: float) -> int:
 def stage_blocks(values: Mapping[str, Any], space: SearchSpace) -> tuple[Block, ...]:
     """The blocks of a network from the value of every parameter.
 
-    Behind the last of pre-activation blocks in a row stand a normalization and an activation of their own.
+    One more normalization and activation follow the last pre-activation block in a row.
     """
     stem = PlainBlock(**{name: values[f"stem_{name}"] for name in StemSpace.model_fields})
     blocks: list[Block] = [stem]

@@ -1,4 +1,4 @@
-"""Spaces of networks in stages: a stem, then stages of blocks of one family each, whose widths grow by a rule."""
+"""Spaces of networks in stages: a stem, then stages. Each stage has one width and blocks of one family."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class StemSpace(Unshared):
 
 
 class StageSpace(Strict):
-    """[stage]: each key but num_stages and last_channels is drawn for every stage, or once where `shared`.
+    """[stage]: each key except num_stages and last_channels is drawn for every stage, or once if it is `shared`.
 
-    growth: the width of a stage as a multiple of the one before it, rounded by `width_after`; the first grows from the
-    stem. stride: of a stage's first block. pooling: 2x2 windows after a stage's last block, in plain and residual
-    stages. last_channels: of a 1x1 convolution between the stages and the head, with normalization and activation of
-    the stem; 0 is none.
+    growth: the width of a stage as a multiple of the previous width, rounded by `width_after`; the stem's width comes
+    before that of the first stage. stride: of a stage's first block. pooling: 2x2 windows after a stage's last block,
+    in plain and residual stages. last_channels: of a 1x1 convolution between the stages and the head, with the stem's
+    normalization and activation; 0 for none.
     """
 
     num_stages: Parameter[NumStages] = fixed(3)
@@ -55,7 +55,7 @@ class StageSpace(Strict):
 
     @property
     def max_stages(self) -> int:
-        """The stages of the network with the most of them."""
+        """Most stages that a network of the space can have."""
         return int(max(self.num_stages.values))
 
 
@@ -95,7 +95,7 @@ SECTIONS: Mapping[str, type[Strict]] = {
     "residual": ResidualSpace,
     "inverted_residual": InvertedResidualSpace,
 }
-"""The sections beside [stage]. A space that omits one has every default of it."""
+"""The sections beside [stage]. A space that omits one has all of its defaults."""
 ONE_DRAW = ("num_stages", "last_channels")
 BLOCKS: Mapping[Family, Callable[..., Block]] = {
     "plain": PlainBlock,
@@ -105,9 +105,9 @@ BLOCKS: Mapping[Family, Callable[..., Block]] = {
 
 
 def stage_parameters(stage: StageSpace, sections: Mapping[str, Strict]) -> Iterator[tuple[str, Parameter[Any]]]:
-    """Every parameter of the stem and the stages by its name in the study.
+    """Every parameter of the stem and the stages, with its name in the study.
 
-    sections: `stem`, and the section of each family that a stage may be of.
+    sections: the space's sections by name, `stem` and each family that a stage may have.
     """
     for name, parameter in sections["stem"]:
         yield f"stem_{name}", parameter
@@ -123,9 +123,9 @@ def stage_parameters(stage: StageSpace, sections: Mapping[str, Strict]) -> Itera
 
 
 def key_of(section: str, name: str, number: int | None) -> str:
-    """The name in the study of a parameter of a stage by its number, such as `stage2_growth`, `stage2_residual_order`.
+    """Name of a stage's parameter in the study, such as `stage2_growth` or `stage2_residual_order`.
 
-    number: None for a parameter that is shared by all stages, such as `residual_order`.
+    number: the stage's number, or None for a parameter that all stages share, such as `residual_order`.
     """
     if number is None:
         return f"{section}_{name}"
@@ -133,7 +133,7 @@ def key_of(section: str, name: str, number: int | None) -> str:
 
 
 def drawn_names() -> list[str]:
-    """The keys of [stage] that are drawn for every stage, or once where `shared`."""
+    """The keys of [stage] that are drawn for every stage, or once if they are `shared`."""
     return [name for name in StageSpace.model_fields if name not in ONE_DRAW]
 
 

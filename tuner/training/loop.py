@@ -200,8 +200,8 @@ def evaluate(
     device = torch.device(engine.device)
     loss_sum = torch.zeros((), device=device)
     labels_N = data.labels_N[data.validation_indices_N].to(device)
-    # Made beforehand: what is kept of every batch would come to lie where its feature maps were, and those of the next
-    # batch, for which that gap is now too small, beyond the end of the heap.
+    # Made beforehand: predictions kept of every batch would take memory where its feature maps were. The gap would then
+    # be too small for the feature maps of the next batch, and the heap would grow.
     predictions_N, num_done = torch.empty_like(labels_N), 0
     with torch.inference_mode(), exact_arithmetic():
         batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)
