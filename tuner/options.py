@@ -134,7 +134,7 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
 
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""Text of a rule, and the check of a value."""
+"""Text of a rule, and a function that says whether a value keeps to it."""
 
 
 def _is_whole(value: object) -> bool:
@@ -186,5 +186,5 @@ def check_options(options: RunOptions) -> None:
 
 
 def default_epochs(num_train: int) -> int:
-    """Epochs of a trial when none are asked for, by the number of training images."""
+    """Default number of epochs of a trial, by the number of training images."""
     return EPOCHS_SMALL if num_train < SMALL_SET else EPOCHS_LARGE

@@ -225,7 +225,7 @@ def _confirm(
 
 
 def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_full: bool) -> bool:
-    """Whether there is a winner, but no confirmation yet that included all these trials and was as thorough."""
+    """Whether there is a winner but no confirmation of all these trials, or no full one if `in_full` is set."""
     if best_trial(trials) is None:
         return False
     confirmed = record.confirmed
@@ -235,7 +235,7 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:
-    """Whether a run's space is one that comes with tuner; without --space, the study says so."""
+    """Whether a run's space comes with tuner; if --space is not given, the study's space is meant."""
     if options.space is not None or earlier is None:
         return (options.space or SPACE) in bundled_spaces()
     return earlier.settings.is_space_bundled and earlier.settings.space_name in bundled_spaces()

@@ -97,7 +97,7 @@ def layer_cost(layer: Layer) -> Cost:
 
 
 def network_cost(path: Items) -> Cost:
-    """The cost of a whole network, as traced."""
+    """The cost of a whole network from its traced parts."""
     return replace(_path_cost(path), ends=prod(path[0].input_shape) + prod(path[-1].output_shape))
 
 

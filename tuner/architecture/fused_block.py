@@ -206,7 +206,7 @@ def _forget(ctx: Any) -> None:
 def _convolve_backward(
     plan: _Plan, grad_NChw: Tensor, x_NCHW: Tensor, weight: Tensor, needed: list[bool]
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Gradients of x, weight and bias, in their dtype; `needed` says which of them are needed."""
+    """Gradients of x, weight and bias, in their dtype. `needed`: whether each of the three is computed."""
     if has_slow_gradients(x_NCHW, weight, stride=plan.stride, groups=plan.groups):
         window = {"stride": plan.stride, "padding": plan.padding}
         return (

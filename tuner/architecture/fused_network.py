@@ -83,7 +83,7 @@ def _fast_joined(joined: Joined, form: FastForm) -> Forward:
 
 
 def _is_grouped(module: nn.Module) -> bool:
-    """Whether a convolution has groups, as for several models. With `excite`, these fail the engine's check in fp32."""
+    """Whether a convolution has groups, as one for several models has. `excite` then fails the check in fp32."""
     return isinstance(module, nn.Conv2d) and module.groups > 1
 
 

@@ -75,7 +75,7 @@ OF_EACH: dict[str, Callable[..., nn.Module]] = {
     "Flatten": lambda num_models, *, start_dim: FlattenEach(num_models),
     "Linear": LinearEach,
 }
-"""For each kind, a function that makes one module for several models from their number and the arguments of one.
+"""For each kind, a function from the number of models and the arguments of one layer to a module for all models.
 
 For a kind that is not listed, the module of one model serves all of them.
 """

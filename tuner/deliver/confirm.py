@@ -107,8 +107,8 @@ def confirm(
     epochs: number of epochs of a full trial. load_test_set: called once, after the last choice; the opening is counted
     before the call.
     development: the images of train and validation; a note reports test images that are among them.
-    memory_bytes: memory for images. together_bytes: memory for a training step of seeds that train together; 0 if none
-    may.
+    memory_bytes: memory for images. together_bytes: memory for a training step of seeds that train together; 0 if no
+    seeds may train together.
     """
     started = clock()
     trials = record.trials()

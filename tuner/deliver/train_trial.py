@@ -177,7 +177,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _told(number: int, epochs: int) -> Iterator[None]:
-    """Raise StudyError for training that cannot continue, whatever happened to the trial in the search."""
+    """Raise StudyError if training diverges or runs out of memory, even if it did not do so in the search."""
     failed = f"trial {number} cannot be trained for {epochs} epochs"
     try:
         yield

@@ -93,9 +93,9 @@ def save_artifacts(
     class_names: Sequence[str],
     checkpoint: Path,
 ) -> tuple[tuple[Artifact, ...], Artifact | None]:
-    """Write a trial's pictures and link its checkpoint; return both. The checkpoint is None if there is no file.
+    """Write a trial's pictures and link its checkpoint. Return the pictures, and the checkpoint if it has a file.
 
-    study: as for artifact_id.
+    study: the same as in `artifact_id`.
     """
     folder = artifacts_folder(study_folder)
     folder.mkdir(parents=True, exist_ok=True)

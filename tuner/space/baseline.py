@@ -18,7 +18,7 @@ from tuner.training.candidate import Candidate, resolve_candidate
 
 Origin = Literal["space", "family"]
 MIN_BATCH_SIZE = 8
-"""Smallest batch size, since batch statistics of smaller ones are too noisy; then channels are halved instead."""
+"""Smallest batch size, since batch statistics of smaller ones are too noisy. After that, channels are halved."""
 
 PLAIN_DEFAULT = Configuration(
     block=[
@@ -165,7 +165,7 @@ def _halved(block: Block) -> Block:
 
 
 def _channels(candidate: Candidate) -> list[int]:
-    """Channels of every block that sets them."""
+    """Output channels of every block that has a number of its own."""
     return [block.out_channels for block in candidate.architecture.blocks if not isinstance(block, ActivationBlock)]
 
 

@@ -22,7 +22,7 @@ class Parameter(Strict, Generic[T]):
     """A fixed value, a list of choices, or a range.
 
     In TOML: `3`, `[3, 5]`, `{ choices = [3, 5], shared = true }`, `{ low = 8, high = 64, step = 8 }`. A range includes
-    both ends, and has only whole numbers if both ends are whole. `shared`: one value for all blocks.
+    both ends, and has only whole numbers if both ends are whole. `shared`: one value for all blocks, or for all stages.
     """
 
     choices: Annotated[list[T], Field(min_length=1)] | None = None
@@ -132,7 +132,7 @@ def fixed(value: object) -> Any:
 
 
 class Unshared(Strict):
-    """A section with one draw of each key."""
+    """A section whose keys are drawn once in each trial, so that none can be `shared`."""
 
     @model_validator(mode="after")
     def _check_shared(self) -> Self:

@@ -112,7 +112,7 @@ class Configuration(Strict):
 
 
 class SearchSpace(Strict):
-    """A search space, as its TOML file says.
+    """A search space, as described in its TOML file.
 
     max_parameters: candidates with more parameters are rejected before they train.
     """

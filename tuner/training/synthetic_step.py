@@ -20,7 +20,7 @@ from tuner.training.train_together import stack_models
 CHECK_STEPS = WARM_UP_STEPS + 4
 """Enough steps for a captured graph to be replayed, and to be replayed again after a batch that it cannot take."""
 SEEDS_TOGETHER = 3
-"""Number of seeds with which joint training is timed and checked: the default of a confirmation."""
+"""Number of seeds when joint training is timed and checked. It is also the default of a confirmation."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def line_of(event: RunEvent, view: SearchView) -> str:
 
 
 def new_problem(event: RunEvent, view: SearchView) -> str:
-    """Report once that optuna-dashboard will not show everything of a trial; empty if it will."""
+    """Report why optuna-dashboard will not show everything of a trial. Empty if it will, or if this was reported."""
     if not isinstance(event, TrialEnded) or not event.not_shown or event.not_shown in view.not_shown:
         return ""
     view.not_shown.add(event.not_shown)
