@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tuner.deliver.confirm import ConfirmPlan
+from tuner.deliver.confirm_plan import ConfirmPlan
 from tuner.errors import DeviceError, SpaceError, StudyError, TunerError
 from tuner.hardware import memory_bytes
 from tuner.options import RunOptions

@@ -12,14 +12,8 @@ from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.data.training_data import memory_for_images, stream_limit
-from tuner.deliver.confirm import (
-    TIME_SHARE,
-    ConfirmEvent,
-    ConfirmPlan,
-    confirm,
-    refuse_without_winner,
-    search_seconds,
-)
+from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner, search_seconds
+from tuner.deliver.confirm_plan import MAX_EPOCH_FACTOR, TIME_SHARE, TIME_SHARE_OF_BUDGET, ConfirmPlan
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
@@ -120,20 +114,22 @@ def run_events(
             record = create_study(storage, name, settings, engine=replace(places.engine, device=str(device)))
             _bind(record, folder, parts.test)
         record.save_data_spec(wanted.data_spec)
-        save_wanted_trials(record, wanted_trials(wanted))
+        num_trials = wanted_trials(wanted, options.budget_seconds)
+        if num_trials is not None:
+            save_wanted_trials(record, num_trials)
         runners = prepare_runners(record, dataset, split, folder, places=places)
         yield _data_ready(record, dataset, split, runners.held, (*notes, *runners.notes))
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
             epochs=epochs,
-            num_trials=wanted_trials(wanted),
+            num_trials=num_trials,
             seed=wanted.seed,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
             stream=stream,
             budget_seconds=max(0.0, started + options.budget_seconds - time.monotonic())
-            * (1 if options.confirm == "no" else 1 - TIME_SHARE),
+            * (1 if options.confirm == "no" else 1 - TIME_SHARE_OF_BUDGET),
             class_names=dataset.class_names,
         )
         with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
@@ -196,10 +192,17 @@ def limit_to_time(
 ) -> ConfirmPlan:
     """Limit the plan to what is left of the run's budget, or without a budget, to a third of the run's time.
 
+    What is left of a budget is used up: the final training may then have more epochs than the race.
+
     num_runners: number of runners that share the work.
     """
     if seconds_left < float("inf"):
-        return replace(plan, seconds=max(0.0, seconds_left), within="what is left of the budget")
+        return replace(
+            plan,
+            seconds=max(0.0, seconds_left),
+            within="what is left of the budget",
+            max_epoch_factor=MAX_EPOCH_FACTOR,
+        )
     return replace(plan, seconds=search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE))
 
 
