@@ -21,14 +21,13 @@ def load_references(path: Path = FILE) -> dict[str, SearchSpace]:
     return {name: parse_space({"name": name, **table}, origin=f"{path}: {name}") for name, table in tables.items()}
 
 
-def choose_reference(dataset_name: str, wanted: str | None) -> SearchSpace:
-    """The reference that is wanted by name, or else the one of the data set. Raises DataError if there is none."""
+def choose_reference(name: str) -> SearchSpace:
+    """The reference with a name, which is usually that of the data set. Raises DataError if there is none."""
     references = load_references()
-    name = wanted or dataset_name
     if name not in references:
         raise DataError(
             f"a reference is one of {', '.join(sorted(references))} (benchmarks/references.toml), got {name!r}: "
-            "give one of these as --reference, or rename the image folder"
+            "give one of these as --reference"
         )
     return references[name]
 

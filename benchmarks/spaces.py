@@ -70,8 +70,10 @@ def measure(plan: Plan, *, say: Say) -> Measurement:
     names = [space.name for space in spaces]
     if len(set(names)) < len(names):
         raise OptionError(f"every --space must have a name of its own, got {', '.join(names)}")
+    if plan.reference is not None:
+        choose_reference(plan.reference)  # a wrong name is an error before images are decoded
     images = load_development(plan.data)
-    reference = choose_reference(images.name, plan.reference)
+    reference = choose_reference(plan.reference or images.name)
     rows = choose_rows(len(images.labels_N), plan.num_images)
     with open_runners(images, rows, work=plan.data.cache_dir, workers=plan.workers) as runners:
         say(f"{device_name(torch.device(runners.engine.device))}, {runners.executor.num_runners} runners")

@@ -99,9 +99,9 @@ def test_the_reference_of_cifar10_is_resnet8() -> None:
 
 
 def test_a_set_without_a_reference_needs_the_name_of_one() -> None:
-    assert choose_reference("birds", "mnist").name == "mnist"
+    assert choose_reference("mnist").name == "mnist"
     with pytest.raises(DataError, match=r"a reference is one of cifar10, digits, mnist .* got 'birds'"):
-        choose_reference("birds", None)
+        choose_reference("birds")
 
 
 # Sampled networks
