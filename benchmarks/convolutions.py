@@ -43,7 +43,7 @@ def step_seconds(layer: Layer, candidate: Candidate, *, engine: Engine, is_first
     """Median seconds of one convolution for one batch. The first one's input is the images, which need no gradient."""
     model = nn.Sequential(build_layer(layer)).train()
     place(model, engine)
-    forward = prepare_forward(model, candidate.architecture, engine=engine)
+    forward = prepare_forward(model, engine=engine)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     x_NCHW = torch.randn(candidate.recipe.batch_size, *layer.input_shape)
     x_NCHW = x_NCHW.to(engine.device, dtype=input_dtype(engine)).contiguous(memory_format=layout)

@@ -49,6 +49,7 @@ from tuner.search.study_lookup import create_study, find_study, load_study
 from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
+from tuner.space.first_sizes import refuse_large_first
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
@@ -102,7 +103,9 @@ def run_events(
             space = stored_space(known.settings)
         if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
             check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
-        if known is not None:
+        if known is None:
+            refuse_large_first(space, input_spec_of(dataset), origin=f"space {space.name!r}")
+        else:
             refuse_other_device(known, device)
             refuse_other_engine(known, devices, forced=forced)
             _bind(known, folder, parts.test)

@@ -6,7 +6,7 @@ from tests.strategies import BUNDLED, make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
-from tuner.space.baseline import MIN_BATCH_SIZE, PLAIN_DEFAULT, baselines, candidate_of, describe_baseline
+from tuner.space.baseline import MIN_BATCH_SIZE, PLAIN_DEFAULT, Baseline, baselines, candidate_of, describe_baseline
 from tuner.space.sampling import candidate_from, first_params
 
 DIGITS = InputSpec(1, 8, 8, 10)
@@ -88,3 +88,27 @@ def test_a_baseline_in_words_says_what_was_changed_and_why() -> None:
         "into memory"
     )
     assert describe_baseline({"origin": "family", "changes": []}) == "the default configuration of its family"
+
+
+def test_a_baseline_above_max_parameters_has_fewer_channels_and_says_why() -> None:
+    largest, small = (make_space(max_parameters=limit) for limit in (53_098, 30_000))
+    whole, *_ = baselines(largest, DIGITS, epochs=5)
+    assert (num_parameters(whole), whole.changes, whole.limits) == (53_098, (), ())
+    narrow, narrow_with_half_the_batch, *_ = baselines(small, DIGITS, epochs=5)
+    assert num_parameters(narrow) <= 30_000
+    assert describe_baseline(narrow.to_json()) == (
+        "the default configuration of its family, with out_channels 16-32 instead of 32-64 to stay within "
+        "max_parameters"
+    )
+    assert describe_baseline(narrow_with_half_the_batch.to_json()).endswith(
+        "and out_channels 16-32 instead of 32-64 to stay within max_parameters and to fit into memory"
+    )
+
+
+def test_a_stored_baseline_without_its_limits_was_changed_to_fit_into_memory() -> None:
+    stored = {"origin": "space", "changes": ["batch_size 32 instead of 64"]}
+    assert describe_baseline(stored).endswith(", with batch_size 32 instead of 64 to fit into memory")
+
+
+def num_parameters(baseline: Baseline) -> int:
+    return network_cost(trace(baseline.candidate.architecture)).num_parameters

@@ -47,7 +47,7 @@ architecture = Architecture(InputSpec(3, 8, 8, 10), blocks, Head(hidden_features
 candidate = resolve_candidate(Candidate(architecture, Recipe()))
 model = fresh_model(candidate.architecture, 0, engine=engine).train()
 optimizer = build_optimizer(model.parameters(), candidate.recipe, engine=engine)
-step = prepare_step(model, candidate.architecture, candidate.recipe, engine=engine, optimizer=optimizer)
+step = prepare_step(model, candidate.recipe, engine=engine, optimizer=optimizer)
 for number in range(2):
     print("step", flush=True)
     step(torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), 1e-3)

@@ -19,6 +19,7 @@ from tuner.space.stages import (
     ResidualSpace,
     StageSpace,
     StemSpace,
+    has_pooling,
     stage_parameters,
 )
 from tuner.training.candidate import (
@@ -108,6 +109,9 @@ class Configuration(Strict):
     def _check(self) -> Configuration:
         if (self.block is None) == (self.stage is None):
             raise ValueError("needs either block or stage, a list of tables")
+        for name in ("stem", "last_channels"):
+            if self.block is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect in a configuration with block; remove it")
         return self
 
 
@@ -139,13 +143,21 @@ class SearchSpace(Strict):
         for name in SECTIONS:
             if getattr(self, name) is not None and name not in self.stage_sections:
                 raise ValueError(f"[{name}] has no effect, since no stage is of this family; remove it")
-        for name in ONE_DRAW:
-            if self.stage is not None and getattr(self.stage, name).shared:
-                raise ValueError(f"stage.{name}: there is one draw anyway; remove shared")
+        if self.stage is not None:
+            self._check_stage(self.stage)
         for configuration in self.first:
             if (configuration.stage is None) != (self.stage is None):
                 raise ValueError(f"first: a configuration of this space needs {'stage' if self.stage else 'block'}")
         return self
+
+    def _check_stage(self, stage: StageSpace) -> None:
+        if self.network != Network():
+            raise ValueError("[network] has no effect in a space with [stage]; remove it")
+        if stage.pooling.values != ["none"] and not any(map(has_pooling, stage.family.values)):
+            raise ValueError("stage.pooling has no effect, since no stage is of a family with pooling; remove it")
+        for name in ONE_DRAW:
+            if getattr(stage, name).shared:
+                raise ValueError(f"stage.{name}: there is one draw anyway; remove shared")
 
     @cached_property
     def stage_sections(self) -> dict[str, Strict]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from tuner.architecture.blocks import Block, InvertedResidualBlock, PlainBlock, ResidualBlock
+from tuner.architecture.blocks import InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Normalization, OddWindow, Pooling, Window
 from tuner.architecture.blocks.inverted_residual import Expansion, Reduction
 from tuner.architecture.blocks.residual import Order, Shortcut
@@ -41,7 +42,7 @@ class StageSpace(Strict):
 
     growth: the width of a stage as a multiple of the previous width, rounded by `width_after`; the stem's width comes
     before that of the first stage. stride: of a stage's first block. pooling: 2x2 windows after a stage's last block,
-    in plain and residual stages. last_channels: of a 1x1 convolution between the stages and the head, with the stem's
+    in stages of a family that `has_pooling`. last_channels: of a 1x1 convolution between the stages and the head, with the stem's
     normalization and activation; 0 for none.
     """
 
@@ -97,11 +98,16 @@ SECTIONS: Mapping[str, type[Strict]] = {
 }
 """The sections beside [stage]. A space that omits one has all of its defaults."""
 ONE_DRAW = ("num_stages", "last_channels")
-BLOCKS: Mapping[Family, Callable[..., Block]] = {
+BLOCKS: Mapping[Family, type[Any]] = {
     "plain": PlainBlock,
     "residual": ResidualBlock,
     "inverted_residual": InvertedResidualBlock,
 }
+
+
+def has_pooling(family: Family) -> bool:
+    """Whether the pooling of a stage has an effect on blocks of a family."""
+    return any(field.name == "pooling" for field in fields(BLOCKS[family]))
 
 
 def stage_parameters(stage: StageSpace, sections: Mapping[str, Strict]) -> Iterator[tuple[str, Parameter[Any]]]:

@@ -192,7 +192,7 @@ def _masks(engine: Engine, architecture: Architecture) -> tuple[Tensor, Tensor]:
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     images_NCHW = torch.ones(DROPOUT_IMAGES, num_models * channels, height, width, dtype=input_dtype(engine))
     images_NCHW = images_NCHW.to(engine.device).contiguous(memory_format=layout).requires_grad_()
-    logits = prepare_forward(model, architecture, engine=engine)(images_NCHW)
+    logits = prepare_forward(model, engine=engine)(images_NCHW)
     logits.backward(torch.ones_like(logits))  # type: ignore[no-untyped-call]
     assert images_NCHW.grad is not None
     window = round((prod(architecture.input_shape) / architecture.num_classes) ** 0.5)

@@ -94,7 +94,7 @@ def train_epochs(
     """
     recipe = candidate.recipe
     optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
-    step = prepare_step(model, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
+    step = prepare_step(model, recipe, engine=engine, optimizer=optimizer)
     steps_per_epoch = math.ceil(num_images / recipe.batch_size)
     num_steps = recipe.epochs * steps_per_epoch
     # Weights, the optimizer's state and the number of epochs done are all that an epoch depends on: a training that

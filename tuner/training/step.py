@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.fused_network import FastForm, Forward, fast_form, scoring_form
-from tuner.architecture.spec import Architecture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import graphed
@@ -35,14 +34,13 @@ def place(model: nn.Module, engine: Engine) -> None:
 
 def prepare_step(
     model: nn.Sequential,
-    architecture: Architecture,
     recipe: Recipe,
     *,
     engine: Engine,
     optimizer: torch.optim.Optimizer,
 ) -> Step:
     """Return the engine's training step for a placed model, or for several models that `build_stacked` combined."""
-    forward = prepare_forward(model, architecture, engine=engine)
+    forward = prepare_forward(model, engine=engine)
 
     def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
         logits_NK = forward(images_NCHW)
@@ -63,7 +61,7 @@ def prepare_step(
     return step
 
 
-def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine: Engine) -> Forward:
+def prepare_forward(model: nn.Sequential, *, engine: Engine) -> Forward:
     """Return the engine's function from images_NCHW (of `input_dtype`) to logits_NK for training a placed model."""
     form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
     forward = fast_form(model, form) if engine.blocks == "fused" else model

@@ -68,7 +68,7 @@ def rehearse(
             batches.append((stack_images(images, channels_last=engine.channels_last), torch.stack(labels)))
         model = stack_models(models, architecture, engine=engine)
     optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
-    step = prepare_step(model, architecture, recipe, engine=engine, optimizer=optimizer)
+    step = prepare_step(model, recipe, engine=engine, optimizer=optimizer)
 
     def states() -> list[dict[str, Tensor]]:
         state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
