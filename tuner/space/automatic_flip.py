@@ -32,6 +32,13 @@ def decide_flip(space: SearchSpace, dataset: str, class_names: Sequence[str]) ->
     return with_flip(space, "horizontal"), "flip is horizontal, since the classes are not digits or letters"
 
 
+def choose_flip_without_images(space: SearchSpace) -> tuple[SearchSpace, str]:
+    """Return the space as for images that are not digits or letters, and a note for the user, as `decide_flip` does."""
+    if not is_flip_automatic(space):
+        return space, ""
+    return with_flip(space, "horizontal"), 'flip is "auto": horizontal, except for digits and letters'
+
+
 def with_flip(space: SearchSpace, flip: Flip) -> SearchSpace:
     """Return the space with this flip wherever it says "auto"."""
     chosen: list[Any] = [flip if choice == AUTO else choice for choice in space.recipe.flip.choices or []]
