@@ -25,10 +25,11 @@ from tuner.architecture.blocks.residual import Order, Shortcut
 from tuner.architecture.spec import Architecture, Head, HeadPooling, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.space import stages
+from tuner.space.automatic_flip import with_flip
 from tuner.space.sampling import Params, candidate_from, distributions
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space, parse_space
-from tuner.training.candidate import Candidate, Optimizer, Schedule
+from tuner.training.candidate import Candidate, Flip, Optimizer, Schedule
 
 EPOCHS = 3
 FAMILIES: tuple[Any, ...] = tuple(get_args(tagged)[0] for tagged in get_args(get_args(Block)[0]))
@@ -72,11 +73,18 @@ def wide_space(name: str, *, kernel_size: Any, padding: Any) -> SearchSpace:
             "weight_decay": {"low": 0.0, "high": 0.1},
             "momentum": {"low": 0.0, "high": 0.9, "step": 0.3},
             "label_smoothing": [0.0, 0.1],
+            "flip": list(get_args(Flip)),
+            "translate": {"low": 0.0, "high": 0.5},
+            "cutout": {"low": 0.0, "high": 1.0},
+            "mixup": [0.0, 0.2],
+            "cutmix": [0.0, 1.0],
+            "brightness": {"low": 0.0, "high": 1.0},
+            "contrast": {"low": 0.0, "high": 1.0},
         },
     )
 
 
-BUNDLED = {name: load_space(name) for name in bundled_spaces()}
+BUNDLED = {name: with_flip(load_space(name), "horizontal") for name in bundled_spaces()}
 WIDE = wide_space("wide", kernel_size={"low": 1, "high": 11, "step": 2}, padding=list(get_args(Padding)))
 WIDE_VALID = wide_space("wide-valid", kernel_size={"low": 1, "high": 11}, padding="valid")
 WIDE_STAGES = parse_space(

@@ -49,6 +49,7 @@ from tuner.search.study_lookup import create_study, find_study, load_study
 from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
+from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
@@ -93,6 +94,7 @@ def run_events(
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     split = split_development(dataset, seed=wanted.seed)
+    space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
     settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs, is_space_bundled=is_bundled)
     folder = options.studies / name
@@ -100,7 +102,7 @@ def run_events(
     with _only_writer(options, storage, name, settings, parts.test, data=wanted.data_spec) as known:
         if known is not None and has_another_version_of_its_space(known.settings, settings):
             notes = (*notes, space_note(known.settings, settings))
-            space = stored_space(known.settings)
+            space, flip_note = stored_space(known.settings), ""
         if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
             check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
         if known is None:
@@ -121,7 +123,7 @@ def run_events(
         if num_trials is not None:
             save_wanted_trials(record, num_trials)
         runners = prepare_runners(record, dataset, split, folder, places=places)
-        yield _data_ready(record, dataset, split, runners.held, (*notes, *runners.notes))
+        yield _data_ready(record, dataset, split, runners.held, (*notes, *filter(None, [flip_note]), *runners.notes))
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),

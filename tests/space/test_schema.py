@@ -111,6 +111,17 @@ def refusal(tmp_path: Path, text: str) -> str:
             "[head]\nactivation = { low = 'relu', high = 'tanh' }" + REST,
             r"head\.activation: needs choices, or a range of numbers",
         ),
+        # Augmentation
+        (REST + "flip = 'vertical'", r"recipe\.flip.*'none', 'horizontal' or 'auto', got 'vertical'"),
+        (REST + "flip = true", r"recipe\.flip.*got True"),
+        (REST + "translate = 0.6", r"recipe\.translate.*less than or equal to 0\.5, got 0\.6"),
+        (REST + "translate = { low = -0.1, high = 0.1 }", r"recipe\.translate\.low: .*greater than.*0, got -0\.1"),
+        (REST + "cutout = [0.0, 1.1]", r"recipe\.cutout.*less than or equal to 1, got 1\.1"),
+        (REST + "mixup = -1.0", r"recipe\.mixup.*greater than or equal to 0, got -1\.0"),
+        (REST + "cutmix = 101.0", r"recipe\.cutmix.*less than or equal to 100, got 101\.0"),
+        (REST + "brightness = 1.5", r"recipe\.brightness.*less than or equal to 1, got 1\.5"),
+        (REST + "contrast = nan", r"recipe\.contrast"),
+        (REST + "contrast = '0.2'", r"recipe\.contrast.*got '0\.2'"),
         # Rules over several keys
         (
             BLOCK + "kernel_size = [3, 4]" + RECIPE + RATE,

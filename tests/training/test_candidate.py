@@ -23,6 +23,13 @@ OTHER_VALUES: dict[str, Any] = {
     "weight_decay": 0.1,
     "momentum": 0.5,
     "label_smoothing": 0.1,
+    "flip": "horizontal",
+    "translate": 0.125,
+    "cutout": 0.25,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "brightness": 0.2,
+    "contrast": 0.2,
 }
 
 
@@ -123,6 +130,13 @@ def test_released_defaults_are_never_changed() -> None:
             "weight_decay": 0.0,
             "momentum": 0.9,
             "label_smoothing": 0.0,
+            "flip": "none",
+            "translate": 0.0,
+            "cutout": 0.0,
+            "mixup": 0.0,
+            "cutmix": 0.0,
+            "brightness": 0.0,
+            "contrast": 0.0,
         },
     }
 

@@ -92,11 +92,13 @@ RECIPES: list[dict[str, Any]] = [
     {"optimizer": "adamw", "weight_decay": 1e-2, "schedule": "one_cycle"},
     {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "schedule": "cosine", "weight_decay": 1e-3},
     {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.0},
+    {"flip": "horizontal", "translate": 0.125, "cutout": 0.25, "brightness": 0.2, "contrast": 0.2},
+    {"mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1},
 ]
 
 
 @pytest.mark.parametrize("engine", [PLAIN, FUSED], ids=["plain", "fused"])
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe["optimizer"])
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.get("optimizer", "-".join(recipe)))
 def test_seeds_on_splits_of_their_own_learn_together_what_each_learns_alone(
     splits: list[ResidentData], recipe: dict[str, Any], engine: Engine
 ) -> None:

@@ -10,9 +10,10 @@ import typer
 
 from tuner import interrupts
 from tuner.cli.exit_codes import run_and_exit
+from tuner.cli.inspect_command import inspect
 from tuner.cli.network_commands import evaluate, export, predict, train
 from tuner.cli.options import print_notes
-from tuner.cli.search_commands import confirm, doctor, inspect, run, spaces
+from tuner.cli.search_commands import confirm, doctor, run, spaces
 from tuner.cli.study_commands import compare, dashboard, delete, list_, report, show
 from tuner.errors import TunerError
 from tuner.names import SHOWN

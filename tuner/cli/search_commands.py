@@ -1,4 +1,4 @@
-"""Commands before and during a search: run, confirm, spaces, inspect, doctor."""
+"""Commands before and during a search: run, confirm, spaces, doctor."""
 
 from __future__ import annotations
 
@@ -168,52 +168,6 @@ def spaces() -> None:
     console = plain_console()
     for name in bundled_spaces():
         console.print(space_table(load_space(name)), "")
-
-
-def inspect(
-    target: Annotated[
-        str | None, typer.Argument(help="A search space (bundled name or TOML file), or with --trial a study.")
-    ] = None,
-    trial: Annotated[int | None, typer.Option(min=0, help="Number of the trial of the study to show.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed for sampling a network from the space.")] = None,
-    image_shape: Annotated[
-        str | None, typer.Option("--input", help="Input shape as CHANNELSxHEIGHTxWIDTH; 1x28x28 by default.")
-    ] = None,
-    num_classes: Annotated[
-        int | None, typer.Option("--classes", min=2, max=1_000_000, help="Number of classes; 10 by default.")
-    ] = None,
-    studies: Studies = STUDIES,
-    storage: Storage = None,
-) -> None:
-    """Show a network layer by layer: shapes, arithmetic, parameters and FLOPs.
-
-    For a space, this is its first configuration, or with --seed a random sample. For a study, it is the network of
-    one trial.
-    """
-    import random
-
-    from tuner.architecture.spec import InputSpec
-    from tuner.space.sampling import candidate_from, first_params, random_params
-    from tuner.space.toml_file import load_space
-    from tuner.ui.tables import NetworkTable
-
-    if trial is not None:
-        if (seed, image_shape, num_classes) != (None, None, None):
-            raise typer.BadParameter("--trial shows a stored network: --seed, --input and --classes are for spaces")
-        record = open_study(target, studies, storage)
-        stored = {one.number: one for one in record.trials()}
-        if trial not in stored:
-            raise typer.BadParameter(f"study {record.name!r} has {len(stored)} trials, and no trial {trial}")
-        candidate = stored[trial].candidate
-    elif target is None:
-        raise typer.BadParameter("inspect takes a space (`tuner spaces` lists them), or --trial with a study")
-    else:
-        loaded = load_space(target)
-        channels, height, width = parse_shape(image_shape or "1x28x28")
-        first = first_params(loaded)
-        params = first[0] if first and seed is None else random_params(loaded, random.Random(seed or 0))
-        candidate = candidate_from(params, loaded, InputSpec(channels, height, width, num_classes or 10), epochs=1)
-    plain_console().print(NetworkTable(candidate))
 
 
 def doctor(

@@ -89,3 +89,7 @@ TORCHVISION_SETS: Mapping[str, TorchvisionSet] = {
 }
 
 KNOWN_NAMES = (DIGITS, *TORCHVISION_SETS)
+SETS_OF_CHARACTERS = frozenset(
+    {DIGITS, "mnist", "kmnist", "qmnist", "usps", "svhn", *(f"emnist-{split}" for split in EMNIST_SPLITS)}
+)
+"""Sets of digits or letters, which are other characters, or none, when mirrored."""

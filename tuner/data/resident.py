@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuner.data.augmentation import EpochAugmentation
 from tuner.data.dataset import ImageDataset
 from tuner.data.splits import Split, channel_statistics
 
@@ -36,15 +37,26 @@ class ResidentData:
     std: tuple[float, ...]
 
     def train_batches(
-        self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
+        self,
+        batch_size: int,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        channels_last: bool,
+        augmentation: EpochAugmentation | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images_BCHW, labels_B) of one epoch, shuffled, including the short last batch.
 
-        The generator is on the CPU, so one seed gives the same order on every device.
+        The generator is on the CPU, so one seed gives the same order on every device. Labels of mixed images are the
+        shares of the classes (B, K).
         """
         order_N = torch.randperm(len(self.train_indices_N), generator=generator).to(self.train_indices_N.device)
         return self._batches(
-            self.train_indices_N.index_select(0, order_N), batch_size, dtype=dtype, channels_last=channels_last
+            self.train_indices_N.index_select(0, order_N),
+            batch_size,
+            dtype=dtype,
+            channels_last=channels_last,
+            augmentation=augmentation,
         )
 
     def validation_batches(
@@ -54,15 +66,26 @@ class ResidentData:
         return self._batches(self.validation_indices_N, batch_size, dtype=dtype, channels_last=channels_last)
 
     def _batches(
-        self, indices_N: Tensor, batch_size: int, *, dtype: torch.dtype, channels_last: bool
+        self,
+        indices_N: Tensor,
+        batch_size: int,
+        *,
+        dtype: torch.dtype,
+        channels_last: bool,
+        augmentation: EpochAugmentation | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # Once a pass: on a GPU, sending constants to it with every batch would make the CPU wait each time.
         scaling = pixel_scaling(self.mean, self.std, dtype=torch.float32, device=self.images_NCHW.device)
         at_once = self._batches_at_once(batch_size, dtype)
-        for indices_R in torch.split(indices_N, batch_size * at_once):
+        for number, indices_R in enumerate(torch.split(indices_N, batch_size * at_once)):
             pixels_RCHW = self.images_NCHW.index_select(0, indices_R)
-            images_RCHW = scale_pixels(pixels_RCHW, scaling, dtype=dtype, channels_last=channels_last)
             labels_R = self.labels_N.index_select(0, indices_R)
+            if augmentation is None:
+                images_RCHW = scale_pixels(pixels_RCHW, scaling, dtype=dtype, channels_last=channels_last)
+            else:
+                start = number * batch_size * at_once
+                images_RCHW, labels_R = augmentation.apply(pixels_RCHW, labels_R, scaling=scaling, start=start)
+                images_RCHW = as_input(images_RCHW, dtype=dtype, channels_last=channels_last)
             if at_once == 1:
                 yield images_RCHW, labels_R
             else:
@@ -92,7 +115,13 @@ def scale_pixels(
     """Convert uint8 pixels to a network's input: computed in fp32, as `scaling` is, and rounded to `dtype` once."""
     shift_C11, scale_C11 = scaling
     # Arithmetic in bf16 would be slower on a CPU, and round twice.
-    images_BCHW = pixels_BCHW.to(torch.float32).sub_(shift_C11).mul_(scale_C11).to(dtype)
+    images_BCHW = pixels_BCHW.to(torch.float32).sub_(shift_C11).mul_(scale_C11)
+    return as_input(images_BCHW, dtype=dtype, channels_last=channels_last)
+
+
+def as_input(images_BCHW: Tensor, *, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """Convert normalised images (fp32) to the dtype and the memory layout of a network's input."""
+    images_BCHW = images_BCHW.to(dtype)
     # Last, and in a step of its own: on a CPU arithmetic with a constant per channel is slow in this layout, and so is
     # converting to it and to bf16 at once. With one channel both layouts are the same bytes and nothing is copied.
     return images_BCHW.contiguous(memory_format=torch.channels_last) if channels_last else images_BCHW

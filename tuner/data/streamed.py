@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tuner.data.augmentation import EpochAugmentation
 from tuner.data.dataset import ImageDataset
-from tuner.data.resident import Statistics, pixel_scaling, scale_pixels
+from tuner.data.resident import Statistics, as_input, pixel_scaling, scale_pixels
 from tuner.data.splits import Split, _moments
 from tuner.data.stream_limit import READ_AHEAD, StreamLimit, chunk_rows_of
 from tuner.errors import DataError
@@ -67,12 +68,19 @@ class StreamedData:
         return StreamLimit(self.memory_bytes, self.image_bytes, self.device)
 
     def train_batches(
-        self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
+        self,
+        batch_size: int,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        channels_last: bool,
+        augmentation: EpochAugmentation | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images_BCHW, labels_B) of one epoch, shuffled, including the short last batch.
 
-        The generator is on the CPU. The order depends on the seed, `memory_bytes`, the batch size and the kind of
-        device. Raises DataError if the memory is not sufficient for such batches, or if the file cannot be read.
+        Labels of mixed images are the shares of the classes (B, K). The generator is on the CPU. The order depends on
+        the seed, `memory_bytes`, the batch size and the kind of device. Raises DataError if the memory is not
+        sufficient for such batches, or if the file cannot be read.
         """
         room = self.limit.room_for(batch_size)
         chunks = torch.split(self.train_indices_N, room.chunk_rows)
@@ -80,7 +88,7 @@ class StreamedData:
         # Of its own, so that what the caller draws from his while the batches come changes nothing.
         shuffler = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         batches = self._shuffled([chunks[i] for i in order], batch_size, num_slots=room.num_slots, generator=shuffler)
-        return self._delivered(batches, dtype=dtype, channels_last=channels_last)
+        return self._delivered(batches, dtype=dtype, channels_last=channels_last, augmentation=augmentation)
 
     def validation_batches(
         self, batch_size: int, *, dtype: torch.dtype, channels_last: bool
@@ -145,10 +153,16 @@ class StreamedData:
                 del pixels_BCHW
 
     def _delivered(
-        self, batches: PixelBatches, *, dtype: torch.dtype, channels_last: bool
+        self,
+        batches: PixelBatches,
+        *,
+        dtype: torch.dtype,
+        channels_last: bool,
+        augmentation: EpochAugmentation | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         scaling = pixel_scaling(self.mean, self.std, dtype=torch.float32, device=self.device)
         sent: deque[torch.cuda.Event] = deque()
+        num_sent = 0
         for pixels_BCHW, rows_B in batches:
             labels_B = self.labels_N.index_select(0, rows_B)
             if self.device.type == "cuda":
@@ -160,7 +174,13 @@ class StreamedData:
                 sent.append(torch.cuda.current_stream(self.device).record_event())
             else:
                 there_BCHW, labels_B = pixels_BCHW.to(self.device), labels_B.to(self.device)
-            yield scale_pixels(there_BCHW, scaling, dtype=dtype, channels_last=channels_last), labels_B
+            if augmentation is None:
+                yield scale_pixels(there_BCHW, scaling, dtype=dtype, channels_last=channels_last), labels_B
+            else:
+                images_BCHW, labels_B = augmentation.apply(there_BCHW, labels_B, scaling=scaling, start=num_sent)
+                num_sent += len(rows_B)
+                yield as_input(images_BCHW, dtype=dtype, channels_last=channels_last), labels_B
+                del images_BCHW
             del pixels_BCHW, there_BCHW  # before the next is drawn: only one is outside the buffer
 
 

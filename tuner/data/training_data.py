@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tuner.data.augmentation import EpochAugmentation
 from tuner.data.dataset import ImageDataset
 from tuner.data.resident import ResidentData, Statistics, load_resident
 from tuner.data.splits import Split, channel_statistics
@@ -57,9 +58,18 @@ class TrainingData(Protocol):
         """Standard deviation of pixel / 255 over the train rows, per channel."""
 
     def train_batches(
-        self, batch_size: int, *, generator: torch.Generator, dtype: torch.dtype, channels_last: bool
+        self,
+        batch_size: int,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        channels_last: bool,
+        augmentation: EpochAugmentation | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images_BCHW, labels_B) of one epoch: every train row once, in random order from the CPU generator."""
+        """Yield (images_BCHW, labels_B) of one epoch: every train row once, in random order from the CPU generator.
+
+        Labels of mixed images are the shares of the classes (B, K).
+        """
 
     def validation_batches(
         self, batch_size: int, *, dtype: torch.dtype, channels_last: bool

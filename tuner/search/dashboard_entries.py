@@ -188,7 +188,26 @@ def recipe_in_words(recipe: Recipe) -> str:
     ]
     words += [f"momentum {recipe.momentum:.3g}"] if recipe.optimizer == "sgd" else []
     words += [f"label smoothing {recipe.label_smoothing:.3g}"] if recipe.label_smoothing else []
+    words += augmentation_in_words(recipe)
     return ", ".join(words)
+
+
+def augmentation_in_words(recipe: Recipe) -> list[str]:
+    """Describe each augmentation of a recipe, as in `horizontal flips`, `shifts of up to 12.5 %`, `mixup 0.2`."""
+    words = ["horizontal flips"] if recipe.flip == "horizontal" else []
+    words += [f"shifts of up to {100 * recipe.translate:.3g} %"] if recipe.translate else []
+    words += [f"cutout of {100 * recipe.cutout:.3g} %"] if recipe.cutout else []
+    words += [
+        f"{name} {value:.3g}"
+        for name, value in (
+            ("mixup", recipe.mixup),
+            ("cutmix", recipe.cutmix),
+            ("brightness", recipe.brightness),
+            ("contrast", recipe.contrast),
+        )
+        if value
+    ]
+    return words
 
 
 def _link(source: Path, target: Path) -> None:

@@ -48,6 +48,13 @@ PLAIN_DEFAULT = Configuration(
         "weight_decay": 1e-2,
         "momentum": 0.9,
         "label_smoothing": 0.0,
+        "flip": "none",
+        "translate": 0.0,
+        "cutout": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "brightness": 0.0,
+        "contrast": 0.0,
     },
 )
 """Baseline of a space of plain blocks that has no first configuration."""

@@ -13,6 +13,7 @@ from optuna.trial import BaseTrial, TrialState, create_trial
 from tuner.architecture.blocks import Block, PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import SpaceError
+from tuner.space.automatic_flip import AUTO
 from tuner.space.parameter import Parameter
 from tuner.space.schema import BlockSpace, Configuration, SearchSpace
 from tuner.space.stage_blocks import stage_blocks, stages_given
@@ -68,6 +69,8 @@ def candidate_from(params: Mapping[str, Any], space: SearchSpace, input_spec: In
         )
     head = Head(**{name: values[f"head_{name}"] for name in type(space.head).model_fields})
     optimizer = values["optimizer"]
+    if values["flip"] == AUTO:
+        raise SpaceError(f'{space.name}: recipe.flip: "auto" must be decided from the data set before sampling')
     recipe = Recipe(
         epochs=epochs,
         **{

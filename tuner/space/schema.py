@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,14 +24,19 @@ from tuner.space.stages import (
 )
 from tuner.training.candidate import (
     BatchSize,
+    Cutout,
+    FactorRange,
     LabelSmoothing,
     LearningRate,
+    MixingAlpha,
     Momentum,
     Optimizer,
     Schedule,
+    Translate,
     WeightDecay,
 )
 
+SpaceFlip = Literal["none", "horizontal", "auto"]
 NumBlocks = Annotated[int, Field(ge=1, le=64, strict=True)]
 MaxParameters = Annotated[int, Field(ge=1, strict=True)]
 Tables = Annotated[list[dict[str, Any]], Field(min_length=1)]
@@ -84,6 +89,13 @@ class RecipeSpace(Unshared):
     weight_decay: Rate[WeightDecay] = fixed(0.0)
     momentum: Parameter[Momentum] = fixed(0.9)
     label_smoothing: Parameter[LabelSmoothing] = fixed(0.0)
+    flip: Parameter[SpaceFlip] = fixed("none")
+    translate: Parameter[Translate] = fixed(0.0)
+    cutout: Parameter[Cutout] = fixed(0.0)
+    mixup: Parameter[MixingAlpha] = fixed(0.0)
+    cutmix: Parameter[MixingAlpha] = fixed(0.0)
+    brightness: Parameter[FactorRange] = fixed(0.0)
+    contrast: Parameter[FactorRange] = fixed(0.0)
 
     @model_validator(mode="after")
     def _check(self) -> RecipeSpace:

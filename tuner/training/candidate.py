@@ -24,6 +24,11 @@ Momentum = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 LabelSmoothing = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Epochs = Annotated[int, Field(ge=1, le=100_000, strict=True)]
+Flip = Literal["none", "horizontal"]
+Translate = Annotated[float, Field(ge=0.0, le=0.5, strict=True)]
+Cutout = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
+MixingAlpha = Annotated[float, Field(ge=0.0, le=100.0, strict=True)]
+FactorRange = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -32,7 +37,8 @@ class Recipe:
     """How a network is trained.
 
     learning_rate: the constant rate, or the peak of the schedule. weight_decay: L2 for Adam and SGD, decoupled for
-    AdamW, as in torch.optim. momentum: Nesterov momentum, used by SGD only.
+    AdamW, as in torch.optim. momentum: Nesterov momentum, used by SGD only. flip to contrast: augmentation, as
+    `tuner.data.augmentation.Augmentation` describes it.
     """
 
     optimizer: Optimizer = "adam"
@@ -43,6 +49,13 @@ class Recipe:
     weight_decay: WeightDecay = 0.0
     momentum: Momentum = 0.9
     label_smoothing: LabelSmoothing = 0.0
+    flip: Flip = "none"
+    translate: Translate = 0.0
+    cutout: Cutout = 0.0
+    mixup: MixingAlpha = 0.0
+    cutmix: MixingAlpha = 0.0
+    brightness: FactorRange = 0.0
+    contrast: FactorRange = 0.0
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -28,6 +28,8 @@ from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 
 LABEL_SMOOTHING = (0.0, 0.2)
 """Label smoothing of the networks that are checked; they take these values in turn."""
+SOFT_NETWORK = 1
+"""Number of the network that is checked with soft labels, which mixup and cutmix make; its labels are also smoothed."""
 BATCH_SIZE, SHORT_BATCH = 16, 11
 BATCH_SIZES = (*[BATCH_SIZE] * (CHECK_STEPS - 2), SHORT_BATCH, 1, BATCH_SIZE)
 """Number of images in each step. A captured graph is replayed before and after the short batches, but not for them.
@@ -82,6 +84,8 @@ def check_engine(engine: Engine, *, seed: int = 0) -> Check:
     for number, architecture in enumerate(check_architectures()):
         smoothing = LABEL_SMOOTHING[number % len(LABEL_SMOOTHING)]
         recipe = Recipe("sgd", momentum=0.9, batch_size=BATCH_SIZE, weight_decay=0.01, label_smoothing=smoothing)
+        if number == SOFT_NETWORK:
+            recipe = replace(recipe, mixup=1.0)
         with masks_from(seed):
             learned = _learned(engine, architecture, recipe, seeds)
             apart += [

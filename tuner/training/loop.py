@@ -19,6 +19,7 @@ from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.training_data import TrainingData
+from tuner.training.augmentation import draw_augmentation
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency
@@ -51,7 +52,7 @@ def train(
     model = fresh_model(candidate.architecture, seed, engine=engine)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return epoch_batches(data, candidate.recipe.batch_size, engine=engine, seed=seed, epoch=epoch)
+        return epoch_batches(data, candidate, engine=engine, seed=seed, epoch=epoch)
 
     for trained in train_epochs(
         model, candidate, batches, engine=engine, seeds=[seed], num_images=len(data.train_indices_N)
@@ -89,7 +90,7 @@ def train_epochs(
     """Train a placed model, and yield after each epoch, so that the caller can score or copy the weights.
 
     model: the model of one seed, or the stacked models of several seeds. batches: function from the number of an epoch,
-    from 1, to its images and labels; the last dimension of the labels is N. num_images: number of images that each seed
+    from 1, to its images and labels. num_images: number of images that each seed
     trains on in an epoch.
     """
     recipe = candidate.recipe
@@ -108,19 +109,27 @@ def train_epochs(
         model.train()
         for images, labels in batches(epoch):
             factor = learning_rate_factor(recipe.schedule, num_steps_done, num_steps=num_steps)
-            loss_sums_M += step(images, labels, recipe.learning_rate * factor) * labels.shape[-1]
+            loss_sums_M += step(images, labels, recipe.learning_rate * factor) * len(images)
             num_steps_done += 1
         losses = [loss_sum / num_images for loss_sum in loss_sums_M.tolist()]
         yield TrainedEpoch(epoch, losses, time.perf_counter() - started)
 
 
 def epoch_batches(
-    data: TrainingData, batch_size: int, *, engine: Engine, seed: int, epoch: int
+    data: TrainingData, candidate: Candidate, *, engine: Engine, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of an epoch in the order of a random seed: (images_NCHW, labels_N)."""
+    """Yield the batches of an epoch in the order of a random seed: (images_NCHW, labels_N), or labels (N, K) if mixed.
+
+    The recipe's augmentation has a seed of its own.
+    """
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    num_images = len(data.train_indices_N)
     return data.train_batches(
-        batch_size, generator=generator, dtype=input_dtype(engine), channels_last=engine.channels_last
+        candidate.recipe.batch_size,
+        generator=generator,
+        dtype=input_dtype(engine),
+        channels_last=engine.channels_last,
+        augmentation=draw_augmentation(candidate, engine=engine, seed=seed, epoch=epoch, num_images=num_images),
     )
 
 

@@ -67,6 +67,13 @@ RELEASED_DEFAULTS: dict[str, Part] = {
         "weight_decay": 0.0,
         "momentum": 0.9,
         "label_smoothing": 0.0,
+        "flip": "none",
+        "translate": 0.0,
+        "cutout": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "brightness": 0.0,
+        "contrast": 0.0,
     },
 }
 """Released defaults of format 1 for each block family, the head and the recipe."""

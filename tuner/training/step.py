@@ -17,7 +17,8 @@ from tuner.training.graph import graphed
 Step = Callable[[Tensor, Tensor, float], Tensor]
 """Function that trains on one batch: (images_NCHW, labels_N, learning rate) -> loss, a scalar still on the device.
 
-For several models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> losses_M.
+For several models in one: (images (N, M * C, H, W), labels_MN, learning rate) -> losses_M. Labels are int64, or soft:
+the shares of K classes in one more dimension.
 """
 
 
@@ -85,13 +86,16 @@ def prepare_scoring(model: nn.Sequential, *, engine: Engine) -> Forward:
 
 
 def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
-    """Cross-entropy in nats: the mean of (N, K) and (N,), or the mean of each of M models of (M, N, K) and (M, N)."""
-    if labels.dim() == 1:
+    """Cross-entropy in nats: the mean of (N, K) and (N,), or the mean of each of M models of (M, N, K) and (M, N).
+
+    Soft labels have the shape of the logits.
+    """
+    if logits.dim() == 2:
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     losses = functional.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=label_smoothing
+        logits.flatten(0, 1), labels.flatten(0, 1), reduction="none", label_smoothing=label_smoothing
     )
-    return losses.view_as(labels).mean(1)
+    return losses.view(labels.shape[:2]).mean(1)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

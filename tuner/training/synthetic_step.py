@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tuner.architecture.spec import Architecture
 from tuner.architecture.stacked import stack_images, unstack_states
+from tuner.training.augmentation import has_soft_labels
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import WARM_UP_STEPS
@@ -49,10 +50,11 @@ def rehearse(
     """Return a model and random batches, drawn from the seed or, if the engine trains seeds together, from each seed.
 
     `with_stray` adds a model with NaN weights to the models that train together. Without `batch_sizes` there is one
-    batch, of the recipe's batch size.
+    batch, of the recipe's batch size. Labels are soft (N, K) if the recipe mixes images.
     """
     models = [fresh_model(architecture, seed, engine=engine).train() for seed in seeds]
-    noise = [_noise(engine, architecture, batch_sizes or [recipe.batch_size], seed) for seed in seeds]
+    sizes, is_soft = batch_sizes or [recipe.batch_size], has_soft_labels(recipe)
+    noise = [_noise(engine, architecture, sizes, seed, is_soft=is_soft) for seed in seeds]
     if not engine.seeds_together:
         (batches,) = noise
         (model,) = models
@@ -78,7 +80,7 @@ def rehearse(
 
 
 def _noise(
-    engine: Engine, architecture: Architecture, batch_sizes: Sequence[int], seed: int
+    engine: Engine, architecture: Architecture, batch_sizes: Sequence[int], seed: int, *, is_soft: bool
 ) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
@@ -86,6 +88,8 @@ def _noise(
     for batch_size in batch_sizes:
         images_NCHW = torch.randn(batch_size, *architecture.input_shape, generator=generator)
         labels_N = torch.randint(architecture.num_classes, (batch_size,), generator=generator)
+        if is_soft:
+            labels_N = torch.rand(batch_size, architecture.num_classes, generator=generator).softmax(1)
         images_NCHW = images_NCHW.to(engine.device, dtype=input_dtype(engine)).contiguous(memory_format=layout)
         batches.append((images_NCHW, labels_N.to(engine.device)))
     return batches

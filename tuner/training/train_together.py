@@ -46,7 +46,7 @@ def train_together(
     stacked = stack_models(models, candidate.architecture, engine=engine)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return _batches_together(datas, candidate.recipe.batch_size, engine=engine, seeds=seeds, epoch=epoch)
+        return _batches_together(datas, candidate, engine=engine, seeds=seeds, epoch=epoch)
 
     going_on = list(range(len(seeds)))
     for trained in train_epochs(stacked, candidate, batches, engine=engine, seeds=seeds, num_images=num_images):
@@ -85,11 +85,14 @@ def stack_models(models: Sequence[nn.Module], architecture: Architecture, *, eng
 
 
 def _batches_together(
-    datas: Sequence[TrainingData], batch_size: int, *, engine: Engine, seeds: Sequence[int], epoch: int
+    datas: Sequence[TrainingData], candidate: Candidate, *, engine: Engine, seeds: Sequence[int], epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of an epoch, each seed in its own order: (images (N, M * C, H, W), labels_MN)."""
+    """Yield the batches of an epoch, each seed in its own order: (images (N, M * C, H, W), labels (M, N)).
+
+    Soft labels are (M, N, K).
+    """
     passes = [
-        epoch_batches(data, batch_size, engine=engine, seed=seed, epoch=epoch)
+        epoch_batches(data, candidate, engine=engine, seed=seed, epoch=epoch)
         for data, seed in zip(datas, seeds, strict=True)
     ]
     for batches in zip(*passes, strict=True):

@@ -15,12 +15,13 @@ from tuner.__about__ import __version__
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name
-from tuner.search.dashboard_entries import recipe_in_words
+from tuner.search.dashboard_entries import augmentation_in_words, recipe_in_words
 from tuner.search.record import StudyRecord
 from tuner.search.summary import summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.temporary import temporary_beside
 from tuner.ui.report import parameter_figures, search_figures
+from tuner.ui.report.augmented_images import contact_sheet_uri
 from tuner.ui.report.figure_parts import Figure, scored
 from tuner.ui.report.mistakes import Judged, Mistake, judge
 from tuner.ui.report.network_drawing import network_drawing
@@ -79,7 +80,7 @@ def report_page(record: StudyRecord, *, studies: Path) -> str:
         [
             verdict(record, summary, trials),
             *_search_sections(record, trials, stored, winner),
-            *([_winner_section(winner)] if winner else []),
+            *([_winner_section(winner), *_augmentation_section(record, winner, studies)] if winner else []),
             _mistakes_section(judged),
             f"<footer>tuner {escape(__version__)}. This page holds all that it shows and fetches nothing.</footer>",
         ]
@@ -147,6 +148,22 @@ def _winner_section(winner: TrialRecord) -> str:
         f'<div class="scroll card" tabindex="0">{drawing}</div>',
         f'<div class="scroll card" tabindex="0">{table}</div>',
     )
+
+
+def _augmentation_section(record: StudyRecord, winner: TrialRecord, studies: Path) -> Iterator[str]:
+    """Show training images as the winner's recipe augments them; nothing if it does not."""
+    words = ", ".join(augmentation_in_words(winner.candidate.recipe))
+    if not words:
+        return
+    caption = f'<p class="caption">Training images of the first epochs, with {escape(words)}.</p>'
+    try:
+        uri = contact_sheet_uri(record, winner.candidate, studies=studies)
+    except TunerError as error:
+        why = f"There are no images here: {error}."
+        yield _section("What it is trained on", caption, f'<p class="absent" id="augmented-absent">{escape(why)}</p>')
+        return
+    image = f'<img src="{uri}" alt="training images and their augmented versions, with {escape(words)}">'
+    yield _section("What it is trained on", caption, f'<div class="scroll card sheet" tabindex="0">{image}</div>')
 
 
 def _mistakes_section(judged: Judged | str) -> str:

@@ -1,0 +1,154 @@
+"""The command inspect: a network layer by layer, and what its recipe makes of the training images."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner.cli.options import (
+    STUDIES,
+    Storage,
+    Studies,
+    cache_folder,
+    limit_threads,
+    open_study,
+    parse_shape,
+    plain_console,
+    say,
+)
+
+if TYPE_CHECKING:
+    from tuner.architecture.spec import InputSpec
+    from tuner.data.dataset import ImageDataset
+    from tuner.search.record import StudyRecord
+    from tuner.space.schema import SearchSpace
+    from tuner.training.candidate import Candidate
+
+
+def inspect(
+    target: Annotated[
+        str | None, typer.Argument(help="A search space (bundled name or TOML file), or with --trial a study.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="Number of the trial of the study to show.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed for sampling a network from the space.")] = None,
+    image_shape: Annotated[
+        str | None, typer.Option("--input", help="Input shape as CHANNELSxHEIGHTxWIDTH; 1x28x28 by default.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option("--classes", min=2, max=1_000_000, help="Number of classes; 10 by default.")
+    ] = None,
+    augmented: Annotated[
+        bool, typer.Option("--augmented", help="Also write a contact sheet of images as the recipe augments them.")
+    ] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set of the contact sheet of a space; a study has its own.")
+    ] = None,
+    data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
+        "data"
+    ),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="PNG file of the contact sheet; augmented.png by default.")
+    ] = None,
+    studies: Studies = STUDIES,
+    storage: Storage = None,
+) -> None:
+    """Show a network layer by layer: shapes, arithmetic, parameters and FLOPs.
+
+    For a space, this is its first configuration, or with --seed a random sample. For a study, it is the network of
+    one trial.
+    """
+    if not augmented and (dataset, output) != (None, None):
+        raise typer.BadParameter("--dataset and -o are for a contact sheet: give --augmented")
+    if augmented and (image_shape, num_classes) != (None, None):
+        raise typer.BadParameter("--input and --classes are those of the images with --augmented")
+    if trial is not None:
+        if (seed, image_shape, num_classes, dataset) != (None, None, None, None):
+            raise typer.BadParameter(
+                "--trial shows a stored network: --seed, --input, --classes and --dataset are for spaces"
+            )
+        record = open_study(target, studies, storage)
+        candidate = _stored(record, trial)
+        if augmented:
+            _print_with_sheet(candidate, _images_of(record, studies), record.settings.seed, output)
+            return
+    elif target is None:
+        raise typer.BadParameter("inspect takes a space (`tuner spaces` lists them), or --trial with a study")
+    elif augmented:
+        if dataset is None:
+            raise typer.BadParameter("--augmented needs images: give --dataset, or --trial with a study")
+        _print_space_with_sheet(target, dataset, data_dir, studies, seed=seed, output=output)
+        return
+    else:
+        from tuner.architecture.spec import InputSpec
+        from tuner.space.automatic_flip import choose_flip_without_images
+        from tuner.space.toml_file import load_space
+
+        space, note = choose_flip_without_images(load_space(target))
+        channels, height, width = parse_shape(image_shape or "1x28x28")
+        candidate = _sampled(space, InputSpec(channels, height, width, num_classes or 10), seed=seed)
+        if note:
+            say(note)
+    _print(candidate)
+
+
+def _stored(record: StudyRecord, trial: int) -> Candidate:
+    stored = {one.number: one for one in record.trials()}
+    if trial not in stored:
+        raise typer.BadParameter(f"study {record.name!r} has {len(stored)} trials, and no trial {trial}")
+    return stored[trial].candidate
+
+
+def _sampled(space: SearchSpace, input_spec: InputSpec, *, seed: int | None) -> Candidate:
+    from tuner.space.sampling import candidate_from, first_params, random_params
+
+    first = first_params(space)
+    params = first[0] if first and seed is None else random_params(space, random.Random(seed or 0))
+    return candidate_from(params, space, input_spec, epochs=1)
+
+
+def _images_of(record: StudyRecord, studies: Path) -> ImageDataset:
+    from tuner.search.study_data import load_study_images
+    from tuner.ui.console import progress_reporter
+
+    with progress_reporter(plain_console(stderr=True), quiet=False) as report:
+        return load_study_images(record, studies=studies, report=report)[1]
+
+
+def _print_space_with_sheet(
+    target: str, dataset: str, data_dir: Path, studies: Path, *, seed: int | None, output: Path | None
+) -> None:
+    from tuner.data.dataset import DataSpec
+    from tuner.data.development_part import load_development
+    from tuner.search.study_runners import input_spec_of
+    from tuner.space.automatic_flip import decide_flip
+    from tuner.space.toml_file import load_space
+    from tuner.ui.console import progress_reporter
+
+    space = load_space(target)
+    with cache_folder(studies) as cache:
+        with progress_reporter(plain_console(stderr=True), quiet=False) as report:
+            images = load_development(DataSpec(dataset, data_dir, cache), report=report)
+        space, note = decide_flip(space, dataset, images.class_names)
+        if note:
+            say(note)
+        _print_with_sheet(_sampled(space, input_spec_of(images), seed=seed), images, seed or 0, output)
+
+
+def _print_with_sheet(candidate: Candidate, images: ImageDataset, seed: int, output: Path | None) -> None:
+    from tuner.ui.contact_sheet import contact_sheet, draw_sheet, save_sheet
+
+    limit_threads()
+    sheet = contact_sheet(images, candidate, seed=seed)
+    path = output or Path("augmented.png")
+    save_sheet(draw_sheet(sheet), path)
+    _print(candidate)
+    say(f"{path}: {len(sheet.names)} images of {images.name} with {sheet.words}")
+
+
+def _print(candidate: Candidate) -> None:
+    from tuner.ui.tables import NetworkTable
+
+    plain_console().print(NetworkTable(candidate))
