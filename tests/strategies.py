@@ -28,7 +28,7 @@ from tuner.space import stages
 from tuner.space.sampling import Params, candidate_from, distributions
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space, parse_space
-from tuner.training.candidate import Candidate, Optimizer, Schedule
+from tuner.training.candidate import Candidate, ClassWeights, Optimizer, Schedule
 
 EPOCHS = 3
 FAMILIES: tuple[Any, ...] = tuple(get_args(tagged)[0] for tagged in get_args(get_args(Block)[0]))
@@ -72,6 +72,9 @@ def wide_space(name: str, *, kernel_size: Any, padding: Any) -> SearchSpace:
             "weight_decay": {"low": 0.0, "high": 0.1},
             "momentum": {"low": 0.0, "high": 0.9, "step": 0.3},
             "label_smoothing": [0.0, 0.1],
+            "warm_up": {"low": 0.0, "high": 0.5},
+            "ema": [0.0, 0.9],
+            "class_weights": list(get_args(ClassWeights)),
         },
     )
 

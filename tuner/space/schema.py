@@ -23,11 +23,14 @@ from tuner.space.stages import (
 )
 from tuner.training.candidate import (
     BatchSize,
+    ClassWeights,
     LabelSmoothing,
     LearningRate,
     Momentum,
     Optimizer,
     Schedule,
+    WarmUp,
+    WeightAverageDecay,
     WeightDecay,
 )
 
@@ -83,6 +86,9 @@ class RecipeSpace(Unshared):
     weight_decay: Rate[WeightDecay] = fixed(0.0)
     momentum: Parameter[Momentum] = fixed(0.9)
     label_smoothing: Parameter[LabelSmoothing] = fixed(0.0)
+    warm_up: Parameter[WarmUp] = fixed(0.0)
+    ema: Parameter[WeightAverageDecay] = fixed(0.0)
+    class_weights: Parameter[ClassWeights] = fixed("none")
 
     @model_validator(mode="after")
     def _check(self) -> RecipeSpace:

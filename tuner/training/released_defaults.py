@@ -67,6 +67,9 @@ RELEASED_DEFAULTS: dict[str, Part] = {
         "weight_decay": 0.0,
         "momentum": 0.9,
         "label_smoothing": 0.0,
+        "warm_up": 0.0,
+        "ema": 0.0,
+        "class_weights": "none",
     },
 }
 """Released defaults of format 1 for each block family, the head and the recipe."""
