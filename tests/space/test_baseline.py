@@ -34,10 +34,14 @@ def test_every_smaller_baseline_takes_less_memory_down_to_one_image_and_one_chan
     assert all(bool(one.changes) for one in found[1:])
 
 
+EXPECTED_RATES = {"adam": 0.02, "adamw": 0.02, "muon": 0.02, "sgd": 0.01, "sgdw": 0.01}
+"""Learning rate of each optimizer for a quarter of the batch, from 0.04."""
+
+
 def test_a_smaller_batch_comes_first_with_a_learning_rate_that_follows_it() -> None:
-    recipe = {"optimizer": ["adamw", "sgd"], "batch_size": [64, 32], "learning_rate": {"low": 1e-4, "high": 0.1}}
+    recipe = {"optimizer": [*EXPECTED_RATES], "batch_size": [64, 32], "learning_rate": {"low": 1e-4, "high": 0.1}}
     rates = {}
-    for optimizer in ("adamw", "sgd"):
+    for optimizer in EXPECTED_RATES:
         first = {"block": [{}, {}], "recipe": {"optimizer": optimizer, "learning_rate": 0.04, "batch_size": 64}}
         whole, half, quarter, *_ = baselines(make_space(recipe=recipe, first=[first]), DIGITS, epochs=5)
         assert [one.candidate.recipe.batch_size for one in (whole, half, quarter)] == [64, 32, 16]
@@ -46,7 +50,7 @@ def test_a_smaller_batch_comes_first_with_a_learning_rate_that_follows_it() -> N
         assert half.params["batch_size"] == 32
         assert quarter.params is None  # 16 is not in the space
         rates[optimizer] = quarter.candidate.recipe.learning_rate
-    assert rates == pytest.approx({"adamw": 0.04 / 2, "sgd": 0.04 / 4})
+    assert rates == pytest.approx(EXPECTED_RATES)
 
 
 def test_channels_are_halved_only_when_the_batch_is_small() -> None:

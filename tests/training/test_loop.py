@@ -48,8 +48,20 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
         {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "schedule": "cosine"},
         {"optimizer": "sgd", "learning_rate": 0.2, "momentum": 0.0},
         {"label_smoothing": 0.1},
+        {"optimizer": "sgdw", "learning_rate": 0.05, "weight_decay": 1e-2, "schedule": "cosine", "warm_up": 0.2},
+        {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 1e-2, "class_weights": "balanced"},
+        {"ema": 0.99},
     ],
-    ids=["adam", "adamw one-cycle", "sgd cosine", "sgd without momentum", "label smoothing"],
+    ids=[
+        "adam",
+        "adamw one-cycle",
+        "sgd cosine",
+        "sgd without momentum",
+        "label smoothing",
+        "sgdw with warm-up",
+        "muon with class weights",
+        "moving average",
+    ],
 )
 def test_a_network_learns_real_digits(data: ResidentData, recipe: dict[str, Any]) -> None:
     results, _ = trained(data, **recipe, epochs=6)

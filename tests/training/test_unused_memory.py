@@ -37,7 +37,8 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.engine import Engine
 from tuner.training.process_settings import prepare_process
-from tuner.training.step import build_optimizer, prepare_step
+from tuner.training.optimizers import build_optimizer
+from tuner.training.step import prepare_step
 from tuner.training.loop import fresh_model
 
 engine = Engine()
@@ -46,7 +47,7 @@ blocks = tuple(PlainBlock(8 + number % 61, kernel_size=(3, 5, 1, 7)[number % 4])
 architecture = Architecture(InputSpec(3, 8, 8, 10), blocks, Head(hidden_features=64))
 candidate = resolve_candidate(Candidate(architecture, Recipe()))
 model = fresh_model(candidate.architecture, 0, engine=engine).train()
-optimizer = build_optimizer(model.parameters(), candidate.recipe, engine=engine)
+optimizer = build_optimizer(model, candidate.recipe, engine=engine)
 step = prepare_step(model, candidate.recipe, engine=engine, optimizer=optimizer)
 for number in range(2):
     print("step", flush=True)

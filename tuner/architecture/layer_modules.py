@@ -50,6 +50,7 @@ class LinearEach(nn.Module):
 
     def __init__(self, num_models: int, *, in_features: int, out_features: int) -> None:
         super().__init__()
+        self.num_models = num_models
         self._shape = (num_models, out_features, in_features)
         self.weight = nn.Parameter(torch.zeros(num_models * out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(num_models * out_features))

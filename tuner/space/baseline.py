@@ -48,6 +48,9 @@ PLAIN_DEFAULT = Configuration(
         "weight_decay": 1e-2,
         "momentum": 0.9,
         "label_smoothing": 0.0,
+        "warm_up": 0.0,
+        "ema": 0.0,
+        "class_weights": "none",
         "flip": "none",
         "translate": 0.0,
         "cutout": 0.0,
@@ -85,10 +88,10 @@ def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iter
     """The baseline of a space as it is given, then versions of it that take less and less memory.
 
     A baseline with more parameters than the space allows has its channels halved until it has no more. After that, for
-    memory, first the batch is halved, down to MIN_BATCH_SIZE, and the learning rate follows it: in proportion for SGD,
-    by the square root for Adam and AdamW. Then the channels of every block are halved, and in the end the batch again.
-    Source: Goyal et al., Accurate, Large Minibatch SGD, 2017; Malladi et al., On the SDEs and Scaling Rules for
-    Adaptive Gradient Algorithms, 2022.
+    memory, first the batch is halved, down to MIN_BATCH_SIZE, and the learning rate follows it: in proportion for SGD
+    and SGDW, by the square root for Adam, AdamW and Muon. Then the channels of every block are halved, and in the end
+    the batch again. Source: Goyal et al., Accurate, Large Minibatch SGD, 2017; Malladi et al., On the SDEs and Scaling
+    Rules for Adaptive Gradient Algorithms, 2022.
     """
     origin: Origin = "space" if space.first else "family"
     configuration = space.first[0] if space.first else _default_of(space)
@@ -183,7 +186,7 @@ def _with_half_the_batch(candidate: Candidate) -> Candidate:
     recipe = candidate.recipe
     batch_size = recipe.batch_size // 2
     factor = batch_size / recipe.batch_size
-    factor = factor if recipe.optimizer == "sgd" else sqrt(factor)
+    factor = factor if recipe.optimizer in ("sgd", "sgdw") else sqrt(factor)
     return replace(
         candidate, recipe=replace(recipe, batch_size=batch_size, learning_rate=recipe.learning_rate * factor)
     )

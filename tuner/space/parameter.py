@@ -106,11 +106,13 @@ class Rate(Parameter[T], Generic[T]):
     adam: Parameter[T] | None = None
     adamw: Parameter[T] | None = None
     sgd: Parameter[T] | None = None
+    sgdw: Parameter[T] | None = None
+    muon: Parameter[T] | None = None
 
     @property
     def by_optimizer(self) -> dict[str, Parameter[T]]:
         """The table of one parameter for each optimizer; empty when one serves for all."""
-        own = {"adam": self.adam, "adamw": self.adamw, "sgd": self.sgd}
+        own = {"adam": self.adam, "adamw": self.adamw, "sgd": self.sgd, "sgdw": self.sgdw, "muon": self.muon}
         return {optimizer: parameter for optimizer, parameter in own.items() if parameter is not None}
 
     def _check_form(self) -> None:

@@ -24,6 +24,7 @@ from tuner.space.stages import (
 )
 from tuner.training.candidate import (
     BatchSize,
+    ClassWeights,
     Cutout,
     FactorRange,
     LabelSmoothing,
@@ -33,6 +34,8 @@ from tuner.training.candidate import (
     Optimizer,
     Schedule,
     Translate,
+    WarmUp,
+    WeightAverageDecay,
     WeightDecay,
 )
 
@@ -89,6 +92,9 @@ class RecipeSpace(Unshared):
     weight_decay: Rate[WeightDecay] = fixed(0.0)
     momentum: Parameter[Momentum] = fixed(0.9)
     label_smoothing: Parameter[LabelSmoothing] = fixed(0.0)
+    warm_up: Parameter[WarmUp] = fixed(0.0)
+    ema: Parameter[WeightAverageDecay] = fixed(0.0)
+    class_weights: Parameter[ClassWeights] = fixed("none")
     flip: Parameter[SpaceFlip] = fixed("none")
     translate: Parameter[Translate] = fixed(0.0)
     cutout: Parameter[Cutout] = fixed(0.0)

@@ -42,8 +42,8 @@ class StageSpace(Strict):
 
     growth: the width of a stage as a multiple of the previous width, rounded by `width_after`; the stem's width comes
     before that of the first stage. stride: of a stage's first block. pooling: 2x2 windows after a stage's last block,
-    in stages of a family that `has_pooling`. last_channels: of a 1x1 convolution between the stages and the head, with the stem's
-    normalization and activation; 0 for none.
+    in stages of a family that `has_pooling`. last_channels: of a 1x1 convolution between the stages and the head, with
+    the stem's normalization and activation; 0 for none.
     """
 
     num_stages: Parameter[NumStages] = fixed(3)
