@@ -24,6 +24,7 @@ from tuner.errors import OptionError, RunnerError
 from tuner.hardware import device_name
 from tuner.search.settings import space_to_json
 from tuner.search.study_runners import input_spec_of
+from tuner.space.automatic_flip import decide_flip
 from tuner.space.baseline import baselines
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import load_space
@@ -73,6 +74,7 @@ def measure(plan: Plan, *, say: Say) -> Measurement:
     if plan.reference is not None:
         choose_reference(plan.reference)  # a wrong name is an error before images are decoded
     images = load_development(plan.data)
+    spaces = [decide_flip(space, plan.data.dataset, images.class_names)[0] for space in spaces]
     reference = choose_reference(plan.reference or images.name)
     rows = choose_rows(len(images.labels_N), plan.num_images)
     with open_runners(images, rows, work=plan.data.cache_dir, workers=plan.workers) as runners:

@@ -6,6 +6,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.errors import SpaceError
+from tuner.space.automatic_flip import choose_flip_without_images
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.schema import SearchSpace
 
@@ -20,6 +21,7 @@ def refuse_large_first(space: SearchSpace, input_spec: InputSpec, *, origin: str
     """
     if space.max_parameters is None:
         return
+    space, _ = choose_flip_without_images(space)  # the flip changes no size
     for number, params in enumerate(first_params(space, origin=origin)):
         candidate = candidate_from(params, space, input_spec, epochs=1)
         num_parameters = network_cost(trace(candidate.architecture)).num_parameters

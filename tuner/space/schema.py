@@ -12,6 +12,7 @@ from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Nor
 from tuner.architecture.spec import FeatureCount, HeadPooling
 from tuner.space.parameter import Parameter, Rate, Strict, Unshared, fixed
 from tuner.space.stages import (
+    OF_FIRST,
     ONE_DRAW,
     SECTIONS,
     InvertedResidualSpace,
@@ -173,8 +174,9 @@ class SearchSpace(Strict):
             raise ValueError("[network] has no effect in a space with [stage]; remove it")
         if stage.pooling.values != ["none"] and not any(map(has_pooling, stage.family.values)):
             raise ValueError("stage.pooling has no effect, since no stage is of a family with pooling; remove it")
-        for name in ONE_DRAW:
-            if getattr(stage, name).shared:
+        for name in (*ONE_DRAW, *OF_FIRST.values()):
+            parameter = getattr(stage, name)
+            if parameter is not None and parameter.shared:
                 raise ValueError(f"stage.{name}: there is one draw anyway; remove shared")
 
     @cached_property

@@ -19,6 +19,7 @@ from tuner.space.stages import (
     drawn_names,
     has_pooling,
     key_of,
+    of_first_stage,
 )
 
 
@@ -79,7 +80,9 @@ def stages_given(configuration: Configuration, space: SearchSpace, origin: str) 
                 raise SpaceError(f"{origin}: stage.{name}: not a parameter of {family} stages; remove it")
             prefix = family if name in own else "stage"
             section = space.stage_sections[family] if name in own else space.stage
-            key = key_of(prefix, name, None if getattr(section, name).shared else number)
+            is_own = number == 1 and prefix == "stage" and of_first_stage(space.stage, name) is not None
+            is_shared = getattr(section, name).shared and not is_own
+            key = key_of(prefix, name, None if is_shared else number)
             if given.setdefault(key, value) != value:
                 both = f"{given[key]!r} and {value!r}"
                 raise SpaceError(f"{origin}: stage.{name}: is shared, so one for all stages, got {both}")

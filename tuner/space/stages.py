@@ -43,7 +43,8 @@ class StageSpace(Strict):
     growth: the width of a stage as a multiple of the previous width, rounded by `width_after`; the stem's width comes
     before that of the first stage. stride: of a stage's first block. pooling: 2x2 windows after a stage's last block,
     in stages of a family that `has_pooling`. last_channels: of a 1x1 convolution between the stages and the head, with
-    the stem's normalization and activation; 0 for none.
+    the stem's normalization and activation; 0 for none. first_growth, first_stride: growth and stride of the first
+    stage, if they differ from those of the others. On small images, the first stage usually keeps the stem's size.
     """
 
     num_stages: Parameter[NumStages] = fixed(3)
@@ -53,6 +54,8 @@ class StageSpace(Strict):
     stride: Parameter[Window] = fixed(2)
     pooling: Parameter[Pooling] = fixed("none")
     last_channels: Parameter[FeatureCount] = fixed(0)
+    first_growth: Parameter[Growth] | None = None
+    first_stride: Parameter[Window] | None = None
 
     @property
     def max_stages(self) -> int:
@@ -98,6 +101,8 @@ SECTIONS: Mapping[str, type[Strict]] = {
 }
 """The sections beside [stage]. A space that omits one has all of its defaults."""
 ONE_DRAW = ("num_stages", "last_channels")
+OF_FIRST = {"growth": "first_growth", "stride": "first_stride"}
+"""The keys of [stage] that the first stage may have its own ranges for."""
 BLOCKS: Mapping[Family, type[Any]] = {
     "plain": PlainBlock,
     "residual": ResidualBlock,
@@ -119,9 +124,11 @@ def stage_parameters(stage: StageSpace, sections: Mapping[str, Strict]) -> Itera
         yield f"stem_{name}", parameter
     for name in ONE_DRAW:
         yield name, getattr(stage, name)
-    for name, parameter in stage:
-        if name not in ONE_DRAW:
-            yield from _for_each_stage(stage, "stage", name, parameter)
+    for name in drawn_names():
+        own = of_first_stage(stage, name)
+        if own is not None:
+            yield key_of("stage", name, 1), own
+        yield from _for_each_stage(stage, "stage", name, getattr(stage, name), start=1 if own is None else 2)
     for family in FAMILIES:
         if family in stage.family.values:
             for name, parameter in sections[family]:
@@ -140,12 +147,18 @@ def key_of(section: str, name: str, number: int | None) -> str:
 
 def drawn_names() -> list[str]:
     """The keys of [stage] that are drawn for every stage, or once if they are `shared`."""
-    return [name for name in StageSpace.model_fields if name not in ONE_DRAW]
+    return [name for name in StageSpace.model_fields if name not in (*ONE_DRAW, *OF_FIRST.values())]
+
+
+def of_first_stage(stage: StageSpace, name: str) -> Parameter[Any] | None:
+    """The parameter of a key of [stage] that only the first stage has; None if it has that of the others."""
+    parameter: Parameter[Any] | None = getattr(stage, OF_FIRST[name]) if name in OF_FIRST else None
+    return parameter
 
 
 def _for_each_stage(
-    stage: StageSpace, section: str, name: str, parameter: Parameter[Any]
+    stage: StageSpace, section: str, name: str, parameter: Parameter[Any], *, start: int = 1
 ) -> Iterator[tuple[str, Parameter[Any]]]:
-    numbers = [None] if parameter.shared else range(1, stage.max_stages + 1)
+    numbers = [None] if parameter.shared else range(start, stage.max_stages + 1)
     for number in numbers:
         yield key_of(section, name, number), parameter
