@@ -19,14 +19,15 @@ def refuse_large_first(space: SearchSpace, input_spec: InputSpec, *, origin: str
 
     origin: names the space in the error.
     """
-    if space.max_parameters is None:
+    limit = space.max_parameters
+    if limit is None:
         return
     space, _ = choose_flip_without_images(space)  # the flip changes no size
     for number, params in enumerate(first_params(space, origin=origin)):
         candidate = candidate_from(params, space, input_spec, epochs=1)
         num_parameters = network_cost(trace(candidate.architecture)).num_parameters
-        if num_parameters > space.max_parameters:
-            rule = f"must have at most max_parameters = {space.max_parameters:,} parameters"
+        if num_parameters > limit:
+            rule = f"must have at most max_parameters = {limit:,} parameters"
             found = _count_in_words(num_parameters, input_spec)
             raise SpaceError(
                 f"{origin}: first.{number}: {rule}, got {found}; raise max_parameters or make the configuration smaller"
