@@ -1,4 +1,4 @@
-"""`python -m benchmarks throughput|search|overhead|start|memory|verdicts|spaces|references`."""
+"""`python -m benchmarks throughput|search|overhead|start|memory|verdicts|spaces|references|recipe`."""
 
 from __future__ import annotations
 
@@ -250,6 +250,40 @@ def references(
     )
     result = summarise(measure(plan, say=lambda line: say(line, as_json)))
     show(result, as_json, text="\n".join([*head(result), *(first_line(one, result) for one in result["spaces"])]))
+
+
+@app.command()
+def recipe(
+    data_dir: DataDir = Path("data"),
+    dataset: Annotated[str, typer.Option(help="Name of a data set, or path of an image folder.")] = "cifar10",
+    images: Images = 10_000,
+    epochs: Annotated[int, typer.Option(help="Of each training.", min=1)] = 6,
+    seeds: Annotated[int, typer.Option(help="Trainings with each recipe.", min=1)] = 3,
+    only: Annotated[
+        str, typer.Option(help="Additions to train beside the base recipe, separated by commas; all by default.")
+    ] = "",
+    engine: Annotated[str, typer.Option(help="Force choices, as `tuner run --engine` does.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """What each addition to a recipe is worth: ResNet-8 with a base recipe and with each addition, over seeds."""
+    from benchmarks.recipes import ADDITIONS, measure, table
+
+    interrupts.leave_in_order()
+    names = [name.strip() for name in only.split(",")] if only else list(ADDITIONS)
+    unknown = [name for name in names if name not in ADDITIONS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(ADDITIONS)}", param_hint="'--only'")
+    result = measure(
+        data_dir,
+        dataset=dataset,
+        num_images=images,
+        epochs=epochs,
+        num_seeds=seeds,
+        names=names,
+        engine=engine,
+        say=lambda line: say(line, as_json),
+    )
+    show(result, as_json, text=table(result))
 
 
 def say(line: str, as_json: bool) -> None:

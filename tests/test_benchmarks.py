@@ -239,6 +239,22 @@ def test_memory_tells_what_each_network_added_at_its_peak_and_what_stayed(tmp_pa
     assert result["largest_share_of_estimate"] == max(row["mib"] / row["estimate_mib"] for row in result["networks"])
 
 
+@pytest.mark.slow
+def test_recipe_compares_each_addition_with_the_base_recipe(tmp_path: Path, printed_by: Printed) -> None:
+    folder = noise_folder(tmp_path / "noise", num_train=120)
+    arguments = ("--dataset", folder, "--images", "100", "--epochs", "1", "--seeds", "2", "--only", "ema,muon")
+    result = printed_by("recipe", *arguments)
+    rows = {row["name"]: row for row in result["recipes"]}
+    assert list(rows) == ["base", "flip test", "ema", "muon"]
+    assert rows["muon"]["recipe"] == {"optimizer": "muon", "learning_rate": 0.005, "weight_decay": 0.05, "epochs": 1}
+    for row in rows.values():
+        assert row["accuracy"] == pytest.approx(sum(row["accuracy_by_seed"]) / 2)
+        assert row["difference"] == pytest.approx(row["accuracy"] - rows["base"]["accuracy"])
+        assert row["ratio_of_seconds"] == pytest.approx(row["seconds"] / rows["base"]["seconds"])
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
+    assert rows["base"]["difference_interval"] is None
+
+
 def processes_with(cache_dir: Path) -> list[int]:
     """Those that were started with this folder for what the tuner keeps."""
     found = []
@@ -322,6 +338,9 @@ def test_a_training_that_fails_under_the_throughput_benchmark_is_an_error(tmp_pa
         ("start --runs 0", "'--runs'"),
         ("memory --images 0", "'--images'"),
         ("memory --dataset nix", "'nix' is neither: did you mean 'mnist'?"),
+        ("recipe --seeds 0", "'--seeds'"),
+        ("recipe --only nix", "'--only': 'nix' is none of base, warm-up, "),
+        ("recipe --dataset nix", "'nix' is neither: did you mean 'mnist'?"),
         ("nix", "No such command 'nix'"),
     ],
 )

@@ -84,6 +84,7 @@ def test_the_memory_of_training_by_hand() -> None:
     # a batch; twice the widest layer's of 64 images, or of as many as come to 2 ** 23 numbers; four bytes each.
     cost = Cost(100, 7, 0, 50, 30, 12)
     assert cost.training_bytes(2) == 4 * (7 * 100 + 2 * (3 * 50 + 4 * 12) + 2 * 64 * 30)
+    assert cost.training_bytes(2, has_average=True) == cost.training_bytes(2) + 4 * 100
     wide = replace(cost, widest=2**21)
     assert wide.training_bytes(2) == 4 * (7 * 100 + 2 * (3 * 50 + 4 * 12) + 2 * 4 * 2**21)
 

@@ -16,10 +16,11 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 from rehearsal import Rehearsal, curve_of, ended
 
 from tuner.search.best_trials import NUM_KEPT
-from tuner.search.dashboard_entries import NOTE_LENGTH, note_attributes, save_artifacts
+from tuner.search.dashboard_entries import NOTE_LENGTH, note_attributes, recipe_in_words, save_artifacts
 from tuner.search.study_files import artifact_path, artifacts_folder, checkpoint_path
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_pictures import confusion_picture, curve_picture
+from tuner.training.candidate import Recipe
 from tuner.training.results import EpochResult
 
 NAMES = ("<script>alert(1)</script>", "b & c", "d")
@@ -165,3 +166,26 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatc
     assert [picture.filename for picture in pictures] == ["learning-curve.svg"]
     assert (artifacts_folder(checkpoint.parent) / linked.id).read_text() == "weights"
     assert json.loads(linked.to_json())["filename"] == "trial-00000.pt"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (
+            Recipe("adamw", 3e-3, "one_cycle", weight_decay=0.01),
+            "adamw, learning rate 0.003, one_cycle schedule, batches of 64, weight decay 0.01",
+        ),
+        (
+            Recipe("muon", 0.01, label_smoothing=0.1, warm_up=0.05, ema=0.9995, class_weights="balanced"),
+            "muon, learning rate 0.01, constant schedule, batches of 64, weight decay 0, momentum 0.9, "
+            "label smoothing 0.1, warm-up in 0.05 of the steps, moving average of weights with decay 0.9995, "
+            "balanced class weights",
+        ),
+        (
+            Recipe("sgdw", 0.1, momentum=0.8),
+            "sgdw, learning rate 0.1, constant schedule, batches of 64, weight decay 0, momentum 0.8",
+        ),
+    ],
+)
+def test_a_recipe_in_words_names_what_differs_from_plain_training(recipe: Recipe, words: str) -> None:
+    assert recipe_in_words(recipe) == words

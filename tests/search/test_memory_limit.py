@@ -43,6 +43,15 @@ def test_a_candidate_beyond_a_limit_is_told_by_how_much(
     assert (excess is not None and excess > 0) == bool(reason)
 
 
+def test_a_moving_average_of_the_weights_counts_as_one_more_copy() -> None:
+    cost = Cost(GIB, 0, 0, 0, 1)
+    without, with_average = (
+        memory_excess(cost, 1, step_bytes=0.0, stream=None, has_average=has_average)[0] for has_average in (False, True)
+    )
+    assert without is not None
+    assert with_average == pytest.approx(without + 4)
+
+
 @pytest.mark.parametrize(
     ("batch_size", "smallest"),
     [(512, 512), ([1024, 512], 512), ({"low": 400, "high": 800}, 400), ([336, 512], None), (336, None)],

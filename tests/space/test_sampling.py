@@ -1,6 +1,6 @@
 import random
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -14,7 +14,7 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import SpaceError
 from tuner.space.sampling import Params, candidate_from, distributions, draw, first_params, random_params, suggest
 from tuner.space.schema import SearchSpace
-from tuner.training.candidate import Candidate, Recipe
+from tuner.training.candidate import Candidate, Optimizer, Recipe
 
 DIGITS = InputSpec(1, 8, 8, 10)
 spaces = pytest.mark.parametrize("space", ALL_SPACES.values(), ids=ALL_SPACES)
@@ -130,6 +130,21 @@ def test_params_become_the_blocks_head_and_recipe_that_they_name() -> None:
         ),
         Recipe(optimizer="sgd", learning_rate=5e-2, batch_size=32, epochs=7),
     )
+
+
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+def test_every_optimizer_may_have_a_learning_rate_and_a_weight_decay_of_its_own(optimizer: Any) -> None:
+    rates = {name: (number + 1) / 100 for number, name in enumerate(get_args(Optimizer))}
+    tables = {"learning_rate": rates, "weight_decay": {name: rate / 10 for name, rate in rates.items()}}
+    space = make_space(recipe={"optimizer": list(rates), **tables})
+    recipe = candidate_from({"optimizer": optimizer}, space, DIGITS, epochs=1).recipe
+    assert (recipe.learning_rate, recipe.weight_decay) == (rates[optimizer], rates[optimizer] / 10)
+
+
+def test_every_key_of_a_recipe_reaches_the_candidate() -> None:
+    keys = {"warm_up": 0.1, "ema": 0.99, "class_weights": "balanced", "label_smoothing": 0.2, "schedule": "cosine"}
+    recipe = candidate_from({}, make_space(recipe=keys), DIGITS, epochs=1).recipe
+    assert {name: getattr(recipe, name) for name in keys} == keys
 
 
 @pytest.mark.parametrize("deeper", [{"block3_out_channels": 8}, {"learning_rate_adam": 9e-3}])

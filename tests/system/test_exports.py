@@ -131,6 +131,34 @@ def test_an_exported_file_scores_what_is_stored_in_it(workplace: Path, exported:
 
 
 @pytest.mark.slow
+def test_files_with_a_flip_test_score_exactly_what_evaluating_with_one_says(
+    workplace: Path, exported: Path, tmp_path: Path
+) -> None:
+    done = run_tuner("export", "--format", "all", "--flip-test", "-o", tmp_path / "flipped", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    evaluation = evaluate(load_classifier(exported / "best.pt"), spec_of(workplace), flip_test=True)
+    score = f"test accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct} of 360 images)"
+    own = load_checkpoint(exported / "best.pt").scores["test_accuracy"]
+    without = f"test accuracy {own:.2%} ({round(own * 360)} of 360 images)"
+    *lines, last = done.stdout.splitlines()
+    assert len(lines) == 5
+    assert all(score in line for line in lines)
+    assert last == f"the scores are of the mean over each image and its mirror image; without: {without}"
+    readme = (tmp_path / "flipped" / "README.md").read_text(encoding="utf-8")
+    assert score in readme
+    assert without in readme
+    for name in ("best.pt", "best.safetensors", "best.onnx"):
+        classifier = load_classifier(tmp_path / "flipped" / name)
+        assert classifier.scores["test_accuracy"] == evaluation.accuracy
+        assert classifier.scores["test_accuracy_without_flip_test"] == own
+        found = evaluate(classifier, spec_of(workplace))
+        assert (found.num_correct, found.class_accuracies) == (evaluation.num_correct, evaluation.class_accuracies)
+    printed = run_tuner("evaluate", exported / "best.pt", "--dataset", "digits", "--flip-test", cwd=workplace)
+    assert printed.stdout.startswith(f"digits, test: accuracy {evaluation.accuracy:.2%} ")
+    assert printed.stdout.splitlines()[0].endswith(", with a flip test")
+
+
+@pytest.mark.slow
 def test_evaluate_prints_accuracy_loss_and_accuracy_by_class(
     workplace: Path, exported: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

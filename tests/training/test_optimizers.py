@@ -1,6 +1,6 @@
 """Optimizers against arithmetic written out here and against torch's own; stacked seeds against each seed alone."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,8 +12,9 @@ from tuner.architecture.factory import build_model
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.stacked import unstack_states
 from tuner.architecture.trace import resolve
-from tuner.training.candidate import Recipe
+from tuner.training.candidate import Optimizer, Recipe
 from tuner.training.engine import Engine
+from tuner.training.engine_check_parts import OPTIMIZER_RECIPES
 from tuner.training.loop import fresh_model
 from tuner.training.optimizers import MatrixWeight, build_optimizer, engine_for, set_learning_rate, split_parameters
 from tuner.training.train_together import stack_models
@@ -183,3 +184,7 @@ def test_only_muon_is_trained_without_the_graph_of_an_engine() -> None:
         True,
         False,
     ]
+
+
+def test_the_check_of_an_engine_covers_every_optimizer() -> None:
+    assert {recipe.optimizer for recipe in OPTIMIZER_RECIPES} == set(get_args(Optimizer))

@@ -69,18 +69,20 @@ class Cost:
         """How many images are scored at once on a CPU."""
         return max(1, min(SCORED_AT_ONCE, SCORED_VALUES // self.widest))
 
-    def training_bytes(self, batch_size: int) -> int:
+    def training_bytes(self, batch_size: int, *, has_average: bool = False) -> int:
         """Upper estimate of the memory for training, including scoring and saving, in bytes.
 
         Parameters need weights, gradients, Adam's two moments, and copies of weights and gradients in another precision
-        or layout. Each activation needs its value, its gradient and one temporary. Images of this and the previous
-        batch are held as bytes, as floats and in the layout of the convolutions, logits with temporaries of the loss.
+        or layout. A moving average of the weights is one more copy. Each activation needs its value, its gradient and
+        one temporary. Images of this and the previous batch are held as bytes, as floats and in the layout of the
+        convolutions, and logits with the temporaries of the loss.
         Scoring is added, because its feature maps have other sizes and may not fit into the memory that was used by a
         step. Its widest layer counts twice, because one layer's maps may not fit where another's were.
         """
         of_batch = batch_size * (3 * self.activations + COPIES_OF_ENDS * self.ends)
         of_scoring = 2 * self.scored_at_once * self.widest
-        return FLOAT_BYTES * (COPIES_OF_PARAMETERS * self.num_parameters + of_batch + of_scoring)
+        of_parameters = (COPIES_OF_PARAMETERS + has_average) * self.num_parameters
+        return FLOAT_BYTES * (of_parameters + of_batch + of_scoring)
 
 
 def layer_cost(layer: Layer) -> Cost:

@@ -80,6 +80,13 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File or folder to write; best.pt, best.onnx, ... by default.")
     ] = None,
+    flip_test: Annotated[
+        bool,
+        typer.Option(
+            "--flip-test",
+            help="Write files that average the logits of an image and of its mirror image, which takes twice the time.",
+        ),
+    ] = False,
     studies: Studies = STUDIES,
     storage: Storage = None,
 ) -> None:
@@ -91,13 +98,17 @@ def export(
     record = open_study(study, studies, storage)
     limit_threads()
     with progress_reporter(plain_console(stderr=True), quiet=False) as report:
-        exported = export_study(record, studies=studies, output=output, format=format, report=report)
+        exported = export_study(
+            record, studies=studies, output=output, format=format, flip_test=flip_test, report=report
+        )
     for path, checked in exported.files.items():
         say(
             f"{path}: trial {exported.checkpoint.origin['trial']}, {exported.score}; loaded again, same score "
             f"(logits differ by at most {checked.difference:.1g})"
             + ("; it replaces an existing file" if path in exported.replaced else "")
         )
+    if exported.without_flip_test:
+        say(f"the scores are of the mean over each image and its mirror image; without: {exported.without_flip_test}")
     if exported.removed:
         names = ", ".join(path.name for path in exported.removed)
         say(f"{exported.removed[0].parent}: removed what an older export had left there: {names}")
@@ -116,6 +127,10 @@ def evaluate(
     part: Annotated[
         Literal["test", "validation", "train"], typer.Option(help="Part of the data set to score.")
     ] = "test",
+    flip_test: Annotated[
+        bool,
+        typer.Option("--flip-test", help="Average the logits of each image and of its mirror image, as `export` can."),
+    ] = False,
     data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
         "data"
     ),
@@ -132,7 +147,9 @@ def evaluate(
     limit_threads()
     classifier = load_classifier(checkpoint)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
-        evaluation = score(classifier, DataSpec(dataset, data_dir, cache), part=part, report=report)
+        evaluation = score(
+            classifier, DataSpec(dataset, data_dir, cache), part=part, flip_test=flip_test, report=report
+        )
     say(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
 
@@ -170,6 +187,7 @@ def _in_lines(evaluation: Evaluation) -> str:
     lines = [
         f"{evaluation.dataset}, {evaluation.part}: accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of "
         f"{evaluation.num_images:,} images), loss {evaluation.loss:.4f}"
+        + (", with a flip test" if evaluation.flip_test else "")
         + ("; the network was trained on these images" if evaluation.is_of_training else "")
     ]
     lines += evaluation.notes

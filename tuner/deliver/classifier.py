@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,8 @@ REFUSED = {
 class Classifier:
     """A loaded network that classifies images.
 
-    `logits`: uint8 images (N, C, H, W) to fp32 logits (N, K), on the CPU.
+    `logits`: uint8 images (N, C, H, W) to fp32 logits (N, K), on the CPU. flip_test: whether they are the mean of those
+    of an image and of its mirror image.
     """
 
     preprocessing: Preprocessing
@@ -38,6 +39,7 @@ class Classifier:
     scores: Mapping[str, float]
     origin: Mapping[str, str | int]
     logits: Callable[[Tensor], Tensor]
+    flip_test: bool = False
 
 
 @with_own_settings
@@ -60,6 +62,7 @@ def load_classifier(path: str | Path) -> Classifier:
             scores=contents.scores,
             origin=contents.origin,
             logits=logits,
+            flip_test=contents.flip_test,
         )
     return classifier_from(load_safetensors(path) if suffix == ".safetensors" else load_checkpoint(path))
 
@@ -79,7 +82,19 @@ def classifier_from(checkpoint: Checkpoint) -> Classifier:
         scores=checkpoint.scores,
         origin=checkpoint.origin,
         logits=logits,
+        flip_test=checkpoint.flip_test,
     )
+
+
+def with_flip_test(classifier: Classifier) -> Classifier:
+    """Return the classifier with the mean of its logits of an image and of its mirror image, as `FlipTest` computes."""
+    if classifier.flip_test:
+        return classifier
+
+    def logits(images_NCHW: Tensor) -> Tensor:
+        return (classifier.logits(images_NCHW) + classifier.logits(images_NCHW.flip(3))) / 2
+
+    return replace(classifier, logits=logits, flip_test=True)
 
 
 def normalise(pixels_NCHW: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -14,7 +14,7 @@ from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
 from tuner.data.sealed import fix_test_part, open_sealed
 from tuner.data.splits import split_development
-from tuner.deliver.classifier import BATCH, Classifier
+from tuner.deliver.classifier import BATCH, Classifier, with_flip_test
 from tuner.errors import CheckpointError, DataError
 from tuner.training.caller_settings import with_own_settings
 
@@ -50,7 +50,8 @@ class Evaluation:
     """Result of a network on a part of a data set. Accuracies are between 0 and 1, losses in nats.
 
     class_accuracies: by class name; None for a class without images. is_of_training: whether the network was trained on
-    these images, so that the score says little. notes: how the images were changed to fit the network, and whether they
+    these images, so that the score says little. flip_test: whether the logits are the mean of those of an image and of
+    its mirror image. notes: how the images were changed to fit the network, and whether they
     are not those that the network was trained for.
     """
 
@@ -62,6 +63,7 @@ class Evaluation:
     class_accuracies: dict[str, float | None]
     is_of_training: bool = False
     notes: tuple[str, ...] = ()
+    flip_test: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -79,19 +81,28 @@ class Evaluation:
             "num_correct": self.num_correct,
             "class_accuracies": self.class_accuracies,
             "is_of_training": self.is_of_training,
+            "flip_test": self.flip_test,
             "notes": list(self.notes),
         }
 
 
 @with_own_settings
 def evaluate(
-    classifier: Classifier, spec: DataSpec, *, part: PartName = "test", report: Report | None = None
+    classifier: Classifier,
+    spec: DataSpec,
+    *,
+    part: PartName = "test",
+    flip_test: bool = False,
+    report: Report | None = None,
 ) -> Evaluation:
     """Score a network on a part of a data set, read at the image size of the network.
 
-    Train and validation parts are split as the checkpoint says. Raises DataError for a data set that cannot be read, or
-    that has other classes or colours than the network.
+    Train and validation parts are split as the checkpoint says. With `flip_test`, the logits are the mean of those of
+    each image and of its mirror image, as they always are for a file that was exported with it. Raises DataError for a
+    data set that cannot be read, or that has other classes or colours than the network.
     """
+    if flip_test:
+        classifier = with_flip_test(classifier)
     size = (classifier.preprocessing.height, classifier.preprocessing.width)
     opened = load_part(
         replace(spec, image_size=size), part, split_seed=classifier.origin.get("split_seed"), report=report
@@ -119,6 +130,7 @@ def evaluate(
         class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
         notes=(*opened.notes, *opened.repairs, *_notes_on_origin(classifier, opened, spec.dataset, part=part)),
         is_of_training=opened.digest == classifier.origin.get("dataset_digest") and part in _trained_on(classifier),
+        flip_test=classifier.flip_test,
     )
 
 

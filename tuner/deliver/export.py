@@ -18,6 +18,7 @@ from tuner.deliver.evaluate import Part, development_part_of, test_part_of
 from tuner.deliver.export_check import Checked, Reference, check, num_undecided, reference_of, save_images
 from tuner.deliver.export_formats import FORMAT_NAMES, FORMATS, FormatName
 from tuner.deliver.export_readme import MARK, StoredScore, headings_of, readme_of
+from tuner.deliver.flip_tested import add_flip_test
 from tuner.deliver.optional_packages import require_extra
 from tuner.deliver.sealed_set import open_test_set
 from tuner.deliver.traced_program import traced_program
@@ -42,8 +43,9 @@ Most of the time of a check is startup, and each process holds all of its images
 class Exported:
     """What was exported: the checkpoint, its score, and the result of the check of each file.
 
-    is_confirmed: whether the score is on the test set; otherwise it is the search's own, and optimistic. replaced:
-    files that were overwritten. removed: files of an older export in the same folder that this export does not have.
+    is_confirmed: whether the score is on the test set; otherwise it is the search's own, and optimistic.
+    without_flip_test: the score of the network itself, if the export has a flip test. replaced: files that were
+    overwritten. removed: files of an older export in the same folder that this export does not have.
     notes: about the images used for the check.
     """
 
@@ -54,6 +56,7 @@ class Exported:
     replaced: frozenset[Path] = frozenset()
     removed: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    without_flip_test: StoredScore | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def export(
     studies: Path,
     output: Path | None = None,
     format: FormatName | Literal["all"] = "pt",
+    flip_test: bool = False,
     report: Report | None = None,
 ) -> Exported:
     """Export the network that a study delivers: the confirmed winner, or else its best trial.
@@ -77,6 +81,9 @@ def export(
     folder also gets a README.md and loses the files that an older export has left there; `python` and `all` need a
     folder. Every file is loaded in a fresh process and scored on the images of the stored score: the test set for a
     confirmed winner, else the validation part. Files are put in place only if all of them reproduce that score.
+
+    With `flip_test`, the files compute the mean of the logits of an image and of its mirror image. Their score on the
+    same images is then stored in place of the network's own, which is checked first and stored beside it.
 
     Raises StudyError if there is no network yet, DataError if the images are missing or have changed, CheckpointError
     if a file cannot be written or gets another score, and InstallationError if a package is missing.
@@ -92,19 +99,24 @@ def export(
     reference = reference_of(classifier_from(checkpoint), part)
     score = StoredScore("test" if is_confirmed else "validation", reference.num_correct, len(part.labels_N))
     _check_stored(checkpoint, score, num_undecided=num_undecided(reference))
+    without_flip_test = score if flip_test else None
+    if flip_test:
+        checkpoint, reference = add_flip_test(checkpoint, part, score)
+        score = replace(score, num_correct=reference.num_correct)
     with _workshop(target) as folder:
         file_names = {name: FORMATS[name].file_name if target.is_folder else target.path.name for name in names}
         checked = _write_and_check(checkpoint, part, reference, folder=folder, file_names=file_names)
         written = [file for name in names for file in FORMATS[name].files]
         if target.is_folder:
-            (folder / README).write_text(readme_of(checkpoint, score, file_names), encoding="utf-8", newline="\n")
+            text = readme_of(checkpoint, score, file_names, without_flip_test=without_flip_test)
+            (folder / README).write_text(text, encoding="utf-8", newline="\n")
             written.append(README)
         place = target.path if target.is_folder else target.path.parent
         files = {place / file_names[name]: checked[name] for name in names}
         replaced = frozenset(path for path in files if path.exists())
         removed = _remove_older(target.path, set(written)) if target.is_folder else ()
         _publish(folder, written, target)
-    return Exported(checkpoint, score, is_confirmed, files, replaced, removed, part.repairs)
+    return Exported(checkpoint, score, is_confirmed, files, replaced, removed, part.repairs, without_flip_test)
 
 
 def _refuse_older_version(record: StudyRecord, *, studies: Path) -> None:
@@ -177,7 +189,9 @@ def _write_and_check(
     with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
         for name, file_name in file_names.items():
             FORMATS[name].write(checkpoint, folder / FORMATS[name].file_name, program)
-            checks[name] = pool.submit(check, FORMATS[name], folder, reference, name=file_name)
+            checks[name] = pool.submit(
+                check, FORMATS[name], folder, reference, name=file_name, flip_test=checkpoint.flip_test
+            )
     return {name: checked.result() for name, checked in checks.items()}
 
 

@@ -51,9 +51,10 @@ class Format:
         """Names of all files that it writes into a folder."""
         return (self.file_name, *self.companions)
 
-    def usage(self, file_name: str) -> str:
-        """The code that uses a file with this name."""
-        return self.snippet.replace("FILE", literal(file_name))
+    def usage(self, file_name: str, *, flip_test: bool = False) -> str:
+        """The code that uses a file with this name. Networks that it builds itself need other code for a flip test."""
+        code = self.snippet.replace(_ONE_PASS, _TWO_PASSES) if flip_test else self.snippet
+        return code.replace("FILE", literal(file_name))
 
 
 def _write_pt(checkpoint: Checkpoint, path: Path, _: Program) -> None:
@@ -97,6 +98,13 @@ def build(layer):
 
 
 """
+_ONE_PASS = """\
+    logits_NK = torch.cat([model((batch_NCHW / 255 - mean) / std) for batch_NCHW in images_NCHW.split(64)])
+"""
+_TWO_PASSES = """\
+    batches = [(batch_NCHW / 255 - mean) / std for batch_NCHW in images_NCHW.split(64)]
+    logits_NK = torch.cat([(model(batch_NCHW) + model(batch_NCHW.flip(3))) / 2 for batch_NCHW in batches])
+"""
 _REBUILD = """\
 model = build(checkpoint["layers"])
 model.load_state_dict({weights})
@@ -105,8 +113,7 @@ model.eval()
 images_NCHW = torch.load("images.pt", weights_only=True)
 mean, std = (torch.tensor(checkpoint["preprocessing"][key]).view(-1, 1, 1) for key in ("mean", "std"))
 with torch.inference_mode():
-    logits_NK = torch.cat([model((batch_NCHW / 255 - mean) / std) for batch_NCHW in images_NCHW.split(64)])
-print([checkpoint["class_names"][index] for index in logits_NK.argmax(1)])
+{passes}print([checkpoint["class_names"][index] for index in logits_NK.argmax(1)])
 """
 
 FORMATS: dict[FormatName, Format] = {
@@ -122,7 +129,7 @@ from torch import nn
         + """\
 checkpoint = torch.load(FILE, weights_only=True)
 """
-        + _REBUILD.format(weights='checkpoint["weights"]'),
+        + _REBUILD.format(weights='checkpoint["weights"]', passes=_ONE_PASS),
     ),
     "safetensors": Format(
         file_name="best.safetensors",
@@ -142,7 +149,7 @@ with safe_open(FILE, framework="pt") as file:
     checkpoint = {name: json.loads(value) for name, value in file.metadata().items()}
     weights = {name: file.get_tensor(name) for name in file.keys()}
 """
-        + _REBUILD.format(weights="weights"),
+        + _REBUILD.format(weights="weights", passes=_ONE_PASS),
     ),
     "onnx": Format(
         file_name="best.onnx",

@@ -18,7 +18,7 @@ HEADING = "## "
 
 @dataclass(frozen=True)
 class StoredScore:
-    """The network's score when it was chosen. part: part of the data set, test or validation."""
+    """The network's score when it was chosen, or with a flip test. part: part of the data set, test or validation."""
 
     part: str
     num_correct: int
@@ -29,21 +29,36 @@ class StoredScore:
         return f"{accuracy} ({self.num_correct:,} of {self.num_images:,} images)"
 
 
-def readme_of(checkpoint: Checkpoint, score: StoredScore, files: Mapping[FormatName, str]) -> str:
-    """Return the text of README.md for these files, by format; its code is the code that the check has run."""
+def readme_of(
+    checkpoint: Checkpoint,
+    score: StoredScore,
+    files: Mapping[FormatName, str],
+    *,
+    without_flip_test: StoredScore | None = None,
+) -> str:
+    """Return the text of README.md for these files, by format; its code is the code that the check has run.
+
+    without_flip_test: the score of the network itself, where `score` is with a flip test.
+    """
     architecture, origin = checkpoint.candidate.architecture, checkpoint.origin
     channels, height, width = architecture.input_shape
     num_parameters = network_cost(trace(architecture)).num_parameters
     dataset = " ".join(str(origin.get("dataset", "images")).replace("`", "'").split())
     images = f"(N, {channels}, {height}, {width}), {'grey' if channels == 1 else 'red, green, blue'}"
     optimistic = "" if score.part == "test" else " The score is that of the search, and so optimistic."
+    mirrored = (
+        "\nThe logits are the mean of those of an image and of its mirror image, which takes two passes. Without the "
+        f"mirror image, the network has {without_flip_test}.\n"
+        if without_flip_test
+        else ""
+    )
     parts = [
         f"""{MARK}
 # A network for {dataset}
 
 Trial {origin["trial"]} of study {origin["study"]}, written by tuner {__version__}: \
 {architecture.num_classes:,} classes, {num_parameters:,} parameters, {score}.{optimistic}
-
+{mirrored}
 Every file was loaded again in a separate process by the lines below, and run on all of these images: it classified
 exactly as many of them correctly as the network itself.
 
@@ -53,7 +68,8 @@ An image of another size is scaled to cover {height}x{width} pixels (height x wi
     ]
     for name, file_name in files.items():
         one = FORMATS[name]
-        parts.append(f"{HEADING}{file_name}\n\n{one.about}.\n\n```python\n{one.usage(file_name)}```\n")
+        usage = one.usage(file_name, flip_test=checkpoint.flip_test)
+        parts.append(f"{HEADING}{file_name}\n\n{one.about}.\n\n```python\n{usage}```\n")
     return "\n".join(parts)
 
 

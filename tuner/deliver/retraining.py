@@ -43,7 +43,8 @@ def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_by
     sizes = {}
     for number, (first, *others) in by_number.items():
         cost = network_cost(trace(first.candidate.architecture))
-        by_memory = int(together_bytes / cost.training_bytes(first.candidate.recipe.batch_size))
+        recipe = first.candidate.recipe
+        by_memory = int(together_bytes / cost.training_bytes(recipe.batch_size, has_average=recipe.ema > 0))
         sizes[number] = min(ceil((1 + len(others)) / num_groups), by_memory)
     if max(sizes.values(), default=0) < 2:
         return list(tasks)

@@ -83,11 +83,7 @@ STD = {list(preprocessing.std)!r}
         self.register_buffer("mean", torch.tensor(MEAN).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(-1, 1, 1), persistent=False)
 {"".join(_part_source(name, part) for name, part in parts.items())}
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        """uint8 images (N, {shape}) to logits (N, {architecture.num_classes})."""
-        x = (images_NCHW / 255 - self.mean) / self.std
-{"".join(f"        x = self.{name}(x){chr(10)}" for name in list(parts)[:-1])}\
-        return self.{list(parts)[-1]}(x)
+{_forward_source(list(parts), shape=shape, num_classes=architecture.num_classes, flip_test=checkpoint.flip_test)}
 
 
 def load(path: str = "weights.pt") -> Network:
@@ -136,6 +132,24 @@ def _joins(items: Iterable[Layer | Part]) -> list[Join]:
             found |= {} if item.join == "none" else {item.join: None}
             found |= dict.fromkeys(_joins([*item.main, *item.shortcut]))
     return list(found)
+
+
+def _forward_source(parts: list[str], *, shape: str, num_classes: int, flip_test: bool) -> str:
+    *earlier, last = parts
+    layers = "".join(f"        x = self.{name}(x)\n" for name in earlier) + f"        return self.{last}(x)"
+    opening = f"""\
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        \"""uint8 images (N, {shape}) to logits (N, {num_classes})\
+{": the mean of those of each image and of its mirror image" if flip_test else ""}.\"""
+        x = (images_NCHW / 255 - self.mean) / self.std
+"""
+    if not flip_test:
+        return opening + layers
+    return f"""{opening}        return (self.logits(x) + self.logits(x.flip(3))) / 2
+
+    def logits(self, x: Tensor) -> Tensor:
+        \"""Normalized images (N, {shape}) to logits (N, {num_classes}).\"""
+{layers}"""
 
 
 def _part_source(name: str, part: Part) -> str:

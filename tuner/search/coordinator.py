@@ -260,9 +260,15 @@ class _Search:
     def _excess(self, candidate: Candidate) -> tuple[float | None, str]:
         """How far a candidate is beyond the limits of its space and of the memory, and why; the first reason counts."""
         plan = self._plan
-        cost, batch_size = network_cost(trace(candidate.architecture)), candidate.recipe.batch_size
+        cost, recipe = network_cost(trace(candidate.architecture)), candidate.recipe
         size = size_excess(cost, plan.space.max_parameters)
-        memory = memory_excess(cost, batch_size, step_bytes=plan.memory_bytes, stream=plan.stream)
+        memory = memory_excess(
+            cost,
+            recipe.batch_size,
+            step_bytes=plan.memory_bytes,
+            stream=plan.stream,
+            has_average=recipe.ema > 0,
+        )
         excesses = [excess for excess, _ in (size, memory) if excess is not None]
         return max(excesses) if excesses else None, size[1] or memory[1]
 

@@ -13,14 +13,15 @@ GIB = 2**30
 
 
 def memory_excess(
-    cost: Cost, batch_size: int, *, step_bytes: float, stream: StreamLimit | None
+    cost: Cost, batch_size: int, *, step_bytes: float, stream: StreamLimit | None, has_average: bool = False
 ) -> tuple[float | None, str]:
     """How far a candidate exceeds its memory limits, in GiB, and why; at most 0 and empty if it does not.
 
-    step_bytes: limit for training. stream: limit for batches, None if images are held in memory. If there are two
-    limits, the one with the larger excess is reported. The excess is None if nothing is limited.
+    step_bytes: limit for training. stream: limit for batches, None if images are held in memory. has_average: whether
+    training keeps a moving average of the weights. If there are two limits, the one with the larger excess is reported.
+    The excess is None if nothing is limited.
     """
-    needed = cost.training_bytes(batch_size)
+    needed = cost.training_bytes(batch_size, has_average=has_average)
     excesses = [] if math.isinf(step_bytes) else [needed - step_bytes]
     reason = ""
     if needed > step_bytes:

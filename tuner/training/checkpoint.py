@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from tuner.architecture.factory import build_model
+from tuner.architecture.flip_test import FlipTest
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
@@ -29,7 +30,7 @@ from tuner.training.released_defaults import with_defaults
 FORMAT = 2
 """Version of the layout. It is raised when older versions of tuner cannot read files of a new layout."""
 FLAT_FORMAT = 1
-"""Version of files without joins, whose layers are one list. Older versions of tuner read these as well."""
+"""Version of files without joins, whose layers are one list, and without a flip test. Older versions read these too."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Checkpoint:
     """A network with everything that is needed to use it and to identify it.
 
     weights: CPU fp32 tensors, with the names that `build_model` gives them. scores: by name, accuracies in 0..1.
-    origin: data set, its digest, study, trial, seed. versions: of the packages that trained it.
+    origin: data set, its digest, study, trial, seed. versions: of the packages that trained it. flip_test: whether its
+    logits are the mean of those of an image and of its mirror image.
     """
 
     candidate: Candidate
@@ -47,6 +49,7 @@ class Checkpoint:
     scores: Mapping[str, float]
     origin: Mapping[str, str | int]
     versions: Mapping[str, str]
+    flip_test: bool = False
 
 
 def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -55,13 +58,14 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         **checkpoint.candidate.to_json(),
         # In place of the candidate's: the files of both formats have a candidate of format 1.
-        "format": FORMAT if any("join" in layer for layer in layers) else FLAT_FORMAT,
+        "format": FORMAT if checkpoint.flip_test or any("join" in layer for layer in layers) else FLAT_FORMAT,
         "layers": layers,
         "preprocessing": checkpoint.preprocessing.to_json(),
         "class_names": list(checkpoint.class_names),
         "scores": dict(checkpoint.scores),
         "origin": dict(checkpoint.origin),
         "versions": dict(checkpoint.versions),
+        **({"flip_test": True} if checkpoint.flip_test else {}),
     }
 
 
@@ -124,6 +128,7 @@ def checkpoint_from(data: object, path: Path) -> Checkpoint:
             scores=contents.scores,
             origin=contents.origin,
             versions=contents.versions,
+            flip_test=contents.flip_test,
         )
         with torch.device("meta"):  # a network of any size costs nothing there
             shapes = {name: weight.shape for name, weight in build_model(contents.architecture).state_dict().items()}
@@ -173,13 +178,14 @@ class Contents(BaseModel):
     scores: dict[str, float]
     origin: dict[str, str | int]
     versions: dict[str, str]
+    flip_test: Annotated[bool, Field(strict=True)] = False
 
 
 def model_from(checkpoint: Checkpoint) -> nn.Sequential:
     """Build the network with its weights, in eval mode: images_NCHW normalised by `preprocessing` to logits_NK."""
     model = build_model(checkpoint.candidate.architecture)
     model.load_state_dict(dict(checkpoint.weights))
-    return model.eval()
+    return (FlipTest(*model) if checkpoint.flip_test else model).eval()
 
 
 @with_own_settings

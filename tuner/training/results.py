@@ -26,11 +26,11 @@ class EpochResult:
 
     Losses are mean cross-entropies in nats, accuracies are between 0 and 1, and `seconds` is wall time.
 
-    `weights` is the live state dict, which must be copied before the next epoch; it is None after it was sent to
-    another process. `confusion` is for the validation part, and None above MAX_CONFUSION_CLASSES. `latency_ms` is the
-    time for one image. `correct_N` has one entry for each validation image, in their order: whether it was classified
-    correctly. `latency_ms` and `correct_N` are set in the last epoch only. `seed_index` is the position of the seed
-    among those that train together, from 0.
+    `weights` is the live state dict of the model that was scored, which must be copied before the next epoch; it is
+    None after it was sent to another process. `confusion` is for the validation part, and None above
+    MAX_CONFUSION_CLASSES. `latency_ms` is the time for one image. `correct_N` has one entry for each validation image,
+    in their order: whether it was classified correctly. `latency_ms` and `correct_N` are set in the last epoch only.
+    `seed_index` is the position of the seed among those that train together, from 0.
     """
 
     epoch: int
