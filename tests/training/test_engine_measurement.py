@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.strategies import FAMILIES
-from tests.training.measurements import FUSED
+from tests.training.measurements import FUSED, step_times
 from tuner.architecture import fused_block
 from tuner.architecture.blocks import PlainBlock, ResidualBlock
 from tuner.architecture.blocks.fields import Activation, Normalization
@@ -21,9 +21,11 @@ from tuner.architecture.blocks.residual import Order, Shortcut
 from tuner.errors import UnfitDevice
 from tuner.training import engine_measurement
 from tuner.training.engine import Engine
-from tuner.training.engine_check import Check, check_architectures, check_engine
+from tuner.training.engine_check import Check, check_engine
 from tuner.training.engine_choices import CHOICES, FAILED, Choice, ChoiceVerdict, Measurement, Runners, unmet_need
 from tuner.training.engine_measurement import judge, measure_engine
+from tuner.training.family_networks import checked_architectures
+from tuner.training.timing import StepTimes
 
 SHAPE = (1, 8, 8)
 CPU = torch.device("cpu")
@@ -44,7 +46,7 @@ def test_the_whole_fast_engine_agrees_in_both_precisions() -> None:
 
 
 def test_between_them_the_checked_networks_have_everything_that_a_block_may_have() -> None:
-    blocks = [block for architecture in check_architectures() for block in architecture.blocks]
+    blocks = [block for architecture in checked_architectures() for block in architecture.blocks]
     assert {type(block) for block in blocks} == set(FAMILIES)
     assert {block.activation for block in blocks} == set(get_args(Activation))
     assert {block.normalization for block in blocks} == set(get_args(Normalization))
@@ -142,33 +144,51 @@ def test_a_way_that_fails_is_left_out_and_the_verdict_says_why(monkeypatch: pyte
 
 
 def test_a_way_that_is_slower_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.010, 0.011))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: step_times(0.010, 0.011))
     verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (False, "no faster")
 
 
 def test_a_way_that_is_faster_and_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.010, 0.005))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: step_times(0.010, 0.005))
     verdict = judge(Choice("channels_last", False, True), Engine(), SHAPE)
     assert (verdict.is_taken, verdict.problem) == (True, "")
 
 
+@pytest.mark.parametrize("family", ["plain", "residual", "inverted_residual"])
+def test_a_way_that_is_much_slower_on_one_family_is_left_out_however_much_others_gain(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = Choice("channels_last", False, True)
+    times = {
+        "a little": step_times(0.010, 0.002, **{family: 0.012}),
+        "much": step_times(0.010, 0.002, **{family: 0.013}),
+    }
+    verdicts = {}
+    for loss, one in times.items():
+        monkeypatch.setattr(engine_measurement, "time_in_turn", lambda *_, one=one: one)
+        verdicts[loss] = judge(choice, Engine(), SHAPE)
+    assert (verdicts["a little"].is_taken, verdicts["a little"].problem) == (True, "")
+    assert (verdicts["much"].is_taken, verdicts["much"].problem) == (False, f"no faster on {family} networks")
+    assert verdicts["much"].seconds_fast == pytest.approx((0.002 * 0.002 * 0.013) ** (1 / 3))
+
+
 def test_a_way_that_pays_on_larger_networks_is_taken_when_it_is_no_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     (optimizer,) = (choice for choice in CHOICES["cpu"] if choice.name == "optimizer")
-    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0101))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: step_times(0.0100, 0.0101))
     assert judge(optimizer, Engine(), SHAPE).is_taken
     assert not judge(Choice("optimizer", "foreach", "fused"), Engine(), SHAPE).is_taken
-    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: (0.0100, 0.0110))
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda plain, fast, shape: step_times(0.0100, 0.0110))
     assert not judge(optimizer, Engine(), SHAPE).is_taken
 
 
 def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
     """Every choice is twice as fast as its plain way, but those that are named, which are as much slower."""
 
-    def time_them(plain: Engine, fast: Engine, shape: object) -> tuple[float, float]:
+    def time_them(plain: Engine, fast: Engine, shape: object) -> StepTimes:
         changed = {name for name, value in vars(fast).items() if value != getattr(plain, name)}
         name = "blocks" if "blocks" in changed else changed.pop()
-        return (1.0, 2.0) if name in slower else (1.0, 0.5)
+        return step_times(1.0, 2.0 if name in slower else 0.5)
 
     monkeypatch.setattr(engine_measurement, "time_in_turn", time_them)
     monkeypatch.setattr(engine_measurement, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
@@ -346,9 +366,9 @@ def test_a_device_that_cannot_compute_the_plain_step_is_refused_in_one_line() ->
 def test_runners_are_counted_for_candidates_that_train_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[Engine] = []
 
-    def time_them(one: Engine, many: Engine, shape: object) -> tuple[float, float]:
+    def time_them(one: Engine, many: Engine, shape: object) -> StepTimes:
         timed.extend((one, many))
-        return 1.0, 1.0
+        return step_times(1.0, 1.0)
 
     monkeypatch.setattr(engine_measurement, "num_cores", lambda: 2)
     monkeypatch.setattr(engine_measurement, "time_in_turn", time_them)

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from tests.training.measurements import step_times
 from tuner.training import engine_measurement
 from tuner.training.engine import Engine
 from tuner.training.engine_choices import ChoiceVerdict, Measurement, Runners
@@ -56,8 +57,12 @@ def test_a_narrow_terminal_has_the_same_as_a_list(width: int) -> None:
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((1, 8, 8), "measured batches of 64 images of 1x8x8, 1 thread"),
-        ((3, 224, 200), "measured batches of 64 images of 3x224x200, at the size of 3x64x64, 1 thread"),
+        ((1, 8, 8), "measured batches of 64 images of 1x8x8, 1 thread; times are means over 3 networks"),
+        (
+            (3, 224, 200),
+            "measured batches of 64 images of 3x224x200, at the size of 3x64x64, 1 thread; "
+            "times are means over 3 networks",
+        ),
     ],
 )
 def test_it_is_said_what_was_measured_and_where_it_is_kept(shape: tuple[int, int, int], words: str) -> None:
@@ -85,5 +90,5 @@ def test_more_threads_are_said_to_be_faster_or_slower(
     monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], why: str
 ) -> None:
     monkeypatch.setattr(engine_measurement, "num_cores", lambda: 4)
-    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda *_: seconds)
+    monkeypatch.setattr(engine_measurement, "time_in_turn", lambda *_: step_times(*seconds))
     assert engine_measurement.measure_runners(Engine(), (1, 8, 8)).why == why

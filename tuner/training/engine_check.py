@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import isnan
 
 import torch
 from torch import Tensor
 
-from tuner.architecture.blocks import ActivationBlock, Block, InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.parts import named_layers
-from tuner.architecture.spec import Architecture, Head, InputSpec
-from tuner.architecture.trace import resolve, trace
+from tuner.architecture.spec import Architecture
+from tuner.architecture.trace import trace
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.engine_check_parts import (
@@ -23,6 +22,7 @@ from tuner.training.engine_check_parts import (
     optimizer_problem,
     scoring_problem,
 )
+from tuner.training.family_networks import checked_architectures
 from tuner.training.process_settings import prepare_process
 from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, rehearse
 
@@ -36,8 +36,6 @@ BATCH_SIZES = (*[BATCH_SIZE] * (CHECK_STEPS - 2), SHORT_BATCH, 1, BATCH_SIZE)
 
 A batch of one image is computed layer by layer in fused blocks, too.
 """
-SELDOM = 1e-12
-"""A dropout rate so low that nothing is dropped. Blocks with a rate below 1/256 run layer by layer, not fused."""
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 """Largest difference from the loss of the plain step, in nats. TF32 has the tolerances of bf16."""
 WEIGHT_TOLERANCE = {"fp32": 1e-2, "bf16": 0.25}
@@ -81,7 +79,7 @@ def check_engine(engine: Engine, *, seed: int = 0) -> Check:
     plain = Engine(device=engine.device, num_threads=engine.num_threads)
     seeds = range(seed, seed + (SEEDS_TOGETHER if engine.seeds_together else 1))
     apart, scored = [], []
-    for number, architecture in enumerate(check_architectures()):
+    for number, architecture in enumerate(checked_architectures()):
         smoothing = LABEL_SMOOTHING[number % len(LABEL_SMOOTHING)]
         recipe = Recipe("sgd", momentum=0.9, batch_size=BATCH_SIZE, weight_decay=0.01, label_smoothing=smoothing)
         if number == SOFT_NETWORK:
@@ -108,48 +106,6 @@ def check_engine(engine: Engine, *, seed: int = 0) -> Check:
     prepare_process(engine)
     problem = problem or optimizer_problem(engine) or dropout_problem(engine, seed) or frozen_problem(engine, seed)
     return Check(loss_difference, weight_difference, tensor_difference, problem)
-
-
-def check_architectures() -> tuple[Architecture, ...]:
-    """The networks that are checked: every family, activation, pooling and normalization, over odd, non-square sides.
-
-    Pooling windows overlap, touch and leave gaps, and one block cannot be fused. No max pooling follows another. Where
-    bf16 rounds neighbouring values to the same number, different ones may become the maximum, and two poolings would
-    add up these differences.
-    """
-    blocks = (
-        PlainBlock(8, activation="relu", normalization="batch", pooling="max", pool_size=3),
-        PlainBlock(12, activation="elu", pooling="average", pool_size=3),
-        PlainBlock(8, activation="gelu", pooling="max", pool_size=3),
-        PlainBlock(40, activation="silu", normalization="batch", pooling="average", pool_stride=3),
-        PlainBlock(8, activation="tanh", padding="valid"),
-        PlainBlock(16, activation="leaky_relu", normalization="batch", pooling="average"),
-        PlainBlock(8, activation="sigmoid", pooling="max", kernel_size=5),
-        PlainBlock(8, activation="gelu", normalization="batch", stride=2),
-        PlainBlock(8, activation="relu", normalization="batch", pooling="average", pool_stride=3, dropout=SELDOM),
-    )
-    input_spec = InputSpec(2, 11, 14, num_classes=5)
-    heads = (Head(), Head(hidden_features=16, activation="tanh"), Head(pooling="average"), Head(), Head())
-    plain = [(blocks[2 * number : 2 * number + 2], head) for number, head in enumerate(heads)]
-    return tuple(
-        resolve(Architecture(input_spec, blocks, head)) for blocks, head in [*plain, *_blocks_with_shortcuts()]
-    )
-
-
-def _blocks_with_shortcuts() -> Iterator[tuple[tuple[Block, ...], Head]]:
-    """Blocks of the other families, in both orders of activations, with both shortcuts and both normalizations.
-
-    There is always an activation between two normalizations. Otherwise, the second one would remove the bias of the
-    first, and the gradient of that bias would consist only of rounding errors.
-    """
-    stem = PlainBlock(8, normalization="group", activation="relu6", pooling="average")
-    residual = ResidualBlock(8, activation="tanh")
-    yield (stem, residual, ResidualBlock(12, stride=2, normalization="group", activation="silu")), Head("average")
-    pre = ResidualBlock(8, activation="silu", order="pre", shortcut="projection")
-    yield (replace(stem, normalization="none"), pre, ActivationBlock(activation="elu")), Head("average")
-    inverted = InvertedResidualBlock(8, expansion=2, squeeze=4, activation="silu")
-    strided = replace(inverted, kernel_size=5, normalization="none", squeeze=0, stride=2)
-    yield (replace(stem, normalization="batch"), inverted, strided), Head()
 
 
 State = dict[str, Tensor]

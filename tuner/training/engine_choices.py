@@ -13,17 +13,26 @@ from tuner.training.engine import Engine
 from tuner.training.unused_memory import keep_freed_memory
 
 MIN_GAIN = 1.02
-"""A fast alternative is used if it is at least this many times faster; smaller differences are noise."""
+"""A fast alternative is used if it is at least this many times faster in the mean over the timed networks.
+
+Smaller differences are noise.
+"""
 TIE = 0.97
 """The same minimum for alternatives that pay off where the timed network does not show it.
 
 They help on larger networks, or on denormal numbers, which appear late in training as weights decay. They need only be
 about as fast as the plain way here.
 """
+MAX_LOSS = 1.25
+"""A fast alternative is not used if a step takes more than this many times as long on the network of any block family.
+
+A gain on other families does not make up for such a loss. Smaller losses are within the noise of a single network, and
+count in the mean.
+"""
 FAILED = "failed: "
 """Start of the problem text of an alternative that could not be computed."""
 SLOWER = "no faster"
-"""Problem text of an alternative that was timed but not checked, because it is no faster."""
+"""Start of the problem text of an alternative that was timed but not checked, because it is no faster."""
 WORDS = {"on": True, "off": False}
 """How `--engine` writes the values of a choice that is either on or off."""
 
@@ -94,8 +103,9 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
 class ChoiceVerdict:
     """What was measured for a choice, and whether the engine has its fast value.
 
-    The seconds of a step for one seed, plain and fast, are None if the choice was not tried. problem: why the fast
-    value is not used. comes_with: the choice that brought it, if it was not chosen for its own speed.
+    The seconds of a step for one seed, plain and fast, are means over the timed networks. They are None if the choice
+    was not tried. problem: why the fast value is not used. comes_with: the choice that brought it, if it was not chosen
+    for its own speed.
     """
 
     name: str

@@ -19,6 +19,7 @@ from tuner.training.engine_check import check_engine
 from tuner.training.engine_choices import (
     CHOICES,
     FAILED,
+    MAX_LOSS,
     MIN_GAIN,
     SLOWER,
     Choice,
@@ -32,7 +33,7 @@ from tuner.training.engine_choices import (
 from tuner.training.measurement_cache import keep_measurement, load_measurement
 from tuner.training.process_settings import prepare_process
 from tuner.training.synthetic_step import CHECK_STEPS
-from tuner.training.timing import TimedRun, time_in_turn
+from tuner.training.timing import StepTimes, time_in_turn, typical_run
 
 MIN_BUSY = 0.1
 """Smallest plausible busy share of a GPU's time; it replaces smaller shares, and zero if no kernel was seen."""
@@ -122,7 +123,7 @@ def measure_anew(
 def _require_plain_step(engine: Engine, shape: Shape) -> None:
     """Raise UnfitDevice if the plain step fails, as on a GPU that this build of torch does not support."""
     try:
-        TimedRun(engine, shape).seconds()
+        typical_run(engine, shape).seconds()
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         device = torch.device(engine.device)
@@ -182,14 +183,14 @@ def measure_runners(engine: Engine, shape: Shape) -> Runners:
 def thread_speedup(engine: Engine, shape: Shape, *, num_threads: int) -> float:
     """How many times faster a step is with `num_threads` threads than with one."""
     one, many = (replace(engine, num_threads=threads) for threads in (1, num_threads))
-    seconds_one, seconds_many = time_in_turn(one, many, shape)
+    times = time_in_turn(one, many, shape)
     prepare_process(engine)
-    return seconds_one / seconds_many
+    return times.seconds_plain / times.seconds_fast
 
 
 def busy_share(engine: Engine, shape: Shape, *, num_steps: int = 50) -> float:
     """Share of the time in which a runner keeps its GPU busy, in 0..1, from the profiler's total over kernels."""
-    run = TimedRun(engine, shape)
+    run = typical_run(engine, shape)
     for _ in range(CHECK_STEPS):
         run.seconds()
     wall = sum(run.seconds() for _ in range(num_steps))  # before, for the profiler slows the CPU down
@@ -214,7 +215,7 @@ def judge_forms(choice: Choice, base: Engine, shape: Shape) -> tuple[Choice, Cho
     Returns the form of the choice that was judged, and its verdict.
     """
     first = judge(choice, base, shape)
-    if first.is_taken or first.problem == SLOWER:
+    if first.is_taken or first.problem.startswith(SLOWER):
         return choice, first
     for count in reversed(range(len(choice.tried_with))):
         for fewer in combinations(choice.tried_with, count):
@@ -231,11 +232,20 @@ def judge(choice: Choice, base: Engine, shape: Shape) -> ChoiceVerdict:
     plain = replace(base, **{choice.name: choice.plain})
     seconds_plain = seconds_fast = None
     try:
-        seconds_plain, seconds_fast = time_in_turn(plain, fast, shape)
-        problem = SLOWER if seconds_fast * choice.min_gain > seconds_plain else engine_problem(fast)
+        times = time_in_turn(plain, fast, shape)
+        seconds_plain, seconds_fast = times.seconds_plain, times.seconds_fast
+        problem = slower_problem(times, min_gain=choice.min_gain) or engine_problem(fast)
     except Exception as error:  # noqa: BLE001 - whatever a device cannot do is not used, and that is reported
         problem = _failure(error)
     return ChoiceVerdict(choice.name, choice.plain, choice.fast, seconds_plain, seconds_fast, problem, not problem)
+
+
+def slower_problem(times: StepTimes, *, min_gain: float) -> str:
+    """Return why a fast value is not faster: in the mean over all networks, or on one of them; empty if it is."""
+    if times.seconds_fast * min_gain > times.seconds_plain:
+        return SLOWER
+    slower_on = times.families_slower_by(MAX_LOSS)
+    return f"{SLOWER} on {' and '.join(slower_on)} networks" if slower_on else ""
 
 
 def forms_problem(engine: Engine, *, checked: Collection[Engine] = ()) -> str:

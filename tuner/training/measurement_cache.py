@@ -16,6 +16,7 @@ from tuner.errors import DeviceError, reason_of
 from tuner.hardware import cpu_flags, device_kind, num_cores
 from tuner.training.engine import Engine
 from tuner.training.engine_choices import CHOICES, Choice, ChoiceVerdict, Measurement, Runners
+from tuner.training.family_networks import FAMILY_NETWORKS
 from tuner.training.timing import measured_shape
 from tuner.versions import package_versions
 
@@ -38,12 +39,14 @@ def machine_cache_dir() -> Path | None:
 
 
 def kept_at(device: torch.device, shape: Shape, *, num_threads: int, cache_dir: Path) -> Path:
-    """Return the file of a measurement. Its name is specific to the kind of device, the versions and the choices.
+    """Return the file of a measurement.
 
+    Its name is specific to the kind of device, the versions, the choices, and the networks that are checked and timed.
     A CPU is also identified by its instruction sets: its name may not reveal them, and several machines may share a
     user's cache.
     """
     known = [device.type, device_kind(device), *map(str, (measured_shape(shape), num_threads, num_cores(), CHOICES))]
+    known.append(str(FAMILY_NETWORKS))
     if device.type == "cpu":
         known.append(cpu_flags())
     key = hashlib.blake2b("\n".join([*known, json.dumps(package_versions())]).encode(), digest_size=8).hexdigest()

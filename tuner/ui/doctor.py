@@ -14,6 +14,7 @@ from tuner.architecture.shapes import Shape
 from tuner.deliver.export_formats import FORMATS
 from tuner.hardware import device_name, memory_bytes, num_cores
 from tuner.training.engine_choices import ChoiceVerdict, Measurement
+from tuner.training.family_networks import FAMILY_NETWORKS
 from tuner.training.timing import BATCH_SIZE, measured_shape
 from tuner.versions import package_versions
 
@@ -57,7 +58,8 @@ def _measured(num_threads: int, shape: Shape) -> str:
     """Describe the training steps that were timed."""
     sizes = ["x".join(map(str, one)) for one in (shape, measured_shape(shape))]
     size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]}, at the size of {sizes[1]}"
-    return f"batches of {BATCH_SIZE} images of {size}, {num_threads} thread{'s' * (num_threads != 1)}"
+    threads = f"{num_threads} thread{'s' * (num_threads != 1)}"
+    return f"batches of {BATCH_SIZE} images of {size}, {threads}; times are means over {len(FAMILY_NETWORKS)} networks"
 
 
 def _table(measurement: Measurement) -> Table:
