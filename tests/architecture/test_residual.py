@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.strategies import blocks_of, input_specs
-from tuner.architecture.blocks import ActivationBlock, Block, PlainBlock, ResidualBlock
+from tuner.architecture.blocks import ActivationBlock, Block, InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.cost import network_cost
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.layer_kinds import Layer
@@ -209,6 +209,14 @@ def test_a_block_that_cannot_be_is_refused(change: dict[str, Any], words: str) -
     data["blocks"][1] |= change
     with pytest.raises(ValidationError, match=words):
         Architecture.from_json(data)
+
+
+@pytest.mark.parametrize("family", [ResidualBlock, InvertedResidualBlock])
+def test_a_block_with_an_even_kernel_cannot_be_made(family: type[Any]) -> None:
+    with pytest.raises(ValueError, match="must be odd, so that the padding keeps the size of the feature map, got 4"):
+        family(8, kernel_size=4)
+    with pytest.raises(ValueError, match="must be odd"):
+        replace(family(8), kernel_size=2)
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def test_a_whole_number_for_a_real_one_in_a_first_configuration_is_taken_as_real
 @pytest.mark.parametrize(
     ("first", "where"),
     [
-        ({"block": [{"out_channels": 64}]}, "block1_out_channels: must lie within .*, got 64"),
+        ({"block": [{"out_channels": 64}]}, "block1_out_channels: must be within .*, got 64"),
         ({"block": [{"out_channels": 12}]}, "block1_out_channels: .*got 12"),
         ({"block": [{}, {"kernel_size": 4}]}, "block2_kernel_size: .*got 4"),
         ({"block": [{"kernel_size": "five"}]}, "block1_kernel_size: .*got 'five'"),

@@ -99,6 +99,20 @@ def refusal(tmp_path: Path, text: str) -> str:
         ),
         ("[network]\nnum_blocks = " + "[" * 5_000 + REST, "not a TOML file"),
         ("[head]\ndropout = { low = 0.0, high = 0.5, step = -0.1 }" + REST, r"head\.dropout\.step: .*got -0\.1"),
+        ("[head]\ndropout = { low = 0.0, high = 0.5, step = inf }" + REST, r"head\.dropout\.step: .*above 0, got inf"),
+        ("[head]\ndropout = { low = 0.0, high = 0.5, step = '0.1' }" + REST, r"head\.dropout\.step: .*got '0\.1'"),
+        (
+            "[network]\nnum_blocks = { low = 1, high = 3, step = 0.5 }" + REST,
+            r"network\.num_blocks\.step: must be a whole number above 0, got 0\.5",
+        ),
+        (
+            "[network]\nnum_blocks = { low = 1, high = 3, step = true }" + REST,
+            r"network\.num_blocks\.step: must be a whole number above 0, got True",
+        ),
+        (
+            "[head]\nhidden_features = { low = 0, high = 70_000, step = 70_000 }" + REST,
+            r"head\.hidden_features\.high: .*less than or equal to 65536, got 70000",
+        ),
         (
             "[head]\ndropout = { low = 0.0, high = 0.5, log = true }" + REST,
             r"head\.dropout: a log range needs low > 0 and no step, got low = 0\.0",
@@ -149,13 +163,13 @@ def refusal(tmp_path: Path, text: str) -> str:
         ),
         (
             "[network]\nnum_blocks = { choices = [1, 2], shared = true }" + REST,
-            r"network: num_blocks: shared belongs in",
+            r"network: num_blocks: shared has no effect",
         ),
         (
             "[head]\ndropout = { choices = [0.1, 0.2], shared = true }" + REST,
-            r"head: dropout: shared belongs in \[block",
+            r"head: dropout: shared has no effect, since a trial has one value",
         ),
-        (REST + "batch_size = { choices = [8, 16], shared = true }", r"recipe: batch_size: shared belongs in \[block"),
+        (REST + "batch_size = { choices = [8, 16], shared = true }", r"recipe: batch_size: shared has no effect"),
         (BLOCK + RECIPE + "learning_rate = { rmsprop = 1e-3 }", r"recipe\.learning_rate\.rmsprop: unknown key"),
         (
             BLOCK + RECIPE + "learning_rate = { adam = { low = 0.2, high = 0.1 } }",
@@ -167,7 +181,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         (REST + "[[first]]\nblock = [{}, {}]\nheads = {}", r"first\.0\.heads: unknown key"),
         (
             REST + "[[first]]\nblock = [{ out_channels = 16 }, {}]",
-            r"first\.0: block1_out_channels: must lie within the space's .*got 16",
+            r"first\.0: block1_out_channels: must be within the space's .*got 16",
         ),
         (
             REST + "[[first]]\nblock = [{}, {}]\nhead = { width = 1 }",
@@ -178,7 +192,7 @@ def refusal(tmp_path: Path, text: str) -> str:
             + RECIPE
             + RATE
             + "[[first]]\nblock = [{ out_channels = 8 }, { out_channels = 9 }]",
-            r"first\.0: block\.out_channels: is shared, so one for all blocks, got 8 and 9",
+            r"first\.0: block\.out_channels: is shared, so all blocks must have the same value, got 8 and 9",
         ),
         (
             "[block]\nout_channels = { low = 1, high = 3, log = 'yes' }" + RECIPE + RATE,
@@ -279,7 +293,7 @@ def test_a_parameter_has_the_values_it_is_written_with_both_ends_included(writte
         ({"low": 0.0, "high": 0.5}, "0.0 to 0.5"),
         ({"low": 0.0, "high": 0.5, "step": 0.25}, "0.0 to 0.5 by 0.25"),
         ({"low": 0.1, "high": 0.5, "log": True}, "0.1 to 0.5, log"),
-        ({"choices": [0.0, 0.5], "shared": True}, "0.0 | 0.5, one for all blocks"),
+        ({"choices": [0.0, 0.5], "shared": True}, "0.0 | 0.5"),
     ],
 )
 def test_a_parameter_is_shown_in_a_few_words(written: Any, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,10 +23,11 @@ from tuner.space.baseline import baselines
 from tuner.space.sampling import candidate_from, first_params, random_params
 from tuner.space.schema import SearchSpace
 from tuner.space.stage_blocks import width_after
-from tuner.space.toml_file import parse_space
+from tuner.space.toml_file import load_space, parse_space
 
 PHOTOGRAPHS = InputSpec(3, 32, 32, 10)
 RECIPE = {"learning_rate": 1e-3}
+SHARED = {"choices": [1], "shared": True}
 
 
 def space_of(**sections: Any) -> SearchSpace:
@@ -113,15 +115,30 @@ def test_each_key_has_a_name_for_every_stage_or_one_where_it_is_shared() -> None
     [
         ({"block": {"out_channels": 4}}, "either [block], for plain networks, or [stage]"),
         ({"stage": None}, "either [block], for plain networks, or [stage]"),
-        ({"inverted_residual": {}}, "[inverted_residual] has no effect"),
+        (
+            {"inverted_residual": {}},
+            "[inverted_residual] has no effect, since no stage is of the inverted_residual family",
+        ),
         ({"stage": {"family": "dense"}}, "stage.family.0: input should be 'plain', 'residual' or 'inverted_residual'"),
-        ({"stage": {"num_stages": {"choices": [3], "shared": True}}}, "stage.num_stages: there is one draw anyway"),
+        ({"stage": {"num_stages": SHARED}}, "stage.num_stages: shared has no effect, since a trial has one value"),
         ({"residual": {"kernel_size": 4}}, "residual.kernel_size.0: must be odd"),
         ({"first": [{"block": [{}]}]}, "a configuration of this space needs stage"),
         ({"first": [{"stage": [{}], "block": [{}]}]}, "needs either block or stage"),
         ({"residual": {"expansion": 3}}, "residual.expansion: unknown key"),
-        ({"network": {"num_blocks": 3}}, "[network] has no effect in a space with [stage]"),
-        ({"stage": {"family": "inverted_residual", "pooling": ["none", "max"]}}, "stage.pooling has no effect"),
+        ({"stage": {"out_channels": 32}}, "stage: out_channels: the width of a stage follows from growth; set growth"),
+        (
+            {"stage": None, "block": {"out_channels": 4}, "stem": {}},
+            "[stem] has no effect, since the space has no [stage]",
+        ),
+        (
+            {"stage": None, "block": {"out_channels": 4}, "residual": {}},
+            "[residual] has no effect, since the space has",
+        ),
+        ({"stem": {"stride": SHARED}}, "stem: stride: shared has no effect, since a trial has one value of this key"),
+        ({"head": {"dropout": {**SHARED, "choices": [0.1]}}}, "head: dropout: shared has no effect, since a trial has"),
+        ({"stage": {"first_growth": {**SHARED, "choices": [1.0]}}}, "stage.first_growth: shared has no effect"),
+        ({"stage": {"first_stride": SHARED}}, "stage.first_stride: shared has no effect"),
+        ({"stage": {"last_channels": SHARED}}, "stage.last_channels: shared has no effect"),
         (
             {"stage": None, "block": {"out_channels": 4}, "first": [{"block": [{}], "stem": {}}]},
             "stem has no effect in a configuration with block",
@@ -142,13 +159,20 @@ def test_a_wrong_space_is_refused_with_the_rule(sections: dict[str, Any], words:
     ("configuration", "words"),
     [
         ({"stage": [{"expansion": 3}]}, "stage.expansion: not a parameter of residual stages"),
+        (
+            {"stage": [{"out_channels": 32}]},
+            "stage.out_channels: not a parameter of residual stages; set growth instead",
+        ),
         ({"stage": [{}], "stem": {"dropout": 0.1}}, "stem.dropout: not a parameter of this space"),
-        ({"stage": [{"order": "pre"}, {"order": "post"}]}, "stage.order: is shared, so one for all stages"),
-        ({"stage": [{"growth": 3.0}] * 3}, "stage1_growth: must lie within the space's 1.0 | 2.0, got 3.0"),
-        ({"stage": [{}] * 4}, "num_stages: must lie within the space's 3, got 4"),
-        ({"stage": [{}] * 3, "last_channels": 8}, "last_channels: must lie within the space's 0, got 8"),
-        ({"stage": [{}, {"family": "plain", "kernel_size": 3}]}, "stage2_family: must lie within the space's "),
-        ({"stage": [{"family": ["residual"]}]}, "stage1_family: must lie within the space's residual |"),
+        (
+            {"stage": [{"order": "pre"}, {"order": "post"}]},
+            "stage.order: is shared, so all stages must have the same value, got 'pre' and 'post'",
+        ),
+        ({"stage": [{"growth": 3.0}] * 3}, "stage1_growth: must be within the space's 1.0 | 2.0, got 3.0"),
+        ({"stage": [{}] * 4}, "num_stages: must be within the space's 3, got 4"),
+        ({"stage": [{}] * 3, "last_channels": 8}, "last_channels: must be within the space's 0, got 8"),
+        ({"stage": [{}, {"family": "plain", "kernel_size": 3}]}, "stage2_family: must be within the space's "),
+        ({"stage": [{"family": ["residual"]}]}, "stage1_family: must be within the space's residual |"),
         (
             {"stage": [{"family": "inverted_residual", "pooling": "max"}]},
             "stage.pooling: not a parameter of inverted_residual stages",
@@ -168,6 +192,65 @@ def test_a_configuration_outside_the_space_is_refused(configuration: dict[str, A
     with pytest.raises(SpaceError) as raised:
         first_params(space)
     assert words in str(raised.value)
+
+
+EVEN_BETWEEN = {"low": 3, "high": 7}
+
+
+@pytest.mark.parametrize("section", ["stem", "plain", "residual", "inverted_residual"])
+def test_a_range_with_an_even_kernel_is_refused(section: str) -> None:
+    family = {} if section == "stem" else {"family": section}
+    with pytest.raises(SpaceError) as raised:
+        space_of(stage=family, **{section: {"kernel_size": EVEN_BETWEEN}})
+    assert str(raised.value) == (
+        f"made: {section}.kernel_size: must be odd, so that the padding keeps the size of the feature map, got 4 in "
+        "the range 3 to 7; give another step, or choices"
+    )
+
+
+@pytest.mark.parametrize("section", ["stem", "plain", "residual", "inverted_residual"])
+def test_a_range_of_odd_kernels_has_a_step_of_two(section: str) -> None:
+    space = space_of(
+        stage={"family": "residual" if section == "stem" else section},
+        **{section: {"kernel_size": {**EVEN_BETWEEN, "step": 2}}},
+    )
+    (parameter,) = {one for name, one in space.parameters.items() if name.endswith("kernel_size") and not one.is_fixed}
+    assert parameter.values == [3, 5, 7]
+
+
+@pytest.mark.parametrize("value", ["5", True, 5.0, -1])
+def test_last_channels_of_a_configuration_is_a_whole_number(value: object) -> None:
+    with pytest.raises(SpaceError, match=r"first\.0\.last_channels: input should be .*, got "):
+        space_of(stage={"last_channels": [0, 5]}, first=[{"stage": [{}], "last_channels": value}])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[network]\nnum_blocks = 2\n[stage]", "[network] has no effect in a space with [stage]; remove it"),
+        ("[network]\n[stage]", "[network] has no effect in a space with [stage]; remove it"),
+        (
+            '[stage]\nfamily = "inverted_residual"\npooling = "none"',
+            "stage.pooling: has no effect, since no stage is of a family with pooling; remove it",
+        ),
+        (
+            '[stage]\nfamily = "inverted_residual"\npooling = ["none", "max"]',
+            "stage.pooling: has no effect, since no stage is of a family with pooling; remove it",
+        ),
+        (
+            "[stage]\nnum_stages = 1\ngrowth = 2.0\nfirst_growth = 1.0",
+            "stage.growth: has no effect beside first_growth, since there is one stage; remove it",
+        ),
+    ],
+)
+def test_a_key_without_effect_is_refused_even_with_the_value_of_the_default(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f"{text}\n[recipe]\nlearning_rate = 1e-3\n", encoding="utf-8")
+    with pytest.raises(SpaceError) as raised:
+        load_space(str(path))
+    assert str(raised.value) == f"{path}: {message}"
 
 
 def test_the_baseline_is_the_first_configuration_or_the_defaults_and_shrinks() -> None:

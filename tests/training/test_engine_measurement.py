@@ -350,7 +350,9 @@ def test_a_way_that_fails_on_a_gpu_is_left_out_and_the_rest_is_measured_in_anoth
     monkeypatch.setattr(engine_measurement, "device_kind", str)
     monkeypatch.setattr(engine_measurement, "_require_plain_step", lambda *_: None)
     monkeypatch.setattr(engine_measurement, "measure_runners", lambda *_: Runners(1, 1, "rehearsed"))
-    measured = engine_measurement.measure_anew(torch.device("cuda"), SHAPE, num_threads=1, run=in_another_process)
+    measured = engine_measurement.measure_with_retries(
+        torch.device("cuda"), SHAPE, num_threads=1, run=in_another_process
+    )
     assert processes == [["channels_last", "tf32", "precision", "optimizer", "graph"], ["seeds_together"]]
     assert (measured.engine.graph, measured.engine.optimizer, measured.engine.seeds_together) == (False, "fused", True)
     assert "graph (failed: no capture here)" in str(measured)

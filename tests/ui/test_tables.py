@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tuner.architecture.trace import trace
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.sampling import candidate_from, random_params
 from tuner.space.toml_file import load_space
-from tuner.ui.tables import NetworkTable, delivery_lines, studies_table
+from tuner.ui.tables import NetworkTable, delivery_lines, space_table, studies_table
 
 
 def shown(table: RenderableType, *, width: int) -> str:
@@ -43,6 +44,18 @@ def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
         figures |= {f"{layer_cost(layer).flops:,}" for layer in layers_of(layers) if layer_cost(layer).flops}
         figures |= {"x".join(map(str, layer.output_shape)) for layer in layers_of(layers)}
         assert figures <= words
+
+
+@pytest.mark.parametrize(("name", "sharing"), [("cnn", "2 | 3, one for all blocks"), ("resnet", "one for all stages")])
+def test_a_shared_parameter_says_what_shares_it(name: str, sharing: str) -> None:
+    table = shown(space_table(load_space(name)), width=200)
+    assert sharing in table
+    assert len(re.findall("one for all (blocks|stages)", table)) == {"cnn": 1, "resnet": 3}[name]
+
+
+@pytest.mark.parametrize(("name", "words"), [("cnn", "1 configuration first"), ("resnet", "2 configurations first")])
+def test_the_number_of_configurations_to_try_first_is_in_plain_words(name: str, words: str) -> None:
+    assert f"  tries {words}\n" in shown(space_table(load_space(name)), width=200)
 
 
 def test_what_a_study_delivers_is_its_confirmed_winner(tmp_path: Path) -> None:

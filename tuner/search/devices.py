@@ -15,7 +15,7 @@ from tuner.search.processes import run_apart, run_aside
 from tuner.search.record import StudyRecord
 from tuner.training.engine import Engine
 from tuner.training.engine_choices import Measurement
-from tuner.training.engine_measurement import call, load_or_measure, measure_anew
+from tuner.training.engine_measurement import call, load_or_measure, measure_with_retries
 from tuner.training.engine_option import NOTHING_FORCED, Forced, force
 from tuner.training.measurement_cache import machine_cache_dir
 
@@ -66,7 +66,7 @@ def measure_devices(
 
 def measure_again(device: torch.device, shape: Shape) -> Measurement:
     """Measure a device again, ignoring the cache. Raises UnfitDevice."""
-    return measure_anew(device, shape, num_threads=NUM_THREADS, run=_where(device, workers=1))
+    return measure_with_retries(device, shape, num_threads=NUM_THREADS, run=_where(device, workers=1))
 
 
 def share_out(measured: MeasuredDevices, *, workers: int | None) -> tuple[torch.device, ...]:

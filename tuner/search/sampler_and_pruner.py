@@ -57,11 +57,11 @@ class Strategy:
                 name: sampled[name] if name in sampled else sampler.sample_independent(self._mirror, new, name, one)
                 for name, one in self._distributions.items()
             }
-        if self._lies_in_space(params):
+        if self._is_in_space(params):
             self._mirror.known[number] = _as_running(number, params, self._distributions)
         return params
 
-    def _lies_in_space(self, params: Params) -> bool:
+    def _is_in_space(self, params: Params) -> bool:
         return set(params) == set(self._distributions)
 
     def learn(self, number: int, params: Params, curve: Mapping[int, float], *, state: TrialState) -> None:
@@ -73,7 +73,7 @@ class Strategy:
         for epoch, there in self._rungs.items():
             if epoch in curve:
                 there[number] = best_value((value for at, value in curve.items() if at <= epoch), default=BELOW_ALL)
-        if not self._lies_in_space(params):
+        if not self._is_in_space(params):
             return
         known = self._mirror.known
         known[number] = self._as_ended(number, params, curve, state)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 T = TypeVar("T")
 MAX_STEPS = 1_000_000
@@ -28,7 +38,7 @@ class Parameter(Strict, Generic[T]):
     choices: Annotated[list[T], Field(min_length=1)] | None = None
     low: T | None = None
     high: T | None = None
-    step: T | None = None
+    step: int | float | None = None
     log: Flag = False
     shared: Flag = False
 
@@ -38,6 +48,17 @@ class Parameter(Strict, Generic[T]):
         if isinstance(value, dict | BaseModel):
             return value
         return {"choices": value if isinstance(value, list) else [value]}
+
+    @field_validator("step", mode="before")
+    @classmethod
+    def _check_step(cls, step: object, info: ValidationInfo) -> object:
+        """Refuse a step that is no positive number. The rules of the values do not apply to it."""
+        if step is None:
+            return step
+        is_whole = isinstance(info.data.get("low"), int)
+        if isinstance(step, bool) or not isinstance(step, int if is_whole else int | float) or not _is_positive(step):
+            raise ValueError(f"must be a {'whole ' if is_whole else ''}number above 0, got {step!r}")
+        return step if is_whole else float(step)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -53,6 +74,17 @@ class Parameter(Strict, Generic[T]):
                 raise ValueError(f"choices must differ, got {repeated[0]!r} more than once")
         else:
             _check_range(self.low, self.high, self.step, log=self.log)
+            if isinstance(self.low, int):
+                self._check_between_ends()
+
+    def _check_between_ends(self) -> None:
+        """Refuse a range with a whole number that is no valid value, such as an even kernel between two odd ones."""
+        type_of_choices: Any = type(self).model_fields["choices"].annotation
+        try:
+            TypeAdapter(type_of_choices).validate_python(self.values)
+        except ValidationError as error:
+            message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{message} in the range {self}; give another step, or choices") from error
 
     def __str__(self) -> str:
         if self.choices is not None:
@@ -61,7 +93,7 @@ class Parameter(Strict, Generic[T]):
             words = f"{self.low} to {self.high}"
             words += f" by {self.step}" if self.step is not None else ""
             words += ", log" if self.log else ""
-        return f"{words}, one for all blocks" if self.shared else words
+        return words
 
     @property
     def is_fixed(self) -> bool:
@@ -84,6 +116,10 @@ class Parameter(Strict, Generic[T]):
         return cast(list[T], list(range(low, high + 1, step or 1)))
 
 
+def _is_positive(number: float) -> bool:
+    return isfinite(number) and number > 0
+
+
 def _check_range(low: object, high: object, step: object, *, log: bool) -> None:
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         raise ValueError(
@@ -94,7 +130,7 @@ def _check_range(low: object, high: object, step: object, *, log: bool) -> None:
     if log and (low <= 0 or step is not None):
         raise ValueError(f"a log range needs low > 0 and no step, got low = {low} and step = {step}")
     if isinstance(step, int | float):
-        num_steps = (high - low) / step if step > 0 else 0.0
+        num_steps = (high - low) / step
         if not 0 < num_steps <= MAX_STEPS or abs(num_steps - round(num_steps)) > 1e-9:
             rule = f"high must be low plus at most {MAX_STEPS:,} whole steps"
             raise ValueError(f"{rule}, got low = {low}, high = {high}, step = {step}")
@@ -140,5 +176,7 @@ class Unshared(Strict):
     def _check_shared(self) -> Self:
         for name, parameter in self:
             if parameter.shared:
-                raise ValueError(f"{name}: shared belongs in [block]; here there is one draw anyway")
+                raise ValueError(
+                    f"{name}: shared has no effect, since a trial has one value of this key; remove shared"
+                )
         return self

@@ -102,7 +102,7 @@ def _distribution(parameter: Parameter[Any]) -> BaseDistribution:
     assert parameter.low is not None
     assert parameter.high is not None
     if isinstance(parameter.low, int):
-        return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step or 1)
+        return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=int(parameter.step or 1))
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
 
 
@@ -135,7 +135,9 @@ def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> 
                     key = f"block_{name}" if parameter.shared else f"block{number}_{name}"
                     if given.setdefault(key, block[name]) != block[name]:
                         both = f"{given[key]!r} and {block[name]!r}"
-                        raise SpaceError(f"{origin}: block.{name}: is shared, so one for all blocks, got {both}")
+                        raise SpaceError(
+                            f"{origin}: block.{name}: is shared, so all blocks must have the same value, got {both}"
+                        )
     unknown = [f"block.{key}" for block in blocks for key in block if key not in BlockSpace.model_fields]
     unknown += [f"head.{key}" for key in configuration.head if key not in type(space.head).model_fields]
     unknown += [f"recipe.{key}" for key in configuration.recipe if key not in type(space.recipe).model_fields]
@@ -149,14 +151,14 @@ def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> 
     params: Params = {}
     for name, parameter in space.parameters.items():
         value = given.get(name, parameter.default)
-        if not _lies_in(parameter, value):
-            raise SpaceError(f"{origin}: {name}: must lie within the space's {parameter}, got {value!r}")
+        if not _is_within(parameter, value):
+            raise SpaceError(f"{origin}: {name}: must be within the space's {parameter}, got {value!r}")
         if not parameter.is_fixed:
             params[name] = float(value) if isinstance(parameter.default, float) else value
     return params
 
 
-def _lies_in(parameter: Parameter[Any], value: Any) -> bool:
+def _is_within(parameter: Parameter[Any], value: Any) -> bool:
     """Whether a value has the parameter's type, by TOML's rules, and is in its range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(parameter.default, float):

@@ -20,7 +20,6 @@ from tuner.space.stages import (
     ResidualSpace,
     StageSpace,
     StemSpace,
-    has_pooling,
     stage_parameters,
 )
 from tuner.training.candidate import (
@@ -120,7 +119,7 @@ class Configuration(Strict):
     block: Tables | None = None
     stem: dict[str, Any] | None = None
     stage: Tables | None = None
-    last_channels: int | None = None
+    last_channels: FeatureCount | None = None
     head: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
 
@@ -161,7 +160,8 @@ class SearchSpace(Strict):
             raise ValueError("a space needs either [block], for plain networks, or [stage], for networks in stages")
         for name in SECTIONS:
             if getattr(self, name) is not None and name not in self.stage_sections:
-                raise ValueError(f"[{name}] has no effect, since no stage is of this family; remove it")
+                reason = f"no stage is of the {name} family" if self.block is None else "the space has no [stage]"
+                raise ValueError(f"[{name}] has no effect, since {reason}; remove it")
         if self.stage is not None:
             self._check_stage(self.stage)
         for configuration in self.first:
@@ -170,14 +170,12 @@ class SearchSpace(Strict):
         return self
 
     def _check_stage(self, stage: StageSpace) -> None:
-        if self.network != Network():
-            raise ValueError("[network] has no effect in a space with [stage]; remove it")
-        if stage.pooling.values != ["none"] and not any(map(has_pooling, stage.family.values)):
-            raise ValueError("stage.pooling has no effect, since no stage is of a family with pooling; remove it")
         for name in (*ONE_DRAW, *OF_FIRST.values()):
             parameter = getattr(stage, name)
             if parameter is not None and parameter.shared:
-                raise ValueError(f"stage.{name}: there is one draw anyway; remove shared")
+                raise ValueError(
+                    f"stage.{name}: shared has no effect, since a trial has one value of this key; remove shared"
+                )
 
     @cached_property
     def stage_sections(self) -> dict[str, Strict]:

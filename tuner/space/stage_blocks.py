@@ -73,11 +73,12 @@ def stages_given(configuration: Configuration, space: SearchSpace, origin: str) 
         family = stage.get("family", space.stage.family.default)
         if family not in space.stage.family.values:
             key = key_of("stage", "family", None if space.stage.family.shared else number)
-            raise SpaceError(f"{origin}: {key}: must lie within the space's {space.stage.family}, got {family!r}")
+            raise SpaceError(f"{origin}: {key}: must be within the space's {space.stage.family}, got {family!r}")
         own = SECTIONS[family].model_fields
         for name, value in stage.items():
             if (name not in own and name not in drawn_names()) or (name == "pooling" and not has_pooling(family)):
-                raise SpaceError(f"{origin}: stage.{name}: not a parameter of {family} stages; remove it")
+                hint = "set growth instead" if name == "out_channels" else "remove it"
+                raise SpaceError(f"{origin}: stage.{name}: not a parameter of {family} stages; {hint}")
             prefix = family if name in own else "stage"
             section = space.stage_sections[family] if name in own else space.stage
             is_own = number == 1 and prefix == "stage" and of_first_stage(space.stage, name) is not None
@@ -85,7 +86,9 @@ def stages_given(configuration: Configuration, space: SearchSpace, origin: str) 
             key = key_of(prefix, name, None if is_shared else number)
             if given.setdefault(key, value) != value:
                 both = f"{given[key]!r} and {value!r}"
-                raise SpaceError(f"{origin}: stage.{name}: is shared, so one for all stages, got {both}")
+                raise SpaceError(
+                    f"{origin}: stage.{name}: is shared, so all stages must have the same value, got {both}"
+                )
     return given
 
 

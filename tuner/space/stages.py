@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tuner.architecture.blocks import InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Normalization, OddWindow, Pooling, Window
@@ -56,6 +56,13 @@ class StageSpace(Strict):
     last_channels: Parameter[FeatureCount] = fixed(0)
     first_growth: Parameter[Growth] | None = None
     first_stride: Parameter[Window] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_widths(cls, data: object) -> object:
+        if isinstance(data, dict) and "out_channels" in data:
+            raise ValueError("out_channels: the width of a stage follows from growth; set growth instead")
+        return data
 
     @property
     def max_stages(self) -> int:

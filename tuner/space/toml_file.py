@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tuner.names import shown_name
 from tuner.space.first_sizes import SMALLEST_INPUT, refuse_large_first
 from tuner.space.sampling import first_params
 from tuner.space.schema import SearchSpace
+from tuner.space.stages import OF_FIRST, has_pooling
 
 
 def load_space(name_or_path: str) -> SearchSpace:
@@ -39,6 +41,7 @@ def load_space(name_or_path: str) -> SearchSpace:
     if "name" in data:
         raise SpaceError(f"{path}: name: a space is named after its file; remove the key")
     space = parse_space({"name": shown_name(path.stem), **data}, origin=str(path))
+    _refuse_without_effect(data, space, origin=str(path))
     first_params(space, origin=str(path))
     refuse_large_first(space, SMALLEST_INPUT, origin=str(path))
     return space
@@ -50,6 +53,21 @@ def parse_space(data: object, *, origin: str) -> SearchSpace:
         return SearchSpace.model_validate(data)
     except ValidationError as error:
         raise SpaceError(f"{origin}: {_in_one_line(error)}") from error
+
+
+def _refuse_without_effect(data: Mapping[str, Any], space: SearchSpace, *, origin: str) -> None:
+    """Raise SpaceError for what a file with [stage] gives, even with the default's value, although nothing reads it."""
+    if space.stage is None:
+        return
+    if "network" in data:
+        raise SpaceError(f"{origin}: [network] has no effect in a space with [stage]; remove it")
+    if "pooling" in data["stage"] and not any(map(has_pooling, space.stage.family.values)):
+        raise SpaceError(
+            f"{origin}: stage.pooling: has no effect, since no stage is of a family with pooling; remove it"
+        )
+    for name, own in OF_FIRST.items():
+        if name in data["stage"] and own in data["stage"] and space.stage.max_stages == 1:
+            raise SpaceError(f"{origin}: stage.{name}: has no effect beside {own}, since there is one stage; remove it")
 
 
 def bundled_spaces() -> dict[str, Path]:

@@ -104,7 +104,7 @@ def _choose(
     return engine, verdicts, checked
 
 
-def measure_anew(
+def measure_with_retries(
     device: torch.device,
     shape: Shape,
     *,
@@ -146,7 +146,7 @@ def load_or_measure(
     kept = load_measurement(device, shape, num_threads=num_threads, cache_dir=cache_dir)
     if kept:
         return replace(kept, engine=replace(kept.engine, device=str(device)))  # kept of any device of the kind
-    measurement = measure_anew(device, shape, num_threads=num_threads, run=run)
+    measurement = measure_with_retries(device, shape, num_threads=num_threads, run=run)
     try:
         keep_measurement(measurement, shape, cache_dir=cache_dir)
     except DeviceError as error:

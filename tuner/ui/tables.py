@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -25,6 +25,7 @@ from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate
 
 if TYPE_CHECKING:
+    from tuner.space.parameter import Parameter
     from tuner.space.schema import SearchSpace
 
 NARROW = 110
@@ -193,11 +194,19 @@ def space_table(space: SearchSpace) -> RenderableType:
             for optimizer, one in own.items():
                 table.add_row(f"  {section}.{name}.{optimizer}", str(one))
             if not own:
-                table.add_row(f"  {section}.{name}", str(parameter))
+                table.add_row(f"  {section}.{name}", _parameter_in_words(parameter, section))
     if space.max_parameters is not None:
         table.add_row("  max_parameters", f"{space.max_parameters:,}")
-    first = Text(f"  tries {len(space.first)} configuration(s) first", style="dim") if space.first else Text("")
+    first = (
+        Text(f"  tries {counted(len(space.first), 'configuration')} first", style="dim") if space.first else Text("")
+    )
     return Group(Text(space.name, style="bold"), Text(f"  {' '.join(space.description.split())}"), table, first)
+
+
+def _parameter_in_words(parameter: Parameter[Any], section: str) -> str:
+    """The values of a parameter, and what shares one of them."""
+    sharing = "blocks" if section == "block" else "stages"
+    return f"{parameter}, one for all {sharing}" if parameter.shared else str(parameter)
 
 
 def shape_in_words(shape: Sequence[int]) -> str:

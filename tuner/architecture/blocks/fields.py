@@ -33,13 +33,14 @@ ACTIVATION_LAYERS: dict[Activation, str] = {
 POOLING_LAYERS = {"max": "MaxPool2d", "average": "AvgPool2d"}
 
 
-def _is_odd(size: int) -> int:
+def check_odd(size: int) -> int:
+    """Return the side of a window. Raise ValueError if it is even, for which no padding keeps the sides."""
     if size % 2 == 0:
         raise ValueError(f"must be odd, so that the padding keeps the size of the feature map, got {size}")
     return size
 
 
-OddWindow = Annotated[Window, AfterValidator(_is_odd)]
+OddWindow = Annotated[Window, AfterValidator(check_odd)]
 
 
 def normalized(shape: Shape, normalization: Normalization) -> list[Layer]:

@@ -21,6 +21,7 @@ from tuner.architecture.blocks.fields import (
     OddWindow,
     Window,
     activated,
+    check_odd,
     fit_stride,
     normalized,
 )
@@ -50,6 +51,10 @@ class InvertedResidualBlock:
     activation: Activation = "relu6"
     squeeze: Reduction = 0
     family: Literal["inverted_residual"] = "inverted_residual"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an even kernel, which would change the sides and leave no sum with the shortcut."""
+        check_odd(self.kernel_size)
 
     def __str__(self) -> str:
         """Like `inverted 24 x6 k3 s2 bn relu6 se4`."""

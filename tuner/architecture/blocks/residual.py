@@ -23,6 +23,7 @@ from tuner.architecture.blocks.fields import (
     Pooling,
     Window,
     activated,
+    check_odd,
     dropout_in_words,
     dropped_out,
     fit_pooling,
@@ -63,6 +64,10 @@ class ResidualBlock:
     pool_stride: Window = 2
     dropout: DropoutRate = 0.0
     family: Literal["residual"] = "residual"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an even kernel, which would change the sides and leave no sum with the shortcut."""
+        check_odd(self.kernel_size)
 
     def __str__(self) -> str:
         """Like `residual 32 k3 s2 bn relu projection max2 d0.05`."""
