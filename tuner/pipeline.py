@@ -12,6 +12,7 @@ from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.data.training_data import memory_for_images, stream_limit
+from tuner.data.unused_files import unused_in_words
 from tuner.deliver.confirm import (
     TIME_SHARE,
     ConfirmEvent,
@@ -276,6 +277,10 @@ def load_summary(options: RunOptions) -> StudySummary:
     return summarise(load_study(storage, options.study_name), studies=options.studies)
 
 
+def _unused_files(dataset: ImageDataset) -> tuple[str, ...]:
+    return (f"files that are not used: {unused_in_words(dataset.unused)}",) if dataset.unused else ()
+
+
 def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: str, notes: Sequence[str]) -> DataReady:
     return DataReady(
         study=record.name,
@@ -286,5 +291,5 @@ def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: 
         num_validation=len(split.validation_indices_N),
         device=record.engine.device,
         held=held,
-        notes=(*dataset.notes, *dataset.repairs, *notes),
+        notes=(*dataset.notes, *_unused_files(dataset), *dataset.repairs, *notes),
     )

@@ -103,6 +103,11 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(text, file=sys.stderr if err else sys.stdout)
 
 
+def add_note(text: str) -> None:
+    """Add a line that `print_notes` prints when the command has ended."""
+    _notes.append(text)
+
+
 def print_notes() -> None:
     """Print the notes of a command on standard error; a command that fails prints only its error there."""
     for note in _notes:

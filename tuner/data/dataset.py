@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tuner.data.unused_files import UnusedFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +68,7 @@ class ImageDataset:
     folder: its folder in the cache; load_cached(folder) opens it in another process.
     notes: decisions that were made for the user and should be reported.
     repairs: damaged parts of the cache that were decoded again.
+    unused: number of files of the source that are not used, by extension; empty where the cache alone was opened.
     """
 
     name: str
@@ -77,6 +80,7 @@ class ImageDataset:
     folder: Path
     notes: tuple[str, ...]
     repairs: tuple[str, ...] = ()
+    unused: UnusedFiles = field(default_factory=dict)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -112,7 +116,11 @@ class DecodableSource:
 
 @dataclass(frozen=True, eq=False)
 class ListedSource:
-    """A data set that was found but not read. `listing` changes whenever its files do, and `read` reads the data."""
+    """A data set that was found but not read. `listing` changes whenever its files do, and `read` reads the data.
+
+    unused: number of files that were found and are not used, by extension.
+    """
 
     listing: tuple[str, ...]
     read: Callable[[Report | None], DecodableSource]
+    unused: UnusedFiles = field(default_factory=dict)

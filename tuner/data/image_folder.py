@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.data.broken_images import all_broken_named
 from tuner.data.carving import Carving, carve_test_part
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
@@ -29,7 +30,7 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
     ]
     # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
     lines = ("folder", str(listing.root.resolve()), *listing.ignored, "files", *files)
-    return ListedSource(listing=lines, read=lambda report: _read(listing, spec, report=report))
+    return ListedSource(lines, lambda report: _read(listing, spec, report=report), listing.unused)
 
 
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
@@ -41,13 +42,11 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
-        carving = carve_test_part(
-            [listing.root / name for name in train],
-            train_labels_N,
-            class_names,
-            num_left=1 if validation else 2,
-            report=report,
-        )
+        given = [listing.root / name for name in train]
+        with all_broken_named([*given, *(listing.root / name for name in validation)], report=report):
+            carving = carve_test_part(
+                given, train_labels_N, class_names, num_left=1 if validation else 2, report=report
+            )
         test_N = carving.test_N
         rest_N = np.setdiff1d(np.arange(len(train)), test_N)
         of_training = "training " if validation else ""
@@ -57,7 +56,8 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     else:
         test, test_labels_N = _flatten(listing.test)
     development = [listing.root / name for name in (*train, *validation)]
-    with bombs_as_errors():
+    every = [*development, *(listing.root / name for name in test)]
+    with all_broken_named(every, report=report), bombs_as_errors():
         facts = list(map_in_threads(inspect_image, development, what="looking at images", report=report))
     height, width = choose_size(facts, spec.decoding.image_size)
     channels = 1 if all(fact.grey for fact in facts) else 3
@@ -70,6 +70,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         development=_decodable(
             development,
             np.concatenate([train_labels_N, validation_labels_N]),
+            every=every,
             shape_CHW=shape_CHW,
             validation_start=len(train) if validation else None,
             notes=notes,
@@ -77,6 +78,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         test=_decodable(
             [listing.root / name for name in test],
             test_labels_N,
+            every=every,
             shape_CHW=shape_CHW,
             validation_start=None,
             notes=notes,
@@ -97,10 +99,12 @@ def _decodable(
     paths: Sequence[Path],
     labels_N: NDArray[np.int64],
     *,
+    every: Sequence[Path],
     shape_CHW: tuple[int, int, int],
     validation_start: int | None,
     notes: Sequence[str],
 ) -> DecodablePart:
+    """Prepare one part. every: the files of both parts, which are all checked if one of them is broken."""
     channels, height, width = shape_CHW
 
     def decode(path: Path) -> tuple[NDArray[np.uint8], bytes]:
@@ -108,7 +112,7 @@ def _decodable(
 
     def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> str:
         digest = hashlib.blake2b(b"files", digest_size=16)
-        with bombs_as_errors():
+        with all_broken_named(every, report=report), bombs_as_errors():
             decoded = map_in_threads(decode, paths, what="decoding images", report=report)
             for row, (image_CHW, of_file) in enumerate(decoded):
                 images_NCHW[row] = image_CHW

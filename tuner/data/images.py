@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuner.errors import CheckpointError, DataError
+from tuner.errors import BrokenImage, CheckpointError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -79,7 +79,7 @@ class ImageFacts:
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
-    """Read one file as a uint8 tensor (C, H, W), by the rule above. Raises DataError if it cannot be decoded."""
+    """Read one file as a uint8 tensor (C, H, W), by the rule above. Raises BrokenImage if it cannot be decoded."""
     with bombs_as_errors():
         pixels_CHW = read_pixels(
             path, channels=preprocessing.channels, height=preprocessing.height, width=preprocessing.width
@@ -88,14 +88,15 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
 
 
 def read_pixels(path: Path, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Read one file as uint8 (C, H, W). Raises DataError, with the path, for a broken file."""
+    """Read one file as uint8 (C, H, W). Raises BrokenImage for a file that cannot be decoded."""
     return read_hashed_pixels(path, channels=channels, height=height, width=width)[0]
 
 
 def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) -> tuple[NDArray[np.uint8], bytes]:
-    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes). Raises DataError as `read_pixels` does.
+    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes).
 
-    Both come from one open file, so they match even if a program replaces the file at the same time.
+    Both come from one open file, so they match even if a program replaces the file at the same time. Raises BrokenImage
+    for a file that cannot be decoded.
     """
     from PIL import Image, ImageOps
 
@@ -110,7 +111,7 @@ def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) ->
 def inspect_image(path: Path) -> ImageFacts:
     """Read the properties that the rule needs, mostly from the file's header.
 
-    Raises DataError, with the path, for a broken file.
+    Raises BrokenImage for a file that cannot be decoded.
     """
     from PIL import Image
 
@@ -161,7 +162,7 @@ def _errors_naming(path: Path) -> Iterator[None]:
     # Pillow's decoders raise nearly everything on broken input: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"every image must be readable; {path} is not ({reason}): fix or remove it") from error
+        raise BrokenImage(path, reason) from error
 
 
 def _is_grey(image: "PILImage") -> bool:

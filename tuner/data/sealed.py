@@ -48,7 +48,7 @@ def fix_parts(spec: DataSpec, *, report: Report | None = None) -> FixedParts:
     Raises DataError as load_development does.
     """
     parts = prepare(spec, report=report)
-    development = replace(load_cached(parts.development), repairs=parts.repairs)
+    development = replace(load_cached(parts.development), repairs=parts.repairs, unused=parts.unused)
     return FixedParts(development, SealedPart(spec, load_meta(parts.test), development.digest))
 
 
