@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tuner.data.data_checks import DataChecks, refuse_meaningless
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.sealed import FixedParts, SealedPart, fix_parts
+from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.data.training_data import memory_for_images, stream_limit
-from tuner.data.unused_files import unused_in_words
 from tuner.deliver.confirm import (
     TIME_SHARE,
     ConfirmEvent,
@@ -43,7 +43,7 @@ from tuner.search.settings import (
     study_settings,
 )
 from tuner.search.storage import Storage, open_storage
-from tuner.search.stored_options import find_named, save_wanted_trials
+from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -98,6 +98,8 @@ def run_events(
     forced = parse_forced(options.engine, device)
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
+    checks = check_parts(parts)
+    refuse_meaningless(checks, wanted.data_spec.dataset, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
     settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs, is_space_bundled=is_bundled)
@@ -122,8 +124,10 @@ def run_events(
             _bind(record, folder, parts.test)
         record.save_data_spec(wanted.data_spec)
         save_wanted_trials(record, wanted_trials(wanted))
+        save_allowed(record, wanted.allow)
+        record.save_checks(checks)
         runners = prepare_runners(record, dataset, split, folder, places=places)
-        yield _data_ready(record, dataset, split, runners.held, (*notes, *runners.notes))
+        yield _data_ready(record, dataset, split, runners.held, (*notes, *runners.notes), checks)
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
@@ -277,11 +281,14 @@ def load_summary(options: RunOptions) -> StudySummary:
     return summarise(load_study(storage, options.study_name), studies=options.studies)
 
 
-def _unused_files(dataset: ImageDataset) -> tuple[str, ...]:
-    return (f"files that are not used: {unused_in_words(dataset.unused)}",) if dataset.unused else ()
-
-
-def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: str, notes: Sequence[str]) -> DataReady:
+def _data_ready(
+    record: StudyRecord,
+    dataset: ImageDataset,
+    split: Split,
+    held: str,
+    notes: Sequence[str],
+    checks: DataChecks | None = None,
+) -> DataReady:
     return DataReady(
         study=record.name,
         dataset=dataset.name,
@@ -291,5 +298,6 @@ def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: 
         num_validation=len(split.validation_indices_N),
         device=record.engine.device,
         held=held,
-        notes=(*dataset.notes, *_unused_files(dataset), *dataset.repairs, *notes),
+        notes=(*dataset.notes, *dataset.repairs, *notes),
+        checks=checks,
     )

@@ -246,7 +246,7 @@ def test_test_images_that_are_training_images_too_are_reported_with_the_verdict(
     make_classes(root / "test", 5, first=100)
     for number in range(3):  # another file of the same pixels
         Image.open(root / "train" / "ant" / f"{number:03}.png").save(root / "test" / "ant" / f"{number}-again.bmp")
-    options = options_in(tmp_path, confirm="in time")
+    options = options_in(tmp_path, confirm="in time", allow=("duplicates",))
     run(options)
     assert notes(options) == [
         "3 of the 13 test images are also among the training and validation images, pixel by pixel, so the test "

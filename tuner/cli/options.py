@@ -34,6 +34,14 @@ Storage = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="Accept what would make the scores meaningless: duplicates, constant or labels; can be repeated.",
+    ),
+]
 STUDIES = Path("studies")
 
 

@@ -6,7 +6,8 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from torch import Tensor
 
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
 from tuner.data.digests import hash_lines, hash_pixels, hash_source
+from tuner.data.image_records import (
+    PartRecords,
+    add_records,
+    describe_pixels,
+    find_records,
+    move_records,
+    write_records,
+)
+from tuner.data.synced_files import sync_file, sync_folder
 from tuner.errors import DataError
 
 FORMAT = 3
@@ -114,6 +124,25 @@ def _map_images(file: Path) -> Tensor:
         return torch.from_numpy(np.load(file, mmap_mode="r"))
 
 
+def load_records(folder: Path) -> PartRecords:
+    """Load the records and labels of a cached part; no image is read if the part was decoded with its records.
+
+    Otherwise its images are read once, and the records are stored. Raises DataError if the part is missing or damaged.
+    """
+    meta = _read_meta(folder)
+    labels_N: NDArray[np.int64] = np.load(folder / _LABELS)
+    records_N = find_records(folder, pixels_digest=meta.pixels_digest)
+    if records_N is None or len(records_N) != len(labels_N):
+        described = list[NDArray[np.void]]()
+        digest = _hash_pixels(folder, meta.class_names, meta.validation_start, report=None, take=described.append)
+        if digest != meta.pixels_digest:
+            raise DataError(f"a cached data set must be whole; {folder} is damaged: load the data set again")
+        records_N = np.concatenate(described)
+        with suppress(OSError):  # a cache that cannot be written serves as well; they are measured again next time
+            add_records(folder, records_N, pixels_digest=digest)
+    return PartRecords(records_N, labels_N.astype(np.int64, copy=False))
+
+
 def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
     """Store which cache folders belong to a listing of source files. Raises DataError if this cannot be written."""
     target = cache_dir / _LISTINGS / f"{key}.json"
@@ -121,7 +150,7 @@ def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
     try:
         target.parent.mkdir(exist_ok=True)
         temporary.write_text(json.dumps([folder.name for folder in folders]), encoding="utf-8")
-        _sync_file(temporary)
+        sync_file(temporary)
         os.replace(temporary, target)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
@@ -161,9 +190,27 @@ def is_intact(folder: Path, *, report: Report | None) -> bool:
 
 
 def _hash_pixels(
-    folder: Path, class_names: Sequence[str], validation_start: int | None, *, report: Report | None
+    folder: Path,
+    class_names: Sequence[str],
+    validation_start: int | None,
+    *,
+    report: Report | None,
+    take: Callable[[NDArray[np.void]], None] | None = None,
 ) -> str:
-    return hash_pixels(folder / _IMAGES, folder / _LABELS, class_names, validation_start, report=report)
+    """Digest of a part. take: called with the records of its images, block by block."""
+
+    def describe(rows_NB: NDArray[np.uint8]) -> None:
+        assert take is not None
+        take(describe_pixels(rows_NB))
+
+    return hash_pixels(
+        folder / _IMAGES,
+        folder / _LABELS,
+        class_names,
+        validation_start,
+        report=report,
+        take_rows=None if take is None else describe,
+    )
 
 
 def _folder_name(meta: _Meta) -> str:
@@ -183,21 +230,28 @@ def _write_part(
     images_NCHW.flush()
     del images_NCHW
     np.save(folder / _LABELS, part.labels_N.astype("<i8"))
+    described = list[NDArray[np.void]]()
+    pixels_digest = _hash_pixels(folder, source.class_names, part.validation_start, report=None, take=described.append)
+    records_N = np.concatenate(described)
+    if part.sources_N is not None:
+        for name in part.sources_N.dtype.names or ():
+            records_N[name] = part.sources_N[name]
+    write_records(folder, records_N, pixels_digest=pixels_digest)
     meta = _Meta(
         format=FORMAT,
         name=source.name,
         class_names=list(source.class_names),
         num_images=len(part.labels_N),
         digest=hash_source(of_images, part.labels_N, source.class_names, part.validation_start),
-        pixels_digest=_hash_pixels(folder, source.class_names, part.validation_start, report=None),
+        pixels_digest=pixels_digest,
         validation_start=part.validation_start,
         notes=list(part.notes),
         sizes={name: (folder / name).stat().st_size for name in (_IMAGES, _LABELS)},
     )
     (folder / _META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
     for name in (_IMAGES, _LABELS, _META):
-        _sync_file(folder / name)
-    _sync_folder(folder)
+        sync_file(folder / name)
+    sync_folder(folder)
     return meta
 
 
@@ -205,6 +259,8 @@ def _publish(temporary: Path, folder: Path) -> bool:
     """Rename a new folder to its final name unless that exists; return whether it replaced a damaged folder."""
     was_damaged = folder.exists()  # asked first: what another process puts there from now on is whole
     if was_damaged and is_intact(folder, report=None):
+        with suppress(OSError):  # records that cannot be replaced are measured where they are needed
+            move_records(temporary, folder)
         return False
     try:
         if was_damaged:
@@ -212,32 +268,12 @@ def _publish(temporary: Path, folder: Path) -> bool:
             os.replace(folder, damaged)
             shutil.rmtree(damaged, ignore_errors=True)
         os.replace(temporary, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError:
         # Another process may have put the same content there in the meantime, and is as good.
         if not is_intact(folder, report=None):
             raise
     return was_damaged
-
-
-def _sync_file(path: Path) -> None:
-    """Wait until a file is on the disk, since a rename may reach the disk before the contents."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk, if the system can open a folder."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such call
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _read_meta(folder: Path) -> _Meta:

@@ -95,12 +95,15 @@ class DecodablePart:
 
     decode_into(images_NCHW, report) fills a uint8 array and returns the digest of the source of the images: the bytes
     of the files, or the arrays, in the order of the rows. Rows from validation_start on are the validation part.
+    sources_N: what the source says of each image (image_records.SOURCE), also filled by decode_into; None if it says
+    nothing.
     """
 
     labels_N: NDArray[np.int64]
     decode_into: Callable[[NDArray[np.uint8], Report | None], str]
     validation_start: int | None
     notes: tuple[str, ...]
+    sources_N: NDArray[np.void] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from tuner.data.carving import Carving, carve_test_part
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
+from tuner.data.image_records import unknown_sources
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_hashed_pixels
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
@@ -29,7 +30,8 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
         for file in class_files
     ]
     # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
-    lines = ("folder", str(listing.root.resolve()), *listing.ignored, "files", *files)
+    # The number is raised when the same files are decoded in another way.
+    lines = ("folder 2", str(listing.root.resolve()), *listing.ignored, "files", *files)
     return ListedSource(lines, lambda report: _read(listing, spec, report=report), listing.unused)
 
 
@@ -106,20 +108,22 @@ def _decodable(
 ) -> DecodablePart:
     """Prepare one part. every: the files of both parts, which are all checked if one of them is broken."""
     channels, height, width = shape_CHW
+    sources_N = unknown_sources(len(paths))
 
-    def decode(path: Path) -> tuple[NDArray[np.uint8], bytes]:
+    def decode(path: Path) -> tuple[NDArray[np.uint8], bytes, tuple[int, int]]:
         return read_hashed_pixels(path, channels=channels, height=height, width=width)
 
     def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> str:
         digest = hashlib.blake2b(b"files", digest_size=16)
         with all_broken_named(every, report=report), bombs_as_errors():
             decoded = map_in_threads(decode, paths, what="decoding images", report=report)
-            for row, (image_CHW, of_file) in enumerate(decoded):
+            for row, (image_CHW, of_file, own_size) in enumerate(decoded):
                 images_NCHW[row] = image_CHW
+                sources_N[row] = (of_file, *own_size)
                 digest.update(of_file)
         return digest.hexdigest()
 
-    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes))
+    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes), sources_N)
 
 
 def _flatten(classes: Classes) -> tuple[list[str], NDArray[np.int64]]:

@@ -92,10 +92,12 @@ def read_pixels(path: Path, *, channels: int, height: int, width: int) -> NDArra
     return read_hashed_pixels(path, channels=channels, height=height, width=width)[0]
 
 
-def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) -> tuple[NDArray[np.uint8], bytes]:
-    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes).
+def read_hashed_pixels(
+    path: Path, *, channels: int, height: int, width: int
+) -> tuple[NDArray[np.uint8], bytes, tuple[int, int]]:
+    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes) and its own (height, width).
 
-    Both come from one open file, so they match even if a program replaces the file at the same time. Raises BrokenImage
+    All come from one open file, so they match even if a program replaces the file at the same time. Raises BrokenImage
     for a file that cannot be decoded.
     """
     from PIL import Image, ImageOps
@@ -105,7 +107,8 @@ def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) ->
         file.seek(0)
         with Image.open(file) as image:
             upright = ImageOps.exif_transpose(image)
-            return pixels_from(upright, channels=channels, height=height, width=width), digest
+            own_size = upright.height, upright.width
+            return pixels_from(upright, channels=channels, height=height, width=width), digest, own_size
 
 
 def inspect_image(path: Path) -> ImageFacts:

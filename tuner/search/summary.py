@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from tuner.data.data_checks import DataChecks
 from tuner.search.confirmation import Confirmation
 from tuner.search.folder_owner import is_another_studys
 from tuner.search.objective import ranked
@@ -27,6 +28,7 @@ class StudySummary:
     confirmed: result of the confirmation, None before there is one. delivered: path of the confirmed winner's
     checkpoint, None if there is none or the file is missing. winner: the trial of the confirmed winner, None before
     there is one. is_older: whether an earlier version made the study, so that it can be neither resumed nor confirmed.
+    checks: what was found in the data set, None in older studies.
     """
 
     study: str
@@ -40,6 +42,7 @@ class StudySummary:
     delivered: Path | None = None
     winner: TrialRecord | None = None
     is_older: bool = False
+    checks: DataChecks | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `tuner show --json` prints."""
@@ -61,6 +64,7 @@ class StudySummary:
             "trials": trials,
             "best": best,
             "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
+            "checks": None if self.checks is None else self.checks.to_json(),
         }
 
 
@@ -88,6 +92,7 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
         delivered=delivered if confirmed and has_files and delivered.is_file() else None,
         winner=next((trial for trial in trials if confirmed and trial.number == confirmed.number), None),
         is_older=is_of_older_version(record),
+        checks=record.checks,
     )
 
 
