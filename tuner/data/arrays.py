@@ -38,10 +38,10 @@ def source_from_arrays(
     _, channels, *own_size = development.images_NCHW.shape
     height, width = decoding.image_size or own_size
     shape_CHW = (channels, height, width)
-    parts = (
+    first, second = (
         _decodable(part, name=name, num_classes=len(class_names), shape_CHW=shape_CHW) for part in (development, test)
     )
-    return DecodableSource(name, tuple(class_names), shape_CHW, *parts)
+    return DecodableSource(name, tuple(class_names), shape_CHW, first, second)
 
 
 def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple[int, int, int]) -> DecodablePart:

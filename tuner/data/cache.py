@@ -1,20 +1,18 @@
 """Decoded data sets on disk: written once, checked once per run, and memory-mapped by every process."""
 
-import errno
 import json
 import os
 import shutil
 import uuid
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
 from tuner.data.digests import hash_lines, hash_pixels, hash_source
@@ -26,6 +24,8 @@ from tuner.data.image_records import (
     move_records,
     write_records,
 )
+from tuner.data.mapped_images import map_images
+from tuner.data.reading import Reading
 from tuner.data.synced_files import sync_file, sync_folder
 from tuner.errors import DataError
 
@@ -59,6 +59,11 @@ class _Meta:
     validation_start: int | None
     notes: list[str]
     sizes: dict[str, int]
+    reading: dict[str, Any] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """The text of the file; it determines the folder's name, so a default reading is omitted as in the past."""
+        return json.dumps({key: value for key, value in asdict(self).items() if key != "reading" or value})
 
 
 def save_part(
@@ -98,30 +103,15 @@ def load_cached(folder: Path) -> ImageDataset:
     start = meta.validation_start
     return ImageDataset(
         name=meta.name,
-        images_NCHW=_map_images(folder / _IMAGES),
+        images_NCHW=map_images(folder / _IMAGES),
         labels_N=torch.from_numpy(labels_N.astype(np.int64, copy=False)),
         class_names=tuple(meta.class_names),
         digest=meta.digest,
         validation_indices_N=None if start is None else torch.arange(start, len(labels_N)),
         folder=folder,
         notes=tuple(meta.notes),
+        reading=Reading.from_json(meta.reading),
     )
-
-
-def _map_images(file: Path) -> Tensor:
-    """Memory-map the images without reading them, copy-on-write: writing to the tensor does not change the file.
-
-    Linux refuses a private map that is larger than the machine's memory. The map is then read-only, and torch's warning
-    about this is suppressed.
-    """
-    try:
-        return torch.from_numpy(np.load(file, mmap_mode="c"))
-    except OSError as error:
-        if error.errno != errno.ENOMEM:
-            raise
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return torch.from_numpy(np.load(file, mmap_mode="r"))
 
 
 def load_records(folder: Path) -> PartRecords:
@@ -214,7 +204,7 @@ def _hash_pixels(
 
 
 def _folder_name(meta: _Meta) -> str:
-    return hash_lines([json.dumps(asdict(meta))])
+    return hash_lines([meta.to_text()])
 
 
 def _write_part(
@@ -247,8 +237,9 @@ def _write_part(
         validation_start=part.validation_start,
         notes=list(part.notes),
         sizes={name: (folder / name).stat().st_size for name in (_IMAGES, _LABELS)},
+        reading=source.reading.to_json(),
     )
-    (folder / _META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
+    (folder / _META).write_text(meta.to_text(), encoding="utf-8")
     for name in (_IMAGES, _LABELS, _META):
         sync_file(folder / name)
     sync_folder(folder)

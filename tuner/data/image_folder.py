@@ -14,6 +14,7 @@ from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
 from tuner.data.image_records import unknown_sources
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_hashed_pixels
+from tuner.data.reading import Reading, choose_reading
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 from tuner.names import shown_name
@@ -63,6 +64,11 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         facts = list(map_in_threads(inspect_image, development, what="looking at images", report=report))
     height, width = choose_size(facts, spec.decoding.image_size)
     channels = 1 if all(fact.grey for fact in facts) else 3
+    reading, notes_on_reading = choose_reading([fact.levels for fact in facts], [fact.vanishes for fact in facts])
+    if spec.decoding.reading is None:
+        notes += notes_on_reading
+    else:
+        reading = spec.decoding.reading
     notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
     shape_CHW = (channels, height, width)
     return DecodableSource(
@@ -76,6 +82,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
             shape_CHW=shape_CHW,
             validation_start=len(train) if validation else None,
             notes=notes,
+            reading=reading,
         ),
         test=_decodable(
             [listing.root / name for name in test],
@@ -84,7 +91,9 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
             shape_CHW=shape_CHW,
             validation_start=None,
             notes=notes,
+            reading=reading,
         ),
+        reading=reading,
     )
 
 
@@ -105,13 +114,14 @@ def _decodable(
     shape_CHW: tuple[int, int, int],
     validation_start: int | None,
     notes: Sequence[str],
+    reading: Reading,
 ) -> DecodablePart:
     """Prepare one part. every: the files of both parts, which are all checked if one of them is broken."""
     channels, height, width = shape_CHW
     sources_N = unknown_sources(len(paths))
 
     def decode(path: Path) -> tuple[NDArray[np.uint8], bytes, tuple[int, int]]:
-        return read_hashed_pixels(path, channels=channels, height=height, width=width)
+        return read_hashed_pixels(path, channels=channels, height=height, width=width, reading=reading)
 
     def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> str:
         digest = hashlib.blake2b(b"files", digest_size=16)

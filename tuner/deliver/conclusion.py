@@ -27,11 +27,13 @@ def conclude(
     is_full: bool,
     seconds: float,
     notes: Sequence[str],
+    num_shared: int = 0,
 ) -> Confirmation:
     """Compute the result of a confirmation from the scores on the test set, by trial and seed.
 
     scores: has no entry for a baseline that could not be trained again. num_openings: number of times the test set was
-    opened, including this one. notes: what was skipped or changed.
+    opened, including this one. notes: what was skipped or changed. num_shared: number of test images that are also in
+    the development part.
     """
     own_SN = _correct(scores[winner.trial.number])
     other_SN = None
@@ -72,6 +74,7 @@ def conclude(
         beats_baseline=verdict,
         delivered_test_accuracy=accuracies[0],
         num_test_images=own_SN.shape[1],
+        num_shared_test_images=num_shared,
         candidates=tuple(
             RetrainedTrial(
                 one.trial.number,

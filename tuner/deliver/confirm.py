@@ -164,6 +164,7 @@ def confirm(
             ]
             for one in finalists.each
         }
+        num_shared = count_shared_images(test_set, development)
         confirmation = conclude(
             winner,
             baseline,
@@ -179,8 +180,9 @@ def confirm(
                 *skipped,
                 *finalists.notes,
                 *test_set.repairs,
-                *_notes_on_shared_images(test_set, development),
+                *_notes_on_shared_images(num_shared, num_images=len(test_set.labels_N)),
             ],
+            num_shared=num_shared,
         )
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(retrained_path(folder, winner.trial.number, seed_number=0))
@@ -219,12 +221,11 @@ def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     return None if found.outcome == "rejected" else found
 
 
-def _notes_on_shared_images(test_set: ImageDataset, development: ImageDataset) -> list[str]:
-    num_shared = count_shared_images(test_set, development)
+def _notes_on_shared_images(num_shared: int, *, num_images: int) -> list[str]:
     if not num_shared:
         return []
     return [
-        f"{num_shared:,} of the {len(test_set.labels_N):,} test images are also among the training and validation "
+        f"{num_shared:,} of the {num_images:,} test images are also among the training and validation "
         "images, pixel by pixel, so the test accuracies are optimistic"
     ]
 

@@ -93,9 +93,8 @@ def evaluate(
     that has other classes or colours than the network.
     """
     size = (classifier.preprocessing.height, classifier.preprocessing.width)
-    opened = load_part(
-        replace(spec, image_size=size), part, split_seed=classifier.origin.get("split_seed"), report=report
-    )
+    spec = replace(spec, image_size=size, reading=classifier.preprocessing.reading)
+    opened = load_part(spec, part, split_seed=classifier.origin.get("split_seed"), report=report)
     labels_of = _labels_by_name(opened.class_names, classifier.class_names)
     channels = classifier.preprocessing.channels
     if opened.images_NCHW.shape[1] > channels:

@@ -35,8 +35,9 @@ class Confirmation:
     race; None if it was not raced. search_accuracy: the winner's accuracy in the search; gap: search_accuracy minus
     test_accuracy. baseline_number: the trial that the winner is compared with; baseline: description of that trial.
     Both are None in a study without a baseline. difference: winner minus baseline, on the test set. It is None, like
-    its interval and baseline_test_accuracy, if the baseline could not be trained again. candidates: every retrained
-    trial, with its accuracy for each seed. num_trials: number of trials that the study had at that time.
+    its interval and baseline_test_accuracy, if the baseline could not be trained again. num_shared_test_images: number
+    of test images that are also training or validation images. candidates: every retrained trial, with its accuracy for
+    each seed. num_trials: number of trials that the study had at that time.
     test_set_openings: how often the study has opened its test set, this time included. is_full: whether nothing was
     skipped to save time or by choice.
 
@@ -59,6 +60,7 @@ class Confirmation:
     beats_baseline: BeatsBaseline
     delivered_test_accuracy: float
     num_test_images: int
+    num_shared_test_images: int = 0
     candidates: tuple[RetrainedTrial, ...]
     num_trials: int
     test_set_openings: int = 1

@@ -19,7 +19,7 @@ def counted(number: int, what: str) -> str:
 def verdict_lines(confirmation: Confirmation) -> list[str]:
     """Result for a terminal: the test accuracy, whether the winner beats the baseline, and the notes."""
     return [
-        f"{confirmation.test_accuracy:.2%} on {confirmation.num_test_images:,} sealed images, "
+        f"{confirmation.test_accuracy:.2%} on {scored_images_in_words(confirmation)}, "
         f"mean of {counted(len(confirmation.seeds), 'seed')}, {interval_in_words(confirmation)}; "
         f"the file's own {confirmation.delivered_test_accuracy:.2%}",
         beats_in_words(confirmation) + _compared(confirmation, "difference "),
@@ -31,10 +31,29 @@ def verdict_lines(confirmation: Confirmation) -> list[str]:
 def verdict_in_words(confirmation: Confirmation) -> str:
     """Result for a note in Markdown, in two sentences."""
     return (
-        f"**Confirmed**: trial {confirmation.number} has {confirmation.test_accuracy:.2%} on the sealed test set "
+        f"**Confirmed**: trial {confirmation.number} has {confirmation.test_accuracy:.2%} on "
+        f"{scored_set_in_words(confirmation)} "
         f"({interval_in_words(confirmation)}; the study had {counted(confirmation.num_trials, 'trial')} then). "
         f"{beats_in_words(confirmation).capitalize()}{_compared(confirmation)}."
     )
+
+
+def scored_images_in_words(confirmation: Confirmation) -> str:
+    """Describe the test images: sealed, unless some of them are also training or validation images."""
+    if not confirmation.num_shared_test_images:
+        return f"{confirmation.num_test_images:,} sealed images"
+    return (
+        f"{confirmation.num_test_images:,} test images, of which {confirmation.num_shared_test_images:,} are also "
+        "training or validation images"
+    )
+
+
+def scored_set_in_words(confirmation: Confirmation) -> str:
+    """Describe the test set as scored_images_in_words does, without its size."""
+    if not confirmation.num_shared_test_images:
+        return "the sealed test set"
+    share = confirmation.num_shared_test_images / confirmation.num_test_images
+    return f"a test set of which {share:.1%} are also training or validation images"
 
 
 def _compared(confirmation: Confirmation, name: str = "") -> str:

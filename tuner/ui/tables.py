@@ -16,7 +16,13 @@ from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
-from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
+from tuner.search.confirmation_sentences import (
+    beats_in_words,
+    counted,
+    interval_in_words,
+    later_trials,
+    scored_set_in_words,
+)
 from tuner.search.dashboard_entries import recipe_in_words
 from tuner.search.objective import ranked
 from tuner.search.study_deletion import disk_size_in_words
@@ -141,7 +147,7 @@ def delivery_lines(summary: StudySummary) -> list[str]:
         path = summary.delivered
         later = "" if summary.is_older else later_trials(confirmed, summary.num_counted, name=summary.study)
         words = (
-            f"confirmed: trial {confirmed.number}, {confirmed.test_accuracy:.2%} on the sealed test set, "
+            f"confirmed: trial {confirmed.number}, {confirmed.test_accuracy:.2%} on {scored_set_in_words(confirmed)}, "
             f"{interval_in_words(confirmed)}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")
         )
     return [words, f"file       {path or 'gone'}"]

@@ -14,6 +14,7 @@ from tuner.search.confirmation_sentences import (
     gap_in_words,
     interval_in_words,
     later_trials,
+    scored_images_in_words,
 )
 from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
@@ -109,11 +110,16 @@ def _confirmed(found: Confirmation, summary: StudySummary) -> str:
     going_on = f'<p class="note">{_with_code(later[0].upper() + later[1:])}.</p>' if later else ""
     notes = "".join(f"<li>{_with_code(note)}</li>" for note in found.notes)
     return (
-        f"<h1>Trial {found.number} scores <strong>{found.test_accuracy:.2%}</strong> on images that no part of "
-        f"the search has seen.</h1>"
+        f"<h1>Trial {found.number} scores <strong>{found.test_accuracy:.2%}</strong> on {escape(_images(found))}.</h1>"
         f'<p class="lead {escape(lead)}">{beats_in_words(found).capitalize()}.</p>{going_on}'
         f"{_tiles(tiles)}{interval}{_candidates(found)}" + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
+
+
+def _images(found: Confirmation) -> str:
+    if not found.num_shared_test_images:
+        return "images that no part of the search has seen"
+    return scored_images_in_words(found)
 
 
 def _tiles(values: Mapping[str, tuple[str, str]]) -> str:
