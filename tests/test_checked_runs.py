@@ -13,13 +13,19 @@ import pytest
 from PIL import Image
 
 from tuner.cli import main
-from tuner.errors import DataError, OptionError
+from tuner.data.reading import Reading
+from tuner.deliver.classifier import load_classifier
+from tuner.deliver.evaluate import evaluate
+from tuner.deliver.predict import predict
+from tuner.errors import DataError, OptionError, StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import load_summary, run, run_events
 from tuner.search.events import DataReady
+from tuner.search.record import SETTINGS
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
 from tuner.ui.report import write_report
+from tuner.ui.winner_lines import winner_lines
 
 SPACE = "[block]\nout_channels = [4]\n[recipe]\nlearning_rate = [0.01]\nbatch_size = [16]\n"
 
@@ -78,6 +84,50 @@ def test_what_is_allowed_is_stored_and_kept_when_the_study_resumes(pets: Path) -
     write_report(record, studies=resumed.studies, output=page)
     assert "pixel for pixel (allowed by --allow duplicates)" in page.read_text(encoding="utf-8")
     assert next(run_events(resumed)).checks is not None  # type: ignore[union-attr]
+
+
+def test_uneven_depth_images_are_scored_by_class_and_read_alike_from_training_to_prediction(tmp_path: Path) -> None:
+    root = tmp_path / "depth"
+    for part, counts in (("train", (60, 8)), ("test", (20, 3))):
+        for label, (name, count) in enumerate(zip(("far", "near"), counts, strict=True)):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                random = np.random.default_rng(1000 * label + number + 500 * (part == "test"))
+                levels_HW = random.integers(1000, 1120, (8, 8)).astype(np.uint16)
+                Image.fromarray(levels_HW).save(root / part / name / f"{number:02}.png")
+    (tmp_path / "tiny.toml").write_text(SPACE, encoding="utf-8")
+    options = options_of(root, confirm="in time")
+    summary = run(options)
+    found = summary.confirmed
+    assert found is not None
+    assert found.class_scores is not None
+    assert summary.delivered is not None
+    assert (found.class_scores.largest_class, found.class_scores.largest_share) == ("far", 20 / 23)
+    assert summary.best_class_scores is not None
+    assert summary.best_class_scores.are_uneven
+    classifier = load_classifier(summary.delivered)
+    assert classifier.preprocessing.reading == Reading((1000, 1119))
+    evaluation = evaluate(classifier, options.data_spec)
+    assert evaluation.accuracy == found.delivered_test_accuracy
+    recalls = [recall for recall in evaluation.class_accuracies.values() if recall is not None]
+    assert evaluation.class_scores is not None
+    assert evaluation.class_scores.balanced_accuracy == pytest.approx(sum(recalls) / 2)
+    right = [
+        predict(classifier, [path], top=1)[0].probabilities[0][0] == path.parent.name
+        for path in sorted((root / "test").rglob("*.png"))
+    ]
+    assert sum(right) == evaluation.num_correct
+    said = "\n".join(winner_lines(summary))
+    assert "test     balanced accuracy " in said
+    assert "; the largest class, 'far', has 86.96% of the test images" in said
+    for name in found.class_scores.unrecognised:
+        assert f"class {name!r} is never recognised" in said
+    record = load_study(existing_storage(options.studies))
+    write_report(record, studies=options.studies, output=tmp_path / "page.html")
+    assert "<dt>balanced accuracy</dt>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    record.storage.set_study_user_attr(record.study_id, SETTINGS, record.settings.to_json() | {"levels": [0, 65535]})
+    with pytest.raises(StudyError, match=r"grey values .* scaled from 0\.\.65535, and would now be from 1000\.\.1119"):
+        run(options)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

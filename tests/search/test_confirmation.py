@@ -44,6 +44,7 @@ def test_the_keys_are_stored_in_their_order() -> None:
         "delivered_test_accuracy",
         "num_test_images",
         "num_shared_test_images",
+        "class_scores",
         "candidates",
         "num_trials",
         "test_set_openings",
@@ -70,11 +71,11 @@ def test_a_confirmation_of_an_older_version_lacks_some_keys_and_one_of_a_later_v
     lacking = {
         key: value
         for key, value in CONFIRMED.items()
-        if key not in ("baseline", "num_shared_test_images", "test_set_openings", "is_full")
+        if key not in ("baseline", "num_shared_test_images", "class_scores", "test_set_openings", "is_full")
     }
     older = Confirmation.from_json(lacking)
     assert (older.baseline, older.test_set_openings, older.is_full) == (None, 1, False)
-    assert older.num_shared_test_images == 0
+    assert (older.num_shared_test_images, older.class_scores) == (0, None)
     assert Confirmation.from_json(CONFIRMED | {"a key of a later version": 1}) == confirmation()
 
 

@@ -171,11 +171,14 @@ def predict(
 
 
 def _in_lines(evaluation: Evaluation) -> str:
+    from tuner.search.class_sentences import class_sentences
+
     lines = [
         f"{evaluation.dataset}, {evaluation.part}: accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of "
         f"{evaluation.num_images:,} images), loss {evaluation.loss:.4f}"
         + ("; the network was trained on these images" if evaluation.is_of_training else "")
     ]
+    lines += class_sentences(evaluation.class_scores, "images")
     lines += evaluation.notes
     lines += [
         f"  {name}: {'no images' if accuracy is None else f'{accuracy:.2%}'}"

@@ -22,7 +22,7 @@ from tuner.deliver.conclusion import conclude
 from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed, is_raced
 from tuner.deliver.retraining import ConfirmProgress
-from tuner.deliver.scoring import score_checkpoint
+from tuner.deliver.scoring import score_checkpoint, score_classes_on
 from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
 from tuner.search.confirmation import Confirmation
@@ -183,6 +183,7 @@ def confirm(
                 *_notes_on_shared_images(num_shared, num_images=len(test_set.labels_N)),
             ],
             num_shared=num_shared,
+            class_scores=score_classes_on(test_set, scores[winner.trial.number], development=development),
         )
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(retrained_path(folder, winner.trial.number, seed_number=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuner.search.class_sentences import class_sentences
 from tuner.search.confirmation import Confirmation
 
 BEATS_BASELINE = {
@@ -22,6 +23,7 @@ def verdict_lines(confirmation: Confirmation) -> list[str]:
         f"{confirmation.test_accuracy:.2%} on {scored_images_in_words(confirmation)}, "
         f"mean of {counted(len(confirmation.seeds), 'seed')}, {interval_in_words(confirmation)}; "
         f"the file's own {confirmation.delivered_test_accuracy:.2%}",
+        *class_sentences(confirmation.class_scores, "test images"),
         beats_in_words(confirmation) + _compared(confirmation, "difference "),
         f"the search's own figure, {confirmation.search_accuracy:.2%}, was {gap_in_words(confirmation)}",
         *confirmation.notes,
@@ -29,12 +31,16 @@ def verdict_lines(confirmation: Confirmation) -> list[str]:
 
 
 def verdict_in_words(confirmation: Confirmation) -> str:
-    """Result for a note in Markdown, in two sentences."""
+    """Result for a note in Markdown, in a few sentences."""
+    by_class = [
+        f" {sentence[0].upper()}{sentence[1:]}."
+        for sentence in class_sentences(confirmation.class_scores, "test images")
+    ]
     return (
         f"**Confirmed**: trial {confirmation.number} has {confirmation.test_accuracy:.2%} on "
         f"{scored_set_in_words(confirmation)} "
         f"({interval_in_words(confirmation)}; the study had {counted(confirmation.num_trials, 'trial')} then). "
-        f"{beats_in_words(confirmation).capitalize()}{_compared(confirmation)}."
+        f"{beats_in_words(confirmation).capitalize()}{_compared(confirmation)}.{''.join(by_class)}"
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
 from tuner.data.data_checks import DataChecks
+from tuner.search.class_scores import ClassScores
 from tuner.search.confirmation import Confirmation
 from tuner.search.folder_owner import is_another_studys
 from tuner.search.objective import ranked
@@ -44,6 +45,13 @@ class StudySummary:
     is_older: bool = False
     checks: DataChecks | None = None
 
+    @property
+    def best_class_scores(self) -> ClassScores | None:
+        """Scores by class of the best trial; classes are uneven if they are so in the whole development part."""
+        if self.best is None or self.best.class_scores is None or self.checks is None:
+            return None
+        return replace(self.best.class_scores, are_uneven=self.checks.are_classes_uneven)
+
     def to_json(self) -> dict[str, Any]:
         """Return the object that `tuner show --json` prints."""
         best = None
@@ -55,6 +63,7 @@ class StudySummary:
                 "num_parameters": self.best.num_parameters,
                 "params": dict(self.best.params),
                 "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+                "class_scores": None if self.best.class_scores is None else asdict(self.best.class_scores),
             }
         trials = {"counted": self.num_counted, **self.counts}
         return {
