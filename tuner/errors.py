@@ -4,6 +4,7 @@ TunerError
 ├── OptionError        an option out of its range
 ├── SpaceError         a search space that cannot be sampled
 ├── DataError          images that cannot be read or split
+│   └── BrokenImage    one image file that cannot be read
 ├── StudyError         a study that does not exist, or is not the one asked for
 ├── CheckpointError    a file that is not a checkpoint of ours
 ├── DeviceError        a device that does not exist here
@@ -13,6 +14,8 @@ TunerError
 
 Every message gives the rule, the value and what to do. The command line prints it and exits with code 2.
 """
+
+from pathlib import Path
 
 
 class TunerError(Exception):
@@ -34,6 +37,17 @@ class SpaceError(TunerError):
 
 class DataError(TunerError):
     """A data set is missing, broken, or too small for what was asked."""
+
+
+class BrokenImage(DataError):  # noqa: N818 - what is wrong, not an error of its own
+    """An image file that cannot be read, with the reason."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"every image must be readable; {path} is not ({reason}): fix or remove it")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path, self.reason)
 
 
 class StudyError(TunerError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tuner.data.data_checks import PROBLEMS
 from tuner.data.dataset import DataSpec
 from tuner.errors import OptionError
 from tuner.names import shown_name
@@ -30,6 +31,8 @@ class RunOptions:
     the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
     study: named after the data set and the space by default.
+    allow: names of what would make the scores of the data set meaningless, and is accepted: `duplicates`, `constant`,
+    `labels`. What a study has accepted once stays accepted.
     trials: the total, including those already run. A run with a time budget and no number of trials runs as many as
     the budget allows.
     device: `auto` is the device of the study; a new study takes the best device of the machine.
@@ -59,6 +62,7 @@ class RunOptions:
     workers: int | None = None
     budget_seconds: float = float("inf")
     confirm: Literal["in time", "in full", "no"] = "in time"
+    allow: tuple[str, ...] = ()
 
     @property
     def study_name(self) -> str:
@@ -108,6 +112,7 @@ def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyO
         trials=options.trials or base.trials,
         epochs=options.epochs or base.epochs,
         seed=base.seed if options.seed is None else options.seed,
+        allow=tuple(name for name in PROBLEMS if name in (*base.allow, *options.allow)),
     )
 
 
@@ -137,6 +142,7 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
         for name, value in values.items()
         if value is not None and getattr(options, name) is None
     ]
+    taken += [f"--allow {name}" for name in stored.allow if name not in options.allow]
     return (f"options taken from the study: {' '.join(taken)}",) if taken else ()
 
 
@@ -180,6 +186,10 @@ RULES: dict[str, Rule] = {
     "engine": TEXT,
     "workers": _or_none(_whole(1, 1024)),
     "budget_seconds": SECONDS,
+    "allow": (
+        f"a tuple of names among {', '.join(map(repr, PROBLEMS))}",
+        lambda value: isinstance(value, tuple) and all(name in PROBLEMS for name in value),
+    ),
     "confirm": (f"one of {', '.join(map(repr, CONFIRM))}", lambda value: value in CONFIRM),
 }
 

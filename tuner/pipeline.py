@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tuner.data.data_checks import DataChecks, refuse_meaningless
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.sealed import FixedParts, SealedPart, fix_parts
+from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.data.training_data import memory_for_images, stream_limit
 from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner, search_seconds
@@ -36,7 +37,7 @@ from tuner.search.settings import (
     study_settings,
 )
 from tuner.search.storage import Storage, open_storage
-from tuner.search.stored_options import find_named, save_wanted_trials
+from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -93,6 +94,8 @@ def run_events(
     forced = parse_forced(options.engine, device)
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
+    checks = check_parts(parts)
+    refuse_meaningless(checks, wanted.data_spec.dataset, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
@@ -122,8 +125,11 @@ def run_events(
         num_trials = wanted_trials(wanted, options.budget_seconds)
         if num_trials is not None:
             save_wanted_trials(record, num_trials)
+        save_allowed(record, wanted.allow)
+        record.save_checks(checks)
         runners = prepare_runners(record, dataset, split, folder, places=places)
-        yield _data_ready(record, dataset, split, runners.held, (*notes, *filter(None, [flip_note]), *runners.notes))
+        notes = (*notes, *filter(None, [flip_note]), *runners.notes)
+        yield _data_ready(record, dataset, split, runners.held, notes, checks)
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
@@ -284,7 +290,14 @@ def load_summary(options: RunOptions) -> StudySummary:
     return summarise(load_study(storage, options.study_name), studies=options.studies)
 
 
-def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: str, notes: Sequence[str]) -> DataReady:
+def _data_ready(
+    record: StudyRecord,
+    dataset: ImageDataset,
+    split: Split,
+    held: str,
+    notes: Sequence[str],
+    checks: DataChecks | None = None,
+) -> DataReady:
     return DataReady(
         study=record.name,
         dataset=dataset.name,
@@ -295,4 +308,5 @@ def _data_ready(record: StudyRecord, dataset: ImageDataset, split: Split, held: 
         device=record.engine.device,
         held=held,
         notes=(*dataset.notes, *dataset.repairs, *notes),
+        checks=checks,
     )

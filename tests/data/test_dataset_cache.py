@@ -204,7 +204,7 @@ def test_a_file_that_is_replaced_while_it_is_read_has_the_digest_of_its_pixels(
         return open_image(file)
 
     monkeypatch.setattr("PIL.Image.open", replace_and_open)
-    pixels_CHW, digest = read_hashed_pixels(path, channels=1, height=8, width=8)
+    pixels_CHW, digest, _ = read_hashed_pixels(path, channels=1, height=8, width=8)
     assert (pixels_CHW.max(), digest) == (expected[0].max(), expected[1])
 
 

@@ -8,10 +8,14 @@ from PIL import Image
 from sample_data import make_classes, make_spec, save_image
 
 from tuner.data.development_part import load_development
+from tuner.data.folder_listing import list_images
 from tuner.data.images import Preprocessing, read_image
-from tuner.data.sealed import load_test_set
+from tuner.data.sealed import fix_parts, load_test_set
 from tuner.data.splits import split_development
+from tuner.data.unused_files import unused_in_words
 from tuner.errors import DataError
+
+BROKEN_FOUR = ("test/dog/000.png", "train/cat/001.png", "train/dog/002.png", "val/dog/000.png")
 
 
 def greys(images_NCHW: torch.Tensor) -> list[int]:
@@ -92,6 +96,73 @@ def test_hidden_files_and_files_that_are_no_images_do_not_count(tmp_path: Path) 
     development = load_development(make_spec(root, tmp_path))
     assert development.class_names == ("cat", "dog")
     assert len(development.labels_N) == 7
+    assert development.unused == {".txt": 1, ".h5": 1}
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["@eaDir", "#recycle", "$RECYCLE.BIN", ".thumbnails", "__MACOSX", "lost+found", "System Volume Information"],
+)
+def test_folders_of_other_programs_are_ignored_at_every_level(tmp_path: Path, folder: str) -> None:
+    root = make_parts(tmp_path / "pets", validation=None)
+    for beside in (root, root / "train", root / "test", root / "train" / "cat"):
+        save_image(beside / folder / "000.png" / "THUMB_M.jpg", "L", colour=9)
+        save_image(beside / folder.upper() / "deep" / "001.png", "L", colour=9)
+    development = load_development(make_spec(root, tmp_path))
+    assert greys(development.images_NCHW) == [0, 1, 2, 3, 4, 5, 6]
+    assert not any("ignored" in note for note in development.notes)
+    assert development.unused == {}
+    images, unused = list_images(root / "train")
+    assert len(images) == 7
+    assert unused == {}
+
+
+def test_files_that_are_not_used_are_counted_by_extension_wherever_they_are(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets")
+    for number in range(3):
+        (root / "train" / "cat" / f"{number}.HEIC").write_bytes(b"heic")
+    for path in ("README", "train/labels.csv", "test/dog/more/scan", "val/cat/last.heic", "train/dog/.DS_Store"):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_bytes(b"x")
+    save_image(root / "train" / "lonely.png")
+    development = load_development(make_spec(root, tmp_path))
+    assert development.unused == {".heic": 4, "": 2, ".csv": 1, ".png": 1}
+    assert unused_in_words(development.unused) == "4 .heic, 2 without an extension, 1 .csv, 1 .png"
+    assert fix_parts(make_spec(root, tmp_path)).development.unused == development.unused
+
+
+def test_a_folder_of_other_files_alone_is_refused_with_their_number(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets")
+    for path in (root / "train" / "dog").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(DataError, match=r"dog holds none \(4 \.heic\)"):
+        load_development(make_spec(root, tmp_path))
+    with pytest.raises(DataError, match=r"must hold some; .*dog holds none \(4 \.heic\)"):
+        list_images(root / "train" / "dog")
+
+
+def test_all_broken_images_are_named_in_one_line(tmp_path: Path) -> None:
+    root = make_parts(tmp_path / "pets")
+    (root / "train" / "cat" / "001.png").write_bytes(b"")  # found when it is inspected
+    break_file(root / "train" / "dog" / "002.png")  # found when it is decoded
+    (root / "val" / "dog" / "000.png").write_text("not an image")
+    break_file(root / "test" / "dog" / "000.png")
+    with pytest.raises(DataError) as caught:
+        load_development(make_spec(root, tmp_path))
+    message = str(caught.value)
+    assert "every image must be readable; 4 of 13 are not: fix or remove " in message
+    named = [message.index(str(Path(*name.split("/")))) for name in BROKEN_FOUR]
+    assert named == sorted(named)
+    assert "\n" not in message
+
+
+def test_of_many_broken_images_ten_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "pets", {"cat": 20, "dog": 5})
+    for number in range(13):
+        (root / "cat" / f"{number:03}.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"13 of 25 are not: .*000\.png.*009\.png \([^,]*\), 3 more$") as caught:
+        load_development(make_spec(root, tmp_path))
+    assert "010.png" not in str(caught.value)
 
 
 def test_folders_beside_the_parts_are_ignored_and_named(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def test_a_palette_image_with_a_transparent_colour_is_laid_over_white(tmp_path: 
     ],
 )
 def test_the_mode_says_whether_an_image_is_grey(tmp_path: Path, mode: str, colour: object, grey: bool) -> None:
-    assert inspect_image(save_image(tmp_path / "image.png", mode, (5, 3), colour)) == ImageFacts(3, 5, grey)
+    found = inspect_image(save_image(tmp_path / "image.png", mode, (5, 3), colour))
+    assert (found.height, found.width, found.grey) == (3, 5, grey)
 
 
 @pytest.mark.parametrize(("used", "grey"), [(0, True), (1, False)])

@@ -22,10 +22,12 @@ from tuner.deliver.train_trial import TrainingStarted, train_trial_events
 from tuner.errors import DataError, StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
+from tuner.search.confirmation_sentences import verdict_in_words, verdict_lines
 from tuner.search.events import DataReady
 from tuner.search.record import SEALED, StudyRecord
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
+from tuner.ui.report import write_report
 from tuner.ui.report.mistakes import judge
 from tuner.ui.training_view import training_line
 
@@ -247,12 +249,21 @@ def test_test_images_that_are_training_images_too_are_reported_with_the_verdict(
     make_classes(root / "test", 5, first=100)
     for number in range(3):  # another file of the same pixels
         Image.open(root / "train" / "ant" / f"{number:03}.png").save(root / "test" / "ant" / f"{number}-again.bmp")
-    options = options_in(tmp_path, confirm="in time")
+    options = options_in(tmp_path, confirm="in time", allow=("duplicates",))
     run(options)
     assert notes(options) == [
         "3 of the 13 test images are also among the training and validation images, pixel by pixel, so the test "
         "accuracies are optimistic"
     ]
+    found = load_summary(options).confirmed
+    assert found is not None
+    assert found.num_shared_test_images == 3
+    assert " on 13 test images, of which 3 are also training or validation images, mean of " in verdict_lines(found)[0]
+    assert not any("sealed" in words for words in (*verdict_lines(found), verdict_in_words(found)))
+    write_report(record_of(options), studies=options.studies, output=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "on 13 test images, of which 3 are also training or validation images.</h1>" in page
+    assert not any(words in page for words in ("sealed", "no part of the search has seen"))
 
 
 def test_evaluate_says_when_a_set_is_not_the_one_that_the_checkpoint_comes_from(confirmed: RunOptions) -> None:

@@ -43,6 +43,8 @@ def test_the_keys_are_stored_in_their_order() -> None:
         "beats_baseline",
         "delivered_test_accuracy",
         "num_test_images",
+        "num_shared_test_images",
+        "class_scores",
         "candidates",
         "num_trials",
         "test_set_openings",
@@ -67,10 +69,13 @@ def test_a_stored_confirmation_has_a_format_number_and_one_of_a_newer_format_is_
 
 def test_a_confirmation_of_an_older_version_lacks_some_keys_and_one_of_a_later_version_may_have_more() -> None:
     lacking = {
-        key: value for key, value in CONFIRMED.items() if key not in ("baseline", "test_set_openings", "is_full")
+        key: value
+        for key, value in CONFIRMED.items()
+        if key not in ("baseline", "num_shared_test_images", "class_scores", "test_set_openings", "is_full")
     }
     older = Confirmation.from_json(lacking)
     assert (older.baseline, older.test_set_openings, older.is_full) == (None, 1, False)
+    assert (older.num_shared_test_images, older.class_scores) == (0, None)
     assert Confirmation.from_json(CONFIRMED | {"a key of a later version": 1}) == confirmation()
 
 

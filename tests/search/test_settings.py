@@ -49,7 +49,12 @@ def test_a_missing_setting_has_its_released_default_and_settings_without_a_numbe
 
 def test_released_defaults_of_settings_are_never_changed_and_every_default_has_one() -> None:
     # Rows are added here, with the settings that they are of; no other change is allowed.
-    assert RELEASED_DEFAULTS == {"image_size": None, "is_space_bundled": False}
+    assert RELEASED_DEFAULTS == {
+        "image_size": None,
+        "is_space_bundled": False,
+        "levels": (0, 65535),
+        "ground": "white",
+    }
     with_default = {field.name for field in fields(StudySettings) if field.default is not MISSING}
     assert with_default == {*RELEASED_DEFAULTS, "format"}
 
@@ -144,5 +149,7 @@ def test_the_stored_settings_are_plain_values_for_other_optuna_tools(study: Rehe
         "epochs": SETTINGS.epochs,
         "image_size": None,
         "is_space_bundled": False,
+        "levels": [0, 65535],
+        "ground": "white",
         "format": 1,
     }

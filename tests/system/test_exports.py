@@ -237,6 +237,7 @@ def test_predict_goes_through_folders_and_prints_json(
     given = json.loads(done.stdout)
     relative = [str(path.relative_to(tmp_path)) for path in (paths[2], paths[0], paths[1])]
     assert [one["image"] for one in given] == relative
+    assert done.stderr == "files that are not used: 1 .txt\n"
     wanted = predict(load_checkpoint(exported / "best.pt"), [paths[2], paths[0], paths[1]], top=2)
     for one, prediction in zip(given, wanted, strict=True):
         assert one["classes"] == [name for name, _ in prediction.probabilities]

@@ -39,6 +39,8 @@ CONFIRMED: dict[str, Any] = {
     "beats_baseline": "yes",
     "delivered_test_accuracy": 0.9733,
     "num_test_images": 360,
+    "num_shared_test_images": 0,
+    "class_scores": None,
     "candidates": [{"number": 0, "validation_accuracies": [0.97, 0.98], "dropped": ""}],
     "num_trials": 2,
     "test_set_openings": 1,

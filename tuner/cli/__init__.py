@@ -9,6 +9,7 @@ from io import TextIOWrapper
 import typer
 
 from tuner import interrupts
+from tuner.cli.check_command import check
 from tuner.cli.exit_codes import run_and_exit
 from tuner.cli.inspect_command import inspect
 from tuner.cli.network_commands import evaluate, export, predict, train
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(confirm)
+app.command()(check)
 app.command()(spaces)
 app.command()(inspect)
 app.command()(doctor)

@@ -15,6 +15,7 @@ from tuner.cli.options import (
     Storage,
     Studies,
     StudyName,
+    add_note,
     cache_folder,
     folder_arguments,
     limit_threads,
@@ -160,6 +161,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict the classes of images, with probabilities."""
+    from tuner.data.unused_files import unused_in_words
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.predict import find_images
     from tuner.deliver.predict import predict as predict_images
@@ -167,7 +169,9 @@ def predict(
 
     limit_threads()
     classifier = load_classifier(checkpoint)
-    files, unreadable = find_images(images), list[DataError]()
+    (files, unused), unreadable = find_images(images), list[DataError]()
+    if unused:
+        add_note(f"files that are not used: {unused_in_words(unused)}")
     predictions = predict_images(classifier, files, top=top, on_unreadable=unreadable.append)
     if as_json:
         say(json.dumps([prediction.to_json() for prediction in predictions], indent=2))
@@ -184,12 +188,15 @@ def predict(
 
 
 def _in_lines(evaluation: Evaluation) -> str:
+    from tuner.search.class_sentences import class_sentences
+
     lines = [
         f"{evaluation.dataset}, {evaluation.part}: accuracy {evaluation.accuracy:.2%} ({evaluation.num_correct:,} of "
         f"{evaluation.num_images:,} images), loss {evaluation.loss:.4f}"
         + (", with a flip test" if evaluation.flip_test else "")
         + ("; the network was trained on these images" if evaluation.is_of_training else "")
     ]
+    lines += class_sentences(evaluation.class_scores, "images")
     lines += evaluation.notes
     lines += [
         f"  {name}: {'no images' if accuracy is None else f'{accuracy:.2%}'}"

@@ -34,6 +34,14 @@ Storage = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="Accept what would make the scores meaningless: duplicates, constant or labels; can be repeated.",
+    ),
+]
 STUDIES = Path("studies")
 
 
@@ -101,6 +109,11 @@ def say(text: str, *, err: bool = False) -> None:
     Typer alone writes UTF-8 to terminals that do not support it, and `?` for undecodable bytes of names.
     """
     typer.echo(text, file=sys.stderr if err else sys.stdout)
+
+
+def add_note(text: str) -> None:
+    """Add a line that `print_notes` prints when the command has ended."""
+    _notes.append(text)
 
 
 def print_notes() -> None:

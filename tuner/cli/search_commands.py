@@ -9,6 +9,7 @@ import typer
 
 from tuner.cli.options import (
     STUDIES,
+    Allow,
     Quiet,
     Storage,
     Studies,
@@ -79,6 +80,7 @@ def run(
     confirm_full: Annotated[
         bool, typer.Option("--confirm-full", help="Confirm with every candidate and seed, and ignore the time limit.")
     ] = False,
+    allow: Allow = None,
     quiet: Quiet = False,
 ) -> None:
     """Start or resume a search for the best network, then confirm the winner.
@@ -117,6 +119,7 @@ def run(
         download=download,
         studies=studies,
         storage=storage,
+        allow=tuple(allow or ()),
         confirm="in full" if confirm_full else "in time" if confirm else "no",
     )
     console = plain_console()

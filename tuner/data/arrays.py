@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tuner.data.dataset import DecodablePart, DecodableSource, Decoding, Report
 from tuner.data.digests import hash_array
+from tuner.data.image_records import describe_pixels, unknown_sources
 from tuner.data.images import pixels_from
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
@@ -37,10 +38,10 @@ def source_from_arrays(
     _, channels, *own_size = development.images_NCHW.shape
     height, width = decoding.image_size or own_size
     shape_CHW = (channels, height, width)
-    parts = (
+    first, second = (
         _decodable(part, name=name, num_classes=len(class_names), shape_CHW=shape_CHW) for part in (development, test)
     )
-    return DecodableSource(name, tuple(class_names), shape_CHW, *parts)
+    return DecodableSource(name, tuple(class_names), shape_CHW, first, second)
 
 
 def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple[int, int, int]) -> DecodablePart:
@@ -57,13 +58,21 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
             "its files are damaged, fetch them again"
         )
     channels, height, width = shape_CHW
+    sources_N = unknown_sources(len(images_NCHW))
+
+    def describe_sources() -> None:
+        rows_NB = np.ascontiguousarray(images_NCHW).reshape(len(images_NCHW), -1)
+        sources_N["source"] = describe_pixels(rows_NB)["pixels"]
+        sources_N["height"], sources_N["width"] = images_NCHW.shape[2:]
+
     if images_NCHW.shape[1:] == shape_CHW:
 
         def copy_into(target_NCHW: NDArray[np.uint8], _: Report | None) -> str:
             np.copyto(target_NCHW, images_NCHW)
+            describe_sources()
             return hash_array(images_NCHW)
 
-        return DecodablePart(labels_N, copy_into, None, part.notes)
+        return DecodablePart(labels_N, copy_into, None, part.notes, sources_N)
 
     def resize(index: int) -> NDArray[np.uint8]:
         from PIL import Image
@@ -76,8 +85,9 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
         resized = map_in_threads(resize, range(len(images_NCHW)), what=f"resizing {name}", report=report)
         for index, image_CHW in enumerate(resized):
             target_NCHW[index] = image_CHW
+        describe_sources()
         return hash_array(images_NCHW)
 
     own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
     note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"
-    return DecodablePart(labels_N, decode_into, None, (*part.notes, note))
+    return DecodablePart(labels_N, decode_into, None, (*part.notes, note), sources_N)

@@ -1,22 +1,32 @@
 """Decoded data sets on disk: written once, checked once per run, and memory-mapped by every process."""
 
-import errno
 import json
 import os
 import shutil
 import uuid
-import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
 from tuner.data.digests import hash_lines, hash_pixels, hash_source
+from tuner.data.image_records import (
+    PartRecords,
+    add_records,
+    describe_pixels,
+    find_records,
+    move_records,
+    write_records,
+)
+from tuner.data.mapped_images import map_images
+from tuner.data.reading import Reading
+from tuner.data.synced_files import sync_file, sync_folder
 from tuner.errors import DataError
 
 FORMAT = 3
@@ -49,6 +59,11 @@ class _Meta:
     validation_start: int | None
     notes: list[str]
     sizes: dict[str, int]
+    reading: dict[str, Any] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """The text of the file; it determines the folder's name, so a default reading is omitted as in the past."""
+        return json.dumps({key: value for key, value in asdict(self).items() if key != "reading" or value})
 
 
 def save_part(
@@ -88,30 +103,34 @@ def load_cached(folder: Path) -> ImageDataset:
     start = meta.validation_start
     return ImageDataset(
         name=meta.name,
-        images_NCHW=_map_images(folder / _IMAGES),
+        images_NCHW=map_images(folder / _IMAGES),
         labels_N=torch.from_numpy(labels_N.astype(np.int64, copy=False)),
         class_names=tuple(meta.class_names),
         digest=meta.digest,
         validation_indices_N=None if start is None else torch.arange(start, len(labels_N)),
         folder=folder,
         notes=tuple(meta.notes),
+        reading=Reading.from_json(meta.reading),
     )
 
 
-def _map_images(file: Path) -> Tensor:
-    """Memory-map the images without reading them, copy-on-write: writing to the tensor does not change the file.
+def load_records(folder: Path) -> PartRecords:
+    """Load the records and labels of a cached part; no image is read if the part was decoded with its records.
 
-    Linux refuses a private map that is larger than the machine's memory. The map is then read-only, and torch's warning
-    about this is suppressed.
+    Otherwise its images are read once, and the records are stored. Raises DataError if the part is missing or damaged.
     """
-    try:
-        return torch.from_numpy(np.load(file, mmap_mode="c"))
-    except OSError as error:
-        if error.errno != errno.ENOMEM:
-            raise
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return torch.from_numpy(np.load(file, mmap_mode="r"))
+    meta = _read_meta(folder)
+    labels_N: NDArray[np.int64] = np.load(folder / _LABELS)
+    records_N = find_records(folder, pixels_digest=meta.pixels_digest)
+    if records_N is None or len(records_N) != len(labels_N):
+        described = list[NDArray[np.void]]()
+        digest = _hash_pixels(folder, meta.class_names, meta.validation_start, report=None, take=described.append)
+        if digest != meta.pixels_digest:
+            raise DataError(f"a cached data set must be whole; {folder} is damaged: load the data set again")
+        records_N = np.concatenate(described)
+        with suppress(OSError):  # a cache that cannot be written serves as well; they are measured again next time
+            add_records(folder, records_N, pixels_digest=digest)
+    return PartRecords(records_N, labels_N.astype(np.int64, copy=False))
 
 
 def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
@@ -121,7 +140,7 @@ def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
     try:
         target.parent.mkdir(exist_ok=True)
         temporary.write_text(json.dumps([folder.name for folder in folders]), encoding="utf-8")
-        _sync_file(temporary)
+        sync_file(temporary)
         os.replace(temporary, target)
     except OSError as error:
         raise DataError(f"the cache must be writable; {cache_dir} is not ({error}): give another folder") from error
@@ -161,13 +180,31 @@ def is_intact(folder: Path, *, report: Report | None) -> bool:
 
 
 def _hash_pixels(
-    folder: Path, class_names: Sequence[str], validation_start: int | None, *, report: Report | None
+    folder: Path,
+    class_names: Sequence[str],
+    validation_start: int | None,
+    *,
+    report: Report | None,
+    take: Callable[[NDArray[np.void]], None] | None = None,
 ) -> str:
-    return hash_pixels(folder / _IMAGES, folder / _LABELS, class_names, validation_start, report=report)
+    """Digest of a part. take: called with the records of its images, block by block."""
+
+    def describe(rows_NB: NDArray[np.uint8]) -> None:
+        assert take is not None
+        take(describe_pixels(rows_NB))
+
+    return hash_pixels(
+        folder / _IMAGES,
+        folder / _LABELS,
+        class_names,
+        validation_start,
+        report=report,
+        take_rows=None if take is None else describe,
+    )
 
 
 def _folder_name(meta: _Meta) -> str:
-    return hash_lines([json.dumps(asdict(meta))])
+    return hash_lines([meta.to_text()])
 
 
 def _write_part(
@@ -183,21 +220,29 @@ def _write_part(
     images_NCHW.flush()
     del images_NCHW
     np.save(folder / _LABELS, part.labels_N.astype("<i8"))
+    described = list[NDArray[np.void]]()
+    pixels_digest = _hash_pixels(folder, source.class_names, part.validation_start, report=None, take=described.append)
+    records_N = np.concatenate(described)
+    if part.sources_N is not None:
+        for name in part.sources_N.dtype.names or ():
+            records_N[name] = part.sources_N[name]
+    write_records(folder, records_N, pixels_digest=pixels_digest)
     meta = _Meta(
         format=FORMAT,
         name=source.name,
         class_names=list(source.class_names),
         num_images=len(part.labels_N),
         digest=hash_source(of_images, part.labels_N, source.class_names, part.validation_start),
-        pixels_digest=_hash_pixels(folder, source.class_names, part.validation_start, report=None),
+        pixels_digest=pixels_digest,
         validation_start=part.validation_start,
         notes=list(part.notes),
         sizes={name: (folder / name).stat().st_size for name in (_IMAGES, _LABELS)},
+        reading=source.reading.to_json(),
     )
-    (folder / _META).write_text(json.dumps(asdict(meta)), encoding="utf-8")
+    (folder / _META).write_text(meta.to_text(), encoding="utf-8")
     for name in (_IMAGES, _LABELS, _META):
-        _sync_file(folder / name)
-    _sync_folder(folder)
+        sync_file(folder / name)
+    sync_folder(folder)
     return meta
 
 
@@ -205,6 +250,8 @@ def _publish(temporary: Path, folder: Path) -> bool:
     """Rename a new folder to its final name unless that exists; return whether it replaced a damaged folder."""
     was_damaged = folder.exists()  # asked first: what another process puts there from now on is whole
     if was_damaged and is_intact(folder, report=None):
+        with suppress(OSError):  # records that cannot be replaced are measured where they are needed
+            move_records(temporary, folder)
         return False
     try:
         if was_damaged:
@@ -212,32 +259,12 @@ def _publish(temporary: Path, folder: Path) -> bool:
             os.replace(folder, damaged)
             shutil.rmtree(damaged, ignore_errors=True)
         os.replace(temporary, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError:
         # Another process may have put the same content there in the meantime, and is as good.
         if not is_intact(folder, report=None):
             raise
     return was_damaged
-
-
-def _sync_file(path: Path) -> None:
-    """Wait until a file is on the disk, since a rename may reach the disk before the contents."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk, if the system can open a folder."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such call
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _read_meta(folder: Path) -> _Meta:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tuner.data.dataset import Report
 from tuner.data.splits import TEST_FRACTION
 from tuner.data.threads import map_in_threads
-from tuner.errors import DataError
+from tuner.errors import BrokenImage, DataError, reason_of
 
 LIMIT = int(TEST_FRACTION * 2**64)
 """Test images have hashes below this limit; all hashes are between 0 and 2**64 - 1."""
@@ -63,14 +63,14 @@ def carve_test_part(
 
 
 def hash_file(path: Path) -> int:
-    """Hash the bytes of a file to an integer in 0..2**64 - 1. Raises DataError if the file cannot be read."""
+    """Hash the bytes of a file to an integer in 0..2**64 - 1. Raises BrokenImage if the file cannot be read."""
     digest = hashlib.blake2b(digest_size=8, person=b"tuner test part")
     try:
         with path.open("rb") as file:
             while chunk := file.read(_READ_BYTES):
                 digest.update(chunk)
     except OSError as error:
-        raise DataError(f"every file of an image folder must be readable; {error}: fix or remove it") from error
+        raise BrokenImage(path, reason_of(error)) from error
     return int.from_bytes(digest.digest())
 
 

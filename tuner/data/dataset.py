@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tuner.data.reading import DEFAULT, Reading
+from tuner.data.unused_files import UnusedFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,22 +27,25 @@ class Decoding:
     """How the images of a source become pixels. The pixels depend only on this and on the source.
 
     The digest of an image set does not cover it, so a resumed study compares its result (`image_size` of its settings).
-    image_size: (height, width) in pixels; None applies the rule of images.py.
+    image_size: (height, width) in pixels; None applies the rule of images.py. reading: how values become pixels; None
+    chooses it from the development part.
     """
 
     image_size: tuple[int, int] | None = None
+    reading: Reading | None = None
 
     @property
     def key(self) -> str:
         """Text that is the same for two decodings only if they give the same pixels."""
-        return json.dumps(asdict(self), sort_keys=True)
+        values = {key: value for key, value in asdict(self).items() if key != "reading" or value is not None}
+        return json.dumps(values, sort_keys=True)
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """The data set that the user requested.
 
-    `image_size` is (height, width) in pixels; None applies the rule of images.py.
+    `image_size` is (height, width) in pixels; None applies the rule of images.py. reading: as in Decoding.
     """
 
     dataset: str
@@ -47,11 +53,12 @@ class DataSpec:
     cache_dir: Path
     image_size: tuple[int, int] | None = None
     download: bool = True
+    reading: Reading | None = None
 
     @property
     def decoding(self) -> Decoding:
         """How the images are decoded."""
-        return Decoding(self.image_size)
+        return Decoding(self.image_size, self.reading)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +73,8 @@ class ImageDataset:
     folder: its folder in the cache; load_cached(folder) opens it in another process.
     notes: decisions that were made for the user and should be reported.
     repairs: damaged parts of the cache that were decoded again.
+    unused: number of files of the source that are not used, by extension; empty where the cache alone was opened.
+    reading: how the values of the files became pixels.
     """
 
     name: str
@@ -77,6 +86,8 @@ class ImageDataset:
     folder: Path
     notes: tuple[str, ...]
     repairs: tuple[str, ...] = ()
+    unused: UnusedFiles = field(default_factory=dict)
+    reading: Reading = DEFAULT
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -91,12 +102,15 @@ class DecodablePart:
 
     decode_into(images_NCHW, report) fills a uint8 array and returns the digest of the source of the images: the bytes
     of the files, or the arrays, in the order of the rows. Rows from validation_start on are the validation part.
+    sources_N: what the source says of each image (image_records.SOURCE), also filled by decode_into; None if it says
+    nothing.
     """
 
     labels_N: NDArray[np.int64]
     decode_into: Callable[[NDArray[np.uint8], Report | None], str]
     validation_start: int | None
     notes: tuple[str, ...]
+    sources_N: NDArray[np.void] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +122,16 @@ class DecodableSource:
     image_shape: tuple[int, int, int]
     development: DecodablePart
     test: DecodablePart
+    reading: Reading = DEFAULT
 
 
 @dataclass(frozen=True, eq=False)
 class ListedSource:
-    """A data set that was found but not read. `listing` changes whenever its files do, and `read` reads the data."""
+    """A data set that was found but not read. `listing` changes whenever its files do, and `read` reads the data.
+
+    unused: number of files that were found and are not used, by extension.
+    """
 
     listing: tuple[str, ...]
     read: Callable[[Report | None], DecodableSource]
+    unused: UnusedFiles = field(default_factory=dict)

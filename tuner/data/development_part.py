@@ -18,7 +18,7 @@ def load_development(spec: DataSpec, *, report: Report | None = None) -> ImageDa
     in images. Raises DataError for a set that is unknown, missing, broken or too small to be split.
     """
     parts = prepare(spec, report=report)
-    return replace(cache.load_cached(parts.development), repairs=parts.repairs)
+    return replace(cache.load_cached(parts.development), repairs=parts.repairs, unused=parts.unused)
 
 
 def load_cached(folder: Path) -> ImageDataset:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 
@@ -50,10 +51,12 @@ def hash_pixels(
     validation_start: int | None,
     *,
     report: Report | None,
+    take_rows: Callable[[NDArray[np.uint8]], None] | None = None,
 ) -> str:
     """Digest of the cached images, labels, class names and validation part; paths and times are not part of it.
 
-    Raises OSError or ValueError for files that cannot be read.
+    take_rows: called with the bytes of the images (N, B), block by block, in another thread. Raises OSError or
+    ValueError for files that cannot be read.
     """
     try:
         mapped_NCHW, labels_N = np.load(images_file, mmap_mode="r"), np.load(labels_file)
@@ -67,18 +70,30 @@ def hash_pixels(
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([shape_NCHW, list(class_names), validation_start]).encode())
     digest.update(labels_N.astype("<i8").tobytes())
-    num_bytes = math.prod(shape_NCHW)
+    num_bytes, image_bytes = math.prod(shape_NCHW), math.prod(shape_NCHW[1:])
+    block_bytes = min(max(1, _READ_BYTES // image_bytes) * image_bytes, num_bytes)
     num_read = 0
     # Read, not mapped: what is mapped stays in the process's memory until others need it.
-    with FileIO(images_file) as file:
+    with FileIO(images_file) as file, ThreadPoolExecutor(max_workers=1) as pool:
         file.seek(offset)
-        buffer = memoryview(bytearray(min(_READ_BYTES, num_bytes)))
+        buffer = np.empty(block_bytes, dtype=np.uint8)
         while num_read < num_bytes:
-            length = file.readinto(buffer[: num_bytes - num_read])
-            if not length:
-                raise OSError("it ends too early")
-            digest.update(buffer[:length])
-            num_read += length
+            block = buffer[: num_bytes - num_read]
+            _read_into(block, file)
+            taken = None if take_rows is None else pool.submit(take_rows, block.reshape(-1, image_bytes))
+            digest.update(block.data)
+            if taken is not None:
+                taken.result()
+            num_read += len(block)
             if report is not None and num_bytes > _REPORT_BYTES:
                 report("checking the decoded images", num_read * shape_NCHW[0] // num_bytes, shape_NCHW[0])
     return digest.hexdigest()
+
+
+def _read_into(block: NDArray[np.uint8], file: FileIO) -> None:
+    wanted = block.data
+    while len(wanted):
+        length = file.readinto(wanted)
+        if not length:
+            raise OSError("it ends too early")
+        wanted = wanted[length:]

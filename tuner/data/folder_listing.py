@@ -1,10 +1,12 @@
 """The layout of an image folder: its parts, classes and files. No image is opened here."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuner.data.unused_files import UnusedFiles, extension_of, is_of_another_program, unused_in_words
 from tuner.errors import DataError
 
 _VALIDATION_NAMES = ("val", "valid", "validation")
@@ -32,21 +34,26 @@ Classes = dict[str, list[ImageFile]]
 
 @dataclass(frozen=True)
 class FolderListing:
-    """Classes in alphabetical order, the same in all parts. A part that the folder does not have is None."""
+    """Classes in alphabetical order, the same in all parts. A part that the folder does not have is None.
+
+    unused: number of files that are not part of the data set, by extension.
+    """
 
     root: Path
     train: Classes
     validation: Classes | None
     test: Classes | None
     ignored: tuple[str, ...]
+    unused: UnusedFiles = field(default_factory=dict)
 
 
 def list_folder(root: Path) -> FolderListing:
     """List train/, test/ and val/ (or valid/, validation/), each with class folders, or class folders alone.
 
-    Hidden files, and files whose extension is not that of an image, are ignored. Class folders may be nested, and
-    symbolic links are followed, but never into a loop. Raises DataError for a folder that is missing or unreadable, and
-    for classes that are too few, empty or not the same in all parts.
+    Hidden files and the folders of other programs are ignored. Other files are counted in `unused` if they do not have
+    the extension of an image, or are not in a class folder. Class folders may be nested, and symbolic links are
+    followed, but never into a loop. Raises DataError for a folder that is missing or unreadable, and for classes that
+    are too few, empty or not the same in all parts.
     """
     if not root.is_dir():
         kind = "is a file" if root.is_file() else "does not exist"
@@ -59,32 +66,34 @@ def list_folder(root: Path) -> FolderListing:
         raise DataError(f"every file of an image folder must be readable; {error}: fix or remove it") from error
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List the images below a folder, at any depth, by name; hidden files and files that are not images are ignored.
+def list_images(folder: Path) -> tuple[list[Path], UnusedFiles]:
+    """List the images below a folder, at any depth, by name, and count the files that are not images by extension.
 
-    Raises DataError if the folder cannot be read or contains no image.
+    Hidden files and the folders of other programs are ignored. Raises DataError if the folder cannot be read or
+    contains no image.
     """
+    unused = Counter[str]()
     try:
-        files = list(_walk(folder, "", extensions=_image_extensions(), entered=set()))
+        files = list(_walk(folder, "", extensions=_image_extensions(), entered=set(), unused=unused))
     except OSError as error:
         raise DataError(f"every file of an image folder must be readable; {error}: fix or remove it") from error
     if not files:
-        raise DataError(f"a folder of images must hold some; {folder} holds none")
-    return sorted(folder / file.name.lstrip("/") for file in files)
+        raise DataError(f"a folder of images must hold some; {folder} holds none{_others(unused)}")
+    return sorted(folder / file.name.lstrip("/") for file in files), unused
 
 
 def _list_parts(root: Path) -> FolderListing:
-    folders = _subfolders(root)
+    folders, unused = _subfolders(root), _count_beside(root)
     # A folder named train that holds images itself is a class: of vehicles, say.
     parts = {folder.name.lower(): folder for folder in folders if _is_part(folder)}
     if not parts:
-        classes = _list_classes(root, root=root)
+        classes = _list_classes(root, root=root, unused=unused)
         if not any(file.name.count("/") == 1 for files in classes.values() for file in files):
             raise DataError(
                 f"class folders must hold images; those of {root} ({_quoted(classes)}) hold only folders: parts of a "
                 "data set must be named train, test and val"
             )
-        return FolderListing(root, classes, None, None, ())
+        return FolderListing(root, classes, None, None, (), unused)
     if "train" not in parts:
         raise DataError(f"an image folder with parts must have train/; {root} has {_quoted(parts)}: add or rename one")
     validation_names = [name for name in parts if name in _VALIDATION_NAMES]
@@ -92,7 +101,9 @@ def _list_parts(root: Path) -> FolderListing:
         raise DataError(
             f"an image folder must have one validation part; {root} has {_quoted(validation_names)}: keep one"
         )
-    listed = {name: _list_classes(folder, root=root) for name, folder in parts.items()}
+    for folder in parts.values():
+        unused += _count_beside(folder)
+    listed = {name: _list_classes(folder, root=root, unused=unused) for name, folder in parts.items()}
     for name, classes in listed.items():
         odd = sorted(set(classes) ^ set(listed["train"]))
         if odd:
@@ -107,10 +118,12 @@ def _list_parts(root: Path) -> FolderListing:
         validation=listed[validation_names[0]] if validation_names else None,
         test=listed.get("test"),
         ignored=tuple(folder.name for folder in folders if folder not in parts.values()),
+        unused=unused,
     )
 
 
-def _list_classes(folder: Path, *, root: Path) -> Classes:
+def _list_classes(folder: Path, *, root: Path, unused: Counter[str]) -> Classes:
+    """List the images of each class folder, and add other files to `unused`."""
     class_folders = _subfolders(folder)
     if len(class_folders) < 2:
         raise DataError(
@@ -122,15 +135,26 @@ def _list_classes(folder: Path, *, root: Path) -> Classes:
     classes = {}
     for class_folder in class_folders:
         entered = set(class_folder.resolve().parents)
-        files = list(_walk(class_folder, f"{prefix}{class_folder.name}", extensions=extensions, entered=entered))
+        others = Counter[str]()
+        name = f"{prefix}{class_folder.name}"
+        files = list(_walk(class_folder, name, extensions=extensions, entered=entered, unused=others))
         if not files:
-            raise DataError(f"every class folder must hold images; {class_folder} holds none: add some or remove it")
+            raise DataError(
+                f"every class folder must hold images; {class_folder} holds none{_others(others)}: "
+                "add some or remove it"
+            )
+        unused += others
         classes[class_folder.name] = sorted(files, key=lambda file: file.name)
     return classes
 
 
-def _walk(folder: Path, name: str, *, extensions: frozenset[str], entered: set[Path]) -> Iterator[ImageFile]:
-    """Yield the visible images below a folder. `entered`: folders that were walked or are parents; they are skipped."""
+def _walk(
+    folder: Path, name: str, *, extensions: frozenset[str], entered: set[Path], unused: Counter[str]
+) -> Iterator[ImageFile]:
+    """Yield the visible images below a folder, and count the other visible files in `unused` by extension.
+
+    entered: folders that were walked or are parents; they are skipped.
+    """
     real = folder.resolve()
     if real in entered:
         return
@@ -141,10 +165,13 @@ def _walk(folder: Path, name: str, *, extensions: frozenset[str], entered: set[P
                 continue
             # Path.is_dir, other than the entry's own, says no to a link that points at itself.
             if Path(entry).is_dir() if entry.is_symlink() else entry.is_dir():
-                yield from _walk(Path(entry), f"{name}/{entry.name}", extensions=extensions, entered=entered)
-            elif os.path.splitext(entry.name)[1].lower() in extensions:
+                inner = f"{name}/{entry.name}"
+                yield from _walk(Path(entry), inner, extensions=extensions, entered=entered, unused=unused)
+            elif extension_of(entry.name) in extensions:
                 stat = entry.stat()
                 yield ImageFile(f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            else:
+                unused[extension_of(entry.name)] += 1
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -157,9 +184,19 @@ def _is_part(folder: Path) -> bool:
     return folder.name.lower() in _PART_NAMES and bool(_subfolders(folder))
 
 
+def _count_beside(folder: Path) -> Counter[str]:
+    """Count the visible files beside the subfolders of a folder, by extension."""
+    found = (path for path in folder.iterdir() if not _is_hidden(path.name) and not path.is_dir())
+    return Counter(extension_of(path.name) for path in found)
+
+
 def _is_hidden(name: str) -> bool:
-    # __MACOSX is what the Mac's archiver adds: hidden files in a folder that is not.
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or is_of_another_program(name)
+
+
+def _others(unused: Mapping[str, int]) -> str:
+    """Describe the files of a folder without images; empty if it has none."""
+    return f" ({unused_in_words(unused)})" if unused else ""
 
 
 def _image_extensions() -> frozenset[str]:

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.data.broken_images import all_broken_named
 from tuner.data.carving import Carving, carve_test_part
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
+from tuner.data.image_records import unknown_sources
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_hashed_pixels
+from tuner.data.reading import Reading, choose_reading
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 from tuner.names import shown_name
@@ -28,8 +31,9 @@ def list_image_folder(spec: DataSpec) -> ListedSource:
         for file in class_files
     ]
     # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
-    lines = ("folder", str(listing.root.resolve()), *listing.ignored, "files", *files)
-    return ListedSource(listing=lines, read=lambda report: _read(listing, spec, report=report))
+    # The number is raised when the same files are decoded in another way.
+    lines = ("folder 2", str(listing.root.resolve()), *listing.ignored, "files", *files)
+    return ListedSource(lines, lambda report: _read(listing, spec, report=report), listing.unused)
 
 
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
@@ -41,13 +45,11 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
-        carving = carve_test_part(
-            [listing.root / name for name in train],
-            train_labels_N,
-            class_names,
-            num_left=1 if validation else 2,
-            report=report,
-        )
+        given = [listing.root / name for name in train]
+        with all_broken_named([*given, *(listing.root / name for name in validation)], report=report):
+            carving = carve_test_part(
+                given, train_labels_N, class_names, num_left=1 if validation else 2, report=report
+            )
         test_N = carving.test_N
         rest_N = np.setdiff1d(np.arange(len(train)), test_N)
         of_training = "training " if validation else ""
@@ -57,10 +59,16 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     else:
         test, test_labels_N = _flatten(listing.test)
     development = [listing.root / name for name in (*train, *validation)]
-    with bombs_as_errors():
+    every = [*development, *(listing.root / name for name in test)]
+    with all_broken_named(every, report=report), bombs_as_errors():
         facts = list(map_in_threads(inspect_image, development, what="looking at images", report=report))
     height, width = choose_size(facts, spec.decoding.image_size)
     channels = 1 if all(fact.grey for fact in facts) else 3
+    reading, notes_on_reading = choose_reading([fact.levels for fact in facts], [fact.vanishes for fact in facts])
+    if spec.decoding.reading is None:
+        notes += notes_on_reading
+    else:
+        reading = spec.decoding.reading
     notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
     shape_CHW = (channels, height, width)
     return DecodableSource(
@@ -70,17 +78,22 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         development=_decodable(
             development,
             np.concatenate([train_labels_N, validation_labels_N]),
+            every=every,
             shape_CHW=shape_CHW,
             validation_start=len(train) if validation else None,
             notes=notes,
+            reading=reading,
         ),
         test=_decodable(
             [listing.root / name for name in test],
             test_labels_N,
+            every=every,
             shape_CHW=shape_CHW,
             validation_start=None,
             notes=notes,
+            reading=reading,
         ),
+        reading=reading,
     )
 
 
@@ -97,25 +110,30 @@ def _decodable(
     paths: Sequence[Path],
     labels_N: NDArray[np.int64],
     *,
+    every: Sequence[Path],
     shape_CHW: tuple[int, int, int],
     validation_start: int | None,
     notes: Sequence[str],
+    reading: Reading,
 ) -> DecodablePart:
+    """Prepare one part. every: the files of both parts, which are all checked if one of them is broken."""
     channels, height, width = shape_CHW
+    sources_N = unknown_sources(len(paths))
 
-    def decode(path: Path) -> tuple[NDArray[np.uint8], bytes]:
-        return read_hashed_pixels(path, channels=channels, height=height, width=width)
+    def decode(path: Path) -> tuple[NDArray[np.uint8], bytes, tuple[int, int]]:
+        return read_hashed_pixels(path, channels=channels, height=height, width=width, reading=reading)
 
     def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> str:
         digest = hashlib.blake2b(b"files", digest_size=16)
-        with bombs_as_errors():
+        with all_broken_named(every, report=report), bombs_as_errors():
             decoded = map_in_threads(decode, paths, what="decoding images", report=report)
-            for row, (image_CHW, of_file) in enumerate(decoded):
+            for row, (image_CHW, of_file, own_size) in enumerate(decoded):
                 images_NCHW[row] = image_CHW
+                sources_N[row] = (of_file, *own_size)
                 digest.update(of_file)
         return digest.hexdigest()
 
-    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes))
+    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes), sources_N)
 
 
 def _flatten(classes: Classes) -> tuple[list[str], NDArray[np.int64]]:

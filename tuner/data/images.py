@@ -1,14 +1,16 @@
 """Convert an image file to pixels, by the rule that training and prediction share.
 
 1. EXIF orientation is applied. Of an animation or a stack of pages, the first picture is used.
-2. Transparent pixels are laid over white.
-3. Channels: 1 if every image of the data set is grey (modes 1, L, LA, 16-bit grey scaled to 8 bits, or a palette of
-   which only greys are used), otherwise 3 (RGB).
+2. Transparent pixels are laid over white, or over black or grey if fewer images vanish over that. Grey images with more
+   than 8 bits are scaled to 8 bits by the range of the data set's own values (reading.py).
+3. Channels: 1 if every image of the data set is grey (modes 1, L, LA, 16-bit grey, or a palette of which only greys are
+   used), otherwise 3 (RGB).
 4. Size: the requested size. If none is requested, the common size of the images, if they have one and no side exceeds
    224 pixels. Otherwise a square whose side is the median of the shorter sides, at most 224.
 5. An image of another size is resized (bilinear, antialiased) so that it covers the target, and centre-cropped.
 
-Channels and size are determined from the development part only, and applied to the test part and to new images.
+Reading, channels and size are determined from the development part only, and applied to the test part and to new
+images.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuner.errors import CheckpointError, DataError
+from tuner.data.reading import DEFAULT, GROUNDS, WIDEST, Levels, Reading, scale_levels, vanishes_over
+from tuner.errors import BrokenImage, CheckpointError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -47,10 +50,12 @@ class Preprocessing:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reading: Reading = DEFAULT
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for json.dumps."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """Return plain values for json.dumps; `levels` and `ground` of the reading only if they are not the default."""
+        sides = {"channels": self.channels, "height": self.height, "width": self.width}
+        return {**sides, "mean": list(self.mean), "std": list(self.std), **self.reading.to_json()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -58,44 +63,57 @@ class Preprocessing:
         try:
             channels, height, width = (int(values[key]) for key in ("channels", "height", "width"))
             mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+            reading = Reading.from_json(values)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"preprocessing must have channels, height, width, mean and std; got {values}"
+                f"preprocessing must have channels, height, width, mean, std and valid levels; got {values}"
             ) from error
         if channels not in (1, 3) or min(height, width) < 1 or {len(mean), len(std)} != {channels} or min(std) <= 0:
             raise CheckpointError(
                 f"preprocessing must have 1 or 3 channels with mean and std above 0 each; got {values}"
             )
-        return cls(channels, height, width, mean, std)
+        return cls(channels, height, width, mean, std, reading)
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Properties of an image that the rule needs: sides in pixels as displayed, and whether it is grey."""
+    """Properties of an image that the rule needs: sides in pixels as displayed, and whether it is grey.
+
+    levels: its smallest and largest value, if it is grey with more than 8 bits. vanishes: as vanishes_over returns it.
+    """
 
     height: int
     width: int
     grey: bool
+    levels: Levels | None = None
+    vanishes: tuple[bool, ...] | None = None
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
-    """Read one file as a uint8 tensor (C, H, W), by the rule above. Raises DataError if it cannot be decoded."""
+    """Read one file as a uint8 tensor (C, H, W), by the rule above. Raises BrokenImage if it cannot be decoded."""
     with bombs_as_errors():
         pixels_CHW = read_pixels(
-            path, channels=preprocessing.channels, height=preprocessing.height, width=preprocessing.width
+            path,
+            channels=preprocessing.channels,
+            height=preprocessing.height,
+            width=preprocessing.width,
+            reading=preprocessing.reading,
         )
     return torch.from_numpy(pixels_CHW)
 
 
-def read_pixels(path: Path, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Read one file as uint8 (C, H, W). Raises DataError, with the path, for a broken file."""
-    return read_hashed_pixels(path, channels=channels, height=height, width=width)[0]
+def read_pixels(path: Path, *, channels: int, height: int, width: int, reading: Reading = DEFAULT) -> NDArray[np.uint8]:
+    """Read one file as uint8 (C, H, W). Raises BrokenImage for a file that cannot be decoded."""
+    return read_hashed_pixels(path, channels=channels, height=height, width=width, reading=reading)[0]
 
 
-def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) -> tuple[NDArray[np.uint8], bytes]:
-    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes). Raises DataError as `read_pixels` does.
+def read_hashed_pixels(
+    path: Path, *, channels: int, height: int, width: int, reading: Reading = DEFAULT
+) -> tuple[NDArray[np.uint8], bytes, tuple[int, int]]:
+    """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes) and its own (height, width).
 
-    Both come from one open file, so they match even if a program replaces the file at the same time.
+    All come from one open file, so they match even if a program replaces the file at the same time. Raises BrokenImage
+    for a file that cannot be decoded.
     """
     from PIL import Image, ImageOps
 
@@ -104,13 +122,16 @@ def read_hashed_pixels(path: Path, *, channels: int, height: int, width: int) ->
         file.seek(0)
         with Image.open(file) as image:
             upright = ImageOps.exif_transpose(image)
-            return pixels_from(upright, channels=channels, height=height, width=width), digest
+            own_size = upright.height, upright.width
+            pixels_CHW = pixels_from(upright, channels=channels, height=height, width=width, reading=reading)
+            return pixels_CHW, digest, own_size
 
 
 def inspect_image(path: Path) -> ImageFacts:
     """Read the properties that the rule needs, mostly from the file's header.
 
-    Raises DataError, with the path, for a broken file.
+    Images with more than 8 bits or with transparent pixels are decoded. Raises BrokenImage for a file that cannot be
+    decoded.
     """
     from PIL import Image
 
@@ -119,14 +140,19 @@ def inspect_image(path: Path) -> ImageFacts:
         # A PNG must be decoded to find its orientation; for a square the answer would change nothing.
         if width != height and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
             width, height = height, width
-        return ImageFacts(height, width, _is_grey(image))
+        if image.mode.startswith("I"):
+            return ImageFacts(height, width, grey=True, levels=_levels_of(image))
+        vanishes = vanishes_over(np.array(image.convert("RGBA"))) if image.has_transparency_data else None
+        return ImageFacts(height, width, _is_grey(image), vanishes=vanishes)
 
 
-def pixels_from(image: "PILImage", *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+def pixels_from(
+    image: "PILImage", *, channels: int, height: int, width: int, reading: Reading = DEFAULT
+) -> NDArray[np.uint8]:
     """Convert, resize and crop a Pillow image to uint8 (C, H, W)."""
     from PIL import Image, ImageOps
 
-    opaque = _opaque(image).convert("L" if channels == 1 else "RGB")
+    opaque = _opaque(image, reading).convert("L" if channels == 1 else "RGB")
     if opaque.size != (width, height):
         opaque = ImageOps.fit(opaque, (width, height), Image.Resampling.BILINEAR)
     pixels = np.array(opaque, dtype=np.uint8)
@@ -161,7 +187,7 @@ def _errors_naming(path: Path) -> Iterator[None]:
     # Pillow's decoders raise nearly everything on broken input: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"every image must be readable; {path} is not ({reason}): fix or remove it") from error
+        raise BrokenImage(path, reason) from error
 
 
 def _is_grey(image: "PILImage") -> bool:
@@ -172,25 +198,41 @@ def _is_grey(image: "PILImage") -> bool:
     return all(red == green == blue for _, (red, green, blue, opacity) in colours if opacity > 0)
 
 
-def _opaque(image: "PILImage") -> "PILImage":
+def _opaque(image: "PILImage", reading: Reading) -> "PILImage":
     from PIL import Image
 
     if image.mode == "F":
         raise ValueError("a floating-point image has no known range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        return _eight_bits(image)
+        return _eight_bits(image, reading)
     if not image.has_transparency_data:
         return image if image.mode != "P" else image.convert("RGB")
     coloured = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert("RGB")
+    value = GROUNDS[reading.ground]
+    ground = Image.new("RGBA", coloured.size, (value, value, value, 255))
+    return Image.alpha_composite(ground, coloured).convert("RGB")
 
 
-def _eight_bits(image: "PILImage") -> "PILImage":
+def _eight_bits(image: "PILImage", reading: Reading) -> "PILImage":
     from PIL import Image
 
+    levels_HW, is_transparent_HW = _sixteen_bits(image)
+    pixels_HW = scale_levels(levels_HW, reading.levels)
+    pixels_HW[is_transparent_HW] = GROUNDS[reading.ground]
+    return Image.fromarray(pixels_HW)
+
+
+def _levels_of(image: "PILImage") -> Levels | None:
+    """Return the smallest and the largest visible value; None if there is none."""
+    levels_HW, is_transparent_HW = _sixteen_bits(image)
+    visible_N = levels_HW[~is_transparent_HW]
+    return (int(visible_N.min()), int(visible_N.max())) if len(visible_N) else None
+
+
+def _sixteen_bits(image: "PILImage") -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the values of a grey image, and which pixels are transparent."""
     levels_HW = np.array(image).astype(np.int64)
-    if levels_HW.min() < 0 or levels_HW.max() > 65535:
+    if levels_HW.min() < WIDEST[0] or levels_HW.max() > WIDEST[1]:
         raise ValueError("a grey image must have at most 16 bits; save it with 8 or 16 bits")
-    if isinstance(transparent := image.info.get("transparency"), int):
-        levels_HW[levels_HW == transparent] = 65535
-    return Image.fromarray(((levels_HW + 128) // 257).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    return levels_HW, levels_HW == (transparent if isinstance(transparent, int) else -1)

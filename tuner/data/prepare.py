@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
 from tuner.data.torchvision_sets import list_torchvision_set
+from tuner.data.unused_files import UnusedFiles
 from tuner.errors import DataError
 
 MAX_SIDE = 1024
@@ -26,12 +27,13 @@ _PARTS = ("development", "test")
 class PreparedParts:
     """The cache folders of both parts.
 
-    Only sealed.py opens `test`. repairs: descriptions of what was damaged in them.
+    Only sealed.py opens `test`. repairs: descriptions of what was damaged in them. unused: as in ListedSource.
     """
 
     development: Path
     test: Path
     repairs: tuple[str, ...] = ()
+    unused: UnusedFiles = field(default_factory=dict)
 
 
 def prepare(
@@ -66,7 +68,8 @@ def prepare(
         folders = tuple(folder for folder, _ in saved)
         save_listing(spec.cache_dir, key, folders)
     development, test = folders
-    return PreparedParts(development, test, tuple(_repair(part, spec) for part in _PARTS if part in damaged))
+    repairs = tuple(_repair(part, spec) for part in _PARTS if part in damaged)
+    return PreparedParts(development, test, repairs, source.unused)
 
 
 def _repair(part: str, spec: DataSpec) -> str:

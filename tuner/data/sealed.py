@@ -5,8 +5,10 @@ search/ may not import this file.
 
 from dataclasses import dataclass, replace
 
-from tuner.data.cache import CachedPart, is_intact, load_cached, load_meta
+from tuner.data.cache import CachedPart, is_intact, load_cached, load_meta, load_records
+from tuner.data.data_checks import DataChecks, compare_parts
 from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.image_records import PartRecords
 from tuner.data.prepare import prepare
 from tuner.errors import DataError
 
@@ -48,7 +50,7 @@ def fix_parts(spec: DataSpec, *, report: Report | None = None) -> FixedParts:
     Raises DataError as load_development does.
     """
     parts = prepare(spec, report=report)
-    development = replace(load_cached(parts.development), repairs=parts.repairs)
+    development = replace(load_cached(parts.development), repairs=parts.repairs, unused=parts.unused)
     return FixedParts(development, SealedPart(spec, load_meta(parts.test), development.digest))
 
 
@@ -59,6 +61,32 @@ def fix_test_part(spec: DataSpec, *, report: Report | None = None) -> SealedPart
     """
     parts = prepare(spec, report=report, opened=None)
     return SealedPart(spec, load_meta(parts.test), load_meta(parts.development).digest, parts.repairs)
+
+
+def check_parts(parts: FixedParts) -> DataChecks:
+    """Look at both parts of a data set before anything is trained on it.
+
+    The test part stays sealed: its labels and the digests of its images are compared, no image is returned, and no
+    network sees one. This is therefore not an opening. Raises DataError if a part is missing or damaged.
+    """
+    development = parts.development
+    validation = development.validation_indices_N
+    return compare_parts(
+        load_records(development.folder),
+        _records_of(parts.test),
+        development.class_names,
+        validation_start=None if validation is None else len(development.labels_N) - len(validation),
+        image_size=development.image_size,
+        unused=development.unused,
+    )
+
+
+def _records_of(part: SealedPart) -> PartRecords:
+    """Load the records of a test part, which is decoded again if it has none and is damaged."""
+    try:
+        return load_records(part.cached.folder)
+    except DataError:
+        return load_records(prepare(part.spec, report=None, opened="test").test)
 
 
 def open_sealed(part: SealedPart, *, report: Report | None = None) -> ImageDataset:

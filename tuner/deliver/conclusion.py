@@ -10,6 +10,7 @@ import numpy as np
 from tuner.deliver.contenders import Contender, Splits, spread_of
 from tuner.deliver.intervals import Correct, Interval, accuracy_interval, difference_interval, pool, spread_of_seeds
 from tuner.deliver.scoring import Score
+from tuner.search.class_scores import ClassScores
 from tuner.search.confirmation import BeatsBaseline, Confirmation, RetrainedTrial
 from tuner.space.baseline import describe_baseline
 
@@ -28,12 +29,15 @@ def conclude(
     is_full: bool,
     seconds: float,
     notes: Sequence[str],
+    num_shared: int = 0,
+    class_scores: ClassScores | None = None,
 ) -> Confirmation:
     """Compute the result of a confirmation from the scores on the test set, by trial and seed.
 
     epochs: number of epochs for which the winner was trained at the end. scores: has no entry for a baseline that could
     not be trained again. num_openings: number of times the test set was opened, including this one. notes: what was
-    skipped or changed.
+    skipped or changed. num_shared: number of test images that are also in the development part. class_scores: of the
+    winner on the test set.
     """
     own_SN = _correct(scores[winner.trial.number])
     other_SN = None
@@ -74,6 +78,8 @@ def conclude(
         beats_baseline=verdict,
         delivered_test_accuracy=accuracies[0],
         num_test_images=own_SN.shape[1],
+        num_shared_test_images=num_shared,
+        class_scores=class_scores,
         candidates=tuple(
             RetrainedTrial(
                 one.trial.number,

@@ -23,7 +23,7 @@ from tuner.deliver.confirm_plan import NUM_CANDIDATES, NUM_SEEDS, ConfirmPlan, a
 from tuner.deliver.contenders import Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed
 from tuner.deliver.retraining import ConfirmProgress
-from tuner.deliver.scoring import score_checkpoint
+from tuner.deliver.scoring import score_checkpoint, score_classes_on
 from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
 from tuner.search.confirmation import Confirmation
@@ -147,6 +147,7 @@ def confirm(
             ]
             for one in finalists.each
         }
+        num_shared = count_shared_images(test_set, development)
         confirmation = conclude(
             winner,
             baseline,
@@ -163,8 +164,10 @@ def confirm(
                 *skipped,
                 *finalists.notes,
                 *test_set.repairs,
-                *_notes_on_shared_images(test_set, development),
+                *_notes_on_shared_images(num_shared, num_images=len(test_set.labels_N)),
             ],
+            num_shared=num_shared,
+            class_scores=score_classes_on(test_set, scores[winner.trial.number], development=development),
         )
         delivered = scores[winner.trial.number][0]
         checkpoint = load_checkpoint(retrained_path(folder, winner.trial.number, seed_number=0))
@@ -203,12 +206,11 @@ def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     return None if found.outcome == "rejected" else found
 
 
-def _notes_on_shared_images(test_set: ImageDataset, development: ImageDataset) -> list[str]:
-    num_shared = count_shared_images(test_set, development)
+def _notes_on_shared_images(num_shared: int, *, num_images: int) -> list[str]:
     if not num_shared:
         return []
     return [
-        f"{num_shared:,} of the {len(test_set.labels_N):,} test images are also among the training and validation "
+        f"{num_shared:,} of the {num_images:,} test images are also among the training and validation "
         "images, pixel by pixel, so the test accuracies are optimistic"
     ]
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tuner.data.data_checks import are_uneven
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
 from tuner.data.sealed import fix_test_part, open_sealed
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import BATCH, Classifier, with_flip_test
 from tuner.errors import CheckpointError, DataError
+from tuner.search.class_scores import ClassScores, score_classes
 from tuner.training.caller_settings import with_own_settings
 
 PartName = Literal["test", "validation", "train"]
@@ -51,8 +53,8 @@ class Evaluation:
 
     class_accuracies: by class name; None for a class without images. is_of_training: whether the network was trained on
     these images, so that the score says little. flip_test: whether the logits are the mean of those of an image and of
-    its mirror image. notes: how the images were changed to fit the network, and whether they
-    are not those that the network was trained for.
+    its mirror image. notes: how the images were changed to fit the network, and whether they are not those that the
+    network was trained for. class_scores: what the accuracy hides.
     """
 
     dataset: str
@@ -64,6 +66,7 @@ class Evaluation:
     is_of_training: bool = False
     notes: tuple[str, ...] = ()
     flip_test: bool = False
+    class_scores: ClassScores | None = None
 
     @property
     def accuracy(self) -> float:
@@ -80,6 +83,7 @@ class Evaluation:
             "num_images": self.num_images,
             "num_correct": self.num_correct,
             "class_accuracies": self.class_accuracies,
+            "class_scores": None if self.class_scores is None else asdict(self.class_scores),
             "is_of_training": self.is_of_training,
             "flip_test": self.flip_test,
             "notes": list(self.notes),
@@ -104,9 +108,8 @@ def evaluate(
     if flip_test:
         classifier = with_flip_test(classifier)
     size = (classifier.preprocessing.height, classifier.preprocessing.width)
-    opened = load_part(
-        replace(spec, image_size=size), part, split_seed=classifier.origin.get("split_seed"), report=report
-    )
+    spec = replace(spec, image_size=size, reading=classifier.preprocessing.reading)
+    opened = load_part(spec, part, split_seed=classifier.origin.get("split_seed"), report=report)
     labels_of = _labels_by_name(opened.class_names, classifier.class_names)
     channels = classifier.preprocessing.channels
     if opened.images_NCHW.shape[1] > channels:
@@ -127,6 +130,12 @@ def evaluate(
         num_images=len(opened.labels_N),
         num_correct=int(correct_K.sum()),
         loss=loss_sum / len(opened.labels_N),
+        class_scores=score_classes(
+            correct_K.tolist(),
+            counts_K.tolist(),
+            classifier.class_names,
+            are_uneven=are_uneven(counts_K.tolist()),
+        ),
         class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
         notes=(*opened.notes, *opened.repairs, *_notes_on_origin(classifier, opened, spec.dataset, part=part)),
         is_of_training=opened.digest == classifier.origin.get("dataset_digest") and part in _trained_on(classifier),

@@ -153,7 +153,8 @@ def _part_of_score(
     spec = record.data_spec(studies / ".cache")
     parts = fix_parts(spec, report=report)
     size = (checkpoint.preprocessing.height, checkpoint.preprocessing.width)
-    if (parts.development.digest, parts.development.image_size) != (checkpoint.origin.get("dataset_digest"), size):
+    expected = (checkpoint.origin.get("dataset_digest"), size, checkpoint.preprocessing.reading)
+    if (parts.development.digest, parts.development.image_size, parts.development.reading) != expected:
         raise DataError(
             f"an export is checked on the images of its study, and those of {spec.dataset!r} have changed since: "
             "put the old ones back"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tuner.__about__ import __version__
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
+from tuner.data.reading import DEFAULT, reading_in_words
 from tuner.deliver.export_formats import FORMATS, FormatName
 from tuner.training.checkpoint import Checkpoint
 
@@ -42,6 +43,7 @@ def readme_of(
     """
     architecture, origin = checkpoint.candidate.architecture, checkpoint.origin
     channels, height, width = architecture.input_shape
+    reading = checkpoint.preprocessing.reading
     num_parameters = network_cost(trace(architecture)).num_parameters
     dataset = " ".join(str(origin.get("dataset", "images")).replace("`", "'").split())
     images = f"(N, {channels}, {height}, {width}), {'grey' if channels == 1 else 'red, green, blue'}"
@@ -64,7 +66,7 @@ exactly as many of them correctly as the network itself.
 
 The lines read `images.pt`, a uint8 tensor of shape {images}, or `images.npy`, the same as an array.
 An image of another size is scaled to cover {height}x{width} pixels (height x width) and centre-cropped.
-"""
+{"" if reading == DEFAULT else f"{reading_in_words(reading)}{chr(10)}"}"""
     ]
     for name, file_name in files.items():
         one = FORMATS[name]

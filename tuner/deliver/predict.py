@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from tuner.data.folder_listing import list_images
 from tuner.data.images import read_image
+from tuner.data.unused_files import UnusedFiles
 from tuner.deliver.classifier import BATCH, Classifier, classifier_from
 from tuner.errors import DataError
 from tuner.training.caller_settings import with_own_settings
@@ -55,20 +57,23 @@ def predict(
     ]
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path]) -> tuple[list[Path], UnusedFiles]:
     """Return the given files, and the images in the given folders and their subfolders, sorted by name.
 
-    Raises DataError for a path that does not exist, and for a folder without images.
+    The second value counts the files in these folders that are not images, by extension. Raises DataError for a path
+    that does not exist, and for a folder without images.
     """
-    found: list[Path] = []
+    found, unused = list[Path](), Counter[str]()
     for path in paths:
         if path.is_dir():
-            found += list_images(path)
+            images, others = list_images(path)
+            found += images
+            unused.update(others)
         elif path.is_file():
             found.append(path)
         else:
             raise DataError(f"every image must be a file or a folder; there is no {path}")
-    return found
+    return found, unused
 
 
 def _predict_batch(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tuner.data.data_checks import are_uneven
 from tuner.data.dataset import ImageDataset
 from tuner.data.splits import Split
 from tuner.data.training_data import open_data
+from tuner.search.class_scores import ClassScores, score_classes
 from tuner.training.checkpoint import Checkpoint, model_from
 from tuner.training.loop import evaluation_batch
 from tuner.training.process_settings import exact_arithmetic
@@ -28,6 +31,23 @@ class Score:
     def accuracy(self) -> float:
         """Share of images classified correctly, in 0..1."""
         return int(self.correct_N.sum()) / len(self.correct_N)
+
+
+def score_classes_on(test_set: ImageDataset, scores: Sequence[Score], *, development: ImageDataset) -> ClassScores:
+    """Compute the scores by class of one network with several seeds, from its scores on the whole test set.
+
+    Classes are uneven if they are in the development part, or in the test set.
+    """
+    num_classes, labels_N = len(test_set.class_names), test_set.labels_N
+    counts = labels_N.bincount(minlength=num_classes).tolist()
+    correct = torch.stack([labels_N[one.correct_N].bincount(minlength=num_classes) for one in scores])
+    ours = development.labels_N.bincount(minlength=num_classes).tolist()
+    return score_classes(
+        correct.double().mean(0).tolist(),
+        counts,
+        test_set.class_names,
+        are_uneven=are_uneven(counts) or are_uneven(ours),
+    )
 
 
 def score_checkpoint(

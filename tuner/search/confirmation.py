@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from tuner.formats import refuse_newer_format
+from tuner.search.class_scores import ClassScores
 
 CONFIRMATION_FORMAT = 1
 """Raised when a confirmation of a later version would be read wrongly by this one; a new key raises nothing."""
@@ -36,9 +37,10 @@ class Confirmation:
     gap: search_accuracy minus test_accuracy. baseline_number: the trial that the winner is compared with; baseline:
     description of that trial. Both are None in a study without a baseline. difference: winner minus baseline, on the
     test set. It is None, like its interval and baseline_test_accuracy, if the baseline could not be trained again.
-    candidates: every retrained trial, with its accuracy for each seed. num_trials: number of trials that the study had
-    at that time. test_set_openings: how often the study has opened its test set, this time included. is_full: whether
-    nothing was skipped to save time or by choice.
+    num_shared_test_images: number of test images that are also training or validation images. class_scores: on the test
+    set, over all seeds. candidates: every retrained trial, with its accuracy for each seed. num_trials: number of
+    trials that the study had at that time. test_set_openings: how often the study has opened its test set, this time
+    included. is_full: whether nothing was skipped to save time or by choice.
 
     Fields with a default are absent from confirmations of older versions.
     """
@@ -59,6 +61,8 @@ class Confirmation:
     beats_baseline: BeatsBaseline
     delivered_test_accuracy: float
     num_test_images: int
+    num_shared_test_images: int = 0
+    class_scores: ClassScores | None = None
     candidates: tuple[RetrainedTrial, ...]
     num_trials: int
     test_set_openings: int = 1

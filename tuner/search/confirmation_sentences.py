@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuner.search.class_sentences import class_sentences
 from tuner.search.confirmation import Confirmation
 
 BEATS_BASELINE = {
@@ -19,9 +20,10 @@ def counted(number: int, what: str) -> str:
 def verdict_lines(confirmation: Confirmation) -> list[str]:
     """Result for a terminal: the test accuracy, whether the winner beats the baseline, and the notes."""
     return [
-        f"{confirmation.test_accuracy:.2%} on {confirmation.num_test_images:,} sealed images, "
+        f"{confirmation.test_accuracy:.2%} on {scored_images_in_words(confirmation)}, "
         f"mean of {counted(len(confirmation.seeds), 'seed')}, {interval_in_words(confirmation)}; "
         f"the file's own {confirmation.delivered_test_accuracy:.2%}",
+        *class_sentences(confirmation.class_scores, "test images"),
         beats_in_words(confirmation) + _compared(confirmation, "difference "),
         f"the search's own figure, {confirmation.search_accuracy:.2%}, was {gap_in_words(confirmation)}",
         *confirmation.notes,
@@ -29,12 +31,35 @@ def verdict_lines(confirmation: Confirmation) -> list[str]:
 
 
 def verdict_in_words(confirmation: Confirmation) -> str:
-    """Result for a note in Markdown, in two sentences."""
+    """Result for a note in Markdown, in a few sentences."""
+    by_class = [
+        f" {sentence[0].upper()}{sentence[1:]}."
+        for sentence in class_sentences(confirmation.class_scores, "test images")
+    ]
     return (
-        f"**Confirmed**: trial {confirmation.number} has {confirmation.test_accuracy:.2%} on the sealed test set "
+        f"**Confirmed**: trial {confirmation.number} has {confirmation.test_accuracy:.2%} on "
+        f"{scored_set_in_words(confirmation)} "
         f"({interval_in_words(confirmation)}; the study had {counted(confirmation.num_trials, 'trial')} then). "
-        f"{beats_in_words(confirmation).capitalize()}{_compared(confirmation)}."
+        f"{beats_in_words(confirmation).capitalize()}{_compared(confirmation)}.{''.join(by_class)}"
     )
+
+
+def scored_images_in_words(confirmation: Confirmation) -> str:
+    """Describe the test images: sealed, unless some of them are also training or validation images."""
+    if not confirmation.num_shared_test_images:
+        return f"{confirmation.num_test_images:,} sealed images"
+    return (
+        f"{confirmation.num_test_images:,} test images, of which {confirmation.num_shared_test_images:,} are also "
+        "training or validation images"
+    )
+
+
+def scored_set_in_words(confirmation: Confirmation) -> str:
+    """Describe the test set as scored_images_in_words does, without its size."""
+    if not confirmation.num_shared_test_images:
+        return "the sealed test set"
+    share = confirmation.num_shared_test_images / confirmation.num_test_images
+    return f"a test set of which {share:.1%} are also training or validation images"
 
 
 def _compared(confirmation: Confirmation, name: str = "") -> str:

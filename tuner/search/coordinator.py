@@ -357,6 +357,7 @@ class _Search:
             attributes["details"] = details
         if best_epoch is not None:
             attributes |= {"best_epoch": best_epoch, "best_validation_accuracy": accuracy}
+        attributes |= running.class_attributes(self._plan.class_names)
         if running.latency_ms is not None:
             attributes["latency_ms"] = running.latency_ms
         if state is TrialState.COMPLETE and accuracy is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tuner.data.data_checks import DataChecks
 from tuner.training.candidate import Candidate
 from tuner.training.results import EpochResult
 
@@ -22,7 +23,8 @@ def counts(outcome: Outcome | None, *, num_epochs: int) -> bool:
 class DataReady:
     """The images are loaded.
 
-    `shape` is (C, H, W); `held` says whether they are in memory or streamed, and their size.
+    `shape` is (C, H, W); `held` says whether they are in memory or streamed, and their size. checks: what was found in
+    the data set; None if no search begins.
     """
 
     study: str
@@ -34,6 +36,7 @@ class DataReady:
     device: str
     held: str
     notes: tuple[str, ...]
+    checks: DataChecks | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from tuner.data.dataset import ImageDataset
 from tuner.data.development_part import load_cached
 from tuner.data.images import Preprocessing
+from tuner.data.reading import DEFAULT, Reading
 from tuner.data.resident import ResidentData, Statistics
 from tuner.data.splits import Split, fresh_split, split_development
 from tuner.data.training_data import TrainingData, measure_statistics, open_data
@@ -42,7 +43,7 @@ class ImageTrainer:
 
     It is small enough to be sent to another process, which then opens the data set from the same memory-mapped file.
     `image_bytes` is the memory limit for images; larger sets are streamed. `statistics` are the mean and standard
-    deviation of the pixels, if they are already known.
+    deviation of the pixels, if they are already known. `reading` says how the values of image files became pixels.
     """
 
     dataset_folder: Path
@@ -52,6 +53,7 @@ class ImageTrainer:
     engine: Engine
     image_bytes: int = sys.maxsize
     statistics: Statistics | None = None
+    reading: Reading = DEFAULT
     _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
@@ -158,6 +160,7 @@ class ImageTrainer:
                 width=input_spec.width,
                 mean=data.mean,
                 std=data.std,
+                reading=self.reading,
             ),
             class_names=data.class_names,
             scores=scores,

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.data.data_checks import DataChecks
 from tuner.data.dataset import DataSpec
 from tuner.errors import StudyError
 from tuner.formats import NewerFormatError
@@ -39,6 +40,8 @@ OPENINGS = "tuner:test_set_openings"
 """Study attribute that counts how often the test set was opened."""
 SEALED = "tuner:sealed"
 """Study attribute for the test part that was set aside when the study began: `digest` and `num_images`."""
+CHECKS = "tuner:checks"
+"""Study attribute for what the look at the data set has found."""
 NOTE_VERSION, NOTE_RESULT = "tuner:note_ver", "tuner:note_result"
 """System attributes of a study: the version of the note that tuner wrote last, and its sentence on the result."""
 CONSTRAINTS = "constraints"
@@ -151,6 +154,19 @@ class StudyRecord:
     def save_sealed(self, digest: str, num_images: int) -> None:
         """Remember which test part was set aside, by the digest of its images."""
         self.storage.set_study_user_attr(self.study_id, SEALED, {"digest": digest, "num_images": num_images})
+
+    @property
+    def checks(self) -> DataChecks | None:
+        """What the last run has found in its data set; None in older studies. Raises StudyError if unreadable."""
+        stored = self.storage.get_study_user_attrs(self.study_id).get(CHECKS)
+        if stored is None:
+            return None
+        with self.readable("what was found in its images"):
+            return DataChecks.from_json(stored)
+
+    def save_checks(self, checks: DataChecks) -> None:
+        """Store what was found in the data set."""
+        self.storage.set_study_user_attr(self.study_id, CHECKS, checks.to_json())
 
     def write_note(self, result: str | None = None) -> None:
         """Write the study's note, which describes the study and its results, unless a user has written another one.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from tuner.data.data_checks import are_uneven
+from tuner.search.class_scores import scores_from_confusion
 from tuner.search.objective import best_epoch, best_value, is_better, value_of
 from tuner.space.sampling import Params
 from tuner.training.candidate import Candidate
@@ -34,6 +38,14 @@ class RunningTrial:
             self.confusion = result.confusion
         self.curve[result.epoch] = value
         self.latency_ms = result.latency_ms
+
+    def class_attributes(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Scores by class in the best epoch, as the trial stores them; none without a confusion matrix."""
+        if self.confusion is None or len(class_names) != len(self.confusion):
+            return {}
+        counts = [sum(row) for row in self.confusion]
+        scores = scores_from_confusion(self.confusion, class_names, are_uneven=are_uneven(counts))
+        return {"class_scores": {**asdict(scores), "unrecognised": list(scores.unrecognised)}}
 
     @property
     def best_epoch(self) -> int | None:

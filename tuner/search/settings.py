@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
 from tuner.data.known_sets import KNOWN_NAMES
+from tuner.data.reading import WIDEST, Ground, Levels
 from tuner.errors import SpaceError
 from tuner.formats import refuse_newer_format
 from tuner.space.schema import SearchSpace
@@ -22,7 +23,12 @@ SETTINGS_FORMAT = 1
 
 Raised if older versions would misread new settings; a field with a default does not raise it.
 """
-RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None, "is_space_bundled": False}
+RELEASED_DEFAULTS: Mapping[str, Any] = {
+    "image_size": None,
+    "is_space_bundled": False,
+    "levels": (0, 65535),
+    "ground": "white",
+}
 """Defaults of fields that stored settings may lack. A row is never changed, and a new field needs one."""
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
@@ -38,6 +44,7 @@ class StudySettings:
     dataset_digest: digest of the development part, as in ImageDataset. image_size: (height, width) of its images; None
     in studies from before it was stored. space: the search space as JSON, without its name and description.
     is_space_bundled: whether it is one of those that come with tuner, which a later version may change.
+    levels, ground: how the values of image files became pixels, as in `Reading`.
     format: 0 in studies from before there was a format number.
     """
 
@@ -49,6 +56,8 @@ class StudySettings:
     epochs: int
     image_size: tuple[int, int] | None = None
     is_space_bundled: bool = False
+    levels: Levels = WIDEST
+    ground: Ground = "white"
     format: int = SETTINGS_FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -82,6 +91,8 @@ def study_settings(
         seed=seed,
         epochs=epochs,
         is_space_bundled=is_space_bundled,
+        levels=dataset.reading.levels,
+        ground=dataset.reading.ground,
     )
 
 
@@ -152,6 +163,9 @@ def differences(
                 if data_before is not None and data_now is not None and data_before[key] != data_now[key]:
                     sizes = [data_before[key], data_now[key]]
                 said.append("--image-size was {}, not {}".format(*map(_as_typed, sizes)))
+        elif key in ("levels", "ground"):
+            if "dataset_digest" not in differing:
+                said.append(_difference_of_readings(key, before[key], now[key]))
         elif key == "space":
             said += _differences_of_spaces(before[key], now[key])
         elif one == other:
@@ -202,6 +216,12 @@ def _difference_of_images(before: Source | None, now: Source | None) -> str:
                 return f"the images of {other} are not those of {one}"
             return f"--{key.replace('_', '-')} was {one}, not {other}"
     return f"the images of {now['dataset']} have changed since"
+
+
+def _difference_of_readings(key: str, before: Any, now: Any) -> str:
+    if key == "ground":
+        return f"transparent pixels were laid over {before}, and would now be laid over {now}"
+    return "grey values of more than 8 bits were scaled from {}..{}, and would now be from {}..{}".format(*before, *now)
 
 
 def _as_typed(value: Any) -> str:

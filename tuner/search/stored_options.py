@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,17 @@ TRIALS = "tuner:trials"
 """Study attribute for the total number of trials that the last run wanted. It may change, so it is not a setting."""
 
 
+ALLOW = "tuner:allow"
+"""Study attribute for the names that `--allow` has accepted."""
+
+
 @dataclass(frozen=True)
 class StudyOptions:
     """The options that a study stores, with their values.
 
-    space: name of the space. trials: None if the study has no total, because its runs were limited by a time budget
-    or a killed run did not store it. epochs: None for a new study if its data
-    set determines the number. is_space_bundled: whether the space has a name that `--space` accepts.
+    space: name of the space. trials: None if the study has no total, because its runs were limited by a time budget or
+    a killed run did not store it. epochs: None for a new study if its data set determines the number. is_space_bundled:
+    whether the space has a name that `--space` accepts. allow: names that `--allow` has accepted.
     """
 
     data_spec: DataSpec
@@ -29,6 +34,7 @@ class StudyOptions:
     epochs: int | None
     seed: int
     is_space_bundled: bool = True
+    allow: tuple[str, ...] = ()
 
 
 def find_named(storage: Storage, name: str) -> StudyRecord | None:
@@ -53,7 +59,22 @@ def load_options(record: StudyRecord, defaults: StudyOptions, *, cache_dir: Path
         epochs=settings.epochs,
         seed=settings.seed,
         is_space_bundled=settings.is_space_bundled,
+        allow=load_allowed(record),
     )
+
+
+def load_allowed(record: StudyRecord) -> tuple[str, ...]:
+    """Load the names that `--allow` has accepted for a study. Raises StudyError if they cannot be read."""
+    names = record.storage.get_study_user_attrs(record.study_id).get(ALLOW, [])
+    with record.readable("what it allows"):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"must be a list of names, got {names!r}")
+    return tuple(names)
+
+
+def save_allowed(record: StudyRecord, names: Sequence[str]) -> None:
+    """Store the names that `--allow` has accepted, for later runs."""
+    record.storage.set_study_user_attr(record.study_id, ALLOW, list(names))
 
 
 def save_wanted_trials(record: StudyRecord, trials: int) -> None:

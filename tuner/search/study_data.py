@@ -8,6 +8,7 @@ import torch
 
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
+from tuner.data.reading import Reading
 from tuner.errors import DeviceError, StudyError
 from tuner.hardware import devices_for
 from tuner.search.record import StudyRecord
@@ -36,9 +37,10 @@ def refuse_other_images(record: StudyRecord, spec: DataSpec, dataset: ImageDatas
 
 
 def are_images_of(record: StudyRecord, dataset: ImageDataset) -> bool:
-    """Whether a development part is a study's own, at the same image size."""
+    """Whether a development part is a study's own, with the same image size and reading."""
     settings = record.settings
-    return (dataset.digest, dataset.image_size) == (settings.dataset_digest, settings.image_size)
+    own = (settings.dataset_digest, settings.image_size, Reading(settings.levels, settings.ground))
+    return (dataset.digest, dataset.image_size, dataset.reading) == own
 
 
 def device_of(record: StudyRecord) -> torch.device:

@@ -176,6 +176,7 @@ def _trainer(
         engine=engine,
         image_bytes=image_bytes,
         statistics=statistics,
+        reading=dataset.reading,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
+from tuner.data.data_checks import DataChecks
+from tuner.search.class_scores import ClassScores
 from tuner.search.confirmation import Confirmation
 from tuner.search.folder_owner import is_another_studys
 from tuner.search.objective import ranked
@@ -27,6 +29,7 @@ class StudySummary:
     confirmed: result of the confirmation, None before there is one. delivered: path of the confirmed winner's
     checkpoint, None if there is none or the file is missing. winner: the trial of the confirmed winner, None before
     there is one. is_older: whether an earlier version made the study, so that it can be neither resumed nor confirmed.
+    checks: what was found in the data set, None in older studies.
     """
 
     study: str
@@ -40,6 +43,14 @@ class StudySummary:
     delivered: Path | None = None
     winner: TrialRecord | None = None
     is_older: bool = False
+    checks: DataChecks | None = None
+
+    @property
+    def best_class_scores(self) -> ClassScores | None:
+        """Scores by class of the best trial; classes are uneven if they are so in the whole development part."""
+        if self.best is None or self.best.class_scores is None or self.checks is None:
+            return None
+        return replace(self.best.class_scores, are_uneven=self.checks.are_classes_uneven)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `tuner show --json` prints."""
@@ -52,6 +63,7 @@ class StudySummary:
                 "num_parameters": self.best.num_parameters,
                 "params": dict(self.best.params),
                 "checkpoint": str(self.checkpoint) if self.checkpoint else None,
+                "class_scores": None if self.best.class_scores is None else asdict(self.best.class_scores),
             }
         trials = {"counted": self.num_counted, **self.counts}
         return {
@@ -61,6 +73,7 @@ class StudySummary:
             "trials": trials,
             "best": best,
             "confirmed": None if self.confirmed is None else self.confirmed.to_json(),
+            "checks": None if self.checks is None else self.checks.to_json(),
         }
 
 
@@ -88,6 +101,7 @@ def summarise(record: StudyRecord, *, studies: Path, trials: list[TrialRecord] |
         delivered=delivered if confirmed and has_files and delivered.is_file() else None,
         winner=next((trial for trial in trials if confirmed and trial.number == confirmed.number), None),
         is_older=is_of_older_version(record),
+        checks=record.checks,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.class_scores import ClassScores
 from tuner.search.events import Outcome, counts
 from tuner.search.objective import best_epoch
 from tuner.training.candidate import Candidate
@@ -20,7 +21,8 @@ class TrialRecord:
 
     runner: number of the runner that trained it. latency_ms: time of one image's forward pass, for complete trials.
     Both are None in studies from before they were stored. baseline: for the trial that the winner is compared with, the
-    JSON object of `space.baseline.Baseline`; None for all others.
+    JSON object of `space.baseline.Baseline`; None for all others. class_scores: on the validation part in the best
+    epoch; None for an older trial, and with many classes.
     """
 
     number: int
@@ -38,6 +40,7 @@ class TrialRecord:
     runner: int | None = None
     latency_ms: float | None = None
     baseline: Mapping[str, Any] | None = None
+    class_scores: ClassScores | None = None
 
     @property
     def best_epoch(self) -> int | None:
@@ -76,4 +79,12 @@ def trial_record_from(trial: FrozenTrial) -> TrialRecord:
         runner=attributes.get("runner"),
         latency_ms=attributes.get("latency_ms"),
         baseline=attributes.get("baseline"),
+        class_scores=_class_scores_from(attributes.get("class_scores")),
     )
+
+
+def _class_scores_from(stored: Mapping[str, Any] | None) -> ClassScores | None:
+    if stored is None:
+        return None
+    values = {one.name: stored[one.name] for one in fields(ClassScores)}
+    return ClassScores(**values | {"unrecognised": tuple(stored["unrecognised"])})

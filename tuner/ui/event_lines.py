@@ -7,6 +7,7 @@ from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent
 from tuner.search.confirmation_sentences import counted
 from tuner.search.events import BaselineChosen, DataReady, SearchEnded, SearchStarted, TrialEnded, TrialLost
+from tuner.ui.check_lines import found_lines
 from tuner.ui.search_view import SearchView, describe_progress, format_seconds
 
 MAX_UNCOUNTED_TOLD = 10
@@ -18,7 +19,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
     match event:
         case DataReady():
             channels, height, width = event.shape
-            notes = "".join(f"\n{note}" for note in event.notes)
+            found = [] if event.checks is None else found_lines(event.checks)
+            notes = "".join(f"\n{note}" for note in (*event.notes, *found))
             return (
                 f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate, "
                 f"{height}x{width}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "

@@ -16,7 +16,14 @@ from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
-from tuner.search.confirmation_sentences import beats_in_words, counted, interval_in_words, later_trials
+from tuner.search.class_sentences import class_sentences
+from tuner.search.confirmation_sentences import (
+    beats_in_words,
+    counted,
+    interval_in_words,
+    later_trials,
+    scored_set_in_words,
+)
 from tuner.search.dashboard_entries import recipe_in_words
 from tuner.search.objective import ranked
 from tuner.search.study_deletion import disk_size_in_words
@@ -103,7 +110,9 @@ def _rounded(source: str) -> str:
 def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_shown: int = 10) -> RenderableType:
     """A study's counts and its best trials."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in ("trial", "outcome", "accuracy", "epoch", "parameters"):
+    is_balanced_shown = summary.checks is not None and summary.checks.are_classes_uneven
+    balanced = ["balanced"] if is_balanced_shown else []
+    for name in ("trial", "outcome", "accuracy", *balanced, "epoch", "parameters"):
         table.add_column(name, justify="left" if name == "outcome" else "right", no_wrap=True)
     table.add_column("network", overflow="fold")
     best_first = sorted(ranked(trials), key=lambda trial: trial.outcome != "complete")
@@ -112,6 +121,7 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
             str(trial.number),
             trial.outcome or trial.state.name.lower(),
             "" if trial.validation_accuracy is None else f"{trial.validation_accuracy:.2%}",
+            *([_balanced(trial)] if is_balanced_shown else []),
             "" if trial.best_epoch is None else str(trial.best_epoch),
             f"{trial.num_parameters:,}",
             str(trial.candidate.architecture),
@@ -121,6 +131,10 @@ def study_table(summary: StudySummary, trials: Sequence[TrialRecord], *, num_sho
         (summary.study, "bold"), f"  {summary.dataset}, space {summary.space}: {counts or 'no trials'}"
     )
     return Group(heading, table, *map(Text, delivery_lines(summary)))
+
+
+def _balanced(trial: TrialRecord) -> str:
+    return "" if trial.class_scores is None else f"{trial.class_scores.balanced_accuracy:.2%}"
 
 
 def how_to_confirm(summary: StudySummary) -> str:
@@ -138,14 +152,16 @@ def delivery_lines(summary: StudySummary) -> list[str]:
     if confirmed is None:
         path = summary.checkpoint
         words = f"not confirmed, so the score is optimistic; {how_to_confirm(summary)}"
+        by_class = class_sentences(summary.best_class_scores, f"validation images of trial {summary.best.number}")
     else:
         path = summary.delivered
         later = "" if summary.is_older else later_trials(confirmed, summary.num_counted, name=summary.study)
         words = (
-            f"confirmed: trial {confirmed.number}, {confirmed.test_accuracy:.2%} on the sealed test set, "
+            f"confirmed: trial {confirmed.number}, {confirmed.test_accuracy:.2%} on {scored_set_in_words(confirmed)}, "
             f"{interval_in_words(confirmed)}; {beats_in_words(confirmed)}" + (f"; {later}" if later else "")
         )
-    return [words, f"file       {path or 'gone'}"]
+        by_class = class_sentences(confirmed.class_scores, "test images")
+    return [words, *by_class, f"file       {path or 'gone'}"]
 
 
 def studies_table(summaries: Sequence[StudySummary], sizes: Sequence[int]) -> Table:

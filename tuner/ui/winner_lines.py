@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuner.search.class_sentences import class_sentences
 from tuner.search.confirmation_sentences import later_trials, verdict_lines
 from tuner.search.summary import StudySummary
 
@@ -21,6 +22,9 @@ def winner_lines(summary: StudySummary, *, arguments: str = "") -> list[str]:
         f"{winner.num_parameters:,} parameters",
     ]
     if confirmed is None:
+        lines += [
+            f"         {sentence}" for sentence in class_sentences(summary.best_class_scores, "validation images")
+        ]
         unbiased = f"run `tuner confirm {name}` for an unbiased one"
         lines.append(f"         not confirmed, so the score is optimistic; {unbiased}")
     else:

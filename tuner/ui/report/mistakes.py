@@ -23,6 +23,7 @@ from tuner.deliver.classifier import normalise
 from tuner.deliver.sealed_set import open_test_set
 from tuner.errors import CheckpointError, StudyError
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
+from tuner.search.confirmation_sentences import scored_set_in_words
 from tuner.search.older_studies import is_of_older_version
 from tuner.search.record import StudyRecord
 from tuner.search.study_data import are_images_of
@@ -84,7 +85,8 @@ def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judge
         raise StudyError("the images are not those that the study was run with")
     if summary.confirmed:
         test = open_test_set(record, parts.test)
-        judged = _judge(checkpoint, test, torch.arange(len(test.labels_N)), where="the sealed test set")
+        where = scored_set_in_words(summary.confirmed)
+        judged = _judge(checkpoint, test, torch.arange(len(test.labels_N)), where=where)
         return replace(judged, repairs=(*development.repairs, *test.repairs))
     rows_N = split_development(development, seed=record.settings.seed).validation_indices_N
     return _judge(checkpoint, development, rows_N, where="the validation images, which chose its best epoch")

@@ -17,9 +17,11 @@ from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name
 from tuner.search.dashboard_entries import augmentation_in_words, recipe_in_words
 from tuner.search.record import StudyRecord
-from tuner.search.summary import summarise
+from tuner.search.stored_options import load_allowed
+from tuner.search.summary import StudySummary, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.temporary import temporary_beside
+from tuner.ui.check_lines import check_lines
 from tuner.ui.report import parameter_figures, search_figures
 from tuner.ui.report.augmented_images import contact_sheet_uri
 from tuner.ui.report.figure_parts import Figure, scored
@@ -79,6 +81,7 @@ def report_page(record: StudyRecord, *, studies: Path) -> str:
     body = "\n".join(
         [
             verdict(record, summary, trials),
+            _data_section(record, summary),
             *_search_sections(record, trials, stored, winner),
             *([_winner_section(winner), *_augmentation_section(record, winner, studies)] if winner else []),
             _mistakes_section(judged),
@@ -106,6 +109,14 @@ def report_page(record: StudyRecord, *, studies: Path) -> str:
 </body>
 </html>
 """
+
+
+def _data_section(record: StudyRecord, summary: StudySummary) -> str:
+    """Describe what was found in the images; empty for an older study, which does not know it."""
+    if summary.checks is None:
+        return ""
+    lines = check_lines(summary.checks, summary.dataset, allowed=load_allowed(record))
+    return _section("The data", f"<ul id='checks'>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>")
 
 
 def _search_sections(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
+from tuner.search.class_scores import ClassScores
+from tuner.search.class_sentences import class_sentences, largest_class_in_words
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import (
     baseline_in_words,
@@ -14,6 +17,7 @@ from tuner.search.confirmation_sentences import (
     gap_in_words,
     interval_in_words,
     later_trials,
+    scored_images_in_words,
 )
 from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
@@ -49,11 +53,13 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
     tiles = _tiles(
         {
             "validation accuracy": (f"{best.validation_accuracy:.2%}", f"epoch {best.best_epoch}, not confirmed"),
+            **_balanced_tile(summary.best_class_scores, "validation images"),
             "parameters": (f"{best.num_parameters:,}", f"{best.flops:,} FLOPs"),
             "trials": (num_trials, f"{summary.counts['complete']:,} complete, {summary.counts['pruned']:,} pruned"),
         }
     )
-    return f'<header id="verdict" class="open">{head}{words}{tiles}{going}</header>'
+    by_class = _unrecognised(summary.best_class_scores, "validation images")
+    return f'<header id="verdict" class="open">{head}{words}{by_class}{tiles}{going}</header>'
 
 
 def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
@@ -93,6 +99,7 @@ def _confirmed(found: Confirmation, summary: StudySummary) -> str:
             f"{found.test_accuracy:.2%}",
             f"{interval_in_words(found)}, {counted(len(found.seeds), 'seed')}",
         ),
+        **_balanced_tile(found.class_scores, "test images"),
         **against,
         "the search had promised": (
             f"{found.search_accuracy:.2%}",
@@ -109,11 +116,32 @@ def _confirmed(found: Confirmation, summary: StudySummary) -> str:
     going_on = f'<p class="note">{_with_code(later[0].upper() + later[1:])}.</p>' if later else ""
     notes = "".join(f"<li>{_with_code(note)}</li>" for note in found.notes)
     return (
-        f"<h1>Trial {found.number} scores <strong>{found.test_accuracy:.2%}</strong> on images that no part of "
-        f"the search has seen.</h1>"
-        f'<p class="lead {escape(lead)}">{beats_in_words(found).capitalize()}.</p>{going_on}'
+        f"<h1>Trial {found.number} scores <strong>{found.test_accuracy:.2%}</strong> on {escape(_images(found))}.</h1>"
+        f'<p class="lead {escape(lead)}">{beats_in_words(found).capitalize()}.</p>'
+        f"{_unrecognised(found.class_scores, 'test images')}{going_on}"
         f"{_tiles(tiles)}{interval}{_candidates(found)}" + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
+
+
+def _balanced_tile(scores: ClassScores | None, images: str) -> dict[str, tuple[str, str]]:
+    """A tile beside the accuracy, where classes differ much in size."""
+    if scores is None or not scores.are_uneven:
+        return {}
+    return {"balanced accuracy": (f"{scores.balanced_accuracy:.2%}", largest_class_in_words(scores, images))}
+
+
+def _unrecognised(scores: ClassScores | None, images: str) -> str:
+    """A sentence on classes that are never recognised; empty if there are none."""
+    if scores is None:
+        return ""
+    sentences = class_sentences(replace(scores, are_uneven=False), images)
+    return "".join(f'<p class="note">{escape(words[0].upper() + words[1:])}.</p>' for words in sentences)
+
+
+def _images(found: Confirmation) -> str:
+    if not found.num_shared_test_images:
+        return "images that no part of the search has seen"
+    return scored_images_in_words(found)
 
 
 def _tiles(values: Mapping[str, tuple[str, str]]) -> str:

@@ -1,0 +1,95 @@
+"""Lines on what was found in a data set before anything was trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from tuner.data.data_checks import FEW, DataChecks, problem_in_words
+from tuner.data.unused_files import unused_in_words
+
+LEAST_CROPPED = 0.01
+"""Mean share of the pixels that a centre crop takes away, from which `run` reports it."""
+NUM_NAMED = 5
+"""Number of classes that a line names; the others are counted."""
+
+
+def check_lines(checks: DataChecks, name: str, *, allowed: Collection[str] = ()) -> list[str]:
+    """Describe a data set: its images and classes, then what was found; an error is marked unless it is allowed."""
+    heading = (
+        f"{name}: {checks.total_development:,} training and validation images, {checks.total_test:,} test images, "
+        f"{len(checks.class_names):,} classes"
+    )
+    marks = {
+        problem: f"allowed by --allow {problem}" if problem in allowed else f"an error without --allow {problem}"
+        for problem in checks.problems
+    }
+    found = found_lines(checks, is_complete=True, marks=marks)
+    return [heading, classes_line(checks), *(found or ["nothing else was found"])]
+
+
+def classes_line(checks: DataChecks) -> str:
+    """Describe the sizes of the classes."""
+    largest, smallest = checks.largest_class, checks.smallest_class
+    if largest == smallest:
+        return f"each of the {len(checks.class_names):,} classes has the same number of training and validation images"
+    share = checks.num_development[smallest] / checks.total_development
+    return (
+        f"the largest class, {checks.class_names[largest]!r}, has {checks.largest_share:.1%} of the training and "
+        f"validation images; the smallest, {checks.class_names[smallest]!r}, has {share:.1%}"
+    )
+
+
+def found_lines(checks: DataChecks, *, is_complete: bool = False, marks: dict[str, str] | None = None) -> list[str]:
+    """Describe what was found, one line each; nothing for what was not found.
+
+    is_complete: whether the sizes of classes are described elsewhere, and crops of any size are reported. marks: what
+    is added to the line of a problem, by its name.
+    """
+    marks = marks or {}
+    lines = []
+    for problem, number in (
+        ("duplicates", checks.test_in_development),
+        ("labels", checks.two_labels),
+        ("constant", len(checks.constant_classes)),
+    ):
+        if number:
+            mark = f" ({marks[problem]})" if problem in marks else ""
+            lines.append(problem_in_words(checks, problem) + mark)
+    lines += _repeats(checks)
+    if checks.constant_images:
+        lines.append(
+            f"{checks.constant_images:,} of all {checks.total:,} images are constant: one value in every pixel"
+        )
+    if checks.are_classes_uneven and not is_complete:
+        lines.append(classes_line(checks))
+    if checks.few_classes:
+        each = [f"{checks.class_names[label]!r} ({checks.num_development[label]:,})" for label in checks.few_classes]
+        more = f" and {len(each) - NUM_NAMED:,} more" if len(each) > NUM_NAMED else ""
+        have = "class has" if len(each) == 1 else "classes have"
+        lines.append(
+            f"{len(each):,} {have} fewer than {FEW} training and validation images: {', '.join(each[:NUM_NAMED])}{more}"
+        )
+    if checks.cropped_mean is not None and checks.cropped_mean >= (0.0005 if is_complete else LEAST_CROPPED):
+        lines.append(
+            f"the centre crop takes away {checks.cropped_mean:.1%} of the pixels of an image on average, and at most "
+            f"{checks.cropped_most:.1%}"
+        )
+    if checks.unused:
+        lines.append(f"files that are not used: {unused_in_words(checks.unused)}")
+    return lines
+
+
+def _repeats(checks: DataChecks) -> Iterator[str]:
+    if checks.validation_in_train:
+        yield (
+            f"{checks.validation_in_train:,} of the {checks.num_validation:,} validation images are also among the "
+            "training images, pixel for pixel"
+        )
+    if checks.repeated_development:
+        split = "" if checks.num_validation else ", so the same image may be on both sides of a split"
+        yield (
+            f"{checks.repeated_development:,} of the {checks.total_development:,} training and validation images "
+            f"repeat another one, pixel for pixel{split}"
+        )
+    if checks.repeated_test:
+        yield f"{checks.repeated_test:,} of the {checks.total_test:,} test images repeat another one, pixel for pixel"
