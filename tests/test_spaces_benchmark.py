@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks import spaces
 from benchmarks.cli import main
 from benchmarks.distributions import first_line, summarise, table
 from benchmarks.learning_curves import CurveTrainer, Runners, train_curves
@@ -33,11 +36,11 @@ from benchmarks.space_results import (
     save_results,
 )
 from benchmarks.spaces import Plan, measure_on
-from benchmarks.subset import choose_rows
+from benchmarks.subset import Rows, choose_rows
 from tests.search.rehearsal import DIGITS, EPOCHS, FINITE_SPACE, SPACE, Losing, curve_of, ends_with, rehearse
 from tests.strategies import make_space
 from tuner.architecture.spec import InputSpec
-from tuner.data.dataset import DataSpec
+from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.development_part import load_development
 from tuner.deliver.intervals import wilson
 from tuner.errors import DataError, RunnerError, SpaceError
@@ -438,3 +441,20 @@ def test_the_command_prints_the_same_from_its_file(
     assert run(monkeypatch, "references", *budget, "--space", "article", "--json") == 0
     (article,) = json.loads(capsys.readouterr().out)["spaces"]
     assert article["first_matches"] is (article["first_difference"] >= -0.01)
+
+
+def test_references_prints_whether_each_first_configuration_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def plain_runner(images: ImageDataset, rows: Rows, *, work: Path, workers: int | None) -> Iterator[Runners]:
+        trainer = CurveTrainer(images.folder, "spaces", work, 0, Engine(), rows=rows)
+        yield Runners(InProcess(trainer), Engine(), UNLIMITED)
+
+    monkeypatch.setattr(spaces, "open_runners", plain_runner)  # what this machine measures is not tested here
+    monkeypatch.chdir(tmp_path)
+    budget = ("--dataset", "digits", "--epochs", "1", "--images", "100", "--seeds", "2")
+    assert run(monkeypatch, "references", *budget, "--space", "cnn", "--space", "article") == 0
+    *_, cnn, article = capsys.readouterr().out.splitlines()
+    assert cnn == "cnn: the first configuration is the reference"
+    assert re.match(r"article: first configuration .* from the reference: (matches|does not match) within 1 p", article)
