@@ -105,7 +105,7 @@ def test_an_activation_follows_the_last_of_pre_activation_blocks() -> None:
 def test_each_key_has_a_name_for_every_stage_or_one_where_it_is_shared() -> None:
     names = list(BUNDLED["resnet"].parameters)
     assert names[:4] == ["stem_out_channels", "stem_kernel_size", "stem_stride", "stem_normalization"]
-    for name in ("num_stages", "last_channels", "stage1_growth", "stage4_residual_dropout", "residual_order"):
+    for name in ("num_stages", "last_channels", "stage1_growth", "stage3_residual_dropout", "residual_order"):
         assert name in names
     assert not any("inverted" in name or name.startswith("stage5") for name in names)
 
