@@ -112,7 +112,9 @@ def export(
 
 def evaluate(
     checkpoint: CheckpointFile,
-    dataset: Annotated[str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder.")],
+    dataset: Annotated[
+        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder or an .npz file.")
+    ],
     part: Annotated[
         Literal["test", "validation", "train"], typer.Option(help="Part of the data set to score.")
     ] = "test",

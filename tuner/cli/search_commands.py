@@ -35,7 +35,9 @@ def run(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Data set: digits (the default), mnist, cifar10, ... or the path of an image folder."),
+        typer.Option(
+            help="Data set: digits (the default), mnist, cifar10, ... or the path of an image folder or an .npz file."
+        ),
     ] = None,
     space: Annotated[
         str | None,

@@ -8,18 +8,19 @@ from numpy.typing import NDArray
 
 from tuner.data.dataset import DecodablePart, DecodableSource, Decoding, Report
 from tuner.data.digests import hash_array
-from tuner.data.images import pixels_from
+from tuner.data.images import ImageFacts, choose_size, pixels_from
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayPart:
-    """images_NCHW: uint8 with 1 or 3 channels; labels_N: int64."""
+    """images_NCHW: uint8 with 1, 3 or 4 channels; labels_N: int64. Rows from validation_start on are for validation."""
 
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    validation_start: int | None = None
 
 
 def source_from_arrays(
@@ -30,13 +31,14 @@ def source_from_arrays(
     test: ArrayPart,
     decoding: Decoding,
 ) -> DecodableSource:
-    """Make a source from arrays, which are resized if another (height, width) is requested.
+    """Make a source from arrays, which are resized if another (height, width) is requested or a side is too long.
 
-    Raises DataError if images, labels and classes do not match.
+    The development part determines channels and size. Raises DataError if images, labels and classes do not match.
     """
-    _, channels, *own_size = development.images_NCHW.shape
-    height, width = decoding.image_size or own_size
-    shape_CHW = (channels, height, width)
+    _, channels, own_height, own_width = development.images_NCHW.shape
+    facts = ImageFacts(own_height, own_width, grey=channels == 1)
+    height, width = choose_size([facts], decoding.image_size)
+    shape_CHW = (1 if channels == 1 else 3, height, width)
     parts = (
         _decodable(part, name=name, num_classes=len(class_names), shape_CHW=shape_CHW) for part in (development, test)
     )
@@ -62,21 +64,26 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
             np.copyto(target_NCHW, images_NCHW)
             return hash_array(images_NCHW)
 
-        return DecodablePart(labels_N, copy_into, None, part.notes)
+        return DecodablePart(labels_N, copy_into, part.validation_start, part.notes)
 
     def resize(index: int) -> NDArray[np.uint8]:
         from PIL import Image
 
         image_CHW = images_NCHW[index]
-        picture = Image.fromarray(np.ascontiguousarray(image_CHW[0] if channels == 1 else image_CHW.transpose(1, 2, 0)))
+        picture = Image.fromarray(
+            np.ascontiguousarray(image_CHW[0] if len(image_CHW) == 1 else image_CHW.transpose(1, 2, 0))
+        )
         return pixels_from(picture, channels=channels, height=height, width=width)
 
     def decode_into(target_NCHW: NDArray[np.uint8], report: Report | None) -> str:
-        resized = map_in_threads(resize, range(len(images_NCHW)), what=f"resizing {name}", report=report)
+        resized = map_in_threads(resize, range(len(images_NCHW)), what=f"converting {name}", report=report)
         for index, image_CHW in enumerate(resized):
             target_NCHW[index] = image_CHW
         return hash_array(images_NCHW)
 
-    own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
-    note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"
-    return DecodablePart(labels_N, decode_into, None, (*part.notes, note))
+    notes = part.notes
+    if images_NCHW.shape[2:] != (height, width):
+        own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
+        note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"
+        notes = (*notes, note)
+    return DecodablePart(labels_N, decode_into, part.validation_start, notes)

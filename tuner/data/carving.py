@@ -5,7 +5,7 @@ chosen in each class separately, so that each class has images on both sides.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tuner.errors import DataError
 LIMIT = int(TEST_FRACTION * 2**64)
 """Test images have hashes below this limit; all hashes lie in 0..2**64 - 1."""
 
-_READ_BYTES = 2**20
+_READ_BYTES, _PERSON = 2**20, b"tuner test part"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,13 @@ def carve_test_part(
     Raises DataError if a class has too few different files for that, or if a file cannot be read.
     """
     hashes_N = list(map_in_threads(hash_file, files, what="reading files", report=report))
+    return carve(hashes_N, labels_N, class_names, num_left=num_left, kind="files")
+
+
+def carve(
+    hashes_N: Sequence[int], labels_N: NDArray[np.int64], class_names: Sequence[str], *, num_left: int, kind: str
+) -> Carving:
+    """Choose the test images by their hashes, as carve_test_part does. kind: what is hashed, for errors."""
     chosen, moved = list[int](), list[str]()
     for label, name in enumerate(class_names):
         rows = np.flatnonzero(labels_N == label).tolist()
@@ -53,18 +60,23 @@ def carve_test_part(
         if not test_rows:
             num_different = len({hashes_N[row] for row in rows})
             raise DataError(
-                f"a class without test images must have different files for a test part and for {num_left} images "
-                f"besides; {name!r} has {len(rows)} files, {num_different} of them different: add images or remove the "
-                "class"
+                f"a class without test images must have different {kind} for a test part and for {num_left} images "
+                f"besides; {name!r} has {len(rows)} {kind}, {num_different} of them different: add images or remove "
+                "the class"
             )
         chosen += test_rows
         moved += [name] * is_bent
     return Carving(np.sort(np.array(chosen, dtype=np.int64)), tuple(moved))
 
 
+def hash_bytes(content: bytes) -> int:
+    """Hash bytes to an integer in 0..2**64 - 1."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, person=_PERSON).digest())
+
+
 def hash_file(path: Path) -> int:
     """Hash the bytes of a file to an integer in 0..2**64 - 1. Raises DataError if the file cannot be read."""
-    digest = hashlib.blake2b(digest_size=8, person=b"tuner test part")
+    digest = hashlib.blake2b(digest_size=8, person=_PERSON)
     try:
         with path.open("rb") as file:
             while chunk := file.read(_READ_BYTES):
@@ -72,6 +84,34 @@ def hash_file(path: Path) -> int:
     except OSError as error:
         raise DataError(f"every file of an image folder must be readable; {error}: fix or remove it") from error
     return int.from_bytes(digest.digest())
+
+
+def check_counts(counts: Mapping[str, int], *, place: str | Path, has_validation: bool, has_test: bool) -> None:
+    """Raise DataError for a class with too few training images. counts: number of training images by class."""
+    needs = ["train"] + ["validation"] * (not has_validation) + ["test"] * (not has_test)
+    for name, count in counts.items():
+        if count < len(needs):
+            raise DataError(
+                f"a class must have an image for each of {', '.join(needs)}; {name!r} in {place} has "
+                f"{count}: add images or remove the class"
+            )
+
+
+def describe_carving(name: str, carving: Carving, labels_N: NDArray[np.int64], *, kind: str, of_training: str) -> str:
+    """Say which images are set aside. kind: what is hashed. of_training: "training " if there is a validation part."""
+    num_images, num_test = len(labels_N), len(carving.test_N)
+    counts_K = np.bincount(labels_N)
+    shares_K = np.bincount(labels_N[carving.test_N], minlength=len(counts_K)) / counts_K
+    note = (
+        f"{name} has no test part: {num_test:,} of its {num_images:,} {of_training}images "
+        f"({num_test / num_images:.1%}; {shares_K.min():.1%} to {shares_K.max():.1%} of a class), chosen by a hash of "
+        f"each {kind}, are set aside as the sealed test set"
+    )
+    if not carving.moved:
+        return note
+    shown = ", ".join(map(repr, carving.moved[:3])) + (", ..." if len(carving.moved) > 3 else "")
+    classes = "1 class" if len(carving.moved) == 1 else f"{len(carving.moved):,} classes"
+    return f"{note}; in {classes} ({shown}) the limit was moved, so that every part has images of each class"
 
 
 def _choose(rows: Sequence[int], hashes_N: Sequence[int], *, num_left: int) -> tuple[list[int], bool]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.data.carving import Carving, carve_test_part
+from tuner.data.carving import carve_test_part, check_counts, describe_carving
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
@@ -20,7 +20,12 @@ from tuner.names import shown_name
 def list_image_folder(spec: DataSpec) -> ListedSource:
     """List an image folder. Raises DataError for an invalid layout, and for classes that are too small to be split."""
     listing = list_folder(given_path(spec.dataset))
-    _check_counts(listing)
+    check_counts(
+        {name: len(files) for name, files in listing.train.items()},
+        place=listing.root,
+        has_validation=listing.validation is not None,
+        has_test=listing.test is not None,
+    )
     files = [
         f"{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
         for classes in (listing.train, listing.validation, listing.test)
@@ -51,7 +56,8 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         test_N = carving.test_N
         rest_N = np.setdiff1d(np.arange(len(train)), test_N)
         of_training = "training " if validation else ""
-        notes.append(_describe_carving(listing, carving, train_labels_N, of_training=of_training))
+        name = shown_name(listing.root.resolve().name)
+        notes.append(describe_carving(name, carving, train_labels_N, kind="file", of_training=of_training))
         test, test_labels_N = [train[row] for row in test_N], train_labels_N[test_N]
         train, train_labels_N = [train[row] for row in rest_N], train_labels_N[rest_N]
     else:
@@ -122,34 +128,6 @@ def _flatten(classes: Classes) -> tuple[list[str], NDArray[np.int64]]:
     names = [file.name for class_files in classes.values() for file in class_files]
     counts = [len(class_files) for class_files in classes.values()]
     return names, np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-
-
-def _check_counts(listing: FolderListing) -> None:
-    needs = ["train"] + ["validation"] * (listing.validation is None) + ["test"] * (listing.test is None)
-    for name, files in listing.train.items():
-        if len(files) < len(needs):
-            raise DataError(
-                f"a class must have an image for each of {', '.join(needs)}; {name!r} in {listing.root} has "
-                f"{len(files)}: add images or remove the class"
-            )
-
-
-def _describe_carving(
-    listing: FolderListing, carving: Carving, labels_N: NDArray[np.int64], *, of_training: str
-) -> str:
-    num_images, num_test = len(labels_N), len(carving.test_N)
-    shares_K = np.bincount(labels_N[carving.test_N], minlength=len(listing.train)) / np.bincount(labels_N)
-    name = shown_name(listing.root.resolve().name)
-    note = (
-        f"{name} has no test part: {num_test:,} of its {num_images:,} {of_training}images "
-        f"({num_test / num_images:.1%}; {shares_K.min():.1%} to {shares_K.max():.1%} of a class), chosen by a hash of "
-        "each file, are set aside as the sealed test set"
-    )
-    if not carving.moved:
-        return note
-    shown = ", ".join(map(repr, carving.moved[:3])) + (", ..." if len(carving.moved) > 3 else "")
-    classes = "1 class" if len(carving.moved) == 1 else f"{len(carving.moved):,} classes"
-    return f"{note}; in {classes} ({shown}) the limit was moved, so that every part has images of each class"
 
 
 def _describe_rule(facts: Sequence[ImageFacts], *, channels: int, height: int, width: int) -> str:

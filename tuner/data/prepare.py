@@ -13,6 +13,7 @@ from tuner.data.digests import hash_lines
 from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
+from tuner.data.npz_file import list_npz
 from tuner.data.torchvision_sets import list_torchvision_set
 from tuner.errors import DataError
 
@@ -79,6 +80,13 @@ def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
     if spec.dataset in TORCHVISION_SETS:
         return list_torchvision_set(spec, report=report)
     path = given_path(spec.dataset)
+    if path.suffix.lower() == ".npz" and not path.is_dir():
+        return list_npz(spec)
+    if path.is_file():
+        raise DataError(
+            f"--dataset must be a folder, an .npz or a .csv file; {path} is a file of another kind: give the folder "
+            "that holds the class folders, or convert it"
+        )
     # What looks like a path is one, even if nothing is there: then that is what has to be said.
     if path.exists() or len(path.parts) > 1 or spec.dataset.startswith((".", "~")):
         return list_image_folder(spec)
@@ -89,7 +97,7 @@ def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
     close = difflib.get_close_matches(spec.dataset.lower().replace("_", "-"), KNOWN_NAMES, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise DataError(
-        f"--dataset must be a known name or an existing folder; {spec.dataset!r} is neither: {hint}"
+        f"--dataset must be a known name, or the path of a folder or file; {spec.dataset!r} is neither: {hint}"
         f"known are {_joined(KNOWN_NAMES)}"
     )
 

@@ -27,7 +27,7 @@ RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None, "is_space_bundled": 
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
 Source = Mapping[str, Any]
-"""Source of images: `dataset` (a folder has its absolute path), `data_dir`, `image_size` ([height, width] or None)."""
+"""Source of images: `dataset` (an absolute path for a folder or file), `data_dir`, `image_size` ([height, width])."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -122,7 +122,7 @@ def space_note(stored: StudySettings, given: StudySettings) -> str:
 def data_source(spec: DataSpec) -> dict[str, Any]:
     """Return the source of the images with absolute paths, as a study stores it."""
     path = given_path(spec.dataset)
-    dataset = str(path.resolve()) if path.is_dir() and spec.dataset not in KNOWN_NAMES else spec.dataset
+    dataset = str(path.resolve()) if path.exists() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
     return {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}
 

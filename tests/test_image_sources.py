@@ -1,0 +1,76 @@
+"""A whole study for each form of an image set: run, confirm, evaluate, export and predict."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import tuner
+from tuner.data.dataset import DataSpec
+from tuner.search.study_location import existing_storage
+
+SPACE = """
+[network]
+num_blocks = 1
+[block]
+out_channels = 4
+pooling = "max"
+[recipe]
+learning_rate = 1e-2
+batch_size = 16
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.search.study_runners.num_cores", lambda: 1)
+
+
+def options_for(dataset: Any, folder: Path, **changes: Any) -> tuner.RunOptions:
+    space = folder / "tiny.toml"
+    space.write_text(SPACE, encoding="utf-8")
+    defaults = {"trials": 1, "epochs": 1, "workers": 1, "device": "cpu"}
+    return tuner.RunOptions(dataset, space=str(space), studies=folder / "studies", **{**defaults, **changes})
+
+
+def halves(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images whose bright half tells their class."""
+    labels_N = np.arange(count) % 2
+    images_NHW = np.random.default_rng(seed).integers(0, 100, (count, 8, 8), dtype=np.uint8)
+    for image_HW, label in zip(images_NHW, labels_N, strict=True):
+        image_HW[:, 4 * label : 4 * label + 4] += 150
+    return images_NHW, labels_N
+
+
+def check_whole_study(options: tuner.RunOptions, name: str, dataset: Any, folder: Path) -> tuner.StudySummary:
+    """Run and confirm a study, then resume, export, evaluate and predict with its winner."""
+    summary = tuner.run(options)
+    assert summary.study == name
+    assert summary.confirmed is not None
+    assert tuner.run(options).num_counted == 1
+    record = tuner.load_study(existing_storage(options.studies), name)
+    exported = tuner.export(record, studies=options.studies, output=folder / "best.pt")
+    assert exported.is_confirmed
+    classifier = tuner.load_classifier(folder / "best.pt")
+    evaluation = tuner.evaluate(classifier, DataSpec(dataset, folder / "data", options.cache_dir))
+    assert evaluation.accuracy == pytest.approx(summary.confirmed.test_accuracy)
+    assert evaluation.notes == ()
+    Image.fromarray(halves(1, seed=9)[0][0]).save(folder / "new.png")
+    (prediction,) = tuner.predict(classifier, [folder / "new.png"])
+    assert sorted(name for name, _ in prediction.probabilities) == sorted(classifier.class_names)
+    return summary
+
+
+def test_a_study_of_an_npz_file(tmp_path: Path) -> None:
+    path = tmp_path / "halves.npz"
+    arrays = {}
+    for number, (part, count) in enumerate({"train": 60, "val": 20, "test": 20}.items()):
+        images_NHW, labels_N = halves(count, seed=number)
+        arrays |= {f"{part}_images": images_NHW, f"{part}_labels": labels_N[:, np.newaxis]}
+    np.savez(path, **arrays)
+    summary = check_whole_study(options_for(str(path), tmp_path), "halves-tiny", str(path), tmp_path)
+    assert summary.confirmed is not None
+    assert summary.confirmed.num_test_images == 20

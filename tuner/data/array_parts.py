@@ -1,0 +1,115 @@
+"""Data sets of arrays with labels: labels become classes, images become uint8, and a missing test part is set aside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.data.array_labels import Classes, classes_of, indices_of, labels_from
+from tuner.data.array_values import array_from, bytes_from, channels_first, value_rule
+from tuner.data.arrays import ArrayPart, source_from_arrays
+from tuner.data.carving import carve, check_counts, describe_carving, hash_bytes
+from tuner.data.dataset import DecodableSource, Decoding
+from tuner.errors import DataError
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+@dataclass(frozen=True, eq=False)
+class RawPart:
+    """A part as it was given: images and labels, and how errors call each of them."""
+
+    images: Any
+    labels: Any
+    images_word: str
+    labels_word: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """images_NCHW: uint8. labels_N: int64."""
+
+    images_NCHW: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+
+    def take(self, rows_N: NDArray[np.int64]) -> "_Part":
+        return _Part(self.images_NCHW[rows_N], self.labels_N[rows_N])
+
+
+def source_from_parts(
+    name: str, raw: Mapping[str, RawPart], *, class_names: Sequence[str] | None, decoding: Decoding
+) -> DecodableSource:
+    """Make a source from the part TRAIN and, if they are given, VALIDATION and TEST.
+
+    Raises DataError for arrays that are no images with labels, or that cannot be split.
+    """
+    classes, parts, notes = _convert(name, raw, class_names)
+    train, validation = parts[TRAIN], parts.get(VALIDATION)
+    counts = dict(zip(classes.names, np.bincount(train.labels_N, minlength=len(classes.names)).tolist(), strict=True))
+    check_counts(counts, place=name, has_validation=validation is not None, has_test=TEST in parts)
+    if TEST not in parts:
+        carving = carve(
+            [hash_bytes(image_CHW.tobytes()) for image_CHW in train.images_NCHW],
+            train.labels_N,
+            classes.names,
+            num_left=1 if validation else 2,
+            kind="images",
+        )
+        of_training = "training " if validation else ""
+        notes.append(describe_carving(name, carving, train.labels_N, kind="image", of_training=of_training))
+        rest_N = np.setdiff1d(np.arange(len(train.labels_N)), carving.test_N)
+        parts[TEST], train = train.take(carving.test_N), train.take(rest_N)
+    test = parts[TEST]
+    return source_from_arrays(
+        name,
+        classes.names,
+        development=_development(name, train, validation, notes),
+        test=ArrayPart(test.images_NCHW, test.labels_N, tuple(notes)),
+        decoding=decoding,
+    )
+
+
+def _convert(
+    name: str, raw: Mapping[str, RawPart], class_names: Sequence[str] | None
+) -> tuple[Classes, dict[str, _Part], list[str]]:
+    images = {
+        key: channels_first(array_from(part.images, part.images_word), part.images_word) for key, part in raw.items()
+    }
+    labels = {key: labels_from(part.labels, part.labels_word, num_images=len(images[key])) for key, part in raw.items()}
+    classes = classes_of(labels[TRAIN], class_names, raw[TRAIN].labels_word)
+    rule = value_rule([images[key] for key in (TRAIN, VALIDATION) if key in raw], name)
+    parts = {
+        key: _Part(bytes_from(images[key], rule, part.images_word), indices_of(labels[key], classes, part.labels_word))
+        for key, part in raw.items()
+    }
+    notes = [rule.note] if rule.note else []
+    return classes, parts, [*notes, *classes.notes, *_notes_on_missing_classes(parts, classes, raw)]
+
+
+def _notes_on_missing_classes(parts: Mapping[str, _Part], classes: Classes, raw: Mapping[str, RawPart]) -> list[str]:
+    notes = []
+    for key, part in parts.items():
+        counts_K = np.bincount(part.labels_N, minlength=len(classes.names))
+        if missing := [name for name, count in zip(classes.names, counts_K, strict=True) if not count]:
+            shown = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+            notes.append(f"{raw[key].labels_word} have no image of {len(missing):,} classes ({shown})")
+    return notes
+
+
+def _development(name: str, train: _Part, validation: _Part | None, notes: Sequence[str]) -> ArrayPart:
+    if validation is None:
+        return ArrayPart(train.images_NCHW, train.labels_N, tuple(notes))
+    shapes = [part.images_NCHW.shape[1:] for part in (train, validation)]
+    if shapes[0] != shapes[1]:
+        raise DataError(
+            f"the training and validation images of {name} must have the same shape; they have {shapes[0]} and "
+            f"{shapes[1]} (C, H, W): resize or convert them"
+        )
+    return ArrayPart(
+        np.concatenate([train.images_NCHW, validation.images_NCHW]),
+        np.concatenate([train.labels_N, validation.labels_N]),
+        tuple(notes),
+        validation_start=len(train.labels_N),
+    )
