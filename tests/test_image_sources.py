@@ -1,5 +1,6 @@
 """A whole study for each form of an image set: run, confirm, evaluate, export and predict."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tuner
-from tuner.data.dataset import DataSpec
+from tuner.errors import StudyError
+from tuner.search.events import DataReady
 from tuner.search.study_location import existing_storage
 
 SPACE = """
@@ -45,7 +47,7 @@ def halves(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
     return images_NHW, labels_N
 
 
-def check_whole_study(options: tuner.RunOptions, name: str, dataset: Any, folder: Path) -> tuner.StudySummary:
+def check_whole_study(options: tuner.RunOptions, name: str, folder: Path) -> tuner.StudySummary:
     """Run and confirm a study, then resume, export, evaluate and predict with its winner."""
     summary = tuner.run(options)
     assert summary.study == name
@@ -55,9 +57,9 @@ def check_whole_study(options: tuner.RunOptions, name: str, dataset: Any, folder
     exported = tuner.export(record, studies=options.studies, output=folder / "best.pt")
     assert exported.is_confirmed
     classifier = tuner.load_classifier(folder / "best.pt")
-    evaluation = tuner.evaluate(classifier, DataSpec(dataset, folder / "data", options.cache_dir))
+    evaluation = tuner.evaluate(classifier, options.data_spec)
     assert evaluation.accuracy == pytest.approx(summary.confirmed.test_accuracy)
-    assert evaluation.notes == ()
+    assert not [note for note in evaluation.notes if "are not those" in note]
     Image.fromarray(halves(1, seed=9)[0][0]).save(folder / "new.png")
     (prediction,) = tuner.predict(classifier, [folder / "new.png"])
     assert sorted(name for name, _ in prediction.probabilities) == sorted(classifier.class_names)
@@ -71,6 +73,28 @@ def test_a_study_of_an_npz_file(tmp_path: Path) -> None:
         images_NHW, labels_N = halves(count, seed=number)
         arrays |= {f"{part}_images": images_NHW, f"{part}_labels": labels_N[:, np.newaxis]}
     np.savez(path, **arrays)
-    summary = check_whole_study(options_for(str(path), tmp_path), "halves-tiny", str(path), tmp_path)
+    summary = check_whole_study(options_for(str(path), tmp_path), "halves-tiny", tmp_path)
     assert summary.confirmed is not None
     assert summary.confirmed.num_test_images == 20
+
+
+def test_a_study_of_a_table(tmp_path: Path) -> None:
+    images_NHW, labels_N = halves(60, seed=0)
+    lines = ["image_id;side;part;parity"]
+    for number, (image_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):
+        path = tmp_path / "pictures" / f"{number:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image_HW).save(path)
+        side, part = "left" if label == 0 else "right", "test" if number >= 40 else "train"
+        lines.append(f"{number:02};{side};{part};{number // 2 % 2}")
+    table = tmp_path / "sides.csv"
+    table.write_text("\n".join(lines), encoding="utf-8")
+    options = options_for(str(table), tmp_path, label_column="side", split_column="part")
+    summary = check_whole_study(options, "sides-tiny", tmp_path)
+    assert summary.confirmed is not None
+    assert summary.confirmed.num_test_images == 20
+    events = list(tuner.run_events(options_for(None, tmp_path, study="sides-tiny")))
+    (ready,) = [event for event in events if isinstance(event, DataReady)]
+    assert "--label-column side --split-column part" in ready.notes[-1]
+    with pytest.raises(StudyError, match="--label-column was side, not parity"):
+        tuner.run(replace(options, label_column="parity"))

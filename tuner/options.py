@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tuner.data.dataset import DataSpec
+from tuner.data.dataset import Columns, DataSpec
 from tuner.errors import OptionError
 from tuner.names import shown_name
 from tuner.search.record import StudyRecord
@@ -25,9 +25,9 @@ EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 class RunOptions:
     """Options of `tuner run`. `storage` is an Optuna URL.
 
-    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs` and `seed` have the value that the study stores if
-    they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50 trials, seed 0,
-    the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
+    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs`, `seed` and the columns have the value that the
+    study stores if they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50
+    trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
     study: named after the data set and the space by default.
     trials: the total, including those already run.
@@ -35,6 +35,7 @@ class RunOptions:
     engine: choices to force, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
     workers: `None` chooses the number by measuring the machine.
     budget_seconds: time limit for the whole run; with a confirmation, the search gets two thirds of it.
+    image_column, label_column, split_column: columns of a table (.csv), if their names are not known ones.
     confirm: whether to retrain the best trials and score the winner on the test set: in time (what is left of the
     budget, or a third of the run's time without one), in full, or not at all.
 
@@ -57,6 +58,9 @@ class RunOptions:
     workers: int | None = None
     budget_seconds: float = float("inf")
     confirm: Literal["in time", "in full", "no"] = "in time"
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
 
     @property
     def study_name(self) -> str:
@@ -77,7 +81,13 @@ class RunOptions:
             self.cache_dir,
             image_size=self.image_size,
             download=self.download,
+            columns=self.columns,
         )
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of a table that are given."""
+        return Columns(self.image_column, self.label_column, self.split_column)
 
 
 def wanted_trials(options: StudyOptions) -> int:
@@ -94,6 +104,7 @@ def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyO
         data_dir=options.data_dir or base.data_spec.data_dir,
         image_size=options.image_size or base.data_spec.image_size,
         download=options.download,
+        columns=replace(base.data_spec.columns, **options.columns.given_by_role()),
     )
     return StudyOptions(
         spec,
@@ -120,6 +131,7 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
     values = {
         "dataset": shown_name(stored.data_spec.dataset),
         "image_size": None if size is None else "{}x{}".format(*size),
+        **stored.data_spec.columns.given(),
         "space": stored.space if stored.is_space_bundled else None,
         "trials": stored.trials,
         "epochs": stored.epochs,
@@ -162,6 +174,9 @@ RULES: dict[str, Rule] = {
     "dataset": _or_none(TEXT),
     "data_dir": _or_none(FOLDER),
     "image_size": _or_none(SIZE),
+    "image_column": _or_none(TEXT),
+    "label_column": _or_none(TEXT),
+    "split_column": _or_none(TEXT),
     "space": _or_none(TEXT),
     "study": _or_none(TEXT),
     "studies": FOLDER,

@@ -11,7 +11,10 @@ import typer
 from tuner.cli.options import (
     STUDIES,
     AsJson,
+    ImageColumn,
+    LabelColumn,
     Quiet,
+    SplitColumn,
     Storage,
     Studies,
     StudyName,
@@ -113,7 +116,7 @@ def export(
 def evaluate(
     checkpoint: CheckpointFile,
     dataset: Annotated[
-        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder or an .npz file.")
+        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of a folder, an .npz or a .csv file.")
     ],
     part: Annotated[
         Literal["test", "validation", "train"], typer.Option(help="Part of the data set to score.")
@@ -121,20 +124,24 @@ def evaluate(
     data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
         "data"
     ),
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     studies: Studies = STUDIES,
     as_json: AsJson = False,
 ) -> None:
     """Compute a network's accuracy, loss and accuracy by class on a data set."""
     silence_optuna()
-    from tuner.data.dataset import DataSpec
+    from tuner.data.dataset import Columns, DataSpec
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.evaluate import evaluate as score
     from tuner.ui.console import progress_reporter
 
     limit_threads()
     classifier = load_classifier(checkpoint)
+    columns = Columns(image_column, label_column, split_column)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
-        evaluation = score(classifier, DataSpec(dataset, data_dir, cache), part=part, report=report)
+        evaluation = score(classifier, DataSpec(dataset, data_dir, cache, columns=columns), part=part, report=report)
     say(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
 

@@ -34,6 +34,13 @@ Storage = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+ImageColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the paths of the images.")
+]
+LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the labels.")]
+SplitColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the part: train, val or test.")
+]
 STUDIES = Path("studies")
 
 

@@ -9,7 +9,10 @@ import typer
 
 from tuner.cli.options import (
     STUDIES,
+    ImageColumn,
+    LabelColumn,
     Quiet,
+    SplitColumn,
     Storage,
     Studies,
     StudyName,
@@ -36,7 +39,7 @@ def run(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set: digits (the default), mnist, cifar10, ... or the path of an image folder or an .npz file."
+            help="Data set: digits (the default), mnist, cifar10, ... or the path of a folder, an .npz or a .csv file."
         ),
     ] = None,
     space: Annotated[
@@ -71,6 +74,9 @@ def run(
     image_size: Annotated[
         str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
@@ -113,6 +119,9 @@ def run(
         engine=engine,
         data_dir=data_dir,
         image_size=size,
+        image_column=image_column,
+        label_column=label_column,
+        split_column=split_column,
         download=download,
         studies=studies,
         storage=storage,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +36,36 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Names of a table's columns; None finds a column by its name, and no groups.
+
+    split: train, val or test. group: images with the same value stay on one side of every split.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+    def given_by_role(self) -> dict[str, str]:
+        """Return the names that are given."""
+        return {role: name for role, name in asdict(self).items() if name is not None}
+
+    def given(self) -> dict[str, str]:
+        """Return the names that are given, as `image_column` and so on."""
+        return {f"{role}_column": name for role, name in self.given_by_role().items()}
+
+    @classmethod
+    def from_given(cls, given: Mapping[str, Any]) -> Columns:
+        """Read what `given` returned, among other keys."""
+        return cls(**{field.name: given.get(f"{field.name}_column") for field in fields(cls)})
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """The data set that the user requested.
 
-    `image_size` is (height, width) in pixels; None applies the rule of images.py.
+    `image_size` is (height, width) in pixels; None applies the rule of images.py. columns: for a table (.csv).
     """
 
     dataset: str
@@ -47,6 +73,7 @@ class DataSpec:
     cache_dir: Path
     image_size: tuple[int, int] | None = None
     download: bool = True
+    columns: Columns = Columns()
 
     @property
     def decoding(self) -> Decoding:

@@ -1,7 +1,7 @@
 """The layout of an image folder: its parts, classes and files. No image is opened here."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,25 @@ Classes = dict[str, list[ImageFile]]
 
 @dataclass(frozen=True)
 class FolderListing:
-    """Classes in alphabetical order, the same in all parts. A part that the folder does not have is None."""
+    """Classes in alphabetical order, the same in all parts. A part that the folder does not have is None.
+
+    table: the table (.csv) that lists the images, if there is one. groups: the group of each image by its name; None
+    without groups. notes: lines for the user.
+    """
 
     root: Path
     train: Classes
     validation: Classes | None
     test: Classes | None
     ignored: tuple[str, ...]
+    table: Path | None = None
+    groups: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Path:
+        """What the user gave: the table or the folder."""
+        return self.table or self.root
 
 
 def list_folder(root: Path) -> FolderListing:

@@ -1,4 +1,4 @@
-"""Image folders with one folder per class, decoded by the rule of images.py."""
+"""Image files in one folder per class, or listed in a table, decoded by the rule of images.py."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedS
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_hashed_pixels
+from tuner.data.table_listing import list_table
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 from tuner.names import shown_name
@@ -19,30 +20,41 @@ from tuner.names import shown_name
 
 def list_image_folder(spec: DataSpec) -> ListedSource:
     """List an image folder. Raises DataError for an invalid layout, and for classes that are too small to be split."""
-    listing = list_folder(given_path(spec.dataset))
+    return _listed_source(list_folder(given_path(spec.dataset)), spec)
+
+
+def list_image_table(spec: DataSpec) -> ListedSource:
+    """List the images of a table (.csv). Raises DataError as list_image_folder and list_table do."""
+    return _listed_source(list_table(given_path(spec.dataset), spec.columns), spec)
+
+
+def _listed_source(listing: FolderListing, spec: DataSpec) -> ListedSource:
     check_counts(
         {name: len(files) for name, files in listing.train.items()},
-        place=listing.root,
+        place=listing.place,
         has_validation=listing.validation is not None,
         has_test=listing.test is not None,
     )
     files = [
-        f"{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
+        f"{label}{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
         for classes in (listing.train, listing.validation, listing.test)
-        for class_files in (classes or {}).values()
+        for name, class_files in (classes or {}).items()
+        # The folder of an image says its class, and a table says it in another column.
+        for label in ([f"{name} "] if listing.table else [""])
         for file in class_files
     ]
     # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
-    lines = ("folder", str(listing.root.resolve()), *listing.ignored, "files", *files)
+    kind = "table" if listing.table else "folder"
+    lines = (kind, str(listing.place.resolve()), *listing.ignored, *listing.notes, "files", *files)
     return ListedSource(listing=lines, read=lambda report: _read(listing, spec, report=report))
 
 
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
-    notes = []
+    notes = list(listing.notes)
     if listing.ignored:
         ignored = shown_name(", ".join(listing.ignored))
         notes.append(f"folders beside train/ that are not part of the data set were ignored: {ignored}")
-    class_names = _class_names(listing)
+    class_names, name = _class_names(listing), _name(listing)
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
@@ -56,7 +68,6 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         test_N = carving.test_N
         rest_N = np.setdiff1d(np.arange(len(train)), test_N)
         of_training = "training " if validation else ""
-        name = shown_name(listing.root.resolve().name)
         notes.append(describe_carving(name, carving, train_labels_N, kind="file", of_training=of_training))
         test, test_labels_N = [train[row] for row in test_N], train_labels_N[test_N]
         train, train_labels_N = [train[row] for row in rest_N], train_labels_N[rest_N]
@@ -70,7 +81,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
     shape_CHW = (channels, height, width)
     return DecodableSource(
-        name=shown_name(listing.root.resolve().name) or "images",
+        name=name or "images",
         class_names=class_names,
         image_shape=shape_CHW,
         development=_decodable(
@@ -90,12 +101,16 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     )
 
 
+def _name(listing: FolderListing) -> str:
+    return shown_name(listing.table.stem if listing.table else listing.root.resolve().name)
+
+
 def _class_names(listing: FolderListing) -> tuple[str, ...]:
     """Return the names of the class folders in a form that pages, files and other locales can show."""
     names = tuple(map(shown_name, listing.train))
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise DataError(f"every class must have a name of its own; {listing.root} has {twice[0]!r} twice: rename one")
+        raise DataError(f"every class must have a name of its own; {listing.place} has {twice[0]!r} twice: rename one")
     return names
 
 

@@ -11,7 +11,7 @@ from tuner.data.cache import FORMAT, find_listing, is_intact, is_sound, save_lis
 from tuner.data.dataset import DataSpec, ListedSource, Report
 from tuner.data.digests import hash_lines
 from tuner.data.given_path import given_path
-from tuner.data.image_folder import list_image_folder
+from tuner.data.image_folder import list_image_folder, list_image_table
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
 from tuner.data.npz_file import list_npz
 from tuner.data.torchvision_sets import list_torchvision_set
@@ -19,6 +19,8 @@ from tuner.errors import DataError
 
 MAX_SIDE = 1024
 """Largest image side in pixels."""
+
+TABLE_ENDINGS = (".csv", ".tsv")
 
 _PARTS = ("development", "test")
 
@@ -75,6 +77,9 @@ def _repair(part: str, spec: DataSpec) -> str:
 
 
 def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
+    if spec.columns.given() and Path(spec.dataset).suffix.lower() not in TABLE_ENDINGS:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in spec.columns.given())
+        raise DataError(f"{names} must go with a table (.csv); --dataset is {spec.dataset!r}: omit it, or give a table")
     if spec.dataset == DIGITS:
         return digits.list_digits(spec)
     if spec.dataset in TORCHVISION_SETS:
@@ -82,6 +87,8 @@ def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
     path = given_path(spec.dataset)
     if path.suffix.lower() == ".npz" and not path.is_dir():
         return list_npz(spec)
+    if path.suffix.lower() in TABLE_ENDINGS and not path.is_dir():
+        return list_image_table(spec)
     if path.is_file():
         raise DataError(
             f"--dataset must be a folder, an .npz or a .csv file; {path} is a file of another kind: give the folder "

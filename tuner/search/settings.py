@@ -27,7 +27,10 @@ RELEASED_DEFAULTS: Mapping[str, Any] = {"image_size": None, "is_space_bundled": 
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
 Source = Mapping[str, Any]
-"""Source of images: `dataset` (an absolute path for a folder or file), `data_dir`, `image_size` ([height, width])."""
+"""Source of images: `dataset` (an absolute path for a folder or file), `data_dir`, `image_size` ([height, width]).
+
+Columns of a table are stored if they are given, as in `label_column`.
+"""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -124,7 +127,8 @@ def data_source(spec: DataSpec) -> dict[str, Any]:
     path = given_path(spec.dataset)
     dataset = str(path.resolve()) if path.exists() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
-    return {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}
+    source = {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}
+    return {**source, **spec.columns.given()}
 
 
 def differences(
@@ -195,9 +199,9 @@ def _difference_of_images(before: Source | None, now: Source | None) -> str:
     if before is None or now is None:
         return "the images have changed since"
     options = ["image_size", "dataset"] + (["data_dir"] if now["dataset"] in KNOWN_NAMES else [])
-    for key in options:
-        if before[key] != now[key]:
-            one, other = (_as_typed(source[key]) for source in (before, now))
+    for key in (*options, *(f"{role}_column" for role in ("image", "label", "split", "group"))):
+        if before.get(key) != now.get(key):
+            one, other = (_as_typed(source.get(key)) for source in (before, now))
             if key == "dataset":
                 return f"the images of {other} are not those of {one}"
             return f"--{key.replace('_', '-')} was {one}, not {other}"
