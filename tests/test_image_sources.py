@@ -95,6 +95,6 @@ def test_a_study_of_a_table(tmp_path: Path) -> None:
     assert summary.confirmed.num_test_images == 20
     events = list(tuner.run_events(options_for(None, tmp_path, study="sides-tiny")))
     (ready,) = [event for event in events if isinstance(event, DataReady)]
-    assert "--label-column side --split-column part" in ready.notes[-1]
+    assert "--label-column side --split-column part" in " ".join(ready.notes)
     with pytest.raises(StudyError, match="--label-column was side, not parity"):
         tuner.run(replace(options, label_column="parity"))
