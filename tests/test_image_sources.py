@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import Dataset
 
 import tuner
 from tuner.errors import StudyError
@@ -45,6 +47,19 @@ def halves(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
     for image_HW, label in zip(images_NHW, labels_N, strict=True):
         image_HW[:, 4 * label : 4 * label + 4] += 150
     return images_NHW, labels_N
+
+
+class Halves(Dataset[Any]):
+    """A torch data set."""
+
+    classes = ("left", "right")
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        images_NHW, labels_N = halves(60, seed=0)
+        return torch.from_numpy(images_NHW[index]), int(labels_N[index])
 
 
 def check_whole_study(options: tuner.RunOptions, name: str, folder: Path) -> tuner.StudySummary:
@@ -98,3 +113,24 @@ def test_a_study_of_a_table(tmp_path: Path) -> None:
     assert "--label-column side --split-column part" in " ".join(ready.notes)
     with pytest.raises(StudyError, match="--label-column was side, not parity"):
         tuner.run(replace(options, label_column="parity"))
+
+
+def test_a_study_of_arrays(tmp_path: Path) -> None:
+    dataset = tuner.ImageParts(halves(60, seed=0), test=halves(20, seed=1), class_names=["l", "r"], name="Half images")
+    options = options_for(dataset, tmp_path)
+    summary = check_whole_study(options, "half-images-tiny", tmp_path)
+    assert summary.dataset == "Half images"
+    assert summary.confirmed is not None
+    assert summary.confirmed.num_test_images == 20
+    resumed = tuner.run(options_for(None, tmp_path, study="half-images-tiny", trials=2, confirm="no"))
+    assert resumed.num_counted == 2
+    other = tuner.ImageParts(halves(60, seed=2), test=halves(20, seed=1), class_names=["l", "r"], name="Half images")
+    with pytest.raises(StudyError, match=r"the images of arrays:Half images:\w+ are not those of arrays:Half images:"):
+        tuner.run(options_for(other, tmp_path))
+
+
+@pytest.mark.slow
+def test_a_study_of_a_torch_data_set_with_two_runners(tmp_path: Path) -> None:
+    options = options_for(Halves(), tmp_path, workers=2, trials=2)
+    check_whole_study(replace(options, trials=1), "halves-tiny", tmp_path)
+    assert tuner.run(options).num_counted == 2

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.data.dataset import Columns, DataSpec
+from tuner.data.image_parts import ImageParts, parts_from
 from tuner.errors import OptionError
 from tuner.names import shown_name
 from tuner.search.record import StudyRecord
 from tuner.search.stored_options import StudyOptions, load_options
 from tuner.search.study_location import default_study_name
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
 
 DATASET, DATA_DIR, SPACE, TRIALS, SEED = "digits", Path("data"), "cnn", 50, 0
 """Defaults of a new study for options that are not given; RunOptions and `tuner run --help` document them."""
@@ -29,6 +33,8 @@ class RunOptions:
     study stores if they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50
     trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
+    dataset: a known name, the path of a folder or file, `ImageParts`, a pair of arrays or tensors (images, labels), or
+    a `torch.utils.data.Dataset` of (image, label).
     study: named after the data set and the space by default.
     trials: the total, including those already run.
     device: `auto` is the device of the study; a new study takes the best device of the machine.
@@ -42,7 +48,7 @@ class RunOptions:
     `run` and `run_events` raise OptionError for invalid values.
     """
 
-    dataset: str | None = None
+    dataset: str | ImageParts | tuple[Any, Any] | Dataset[Any] | None = None
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
     download: bool = True
@@ -62,10 +68,21 @@ class RunOptions:
     label_column: str | None = None
     split_column: str | None = None
 
+    def __post_init__(self) -> None:
+        """Keep a pair of arrays or a data set as ImageParts, so that its images are read once."""
+        if not isinstance(self.dataset, str | ImageParts | None):
+            object.__setattr__(self, "dataset", parts_from(self.dataset))
+
+    @property
+    def given_dataset(self) -> str | ImageParts | None:
+        """The data set as `__post_init__` keeps it."""
+        assert isinstance(self.dataset, str | ImageParts | None)
+        return self.dataset
+
     @property
     def study_name(self) -> str:
         """The name of the study to start or resume."""
-        return self.study or default_study_name(self.dataset or DATASET, self.space or SPACE)
+        return self.study or default_study_name(str(self.given_dataset or DATASET), self.space or SPACE)
 
     @property
     def cache_dir(self) -> Path:
@@ -76,7 +93,7 @@ class RunOptions:
     def data_spec(self) -> DataSpec:
         """Where the images of a new study come from."""
         return DataSpec(
-            self.dataset or DATASET,
+            self.given_dataset or DATASET,
             self.data_dir or DATA_DIR,
             self.cache_dir,
             image_size=self.image_size,
@@ -100,7 +117,7 @@ def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyO
     base = StudyOptions(options.data_spec, SPACE, TRIALS, None, SEED) if stored is None else stored
     spec = replace(
         base.data_spec,
-        dataset=options.dataset or base.data_spec.dataset,
+        dataset=options.given_dataset or base.data_spec.dataset,
         data_dir=options.data_dir or base.data_spec.data_dir,
         image_size=options.image_size or base.data_spec.image_size,
         download=options.download,
@@ -129,7 +146,7 @@ def options_of_study(options: RunOptions, earlier: StudyRecord | None) -> tuple[
 def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ...]:
     size = stored.data_spec.image_size
     values = {
-        "dataset": shown_name(stored.data_spec.dataset),
+        "dataset": shown_name(str(stored.data_spec.dataset)),
         "image_size": None if size is None else "{}x{}".format(*size),
         **stored.data_spec.columns.given(),
         "space": stored.space if stored.is_space_bundled else None,
@@ -162,6 +179,10 @@ def _or_none(rule: Rule) -> Rule:
     return words, lambda value: value is None or keeps(value)
 
 
+DATA: Rule = (
+    "a name, a path, tuner.ImageParts, a pair of arrays (images, labels) or a torch Dataset",
+    lambda value: isinstance(value, ImageParts) or (isinstance(value, str) and value != ""),
+)
 TEXT: Rule = ("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 FOLDER: Rule = ("a pathlib.Path", lambda value: isinstance(value, Path))
 SECONDS: Rule = ("a number above 0", lambda value: isinstance(value, int | float) and value > 0)
@@ -171,7 +192,7 @@ SIZE: Rule = (
 )
 CONFIRM = ("in time", "in full", "no")
 RULES: dict[str, Rule] = {
-    "dataset": _or_none(TEXT),
+    "dataset": _or_none(DATA),
     "data_dir": _or_none(FOLDER),
     "image_size": _or_none(SIZE),
     "image_column": _or_none(TEXT),

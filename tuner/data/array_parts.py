@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tuner.data.array_labels import Classes, classes_of, indices_of, labels_from
 from tuner.data.array_values import array_from, bytes_from, channels_first, value_rule
 from tuner.data.arrays import ArrayPart, source_from_arrays
-from tuner.data.carving import carve, check_counts, describe_carving, hash_bytes
+from tuner.data.carving import hash_bytes
 from tuner.data.dataset import DecodableSource, Decoding
+from tuner.data.set_aside import check_label_counts, set_test_aside
 from tuner.errors import DataError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -47,20 +48,20 @@ def source_from_parts(
     """
     classes, parts, notes = _convert(name, raw, class_names)
     train, validation = parts[TRAIN], parts.get(VALIDATION)
-    counts = dict(zip(classes.names, np.bincount(train.labels_N, minlength=len(classes.names)).tolist(), strict=True))
-    check_counts(counts, place=name, has_validation=validation is not None, has_test=TEST in parts)
+    has_validation = validation is not None
+    check_label_counts(train.labels_N, classes.names, place=name, has_validation=has_validation, has_test=TEST in parts)
     if TEST not in parts:
-        carving = carve(
-            [hash_bytes(image_CHW.tobytes()) for image_CHW in train.images_NCHW],
+        images_NCHW = train.images_NCHW
+        aside = set_test_aside(
+            name,
             train.labels_N,
             classes.names,
-            num_left=1 if validation else 2,
-            kind="images",
+            hashes_of=lambda: [hash_bytes(image_CHW.tobytes()) for image_CHW in images_NCHW],
+            kind="image",
+            has_validation=has_validation,
         )
-        of_training = "training " if validation else ""
-        notes.append(describe_carving(name, carving, train.labels_N, kind="image", of_training=of_training))
-        rest_N = np.setdiff1d(np.arange(len(train.labels_N)), carving.test_N)
-        parts[TEST], train = train.take(carving.test_N), train.take(rest_N)
+        notes.append(aside.note)
+        parts[TEST], train = train.take(aside.test_N), train.take(aside.rest_N)
     test = parts[TEST]
     return source_from_arrays(
         name,

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.data.image_parts import ImageParts
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -65,10 +67,11 @@ class Columns:
 class DataSpec:
     """The data set that the user requested.
 
-    `image_size` is (height, width) in pixels; None applies the rule of images.py. columns: for a table (.csv).
+    dataset: a known name, the path of a folder or file, or a data set in memory. `image_size` is (height, width) in
+    pixels; None applies the rule of images.py. columns: for a table (.csv).
     """
 
-    dataset: str
+    dataset: str | ImageParts
     data_dir: Path
     cache_dir: Path
     image_size: tuple[int, int] | None = None

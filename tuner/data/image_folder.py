@@ -78,7 +78,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
         facts = list(map_in_threads(inspect_image, development, what="looking at images", report=report))
     height, width = choose_size(facts, spec.decoding.image_size)
     channels = 1 if all(fact.grey for fact in facts) else 3
-    notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
+    notes.append(describe_rule(facts, channels=channels, height=height, width=width))
     shape_CHW = (channels, height, width)
     return DecodableSource(
         name=name or "images",
@@ -145,7 +145,8 @@ def _flatten(classes: Classes) -> tuple[list[str], NDArray[np.int64]]:
     return names, np.repeat(np.arange(len(counts), dtype=np.int64), counts)
 
 
-def _describe_rule(facts: Sequence[ImageFacts], *, channels: int, height: int, width: int) -> str:
+def describe_rule(facts: Sequence[ImageFacts], *, channels: int, height: int, width: int) -> str:
+    """Say which channels and size the images have, and how many are resized."""
     colours = "grey (1 channel)" if channels == 1 else "RGB (3 channels)"
     num_other = sum((fact.height, fact.width) != (height, width) for fact in facts)
     if num_other == 0:

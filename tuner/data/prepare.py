@@ -12,7 +12,9 @@ from tuner.data.dataset import DataSpec, ListedSource, Report
 from tuner.data.digests import hash_lines
 from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder, list_image_table
+from tuner.data.image_parts import ImageParts
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
+from tuner.data.listed_parts import STORED, list_parts, list_stored_parts
 from tuner.data.npz_file import list_npz
 from tuner.data.torchvision_sets import list_torchvision_set
 from tuner.errors import DataError
@@ -77,14 +79,19 @@ def _repair(part: str, spec: DataSpec) -> str:
 
 
 def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
-    if spec.columns.given() and Path(spec.dataset).suffix.lower() not in TABLE_ENDINGS:
+    dataset = spec.dataset
+    if spec.columns.given() and Path(str(dataset)).suffix.lower() not in TABLE_ENDINGS:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in spec.columns.given())
-        raise DataError(f"{names} must go with a table (.csv); --dataset is {spec.dataset!r}: omit it, or give a table")
-    if spec.dataset == DIGITS:
+        raise DataError(f"{names} must go with a table (.csv); the data set is {dataset}: omit it, or give a table")
+    if isinstance(dataset, ImageParts):
+        return list_parts(dataset, spec, report=report)
+    if dataset.startswith(STORED):
+        return list_stored_parts(spec)
+    if dataset == DIGITS:
         return digits.list_digits(spec)
-    if spec.dataset in TORCHVISION_SETS:
-        return list_torchvision_set(spec, report=report)
-    path = given_path(spec.dataset)
+    if dataset in TORCHVISION_SETS:
+        return list_torchvision_set(dataset, spec, report=report)
+    path = given_path(dataset)
     if path.suffix.lower() == ".npz" and not path.is_dir():
         return list_npz(spec)
     if path.suffix.lower() in TABLE_ENDINGS and not path.is_dir():
@@ -95,16 +102,16 @@ def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
             "that holds the class folders, or convert it"
         )
     # What looks like a path is one, even if nothing is there: then that is what has to be said.
-    if path.exists() or len(path.parts) > 1 or spec.dataset.startswith((".", "~")):
+    if path.exists() or len(path.parts) > 1 or dataset.startswith((".", "~")):
         return list_image_folder(spec)
-    if spec.dataset == "emnist":
+    if dataset == "emnist":
         raise DataError(
             f"emnist must be given with a split; use one of {_joined(f'emnist-{s}' for s in EMNIST_SPLITS)}"
         )
-    close = difflib.get_close_matches(spec.dataset.lower().replace("_", "-"), KNOWN_NAMES, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(dataset.lower().replace("_", "-"), KNOWN_NAMES, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise DataError(
-        f"--dataset must be a known name, or the path of a folder or file; {spec.dataset!r} is neither: {hint}"
+        f"--dataset must be a known name, or the path of a folder or file; {dataset!r} is neither: {hint}"
         f"known are {_joined(KNOWN_NAMES)}"
     )
 

@@ -11,7 +11,9 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
+from tuner.data.image_parts import ImageParts
 from tuner.data.known_sets import KNOWN_NAMES
+from tuner.data.listed_parts import stored_name
 from tuner.errors import SpaceError
 from tuner.formats import refuse_newer_format
 from tuner.space.schema import SearchSpace
@@ -124,8 +126,11 @@ def space_note(stored: StudySettings, given: StudySettings) -> str:
 
 def data_source(spec: DataSpec) -> dict[str, Any]:
     """Return the source of the images with absolute paths, as a study stores it."""
-    path = given_path(spec.dataset)
-    dataset = str(path.resolve()) if path.exists() and spec.dataset not in KNOWN_NAMES else spec.dataset
+    if isinstance(spec.dataset, ImageParts):
+        dataset = stored_name(spec.dataset)
+    else:
+        path = given_path(spec.dataset)
+        dataset = str(path.resolve()) if path.exists() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
     source = {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}
     return {**source, **spec.columns.given()}
