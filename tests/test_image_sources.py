@@ -134,3 +134,17 @@ def test_a_study_of_a_torch_data_set_with_two_runners(tmp_path: Path) -> None:
     options = options_for(Halves(), tmp_path, workers=2, trials=2)
     check_whole_study(replace(options, trials=1), "halves-tiny", tmp_path)
     assert tuner.run(options).num_counted == 2
+
+
+def test_a_study_of_a_folder_with_groups_resumes_only_with_the_same_groups(tmp_path: Path) -> None:
+    images_NHW, labels_N = halves(72, seed=0)
+    for number, (image_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):
+        path = tmp_path / "shots" / "ab"[label] / f"scene{number // 2 % 9}-{number % 3}-{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image_HW).save(path)
+    options = options_for(str(tmp_path / "shots"), tmp_path, group=r"scene\d")
+    check_whole_study(options, "shots-tiny", tmp_path)
+    resumed = options_for(None, tmp_path, study="shots-tiny", trials=2, confirm="no")
+    assert tuner.run(resumed).num_counted == 2
+    with pytest.raises(StudyError, match=r"--group was scene\\d, not -\(\\d\)-"):
+        tuner.run(replace(resumed, group=r"-(\d)-"))

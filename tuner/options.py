@@ -29,9 +29,9 @@ EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 class RunOptions:
     """Options of `tuner run`. `storage` is an Optuna URL.
 
-    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs`, `seed` and the columns have the value that the
-    study stores if they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50
-    trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
+    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs`, `seed`, the columns and `group` have the value
+    that the study stores if they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space
+    `cnn`, 50 trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
     dataset: a known name, the path of a folder or file, `ImageParts`, a pair of arrays or tensors (images, labels), or
     a `torch.utils.data.Dataset` of (image, label).
@@ -42,13 +42,15 @@ class RunOptions:
     workers: `None` chooses the number by measuring the machine.
     budget_seconds: time limit for the whole run; with a confirmation, the search gets two thirds of it.
     image_column, label_column, split_column: columns of a table (.csv), if their names are not known ones.
+    group_column, group: where the group of each image is found, such as its patient: a column of a table, or a regular
+    expression on file names. Images of one group stay on one side of every split.
     confirm: whether to retrain the best trials and score the winner on the test set: in time (what is left of the
     budget, or a third of the run's time without one), in full, or not at all.
 
     `run` and `run_events` raise OptionError for invalid values.
     """
 
-    dataset: str | ImageParts | tuple[Any, Any] | Dataset[Any] | None = None
+    dataset: str | ImageParts | tuple[Any, ...] | Dataset[Any] | None = None
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
     download: bool = True
@@ -67,6 +69,8 @@ class RunOptions:
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    group_column: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         """Keep a pair of arrays or a data set as ImageParts, so that its images are read once."""
@@ -99,12 +103,13 @@ class RunOptions:
             image_size=self.image_size,
             download=self.download,
             columns=self.columns,
+            group=self.group,
         )
 
     @property
     def columns(self) -> Columns:
         """The columns of a table that are given."""
-        return Columns(self.image_column, self.label_column, self.split_column)
+        return Columns(self.image_column, self.label_column, self.split_column, self.group_column)
 
 
 def wanted_trials(options: StudyOptions) -> int:
@@ -122,6 +127,7 @@ def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyO
         image_size=options.image_size or base.data_spec.image_size,
         download=options.download,
         columns=replace(base.data_spec.columns, **options.columns.given_by_role()),
+        group=options.group or base.data_spec.group,
     )
     return StudyOptions(
         spec,
@@ -149,6 +155,7 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
         "dataset": shown_name(str(stored.data_spec.dataset)),
         "image_size": None if size is None else "{}x{}".format(*size),
         **stored.data_spec.columns.given(),
+        "group": stored.data_spec.group,
         "space": stored.space if stored.is_space_bundled else None,
         "trials": stored.trials,
         "epochs": stored.epochs,
@@ -198,6 +205,8 @@ RULES: dict[str, Rule] = {
     "image_column": _or_none(TEXT),
     "label_column": _or_none(TEXT),
     "split_column": _or_none(TEXT),
+    "group_column": _or_none(TEXT),
+    "group": _or_none(TEXT),
     "space": _or_none(TEXT),
     "study": _or_none(TEXT),
     "studies": FOLDER,

@@ -11,6 +11,8 @@ import typer
 from tuner.cli.options import (
     STUDIES,
     AsJson,
+    Group,
+    GroupColumn,
     ImageColumn,
     LabelColumn,
     Quiet,
@@ -127,6 +129,8 @@ def evaluate(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
+    group: Group = None,
     studies: Studies = STUDIES,
     as_json: AsJson = False,
 ) -> None:
@@ -139,9 +143,10 @@ def evaluate(
 
     limit_threads()
     classifier = load_classifier(checkpoint)
-    columns = Columns(image_column, label_column, split_column)
+    columns = Columns(image_column, label_column, split_column, group_column)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
-        evaluation = score(classifier, DataSpec(dataset, data_dir, cache, columns=columns), part=part, report=report)
+        spec = DataSpec(dataset, data_dir, cache, columns=columns, group=group)
+        evaluation = score(classifier, spec, part=part, report=report)
     say(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
 

@@ -9,6 +9,8 @@ import typer
 
 from tuner.cli.options import (
     STUDIES,
+    Group,
+    GroupColumn,
     ImageColumn,
     LabelColumn,
     Quiet,
@@ -77,6 +79,8 @@ def run(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
+    group: Group = None,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
@@ -122,6 +126,8 @@ def run(
         image_column=image_column,
         label_column=label_column,
         split_column=split_column,
+        group_column=group_column,
+        group=group,
         download=download,
         studies=studies,
         storage=storage,

@@ -12,6 +12,7 @@ from tuner.data.array_values import array_from, bytes_from, channels_first, valu
 from tuner.data.arrays import ArrayPart, source_from_arrays
 from tuner.data.carving import hash_bytes
 from tuner.data.dataset import DecodableSource, Decoding
+from tuner.data.groups import describe_groups, groups_from_array, numbers_of, refuse_cut_groups
 from tuner.data.set_aside import check_label_counts, set_test_aside
 from tuner.errors import DataError
 
@@ -20,23 +21,27 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 @dataclass(frozen=True, eq=False)
 class RawPart:
-    """A part as it was given: images and labels, and how errors call each of them."""
+    """A part as it was given: images, labels and perhaps groups, and how errors call each of them."""
 
     images: Any
     labels: Any
     images_word: str
     labels_word: str
+    groups: Any = None
+    groups_word: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """images_NCHW: uint8. labels_N: int64."""
+    """images_NCHW: uint8. labels_N: int64. groups: the group of each image; None without groups."""
 
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
+    groups: list[str] | None
 
     def take(self, rows_N: NDArray[np.int64]) -> "_Part":
-        return _Part(self.images_NCHW[rows_N], self.labels_N[rows_N])
+        groups = None if self.groups is None else [self.groups[row] for row in rows_N]
+        return _Part(self.images_NCHW[rows_N], self.labels_N[rows_N], groups)
 
 
 def source_from_parts(
@@ -59,6 +64,7 @@ def source_from_parts(
             hashes_of=lambda: [hash_bytes(image_CHW.tobytes()) for image_CHW in images_NCHW],
             kind="image",
             has_validation=has_validation,
+            groups=train.groups,
         )
         notes.append(aside.note)
         parts[TEST], train = train.take(aside.test_N), train.take(aside.rest_N)
@@ -80,13 +86,28 @@ def _convert(
     }
     labels = {key: labels_from(part.labels, part.labels_word, num_images=len(images[key])) for key, part in raw.items()}
     classes = classes_of(labels[TRAIN], class_names, raw[TRAIN].labels_word)
+    groups = {key: _groups(part, num_images=len(images[key])) for key, part in raw.items()}
+    without = [key for key, found in groups.items() if found is None]
+    if 0 < len(without) < len(groups):
+        raise DataError(f"all parts must have groups, or none; the {without[0]} part of {name} has none")
+    refuse_cut_groups({key: found for key, found in groups.items() if found is not None}, name)
     rule = value_rule([images[key] for key in (TRAIN, VALIDATION) if key in raw], name)
     parts = {
-        key: _Part(bytes_from(images[key], rule, part.images_word), indices_of(labels[key], classes, part.labels_word))
+        key: _Part(
+            bytes_from(images[key], rule, part.images_word),
+            indices_of(labels[key], classes, part.labels_word),
+            groups[key],
+        )
         for key, part in raw.items()
     }
     notes = [rule.note] if rule.note else []
+    if not without:
+        notes.append(describe_groups(group for found in groups.values() if found is not None for group in found))
     return classes, parts, [*notes, *classes.notes, *_notes_on_missing_classes(parts, classes, raw)]
+
+
+def _groups(part: RawPart, *, num_images: int) -> list[str] | None:
+    return None if part.groups is None else groups_from_array(part.groups, part.groups_word, num_images=num_images)
 
 
 def _notes_on_missing_classes(parts: Mapping[str, _Part], classes: Classes, raw: Mapping[str, RawPart]) -> list[str]:
@@ -101,7 +122,8 @@ def _notes_on_missing_classes(parts: Mapping[str, _Part], classes: Classes, raw:
 
 def _development(name: str, train: _Part, validation: _Part | None, notes: Sequence[str]) -> ArrayPart:
     if validation is None:
-        return ArrayPart(train.images_NCHW, train.labels_N, tuple(notes))
+        groups_N = None if train.groups is None else numbers_of(train.groups)
+        return ArrayPart(train.images_NCHW, train.labels_N, tuple(notes), groups_N=groups_N)
     shapes = [part.images_NCHW.shape[1:] for part in (train, validation)]
     if shapes[0] != shapes[1]:
         raise DataError(

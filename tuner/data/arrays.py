@@ -15,12 +15,16 @@ from tuner.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class ArrayPart:
-    """images_NCHW: uint8 with 1, 3 or 4 channels; labels_N: int64. Rows from validation_start on are for validation."""
+    """images_NCHW: uint8 with 1, 3 or 4 channels; labels_N: int64. Rows from validation_start on are for validation.
+
+    groups_N: as in ImageDataset.
+    """
 
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
     notes: tuple[str, ...] = ()
     validation_start: int | None = None
+    groups_N: NDArray[np.int64] | None = None
 
 
 def source_from_arrays(
@@ -64,7 +68,7 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
             np.copyto(target_NCHW, images_NCHW)
             return hash_array(images_NCHW)
 
-        return DecodablePart(labels_N, copy_into, part.validation_start, part.notes)
+        return DecodablePart(labels_N, copy_into, part.validation_start, part.notes, part.groups_N)
 
     def resize(index: int) -> NDArray[np.uint8]:
         from PIL import Image
@@ -86,4 +90,4 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
         own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
         note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"
         notes = (*notes, note)
-    return DecodablePart(labels_N, decode_into, part.validation_start, notes)
+    return DecodablePart(labels_N, decode_into, part.validation_start, notes, part.groups_N)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
@@ -22,6 +21,7 @@ from tuner.errors import DataError
 FORMAT = 3
 """Version of the format. Raised if decoded images, labels or the split of a test part may differ from before."""
 
+# The file of labels has a second row if the images have groups.
 _IMAGES, _LABELS, _META, _LISTINGS = "images.npy", "labels.npy", "meta.json", "listings"
 
 
@@ -84,17 +84,19 @@ def load_meta(folder: Path) -> CachedPart:
 def load_cached(folder: Path) -> ImageDataset:
     """Open a cached part without reading its images. Raises DataError if it is missing or damaged."""
     meta = _read_meta(folder)
-    labels_N: NDArray[np.int64] = np.load(folder / _LABELS)
+    stored = np.load(folder / _LABELS).astype(np.int64, copy=False)
+    labels_N, groups_N = (stored, None) if stored.ndim == 1 else stored
     start = meta.validation_start
     return ImageDataset(
         name=meta.name,
         images_NCHW=_map_images(folder / _IMAGES),
-        labels_N=torch.from_numpy(labels_N.astype(np.int64, copy=False)),
+        labels_N=torch.from_numpy(labels_N),
         class_names=tuple(meta.class_names),
         digest=meta.digest,
         validation_indices_N=None if start is None else torch.arange(start, len(labels_N)),
         folder=folder,
         notes=tuple(meta.notes),
+        groups_N=None if groups_N is None else torch.from_numpy(groups_N),
     )
 
 
@@ -182,13 +184,14 @@ def _write_part(
     of_images = part.decode_into(images_NCHW, report)
     images_NCHW.flush()
     del images_NCHW
-    np.save(folder / _LABELS, part.labels_N.astype("<i8"))
+    stored = part.labels_N if part.groups_N is None else np.stack([part.labels_N, part.groups_N])
+    np.save(folder / _LABELS, stored.astype("<i8"))
     meta = _Meta(
         format=FORMAT,
         name=source.name,
         class_names=list(source.class_names),
         num_images=len(part.labels_N),
-        digest=hash_source(of_images, part.labels_N, source.class_names, part.validation_start),
+        digest=hash_source(of_images, part.labels_N, source.class_names, part.validation_start, part.groups_N),
         pixels_digest=_hash_pixels(folder, source.class_names, part.validation_start, report=None),
         validation_start=part.validation_start,
         notes=list(part.notes),

@@ -68,7 +68,8 @@ class DataSpec:
     """The data set that the user requested.
 
     dataset: a known name, the path of a folder or file, or a data set in memory. `image_size` is (height, width) in
-    pixels; None applies the rule of images.py. columns: for a table (.csv).
+    pixels; None applies the rule of images.py. columns: for a table (.csv). group: regular expression that finds the
+    group of an image in its file name.
     """
 
     dataset: str | ImageParts
@@ -77,6 +78,7 @@ class DataSpec:
     image_size: tuple[int, int] | None = None
     download: bool = True
     columns: Columns = Columns()
+    group: str | None = None
 
     @property
     def decoding(self) -> Decoding:
@@ -96,6 +98,7 @@ class ImageDataset:
     folder: its folder in the cache; load_cached(folder) opens it in another process.
     notes: decisions that were made for the user and should be reported.
     repairs: damaged parts of the cache that were decoded again.
+    groups_N: int64 number of each image's group, from 0; None without groups, and if the validation part is given.
     """
 
     name: str
@@ -107,6 +110,7 @@ class ImageDataset:
     folder: Path
     notes: tuple[str, ...]
     repairs: tuple[str, ...] = ()
+    groups_N: Tensor | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -121,12 +125,14 @@ class DecodablePart:
 
     decode_into(images_NCHW, report) fills a uint8 array and returns the digest of the source of the images: the bytes
     of the files, or the arrays, in the order of the rows. Rows from validation_start on are the validation part.
+    groups_N: as in ImageDataset.
     """
 
     labels_N: NDArray[np.int64]
     decode_into: Callable[[NDArray[np.uint8], Report | None], str]
     validation_start: int | None
     notes: tuple[str, ...]
+    groups_N: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,16 +2,19 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.data.carving import carve_test_part, check_counts, describe_carving
+from tuner.data.carving import check_counts, hash_file
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
+from tuner.data.groups import describe_groups, groups_from_names, numbers_of, refuse_cut_groups
 from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_hashed_pixels
+from tuner.data.set_aside import set_test_aside
 from tuner.data.table_listing import list_table
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
@@ -20,12 +23,14 @@ from tuner.names import shown_name
 
 def list_image_folder(spec: DataSpec) -> ListedSource:
     """List an image folder. Raises DataError for an invalid layout, and for classes that are too small to be split."""
-    return _listed_source(list_folder(given_path(spec.dataset)), spec)
+    listing = list_folder(given_path(spec.dataset))
+    return _listed_source(listing if spec.group is None else with_groups(listing, spec.group), spec)
 
 
 def list_image_table(spec: DataSpec) -> ListedSource:
     """List the images of a table (.csv). Raises DataError as list_image_folder and list_table do."""
-    return _listed_source(list_table(given_path(spec.dataset), spec.columns), spec)
+    listing = list_table(given_path(spec.dataset), spec.columns)
+    return _listed_source(listing if spec.group is None else with_groups(listing, spec.group), spec)
 
 
 def _listed_source(listing: FolderListing, spec: DataSpec) -> ListedSource:
@@ -35,6 +40,11 @@ def _listed_source(listing: FolderListing, spec: DataSpec) -> ListedSource:
         has_validation=listing.validation is not None,
         has_test=listing.test is not None,
     )
+    groups = listing.groups
+    if groups is not None:
+        parts = {"train": listing.train, "validation": listing.validation, "test": listing.test}
+        named = {part: _flatten(classes)[0] for part, classes in parts.items() if classes is not None}
+        refuse_cut_groups({part: [groups[name] for name in names] for part, names in named.items()}, listing.place)
     files = [
         f"{label}{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
         for classes in (listing.train, listing.validation, listing.test)
@@ -45,8 +55,10 @@ def _listed_source(listing: FolderListing, spec: DataSpec) -> ListedSource:
     ]
     # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
     kind = "table" if listing.table else "folder"
-    lines = (kind, str(listing.place.resolve()), *listing.ignored, *listing.notes, "files", *files)
-    return ListedSource(listing=lines, read=lambda report: _read(listing, spec, report=report))
+    lines = [kind, str(listing.place.resolve()), *listing.ignored, *listing.notes, "files", *files]
+    if groups is not None:
+        lines += ["groups", *(f"{name} {group}" for name, group in groups.items())]
+    return ListedSource(listing=tuple(lines), read=lambda report: _read(listing, spec, report=report))
 
 
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
@@ -54,23 +66,25 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
     if listing.ignored:
         ignored = shown_name(", ".join(listing.ignored))
         notes.append(f"folders beside train/ that are not part of the data set were ignored: {ignored}")
-    class_names, name = _class_names(listing), _name(listing)
+    class_names, name, groups = _class_names(listing), _name(listing), listing.groups
+    if groups is not None:
+        notes.append(describe_groups(groups.values()))
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
-        carving = carve_test_part(
-            [listing.root / name for name in train],
+        paths = [listing.root / name for name in train]
+        aside = set_test_aside(
+            name,
             train_labels_N,
             class_names,
-            num_left=1 if validation else 2,
-            report=report,
+            hashes_of=lambda: list(map_in_threads(hash_file, paths, what="reading files", report=report)),
+            kind="file",
+            has_validation=bool(validation),
+            groups=None if groups is None else [groups[name] for name in train],
         )
-        test_N = carving.test_N
-        rest_N = np.setdiff1d(np.arange(len(train)), test_N)
-        of_training = "training " if validation else ""
-        notes.append(describe_carving(name, carving, train_labels_N, kind="file", of_training=of_training))
-        test, test_labels_N = [train[row] for row in test_N], train_labels_N[test_N]
-        train, train_labels_N = [train[row] for row in rest_N], train_labels_N[rest_N]
+        notes.append(aside.note)
+        test, test_labels_N = [train[row] for row in aside.test_N], train_labels_N[aside.test_N]
+        train, train_labels_N = [train[row] for row in aside.rest_N], train_labels_N[aside.rest_N]
     else:
         test, test_labels_N = _flatten(listing.test)
     development = [listing.root / name for name in (*train, *validation)]
@@ -90,6 +104,7 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
             shape_CHW=shape_CHW,
             validation_start=len(train) if validation else None,
             notes=notes,
+            groups_N=None if groups is None or validation else numbers_of([groups[name] for name in train]),
         ),
         test=_decodable(
             [listing.root / name for name in test],
@@ -99,6 +114,22 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
             notes=notes,
         ),
     )
+
+
+def with_groups(listing: FolderListing, pattern: str) -> FolderListing:
+    """Find the group of each file by a regular expression.
+
+    It is searched in the path below the class folder, or in the path that a table gives. Raises DataError for files
+    that do not match.
+    """
+    if listing.groups is not None:
+        raise DataError("--group and --group-column exclude each other: give one of them")
+    parts = [classes for classes in (listing.train, listing.validation, listing.test) if classes is not None]
+    is_flat = all(file.name.startswith(f"{label}/") for label, files in listing.train.items() for file in files)
+    num_folders = 0 if listing.table else 1 if is_flat else 2
+    names = [name for classes in parts for name in _flatten(classes)[0]]
+    groups = groups_from_names([name.split("/", num_folders)[-1] for name in names], pattern)
+    return replace(listing, groups=dict(zip(names, groups, strict=True)))
 
 
 def _name(listing: FolderListing) -> str:
@@ -121,6 +152,7 @@ def _decodable(
     shape_CHW: tuple[int, int, int],
     validation_start: int | None,
     notes: Sequence[str],
+    groups_N: NDArray[np.int64] | None = None,
 ) -> DecodablePart:
     channels, height, width = shape_CHW
 
@@ -136,7 +168,7 @@ def _decodable(
                 digest.update(of_file)
         return digest.hexdigest()
 
-    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes))
+    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes), groups_N)
 
 
 def _flatten(classes: Classes) -> tuple[list[str], NDArray[np.int64]]:

@@ -15,10 +15,11 @@ PART_NAMES = ("train", "validation", "test")
 class ImageParts:
     """A data set in memory, for `RunOptions(dataset=...)` and `DataSpec(...)`.
 
-    A part is a pair (images, labels) of arrays or tensors, or a `torch.utils.data.Dataset` of pairs (image, label).
-    Arrays of images have shape (N, H, W), (N, H, W, C) or (N, C, H, W). Labels are whole numbers or text. A data set
-    gives Pillow images, arrays or tensors, and must give the same image whenever it is asked for it. Neither may be
-    changed while tuner uses it.
+    A part is a pair (images, labels) or a triple (images, labels, groups) of arrays or tensors, or a
+    `torch.utils.data.Dataset` of pairs (image, label). Arrays of images have shape (N, H, W), (N, H, W, C) or
+    (N, C, H, W). Labels and groups are whole numbers or text. Images of one group, such as those of one patient, stay
+    on one side of every split. A data set gives Pillow images, arrays or tensors, and must give the same image whenever
+    it is asked for it. Neither may be changed while tuner uses it.
 
     validation, test: taken from the training part if they are not given. class_names: the name of each label from 0;
     without them, each distinct label is a class. name: a study is named after it.
@@ -45,11 +46,11 @@ class ImageParts:
             raise DataError(f"the name of a data set must be a text that is not empty; got {self.name!r}")
         kinds = {name: isinstance(part, tuple) for name, part in self.given().items()}
         for name, part in self.given().items():
-            is_pair = isinstance(part, tuple) and len(part) == 2
+            is_pair = isinstance(part, tuple) and len(part) in (2, 3)
             if not is_pair and not _is_data_set(part):
                 raise DataError(
-                    f"the {name} part of {self.name} must be a pair (images, labels) or a torch Dataset with a length; "
-                    f"it is {_described(part)}"
+                    f"the {name} part of {self.name} must be a pair (images, labels), a triple with groups, or a torch "
+                    f"Dataset with a length; it is {_described(part)}"
                 )
         if "train" not in kinds:
             raise DataError(f"a data set must have a training part; {self.name} has none")

@@ -73,7 +73,8 @@ def _read(parts: ImageParts, spec: DataSpec) -> DecodableSource:
     if not parts.are_arrays:
         return source_from_items(parts, parts.known["items"], decoding=spec.decoding)
     raw = {}
-    for name, (images, labels) in parts.given().items():
-        word = "training" if name == "train" else name
-        raw[name] = RawPart(images, labels, f"the {word} images of {parts.name}", f"the {word} labels of {parts.name}")
+    for name, (images, labels, *groups) in parts.given().items():
+        whose = f"{'training' if name == 'train' else name} {{}} of {parts.name}"
+        words = [f"the {whose.format(what)}" for what in ("images", "labels", "groups")]
+        raw[name] = RawPart(images, labels, words[0], words[1], groups[0] if groups else None, words[2])
     return source_from_parts(shown_name(parts.name), raw, class_names=parts.class_names, decoding=spec.decoding)

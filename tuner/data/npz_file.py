@@ -13,16 +13,20 @@ from tuner.data.given_path import given_path
 from tuner.errors import DataError
 from tuner.names import shown_name
 
-_KEYS: tuple[Mapping[str, tuple[str, str]], ...] = (
+_KEYS: tuple[Mapping[str, tuple[str, str, str]], ...] = (
     {
-        TRAIN: ("train_images", "train_labels"),
-        VALIDATION: ("val_images", "val_labels"),
-        TEST: ("test_images", "test_labels"),
+        TRAIN: ("train_images", "train_labels", "train_groups"),
+        VALIDATION: ("val_images", "val_labels", "val_groups"),
+        TEST: ("test_images", "test_labels", "test_groups"),
     },
-    {TRAIN: ("x_train", "y_train"), VALIDATION: ("x_val", "y_val"), TEST: ("x_test", "y_test")},
-    {TRAIN: ("images", "labels")},
+    {
+        TRAIN: ("x_train", "y_train", "groups_train"),
+        VALIDATION: ("x_val", "y_val", "groups_val"),
+        TEST: ("x_test", "y_test", "groups_test"),
+    },
+    {TRAIN: ("images", "labels", "groups")},
 )
-"""The names of the arrays, by part: those of MedMNIST, those of Keras, and a single part."""
+"""The names of images, labels and groups, by part: those of MedMNIST, those of Keras, and a single part."""
 _CLASS_NAMES = "class_names"
 _USES = (
     "train_images and train_labels (and val_..., test_...), x_train and y_train (and x_val, ..., x_test, ...), or "
@@ -47,8 +51,15 @@ def _read(path: Path, spec: DataSpec) -> DecodableSource:
     arrays = _load(path)
     keys = _find_keys(arrays, path)
     raw = {
-        part: RawPart(arrays[images], arrays[labels], f"{images} of {path}", f"{labels} of {path}")
-        for part, (images, labels) in keys.items()
+        part: RawPart(
+            arrays[images],
+            arrays[labels],
+            f"{images} of {path}",
+            f"{labels} of {path}",
+            arrays.get(groups),
+            f"{groups} of {path}",
+        )
+        for part, (images, labels, groups) in keys.items()
     }
     class_names = None
     if _CLASS_NAMES in arrays:
@@ -80,21 +91,21 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"a .npz file must be a whole archive of arrays; {path} is not ({reason})") from error
 
 
-def _find_keys(arrays: Mapping[str, NDArray[Any]], path: Path) -> dict[str, tuple[str, str]]:
-    """Return the names of the images and labels of each part that is there."""
+def _find_keys(arrays: Mapping[str, NDArray[Any]], path: Path) -> dict[str, tuple[str, str, str]]:
+    """Return the names of the images, labels and groups of each part that is there; there may be no groups."""
     found = [names for names in _KEYS if any(key in arrays for pair in names.values() for key in pair)]
     if len(found) != 1:
         what = ", ".join(map(repr, list(arrays)[:8])) or "no array"
         rule = "must have arrays named" if not found else "must have arrays of only one kind:"
         raise DataError(f"a .npz file {rule} {_USES}; {path} has {what}")
     present = {}
-    for part, pair in found[0].items():
-        there = [key for key in pair if key in arrays]
-        if len(there) == 1:
-            (missing,) = set(pair) - set(there)
-            raise DataError(f"images and labels belong together; {path} has {there[0]!r} and no {missing!r}")
+    for part, names in found[0].items():
+        there = [key for key in names if key in arrays]
+        missing = [key for key in names[:2] if key not in arrays]
+        if there and missing:
+            raise DataError(f"images and labels belong together; {path} has {there[0]!r} and no {missing[0]!r}")
         if there:
-            present[part] = pair
+            present[part] = names
     if TRAIN not in present:
         raise DataError(f"a .npz file must have a training part; {path} has no {found[0][TRAIN][0]!r}")
     return present

@@ -83,6 +83,14 @@ def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
     if spec.columns.given() and Path(str(dataset)).suffix.lower() not in TABLE_ENDINGS:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in spec.columns.given())
         raise DataError(f"{names} must go with a table (.csv); the data set is {dataset}: omit it, or give a table")
+    has_file_names = isinstance(dataset, str) and not (
+        dataset in KNOWN_NAMES or dataset.startswith(STORED) or dataset.lower().endswith(".npz")
+    )
+    if spec.group is not None and not has_file_names:
+        raise DataError(
+            f"--group must go with a folder or a table (.csv), since {dataset} has no file names: omit it, and "
+            "give arrays with an array of groups"
+        )
     if isinstance(dataset, ImageParts):
         return list_parts(dataset, spec, report=report)
     if dataset.startswith(STORED):

@@ -191,6 +191,7 @@ class StudyRecord:
                 image_size=image_size,
                 download=False,
                 columns=Columns.from_given(data),
+                group=data.get("group"),
             )
 
     def save_data_spec(self, spec: DataSpec) -> None:

@@ -31,7 +31,7 @@ MAX_CHANGES = 3
 Source = Mapping[str, Any]
 """Source of images: `dataset` (an absolute path for a folder or file), `data_dir`, `image_size` ([height, width]).
 
-Columns of a table are stored if they are given, as in `label_column`.
+Columns of a table and `group` are stored if they are given, as in `label_column`.
 """
 
 
@@ -133,7 +133,7 @@ def data_source(spec: DataSpec) -> dict[str, Any]:
         dataset = str(path.resolve()) if path.exists() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
     source = {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}
-    return {**source, **spec.columns.given()}
+    return {**source, **spec.columns.given(), **({} if spec.group is None else {"group": spec.group})}
 
 
 def differences(
@@ -204,7 +204,7 @@ def _difference_of_images(before: Source | None, now: Source | None) -> str:
     if before is None or now is None:
         return "the images have changed since"
     options = ["image_size", "dataset"] + (["data_dir"] if now["dataset"] in KNOWN_NAMES else [])
-    for key in (*options, *(f"{role}_column" for role in ("image", "label", "split", "group"))):
+    for key in (*options, *(f"{role}_column" for role in ("image", "label", "split", "group")), "group"):
         if before.get(key) != now.get(key):
             one, other = (_as_typed(source.get(key)) for source in (before, now))
             if key == "dataset":
