@@ -1,5 +1,6 @@
 """Data sets in .csv files: how columns, parts and files are found, and the tables that are refused."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tuner.data.dataset import Columns, ImageDataset
 from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
 from tuner.data.splits import split_development
+from tuner.data.table_columns import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAMES
 from tuner.errors import DataError
 
 
@@ -205,3 +207,10 @@ def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
         load(write(table, table_of([("a.png", 0), ("b.png", 1)])))
     with pytest.raises(DataError, match=r"--split-column must be a column of the table; .* has no 'fold', but"):
         load(table, split="fold")
+
+
+def test_the_document_lists_every_known_column() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "images.md").read_text(encoding="utf-8")
+    for line, tiers in (("| image |", IMAGE_NAMES), ("| label |", LABEL_NAMES), ("| part, if", SPLIT_NAMES)):
+        (row,) = [row for row in text.splitlines() if row.startswith(line)]
+        assert re.findall(r"`(\w+)`", row.split("|")[2]) == [name for names in tiers for name in names]
