@@ -95,7 +95,7 @@ def run_events(
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     checks = check_parts(parts)
-    refuse_meaningless(checks, wanted.data_spec.dataset, allowed=wanted.allow)
+    refuse_meaningless(checks, str(wanted.data_spec.dataset), allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
