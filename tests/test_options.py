@@ -27,6 +27,7 @@ from tuner.pipeline import run_events
         ("budget_seconds", float("nan")),
         ("budget_seconds", "30m"),
         ("dataset", ""),
+        ("label_column", ""),
         ("space", ""),
         ("study", ""),
         ("storage", ""),

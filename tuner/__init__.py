@@ -22,6 +22,7 @@ _HOMES = {
     "Exported": "deliver.export",
     "Head": "architecture.spec",
     "ImageDataset": "data.dataset",
+    "ImageParts": "data.image_parts",
     "InputSpec": "architecture.spec",
     "InvertedResidualBlock": "architecture.blocks",
     "PlainBlock": "architecture.blocks",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from tuner.data.dataset import DataSpec as DataSpec
     from tuner.data.dataset import ImageDataset as ImageDataset
     from tuner.data.development_part import load_development as load_development
+    from tuner.data.image_parts import ImageParts as ImageParts
     from tuner.deliver.classifier import Classifier as Classifier
     from tuner.deliver.classifier import load_classifier as load_classifier
     from tuner.deliver.evaluate import Evaluation as Evaluation

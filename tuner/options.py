@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.data.data_checks import PROBLEMS
-from tuner.data.dataset import DataSpec
+from tuner.data.dataset import Columns, DataSpec
+from tuner.data.image_parts import ImageParts, parts_from
 from tuner.errors import OptionError
 from tuner.names import shown_name
 from tuner.search.record import StudyRecord
 from tuner.search.stored_options import StudyOptions, load_options
 from tuner.search.study_location import default_study_name
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
 
 DATASET, DATA_DIR, SPACE, TRIALS, SEED = "digits", Path("data"), "cnn", 50, 0
 """Defaults of a new study for options that are not given; RunOptions and `tuner run --help` document them."""
@@ -26,10 +30,12 @@ EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
 class RunOptions:
     """Options of `tuner run`. `storage` is an Optuna URL.
 
-    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs` and `seed` have the value that the study stores if
-    they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space `cnn`, 50 trials, seed 0,
-    the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
+    `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs`, `seed`, the columns and `group` have the value
+    that the study stores if they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space
+    `cnn`, 50 trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
+    dataset: a known name, the path of a folder or file, `ImageParts`, a pair of arrays or tensors (images, labels), or
+    a `torch.utils.data.Dataset` of (image, label).
     study: named after the data set and the space by default.
     allow: names of what would make the scores of the data set meaningless, and is accepted: `duplicates`, `constant`,
     `labels`. What a study has accepted once stays accepted.
@@ -40,13 +46,16 @@ class RunOptions:
     workers: `None` chooses the number by measuring the machine.
     budget_seconds: time limit for the whole run; with a confirmation, the search gets half of it, and
     the final training is as long as the rest allows.
+    image_column, label_column, split_column: columns of a table (.csv), if their names are not known ones.
+    group_column, group: where the group of each image is found, such as its patient: a column of a table, or a regular
+    expression on file names. Images of one group stay on one side of every split.
     confirm: whether to retrain the best trials and score the winner on the test set: in time (what is left of the
     budget, or a third of the run's time without one), in full, or not at all.
 
     `run` and `run_events` raise OptionError for invalid values.
     """
 
-    dataset: str | None = None
+    dataset: str | ImageParts | tuple[Any, ...] | Dataset[Any] | None = None
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
     download: bool = True
@@ -63,11 +72,27 @@ class RunOptions:
     budget_seconds: float = float("inf")
     confirm: Literal["in time", "in full", "no"] = "in time"
     allow: tuple[str, ...] = ()
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        """Keep a pair of arrays or a data set as ImageParts, so that its images are read once."""
+        if not isinstance(self.dataset, str | ImageParts | None):
+            object.__setattr__(self, "dataset", parts_from(self.dataset))
+
+    @property
+    def given_dataset(self) -> str | ImageParts | None:
+        """The data set as `__post_init__` keeps it."""
+        assert isinstance(self.dataset, str | ImageParts | None)
+        return self.dataset
 
     @property
     def study_name(self) -> str:
         """The name of the study to start or resume."""
-        return self.study or default_study_name(self.dataset or DATASET, self.space or SPACE)
+        return self.study or default_study_name(str(self.given_dataset or DATASET), self.space or SPACE)
 
     @property
     def cache_dir(self) -> Path:
@@ -78,12 +103,19 @@ class RunOptions:
     def data_spec(self) -> DataSpec:
         """Where the images of a new study come from."""
         return DataSpec(
-            self.dataset or DATASET,
+            self.given_dataset or DATASET,
             self.data_dir or DATA_DIR,
             self.cache_dir,
             image_size=self.image_size,
             download=self.download,
+            columns=self.columns,
+            group=self.group,
         )
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of a table that are given."""
+        return Columns(self.image_column, self.label_column, self.split_column, self.group_column)
 
 
 def wanted_trials(options: StudyOptions, budget_seconds: float) -> int | None:
@@ -101,10 +133,12 @@ def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyO
     base = StudyOptions(options.data_spec, SPACE, None, None, SEED) if stored is None else stored
     spec = replace(
         base.data_spec,
-        dataset=options.dataset or base.data_spec.dataset,
+        dataset=options.given_dataset or base.data_spec.dataset,
         data_dir=options.data_dir or base.data_spec.data_dir,
         image_size=options.image_size or base.data_spec.image_size,
         download=options.download,
+        columns=replace(base.data_spec.columns, **options.columns.given_by_role()),
+        group=options.group or base.data_spec.group,
     )
     return StudyOptions(
         spec,
@@ -130,8 +164,10 @@ def options_of_study(options: RunOptions, earlier: StudyRecord | None) -> tuple[
 def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ...]:
     size = stored.data_spec.image_size
     values = {
-        "dataset": shown_name(stored.data_spec.dataset),
+        "dataset": shown_name(str(stored.data_spec.dataset)),
         "image_size": None if size is None else "{}x{}".format(*size),
+        **stored.data_spec.columns.given(),
+        "group": stored.data_spec.group,
         "space": stored.space if stored.is_space_bundled else None,
         "trials": stored.trials,
         "epochs": stored.epochs,
@@ -163,6 +199,10 @@ def _or_none(rule: Rule) -> Rule:
     return words, lambda value: value is None or keeps(value)
 
 
+DATA: Rule = (
+    "a name, a path, tuner.ImageParts, a pair of arrays (images, labels) or a torch Dataset",
+    lambda value: isinstance(value, ImageParts) or (isinstance(value, str) and value != ""),
+)
 TEXT: Rule = ("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 FOLDER: Rule = ("a pathlib.Path", lambda value: isinstance(value, Path))
 SECONDS: Rule = ("a number above 0", lambda value: isinstance(value, int | float) and value > 0)
@@ -172,9 +212,14 @@ SIZE: Rule = (
 )
 CONFIRM = ("in time", "in full", "no")
 RULES: dict[str, Rule] = {
-    "dataset": _or_none(TEXT),
+    "dataset": _or_none(DATA),
     "data_dir": _or_none(FOLDER),
     "image_size": _or_none(SIZE),
+    "image_column": _or_none(TEXT),
+    "label_column": _or_none(TEXT),
+    "split_column": _or_none(TEXT),
+    "group_column": _or_none(TEXT),
+    "group": _or_none(TEXT),
     "space": _or_none(TEXT),
     "study": _or_none(TEXT),
     "studies": FOLDER,

@@ -301,7 +301,7 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must be a folder; .*nowhere does not exist"):
         load_development(make_spec(tmp_path / "nowhere", tmp_path))
     path = save_image(tmp_path / "one.png")
-    with pytest.raises(DataError, match=r"must be a folder; .*one\.png is a file"):
+    with pytest.raises(DataError, match=r"must be a folder, an .npz or a .csv file; .*one\.png is a file"):
         load_development(make_spec(path, tmp_path))
 
 

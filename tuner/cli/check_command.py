@@ -13,6 +13,11 @@ from tuner.cli.options import (
     STUDIES,
     Allow,
     AsJson,
+    Group,
+    GroupColumn,
+    ImageColumn,
+    LabelColumn,
+    SplitColumn,
     Studies,
     cache_folder,
     parse_image_size,
@@ -22,7 +27,9 @@ from tuner.cli.options import (
 
 
 def check(
-    dataset: Annotated[str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder.")],
+    dataset: Annotated[
+        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of a folder, an .npz or a .csv file.")
+    ],
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Folder that data sets are read from and downloaded to; data by default."),
@@ -30,6 +37,11 @@ def check(
     image_size: Annotated[
         str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
+    group: Group = None,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
     allow: Allow = None,
     studies: Studies = STUDIES,
@@ -46,6 +58,11 @@ def check(
         dataset=dataset,
         data_dir=data_dir,
         image_size=parse_image_size(image_size) if image_size else None,
+        image_column=image_column,
+        label_column=label_column,
+        split_column=split_column,
+        group_column=group_column,
+        group=group,
         download=download,
         studies=studies,
         allow=tuple(allow or ()),

@@ -11,7 +11,12 @@ import typer
 from tuner.cli.options import (
     STUDIES,
     AsJson,
+    Group,
+    GroupColumn,
+    ImageColumn,
+    LabelColumn,
     Quiet,
+    SplitColumn,
     Storage,
     Studies,
     StudyName,
@@ -124,7 +129,9 @@ def export(
 
 def evaluate(
     checkpoint: CheckpointFile,
-    dataset: Annotated[str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of an image folder.")],
+    dataset: Annotated[
+        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of a folder, an .npz or a .csv file.")
+    ],
     part: Annotated[
         Literal["test", "validation", "train"], typer.Option(help="Part of the data set to score.")
     ] = "test",
@@ -135,22 +142,27 @@ def evaluate(
     data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
         "data"
     ),
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
+    group: Group = None,
     studies: Studies = STUDIES,
     as_json: AsJson = False,
 ) -> None:
     """Compute a network's accuracy, loss and accuracy by class on a data set."""
     silence_optuna()
-    from tuner.data.dataset import DataSpec
+    from tuner.data.dataset import Columns, DataSpec
     from tuner.deliver.classifier import load_classifier
     from tuner.deliver.evaluate import evaluate as score
     from tuner.ui.console import progress_reporter
 
     limit_threads()
     classifier = load_classifier(checkpoint)
+    columns = Columns(image_column, label_column, split_column, group_column)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
-        evaluation = score(
-            classifier, DataSpec(dataset, data_dir, cache), part=part, flip_test=flip_test, report=report
-        )
+        spec = DataSpec(dataset, data_dir, cache, columns=columns, group=group)
+        evaluation = score(classifier, spec, part=part, flip_test=flip_test, report=report)
     say(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 
 

@@ -42,6 +42,27 @@ Allow = Annotated[
         help="Accept what would make the scores meaningless: duplicates, constant or labels; can be repeated.",
     ),
 ]
+ImageColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the paths of the images.")
+]
+LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the labels.")]
+SplitColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the part: train, val or test.")
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of a .csv file that holds the group of each image; a group stays on one side of every split.",
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="Regular expression that finds the group of an image, such as its patient, in its file name.",
+    ),
+]
 STUDIES = Path("studies")
 
 

@@ -10,7 +10,12 @@ import typer
 from tuner.cli.options import (
     STUDIES,
     Allow,
+    Group,
+    GroupColumn,
+    ImageColumn,
+    LabelColumn,
     Quiet,
+    SplitColumn,
     Storage,
     Studies,
     StudyName,
@@ -36,7 +41,9 @@ def run(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Data set: digits (the default), mnist, cifar10, ... or the path of an image folder."),
+        typer.Option(
+            help="Data set: digits (the default), mnist, cifar10, ... or the path of a folder, an .npz or a .csv file."
+        ),
     ] = None,
     space: Annotated[
         str | None,
@@ -73,6 +80,11 @@ def run(
     image_size: Annotated[
         str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
+    group: Group = None,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
@@ -116,6 +128,11 @@ def run(
         engine=engine,
         data_dir=data_dir,
         image_size=size,
+        image_column=image_column,
+        label_column=label_column,
+        split_column=split_column,
+        group_column=group_column,
+        group=group,
         download=download,
         studies=studies,
         storage=storage,

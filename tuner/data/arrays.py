@@ -1,7 +1,7 @@
 """Data sets that come as arrays, prepared by the same image rule as image files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +9,25 @@ from numpy.typing import NDArray
 from tuner.data.dataset import DecodablePart, DecodableSource, Decoding, Report
 from tuner.data.digests import hash_array
 from tuner.data.image_records import describe_pixels, unknown_sources
-from tuner.data.images import pixels_from
+from tuner.data.image_rule import choose_rule
+from tuner.data.images import ImageFacts, picture_from, pixels_from
+from tuner.data.reading import Levels, Reading, vanishes_over
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayPart:
-    """images_NCHW: uint8 with 1 or 3 channels; labels_N: int64."""
+    """images_NCHW: uint8 with 1, 3 or 4 channels; labels_N: int64. Rows from validation_start on are for validation.
+
+    groups_N: as in ImageDataset.
+    """
 
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    validation_start: int | None = None
+    groups_N: NDArray[np.int64] | None = None
 
 
 def source_from_arrays(
@@ -30,21 +37,33 @@ def source_from_arrays(
     development: ArrayPart,
     test: ArrayPart,
     decoding: Decoding,
+    levels: Levels | None = None,
 ) -> DecodableSource:
-    """Make a source from arrays, which are resized if another (height, width) is requested.
+    """Make a source from arrays, which are resized if another (height, width) is requested or a side is too long.
 
-    Raises DataError if images, labels and classes do not match.
+    The development part determines channels, size and ground. levels: the range from which grey values of more
+    than 8 bits were scaled to 0..255, if they were. Raises DataError if images, labels and classes do not match.
     """
-    _, channels, *own_size = development.images_NCHW.shape
-    height, width = decoding.image_size or own_size
-    shape_CHW = (channels, height, width)
+    rule = choose_rule(_facts_of(development.images_NCHW), decoding)
+    reading = rule.reading if levels is None else replace(rule.reading, levels=levels)
     first, second = (
-        _decodable(part, name=name, num_classes=len(class_names), shape_CHW=shape_CHW) for part in (development, test)
+        _decodable(part, name=name, num_classes=len(class_names), shape_CHW=rule.shape_CHW, reading=reading)
+        for part in (replace(one, notes=(*one.notes, *rule.notes)) for one in (development, test))
     )
-    return DecodableSource(name, tuple(class_names), shape_CHW, first, second)
+    return DecodableSource(name, tuple(class_names), rule.shape_CHW, first, second, reading)
 
 
-def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple[int, int, int]) -> DecodablePart:
+def _facts_of(images_NCHW: NDArray[np.uint8]) -> list[ImageFacts]:
+    _, channels, height, width = images_NCHW.shape
+    facts = ImageFacts(height, width, grey=channels == 1)
+    if channels < 4:
+        return [facts]
+    return [replace(facts, vanishes=vanishes_over(image_4HW.transpose(1, 2, 0))) for image_4HW in images_NCHW]
+
+
+def _decodable(
+    part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple[int, int, int], reading: Reading
+) -> DecodablePart:
     images_NCHW, labels_N = part.images_NCHW, part.labels_N
     if len(images_NCHW) != len(labels_N) or not len(labels_N):
         raise DataError(
@@ -72,22 +91,24 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
             describe_sources()
             return hash_array(images_NCHW)
 
-        return DecodablePart(labels_N, copy_into, None, part.notes, sources_N)
+        return DecodablePart(
+            labels_N, copy_into, part.validation_start, part.notes, groups_N=part.groups_N, sources_N=sources_N
+        )
 
     def resize(index: int) -> NDArray[np.uint8]:
-        from PIL import Image
-
-        image_CHW = images_NCHW[index]
-        picture = Image.fromarray(np.ascontiguousarray(image_CHW[0] if channels == 1 else image_CHW.transpose(1, 2, 0)))
-        return pixels_from(picture, channels=channels, height=height, width=width)
+        picture = picture_from(images_NCHW[index])
+        return pixels_from(picture, channels=channels, height=height, width=width, reading=reading)
 
     def decode_into(target_NCHW: NDArray[np.uint8], report: Report | None) -> str:
-        resized = map_in_threads(resize, range(len(images_NCHW)), what=f"resizing {name}", report=report)
+        resized = map_in_threads(resize, range(len(images_NCHW)), what=f"converting {name}", report=report)
         for index, image_CHW in enumerate(resized):
             target_NCHW[index] = image_CHW
         describe_sources()
         return hash_array(images_NCHW)
 
-    own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
-    note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"
-    return DecodablePart(labels_N, decode_into, None, (*part.notes, note), sources_N)
+    notes = part.notes
+    if images_NCHW.shape[2:] != (height, width):
+        own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
+        note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"
+        notes = (*notes, note)
+    return DecodablePart(labels_N, decode_into, part.validation_start, notes, part.groups_N, sources_N)

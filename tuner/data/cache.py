@@ -32,6 +32,7 @@ from tuner.errors import DataError
 FORMAT = 3
 """Version of the format. Raised if decoded images, labels or the split of a test part may differ from before."""
 
+# The file of labels has a second row if the images have groups.
 _IMAGES, _LABELS, _META, _LISTINGS = "images.npy", "labels.npy", "meta.json", "listings"
 
 
@@ -99,18 +100,19 @@ def load_meta(folder: Path) -> CachedPart:
 def load_cached(folder: Path) -> ImageDataset:
     """Open a cached part without reading its images. Raises DataError if it is missing or damaged."""
     meta = _read_meta(folder)
-    labels_N: NDArray[np.int64] = np.load(folder / _LABELS)
+    labels_N, groups_N = _load_labels(folder)
     start = meta.validation_start
     return ImageDataset(
         name=meta.name,
         images_NCHW=map_images(folder / _IMAGES),
-        labels_N=torch.from_numpy(labels_N.astype(np.int64, copy=False)),
+        labels_N=torch.from_numpy(labels_N),
         class_names=tuple(meta.class_names),
         digest=meta.digest,
         validation_indices_N=None if start is None else torch.arange(start, len(labels_N)),
         folder=folder,
         notes=tuple(meta.notes),
         reading=Reading.from_json(meta.reading),
+        groups_N=None if groups_N is None else torch.from_numpy(groups_N),
     )
 
 
@@ -120,7 +122,7 @@ def load_records(folder: Path) -> PartRecords:
     Otherwise its images are read once, and the records are stored. Raises DataError if the part is missing or damaged.
     """
     meta = _read_meta(folder)
-    labels_N: NDArray[np.int64] = np.load(folder / _LABELS)
+    labels_N, _ = _load_labels(folder)
     records_N = find_records(folder, pixels_digest=meta.pixels_digest)
     if records_N is None or len(records_N) != len(labels_N):
         described = list[NDArray[np.void]]()
@@ -130,7 +132,13 @@ def load_records(folder: Path) -> PartRecords:
         records_N = np.concatenate(described)
         with suppress(OSError):  # a cache that cannot be written serves as well; they are measured again next time
             add_records(folder, records_N, pixels_digest=digest)
-    return PartRecords(records_N, labels_N.astype(np.int64, copy=False))
+    return PartRecords(records_N, labels_N)
+
+
+def _load_labels(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Load the labels of a cached part, and the groups of its images if it has groups."""
+    stored: NDArray[np.int64] = np.load(folder / _LABELS).astype(np.int64, copy=False)
+    return (stored, None) if stored.ndim == 1 else (stored[0], stored[1])
 
 
 def save_listing(cache_dir: Path, key: str, folders: Sequence[Path]) -> None:
@@ -219,7 +227,8 @@ def _write_part(
     of_images = part.decode_into(images_NCHW, report)
     images_NCHW.flush()
     del images_NCHW
-    np.save(folder / _LABELS, part.labels_N.astype("<i8"))
+    stored = part.labels_N if part.groups_N is None else np.stack([part.labels_N, part.groups_N])
+    np.save(folder / _LABELS, stored.astype("<i8"))
     described = list[NDArray[np.void]]()
     pixels_digest = _hash_pixels(folder, source.class_names, part.validation_start, report=None, take=described.append)
     records_N = np.concatenate(described)
@@ -232,7 +241,7 @@ def _write_part(
         name=source.name,
         class_names=list(source.class_names),
         num_images=len(part.labels_N),
-        digest=hash_source(of_images, part.labels_N, source.class_names, part.validation_start),
+        digest=hash_source(of_images, part.labels_N, source.class_names, part.validation_start, part.groups_N),
         pixels_digest=pixels_digest,
         validation_start=part.validation_start,
         notes=list(part.notes),

@@ -5,22 +5,20 @@ chosen in each class separately, so that each class has images on both sides.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.data.dataset import Report
 from tuner.data.splits import TEST_FRACTION
-from tuner.data.threads import map_in_threads
 from tuner.errors import BrokenImage, DataError, reason_of
 
 LIMIT = int(TEST_FRACTION * 2**64)
 """Test images have hashes below this limit; all hashes are between 0 and 2**64 - 1."""
 
-_READ_BYTES = 2**20
+_READ_BYTES, _PERSON = 2**20, b"tuner test part"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,21 +29,15 @@ class Carving:
     moved: tuple[str, ...]
 
 
-def carve_test_part(
-    files: Sequence[Path],
-    labels_N: NDArray[np.int64],
-    class_names: Sequence[str],
-    *,
-    num_left: int,
-    report: Report | None,
+def carve(
+    hashes_N: Sequence[int], labels_N: NDArray[np.int64], class_names: Sequence[str], *, num_left: int, kind: str
 ) -> Carving:
-    """Choose the test images: about a fifth of all images, and at least one of each class.
+    """Choose the test images by their hashes: about a fifth of all images, and at least one of each class.
 
     A class that would have no test image gives the image with the lowest hash. A class that would keep fewer than
-    `num_left` images keeps those with the highest hashes. Files with equal bytes in one class are on the same side.
-    Raises DataError if a class has too few different files for that, or if a file cannot be read.
+    `num_left` images keeps those with the highest hashes. Images with equal hashes in one class are on the same side.
+    kind: what is hashed, for errors. Raises DataError if a class has too few different images for that.
     """
-    hashes_N = list(map_in_threads(hash_file, files, what="reading files", report=report))
     chosen, moved = list[int](), list[str]()
     for label, name in enumerate(class_names):
         rows = np.flatnonzero(labels_N == label).tolist()
@@ -53,18 +45,23 @@ def carve_test_part(
         if not test_rows:
             num_different = len({hashes_N[row] for row in rows})
             raise DataError(
-                f"a class without test images must have different files for a test part and for {num_left} images "
-                f"besides; {name!r} has {len(rows)} files, {num_different} of them different: add images or remove the "
-                "class"
+                f"a class without test images must have different {kind} for a test part and for {num_left} images "
+                f"besides; {name!r} has {len(rows)} {kind}, {num_different} of them different: add images or remove "
+                "the class"
             )
         chosen += test_rows
         moved += [name] * is_bent
     return Carving(np.sort(np.array(chosen, dtype=np.int64)), tuple(moved))
 
 
+def hash_bytes(content: bytes) -> int:
+    """Hash bytes to an integer in 0..2**64 - 1."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, person=_PERSON).digest())
+
+
 def hash_file(path: Path) -> int:
     """Hash the bytes of a file to an integer in 0..2**64 - 1. Raises BrokenImage if the file cannot be read."""
-    digest = hashlib.blake2b(digest_size=8, person=b"tuner test part")
+    digest = hashlib.blake2b(digest_size=8, person=_PERSON)
     try:
         with path.open("rb") as file:
             while chunk := file.read(_READ_BYTES):
@@ -72,6 +69,34 @@ def hash_file(path: Path) -> int:
     except OSError as error:
         raise BrokenImage(path, reason_of(error)) from error
     return int.from_bytes(digest.digest())
+
+
+def check_counts(counts: Mapping[str, int], *, place: str | Path, has_validation: bool, has_test: bool) -> None:
+    """Raise DataError for a class with too few training images. counts: number of training images by class."""
+    needs = ["train"] + ["validation"] * (not has_validation) + ["test"] * (not has_test)
+    for name, count in counts.items():
+        if count < len(needs):
+            raise DataError(
+                f"a class must have an image for each of {', '.join(needs)}; {name!r} in {place} has "
+                f"{count}: add images or remove the class"
+            )
+
+
+def describe_carving(name: str, carving: Carving, labels_N: NDArray[np.int64], *, kind: str, of_training: str) -> str:
+    """Say which images are set aside. kind: what is hashed. of_training: "training " if there is a validation part."""
+    num_images, num_test = len(labels_N), len(carving.test_N)
+    counts_K = np.bincount(labels_N)
+    shares_K = np.bincount(labels_N[carving.test_N], minlength=len(counts_K)) / counts_K
+    note = (
+        f"{name} has no test part: {num_test:,} of its {num_images:,} {of_training}images "
+        f"({num_test / num_images:.1%}; {shares_K.min():.1%} to {shares_K.max():.1%} of a class), chosen by a hash of "
+        f"each {kind}, are set aside as the sealed test set"
+    )
+    if not carving.moved:
+        return note
+    shown = ", ".join(map(repr, carving.moved[:3])) + (", ..." if len(carving.moved) > 3 else "")
+    classes = "1 class" if len(carving.moved) == 1 else f"{len(carving.moved):,} classes"
+    return f"{note}; in {classes} ({shown}) the limit was moved, so that every part has images of each class"
 
 
 def _choose(rows: Sequence[int], hashes_N: Sequence[int], *, num_left: int) -> tuple[list[int], bool]:

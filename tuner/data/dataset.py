@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tuner.data.image_parts import ImageParts
 from tuner.data.reading import DEFAULT, Reading
 from tuner.data.unused_files import UnusedFiles
 
@@ -42,18 +43,48 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Names of a table's columns; None finds a column by its name, and no groups.
+
+    split: train, val or test. group: images with the same value stay on one side of every split.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+    def given_by_role(self) -> dict[str, str]:
+        """Return the names that are given."""
+        return {role: name for role, name in asdict(self).items() if name is not None}
+
+    def given(self) -> dict[str, str]:
+        """Return the names that are given, as `image_column` and so on."""
+        return {f"{role}_column": name for role, name in self.given_by_role().items()}
+
+    @classmethod
+    def from_given(cls, given: Mapping[str, Any]) -> Columns:
+        """Read what `given` returned, among other keys."""
+        return cls(**{field.name: given.get(f"{field.name}_column") for field in fields(cls)})
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """The data set that the user requested.
 
-    `image_size` is (height, width) in pixels; None applies the rule of images.py. reading: as in Decoding.
+    dataset: a known name, the path of a folder or file, or a data set in memory. `image_size` is (height, width) in
+    pixels; None applies the rule of images.py. reading: as in Decoding. columns: for a table (.csv). group: regular
+    expression that finds the group of an image in its file name.
     """
 
-    dataset: str
+    dataset: str | ImageParts
     data_dir: Path
     cache_dir: Path
     image_size: tuple[int, int] | None = None
     download: bool = True
     reading: Reading | None = None
+    columns: Columns = Columns()
+    group: str | None = None
 
     @property
     def decoding(self) -> Decoding:
@@ -75,6 +106,7 @@ class ImageDataset:
     repairs: damaged parts of the cache that were decoded again.
     unused: number of files of the source that are not used, by extension; empty where the cache alone was opened.
     reading: how the values of the files became pixels.
+    groups_N: int64 number of each image's group, from 0; None without groups, and if the validation part is given.
     """
 
     name: str
@@ -88,6 +120,7 @@ class ImageDataset:
     repairs: tuple[str, ...] = ()
     unused: UnusedFiles = field(default_factory=dict)
     reading: Reading = DEFAULT
+    groups_N: Tensor | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -102,14 +135,15 @@ class DecodablePart:
 
     decode_into(images_NCHW, report) fills a uint8 array and returns the digest of the source of the images: the bytes
     of the files, or the arrays, in the order of the rows. Rows from validation_start on are the validation part.
-    sources_N: what the source says of each image (image_records.SOURCE), also filled by decode_into; None if it says
-    nothing.
+    groups_N: as in ImageDataset. sources_N: what the source says of each image (image_records.SOURCE), also filled by
+    decode_into; None if it says nothing.
     """
 
     labels_N: NDArray[np.int64]
     decode_into: Callable[[NDArray[np.uint8], Report | None], str]
     validation_start: int | None
     notes: tuple[str, ...]
+    groups_N: NDArray[np.int64] | None = None
     sources_N: NDArray[np.void] | None = None
 
 

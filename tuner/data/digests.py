@@ -33,14 +33,20 @@ def hash_array(images_NCHW: NDArray[np.uint8]) -> str:
 
 
 def hash_source(
-    images_digest: str, labels_N: NDArray[np.int64], class_names: Sequence[str], validation_start: int | None
+    images_digest: str,
+    labels_N: NDArray[np.int64],
+    class_names: Sequence[str],
+    validation_start: int | None,
+    groups_N: NDArray[np.int64] | None = None,
 ) -> str:
-    """Digest of the images, labels, class names and validation part, equal at any image size.
+    """Digest of the images, labels, class names, validation part and groups, equal at any image size.
 
     images_digest: digest of the image files or array.
     """
     digest = hashlib.blake2b(json.dumps([images_digest, list(class_names), validation_start]).encode(), digest_size=16)
     digest.update(labels_N.astype("<i8").tobytes())
+    if groups_N is not None:
+        digest.update(groups_N.astype("<i8").tobytes())
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuner.data.unused_files import UnusedFiles, extension_of, is_of_another_program, unused_in_words
+from tuner.data.unused_files import UnusedFiles, count_by_extension, extension_of, is_ignored, unused_in_words
 from tuner.errors import DataError
 
 _VALIDATION_NAMES = ("val", "valid", "validation")
@@ -36,7 +36,9 @@ Classes = dict[str, list[ImageFile]]
 class FolderListing:
     """Classes in alphabetical order, the same in all parts. A part that the folder does not have is None.
 
-    unused: number of files that are not part of the data set, by extension.
+    unused: number of files that are not part of the data set, by extension. table: the table (.csv) that lists the
+    images, if there is one. groups: the group of each image by its name; None without groups. notes: lines for the
+    user.
     """
 
     root: Path
@@ -45,6 +47,14 @@ class FolderListing:
     test: Classes | None
     ignored: tuple[str, ...]
     unused: UnusedFiles = field(default_factory=dict)
+    table: Path | None = None
+    groups: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Path:
+        """What the user gave: the table or the folder."""
+        return self.table or self.root
 
 
 def list_folder(root: Path) -> FolderListing:
@@ -161,7 +171,7 @@ def _walk(
     entered.add(real)
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if _is_hidden(entry.name):
+            if is_ignored(entry.name):
                 continue
             # Path.is_dir, other than the entry's own, says no to a link that points at itself.
             if Path(entry).is_dir() if entry.is_symlink() else entry.is_dir():
@@ -175,7 +185,7 @@ def _walk(
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if not _is_hidden(path.name) and path.is_dir()]
+    found = [path for path in folder.iterdir() if not is_ignored(path.name) and path.is_dir()]
     # By name, because paths themselves compare without case on Windows.
     return sorted(found, key=lambda path: path.name)
 
@@ -186,12 +196,7 @@ def _is_part(folder: Path) -> bool:
 
 def _count_beside(folder: Path) -> Counter[str]:
     """Count the visible files beside the subfolders of a folder, by extension."""
-    found = (path for path in folder.iterdir() if not _is_hidden(path.name) and not path.is_dir())
-    return Counter(extension_of(path.name) for path in found)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or is_of_another_program(name)
+    return count_by_extension(path.name for path in folder.iterdir() if not path.is_dir())
 
 
 def _others(unused: Mapping[str, int]) -> str:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from tuner.data.image_parts import ImageParts
 from tuner.errors import DataError
 
 
-def given_path(dataset: str) -> Path:
+def given_path(dataset: str | ImageParts) -> Path:
     """Return the path that `--dataset` gives, with `~` expanded. Raises DataError if the home folder is unknown."""
+    dataset = str(dataset)
     try:
         return Path(dataset).expanduser()
     except RuntimeError as error:

@@ -1,20 +1,25 @@
-"""Image folders with one folder per class, decoded by the rule of images.py."""
+"""Image files in one folder per class, or listed in a table, decoded by the rule of images.py."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.data.broken_images import all_broken_named
-from tuner.data.carving import Carving, carve_test_part
+from tuner.data.carving import check_counts, hash_file
 from tuner.data.dataset import DataSpec, DecodablePart, DecodableSource, ListedSource, Report
 from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
+from tuner.data.groups import describe_groups, groups_from_names, numbers_of, refuse_cut_groups
 from tuner.data.image_records import unknown_sources
-from tuner.data.images import ImageFacts, bombs_as_errors, choose_size, inspect_image, read_hashed_pixels
-from tuner.data.reading import Reading, choose_reading
+from tuner.data.image_rule import choose_rule
+from tuner.data.images import bombs_as_errors, inspect_image, read_hashed_pixels
+from tuner.data.reading import Reading
+from tuner.data.set_aside import set_test_aside
+from tuner.data.table_listing import list_table
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 from tuner.names import shown_name
@@ -23,78 +28,122 @@ from tuner.names import shown_name
 def list_image_folder(spec: DataSpec) -> ListedSource:
     """List an image folder. Raises DataError for an invalid layout, and for classes that are too small to be split."""
     listing = list_folder(given_path(spec.dataset))
-    _check_counts(listing)
+    return _listed_source(listing if spec.group is None else with_groups(listing, spec.group), spec)
+
+
+def list_image_table(spec: DataSpec) -> ListedSource:
+    """List the images of a table (.csv). Raises DataError as list_image_folder and list_table do."""
+    listing = list_table(given_path(spec.dataset), spec.columns)
+    return _listed_source(listing if spec.group is None else with_groups(listing, spec.group), spec)
+
+
+def _listed_source(listing: FolderListing, spec: DataSpec) -> ListedSource:
+    check_counts(
+        {name: len(files) for name, files in listing.train.items()},
+        place=listing.place,
+        has_validation=listing.validation is not None,
+        has_test=listing.test is not None,
+    )
+    groups = listing.groups
+    if groups is not None:
+        parts = {"train": listing.train, "validation": listing.validation, "test": listing.test}
+        named = {part: _flatten(classes)[0] for part, classes in parts.items() if classes is not None}
+        refuse_cut_groups({part: [groups[name] for name in names] for part, names in named.items()}, listing.place)
     files = [
-        f"{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
+        f"{label}{file.name} {file.size} {file.mtime_ns} {file.ctime_ns}"
         for classes in (listing.train, listing.validation, listing.test)
-        for class_files in (classes or {}).values()
+        for name, class_files in (classes or {}).items()
+        # The folder of an image says its class, and a table says it in another column.
+        for label in ([f"{name} "] if listing.table else [""])
         for file in class_files
     ]
     # The place counts: archives set equal times, and two folders of equal names and sizes need not be the same.
     # The number is raised when the same files are decoded in another way.
-    lines = ("folder 2", str(listing.root.resolve()), *listing.ignored, "files", *files)
-    return ListedSource(lines, lambda report: _read(listing, spec, report=report), listing.unused)
+    kind = "table" if listing.table else "folder 2"
+    lines = [kind, str(listing.place.resolve()), *listing.ignored, *listing.notes, "files", *files]
+    if groups is not None:
+        lines += ["groups", *(f"{name} {group}" for name, group in groups.items())]
+    return ListedSource(tuple(lines), lambda report: _read(listing, spec, report=report), listing.unused)
 
 
 def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> DecodableSource:
-    notes = []
+    notes = list(listing.notes)
     if listing.ignored:
         ignored = shown_name(", ".join(listing.ignored))
         notes.append(f"folders beside train/ that are not part of the data set were ignored: {ignored}")
-    class_names = _class_names(listing)
+    class_names, name, groups = _class_names(listing), _name(listing), listing.groups
+    if groups is not None:
+        notes.append(describe_groups(groups.values()))
     train, train_labels_N = _flatten(listing.train)
     validation, validation_labels_N = _flatten(listing.validation or {})
     if listing.test is None:
         given = [listing.root / name for name in train]
         with all_broken_named([*given, *(listing.root / name for name in validation)], report=report):
-            carving = carve_test_part(
-                given, train_labels_N, class_names, num_left=1 if validation else 2, report=report
+            aside = set_test_aside(
+                name,
+                train_labels_N,
+                class_names,
+                hashes_of=lambda: list(map_in_threads(hash_file, given, what="reading files", report=report)),
+                kind="file",
+                has_validation=bool(validation),
+                groups=None if groups is None else [groups[name] for name in train],
             )
-        test_N = carving.test_N
-        rest_N = np.setdiff1d(np.arange(len(train)), test_N)
-        of_training = "training " if validation else ""
-        notes.append(_describe_carving(listing, carving, train_labels_N, of_training=of_training))
-        test, test_labels_N = [train[row] for row in test_N], train_labels_N[test_N]
-        train, train_labels_N = [train[row] for row in rest_N], train_labels_N[rest_N]
+        notes.append(aside.note)
+        test, test_labels_N = [train[row] for row in aside.test_N], train_labels_N[aside.test_N]
+        train, train_labels_N = [train[row] for row in aside.rest_N], train_labels_N[aside.rest_N]
     else:
         test, test_labels_N = _flatten(listing.test)
     development = [listing.root / name for name in (*train, *validation)]
     every = [*development, *(listing.root / name for name in test)]
     with all_broken_named(every, report=report), bombs_as_errors():
         facts = list(map_in_threads(inspect_image, development, what="looking at images", report=report))
-    height, width = choose_size(facts, spec.decoding.image_size)
-    channels = 1 if all(fact.grey for fact in facts) else 3
-    reading, notes_on_reading = choose_reading([fact.levels for fact in facts], [fact.vanishes for fact in facts])
-    if spec.decoding.reading is None:
-        notes += notes_on_reading
-    else:
-        reading = spec.decoding.reading
-    notes.append(_describe_rule(facts, channels=channels, height=height, width=width))
-    shape_CHW = (channels, height, width)
+    rule = choose_rule(facts, spec.decoding)
+    notes += [*rule.notes, rule.described]
     return DecodableSource(
-        name=shown_name(listing.root.resolve().name) or "images",
+        name=name or "images",
         class_names=class_names,
-        image_shape=shape_CHW,
+        image_shape=rule.shape_CHW,
         development=_decodable(
             development,
             np.concatenate([train_labels_N, validation_labels_N]),
             every=every,
-            shape_CHW=shape_CHW,
+            shape_CHW=rule.shape_CHW,
             validation_start=len(train) if validation else None,
             notes=notes,
-            reading=reading,
+            reading=rule.reading,
+            groups_N=None if groups is None or validation else numbers_of([groups[name] for name in train]),
         ),
         test=_decodable(
             [listing.root / name for name in test],
             test_labels_N,
             every=every,
-            shape_CHW=shape_CHW,
+            shape_CHW=rule.shape_CHW,
             validation_start=None,
             notes=notes,
-            reading=reading,
+            reading=rule.reading,
         ),
-        reading=reading,
+        reading=rule.reading,
     )
+
+
+def with_groups(listing: FolderListing, pattern: str) -> FolderListing:
+    """Find the group of each file by a regular expression.
+
+    It is searched in the path below the class folder, or in the path that a table gives. Raises DataError for files
+    that do not match.
+    """
+    if listing.groups is not None:
+        raise DataError("--group and --group-column exclude each other: give one of them")
+    parts = [classes for classes in (listing.train, listing.validation, listing.test) if classes is not None]
+    is_flat = all(file.name.startswith(f"{label}/") for label, files in listing.train.items() for file in files)
+    num_folders = 0 if listing.table else 1 if is_flat else 2
+    names = [name for classes in parts for name in _flatten(classes)[0]]
+    groups = groups_from_names([name.split("/", num_folders)[-1] for name in names], pattern)
+    return replace(listing, groups=dict(zip(names, groups, strict=True)))
+
+
+def _name(listing: FolderListing) -> str:
+    return shown_name(listing.table.stem if listing.table else listing.root.resolve().name)
 
 
 def _class_names(listing: FolderListing) -> tuple[str, ...]:
@@ -102,7 +151,7 @@ def _class_names(listing: FolderListing) -> tuple[str, ...]:
     names = tuple(map(shown_name, listing.train))
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise DataError(f"every class must have a name of its own; {listing.root} has {twice[0]!r} twice: rename one")
+        raise DataError(f"every class must have a name of its own; {listing.place} has {twice[0]!r} twice: rename one")
     return names
 
 
@@ -115,6 +164,7 @@ def _decodable(
     validation_start: int | None,
     notes: Sequence[str],
     reading: Reading,
+    groups_N: NDArray[np.int64] | None = None,
 ) -> DecodablePart:
     """Prepare one part. every: the files of both parts, which are all checked if one of them is broken."""
     channels, height, width = shape_CHW
@@ -133,49 +183,10 @@ def _decodable(
                 digest.update(of_file)
         return digest.hexdigest()
 
-    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes), sources_N)
+    return DecodablePart(labels_N, decode_into, validation_start, tuple(notes), groups_N, sources_N)
 
 
 def _flatten(classes: Classes) -> tuple[list[str], NDArray[np.int64]]:
     names = [file.name for class_files in classes.values() for file in class_files]
     counts = [len(class_files) for class_files in classes.values()]
     return names, np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-
-
-def _check_counts(listing: FolderListing) -> None:
-    needs = ["train"] + ["validation"] * (listing.validation is None) + ["test"] * (listing.test is None)
-    for name, files in listing.train.items():
-        if len(files) < len(needs):
-            raise DataError(
-                f"a class must have an image for each of {', '.join(needs)}; {name!r} in {listing.root} has "
-                f"{len(files)}: add images or remove the class"
-            )
-
-
-def _describe_carving(
-    listing: FolderListing, carving: Carving, labels_N: NDArray[np.int64], *, of_training: str
-) -> str:
-    num_images, num_test = len(labels_N), len(carving.test_N)
-    shares_K = np.bincount(labels_N[carving.test_N], minlength=len(listing.train)) / np.bincount(labels_N)
-    name = shown_name(listing.root.resolve().name)
-    note = (
-        f"{name} has no test part: {num_test:,} of its {num_images:,} {of_training}images "
-        f"({num_test / num_images:.1%}; {shares_K.min():.1%} to {shares_K.max():.1%} of a class), chosen by a hash of "
-        "each file, are set aside as the sealed test set"
-    )
-    if not carving.moved:
-        return note
-    shown = ", ".join(map(repr, carving.moved[:3])) + (", ..." if len(carving.moved) > 3 else "")
-    classes = "1 class" if len(carving.moved) == 1 else f"{len(carving.moved):,} classes"
-    return f"{note}; in {classes} ({shown}) the limit was moved, so that every part has images of each class"
-
-
-def _describe_rule(facts: Sequence[ImageFacts], *, channels: int, height: int, width: int) -> str:
-    colours = "grey (1 channel)" if channels == 1 else "RGB (3 channels)"
-    num_other = sum((fact.height, fact.width) != (height, width) for fact in facts)
-    if num_other == 0:
-        return f"images are {colours}, {height}x{width} pixels (height x width)"
-    return (
-        f"images are {colours}; {num_other:,} of {len(facts):,} have another size and are resized to cover "
-        f"{height}x{width} pixels (height x width; --image-size changes it), and centre-cropped"
-    )

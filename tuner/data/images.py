@@ -1,4 +1,4 @@
-"""Convert an image file to pixels, by the rule that training and prediction share.
+"""Convert an image to pixels, by the rule that training and prediction share.
 
 1. EXIF orientation is applied. Of an animation or a stack of pages, the first picture is used.
 2. Transparent pixels are laid over white, or over black or grey if fewer images vanish over that. Grey images with more
@@ -18,7 +18,7 @@ import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,14 +136,27 @@ def inspect_image(path: Path) -> ImageFacts:
     from PIL import Image
 
     with _errors_naming(path), Image.open(path) as image:
-        width, height = image.size
+        facts = facts_of(image)
         # A PNG must be decoded to find its orientation; for a square the answer would change nothing.
-        if width != height and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
-            width, height = height, width
-        if image.mode.startswith("I"):
-            return ImageFacts(height, width, grey=True, levels=_levels_of(image))
-        vanishes = vanishes_over(np.array(image.convert("RGBA"))) if image.has_transparency_data else None
-        return ImageFacts(height, width, _is_grey(image), vanishes=vanishes)
+        if facts.width != facts.height and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
+            facts = replace(facts, height=facts.width, width=facts.height)
+        return facts
+
+
+def facts_of(image: "PILImage") -> ImageFacts:
+    """Return the properties that the rule needs of a Pillow image; its orientation is not applied."""
+    width, height = image.size
+    if image.mode.startswith("I"):
+        return ImageFacts(height, width, grey=True, levels=_levels_of(image))
+    vanishes = vanishes_over(np.array(image.convert("RGBA"))) if image.has_transparency_data else None
+    return ImageFacts(height, width, _is_grey(image), vanishes=vanishes)
+
+
+def picture_from(image_CHW: NDArray[np.uint8]) -> "PILImage":
+    """Convert an array to a Pillow image: grey, RGB, or RGB with opacity for 1, 3 or 4 channels."""
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(image_CHW[0] if len(image_CHW) == 1 else image_CHW.transpose(1, 2, 0)))
 
 
 def pixels_from(

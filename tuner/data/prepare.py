@@ -11,14 +11,19 @@ from tuner.data.cache import FORMAT, find_listing, is_intact, is_sound, save_lis
 from tuner.data.dataset import DataSpec, ListedSource, Report
 from tuner.data.digests import hash_lines
 from tuner.data.given_path import given_path
-from tuner.data.image_folder import list_image_folder
+from tuner.data.image_folder import list_image_folder, list_image_table
+from tuner.data.image_parts import ImageParts
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
+from tuner.data.listed_parts import STORED, list_parts, list_stored_parts
+from tuner.data.npz_file import list_npz
 from tuner.data.torchvision_sets import list_torchvision_set
 from tuner.data.unused_files import UnusedFiles
 from tuner.errors import DataError
 
 MAX_SIDE = 1024
 """Largest image side in pixels."""
+
+TABLE_ENDINGS = (".csv", ".tsv")
 
 _PARTS = ("development", "test")
 
@@ -77,22 +82,47 @@ def _repair(part: str, spec: DataSpec) -> str:
 
 
 def _list_source(spec: DataSpec, *, report: Report | None) -> ListedSource:
-    if spec.dataset == DIGITS:
+    dataset = spec.dataset
+    if spec.columns.given() and Path(str(dataset)).suffix.lower() not in TABLE_ENDINGS:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in spec.columns.given())
+        raise DataError(f"{names} must go with a table (.csv); the data set is {dataset}: omit it, or give a table")
+    has_file_names = isinstance(dataset, str) and not (
+        dataset in KNOWN_NAMES or dataset.startswith(STORED) or dataset.lower().endswith(".npz")
+    )
+    if spec.group is not None and not has_file_names:
+        raise DataError(
+            f"--group must go with a folder or a table (.csv), since {dataset} has no file names: omit it, and "
+            "give arrays with an array of groups"
+        )
+    if isinstance(dataset, ImageParts):
+        return list_parts(dataset, spec, report=report)
+    if dataset.startswith(STORED):
+        return list_stored_parts(spec)
+    if dataset == DIGITS:
         return digits.list_digits(spec)
-    if spec.dataset in TORCHVISION_SETS:
-        return list_torchvision_set(spec, report=report)
-    path = given_path(spec.dataset)
+    if dataset in TORCHVISION_SETS:
+        return list_torchvision_set(dataset, spec, report=report)
+    path = given_path(dataset)
+    if path.suffix.lower() == ".npz" and not path.is_dir():
+        return list_npz(spec)
+    if path.suffix.lower() in TABLE_ENDINGS and not path.is_dir():
+        return list_image_table(spec)
+    if path.is_file():
+        raise DataError(
+            f"--dataset must be a folder, an .npz or a .csv file; {path} is a file of another kind: give the folder "
+            "that holds the class folders, or convert it"
+        )
     # What looks like a path is one, even if nothing is there: then that is what has to be said.
-    if path.exists() or len(path.parts) > 1 or spec.dataset.startswith((".", "~")):
+    if path.exists() or len(path.parts) > 1 or dataset.startswith((".", "~")):
         return list_image_folder(spec)
-    if spec.dataset == "emnist":
+    if dataset == "emnist":
         raise DataError(
             f"emnist must be given with a split; use one of {_joined(f'emnist-{s}' for s in EMNIST_SPLITS)}"
         )
-    close = difflib.get_close_matches(spec.dataset.lower().replace("_", "-"), KNOWN_NAMES, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(dataset.lower().replace("_", "-"), KNOWN_NAMES, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise DataError(
-        f"--dataset must be a known name or an existing folder; {spec.dataset!r} is neither: {hint}"
+        f"--dataset must be a known name, or the path of a folder or file; {dataset!r} is neither: {hint}"
         f"known are {_joined(KNOWN_NAMES)}"
     )
 

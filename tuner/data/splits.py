@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.data.dataset import ImageDataset
+from tuner.data.group_split import choose_groups, seeded_order
 from tuner.errors import DataError
 
 DEFAULT_FRACTION = 0.2
@@ -38,8 +39,8 @@ def split_development(dataset: ImageDataset, *, seed: int, validation_fraction: 
 
     The data set's own validation part is used if it has one and no fraction is given. Otherwise the split is
     stratified. By default the validation part is the smaller of 20 % and 10,000 images, rounded up, with at least one
-    of each class. Raises DataError for a fraction outside (0, 1), or if a class is too small to have an image on each
-    side.
+    of each class. Groups are kept whole, so the sizes are then approximate. Raises DataError for a fraction outside (0,
+    1), or if a class is too small, or has too few groups, to have an image on each side.
     """
     if validation_fraction is None and dataset.validation_indices_N is not None:
         return _split_at(dataset.validation_indices_N, num_images=len(dataset.labels_N))
@@ -51,23 +52,28 @@ def split_development(dataset: ImageDataset, *, seed: int, validation_fraction: 
     total = part_size(num_images, DEFAULT_FRACTION if validation_fraction is None else validation_fraction)
     if validation_fraction is None:
         total = min(total, MAX_DEFAULT_VALIDATION)
-    chosen_N = choose_stratified(dataset.labels_N.numpy(), dataset.class_names, total=total, seed=seed)
-    return _split_at(torch.from_numpy(chosen_N), num_images=num_images)
+    return _split_at(_choose_validation(dataset, total=total, seed=seed), num_images=num_images)
 
 
 def fresh_split(dataset: ImageDataset, *, seed: int, num_validation: int) -> Split:
     """Split again for a confirmation, with `num_validation` images in the validation part.
 
     The source's own validation part is kept. The user may have made it so that no patient or video is in both parts,
-    and mixing the parts would favour networks that memorise. Without one, a new stratified split is drawn.
-
-    This is the only place that decides on new splits. Once images have groups, both parts keep every group whole.
+    and mixing the parts would favour networks that memorise. Without one, a new stratified split is drawn, in which
+    groups are kept whole. This is the only place that decides on new splits.
     """
     if dataset.validation_indices_N is not None:
         return _split_at(dataset.validation_indices_N, num_images=len(dataset.labels_N))
-    labels_N = dataset.labels_N.numpy()
-    chosen_N = choose_stratified(labels_N, dataset.class_names, total=num_validation, seed=seed)
-    return _split_at(torch.from_numpy(chosen_N), num_images=len(labels_N))
+    chosen_N = _choose_validation(dataset, total=num_validation, seed=seed)
+    return _split_at(chosen_N, num_images=len(dataset.labels_N))
+
+
+def _choose_validation(dataset: ImageDataset, *, total: int, seed: int) -> Tensor:
+    labels_N, groups_N = dataset.labels_N.numpy(), dataset.groups_N
+    if groups_N is None:
+        return torch.from_numpy(choose_stratified(labels_N, dataset.class_names, total=total, seed=seed))
+    order = seeded_order(int(groups_N.max()) + 1, seed)
+    return torch.from_numpy(choose_groups(labels_N, groups_N.numpy(), dataset.class_names, total=total, order=order))
 
 
 def part_size(num_images: int, fraction: float) -> int:

@@ -14,19 +14,19 @@ from tuner.errors import DataError
 from tuner.versions import check_installation
 
 
-def list_torchvision_set(spec: DataSpec, *, report: Report | None) -> ListedSource:
+def list_torchvision_set(name: str, spec: DataSpec, *, report: Report | None) -> ListedSource:
     """Find the files of a set, and download them if they are missing and `spec` allows it.
 
     If the files exist, nothing is written and the network is not used. Raises DataError with the names of missing
     files.
     """
-    described = TORCHVISION_SETS[spec.dataset]
+    described = TORCHVISION_SETS[name]
     if _missing(described, spec.data_dir):
         _download(described, spec, report=report)
-    stats = [(name, (spec.data_dir / name).stat()) for name in described.files]
-    lines = (f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for name, stat in stats)
+    stats = [(file, (spec.data_dir / file).stat()) for file in described.files]
+    lines = (f"{file} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for file, stat in stats)
     return ListedSource(
-        listing=(spec.dataset, str(spec.data_dir.resolve()), *lines), read=lambda _: _read(described, spec)
+        listing=(name, str(spec.data_dir.resolve()), *lines), read=lambda _: _read(name, described, spec)
     )
 
 
@@ -61,7 +61,7 @@ def _open(described: TorchvisionSet, data_dir: Path, arguments: Mapping[str, Any
     return getattr(datasets, described.class_name)(root=data_dir, download=download, **arguments)
 
 
-def _read(described: TorchvisionSet, spec: DataSpec) -> DecodableSource:
+def _read(name: str, described: TorchvisionSet, spec: DataSpec) -> DecodableSource:
     try:
         train = _open(described, spec.data_dir, described.train_arguments, download=False)
         test = _open(described, spec.data_dir, described.test_arguments, download=False)
@@ -76,7 +76,7 @@ def _read(described: TorchvisionSet, spec: DataSpec) -> DecodableSource:
     names = getattr(train, "classes", [str(digit) for digit in range(10)])[described.first_label :]
     # "7 - seven" is how torchvision calls the digit 7.
     class_names = [name.split(" - ")[0] for name in names]
-    return source_from_arrays(spec.dataset, class_names, development=parts[0], test=parts[1], decoding=spec.decoding)
+    return source_from_arrays(name, class_names, development=parts[0], test=parts[1], decoding=spec.decoding)
 
 
 def _part(described: TorchvisionSet, dataset: Any) -> ArrayPart:

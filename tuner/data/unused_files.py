@@ -1,6 +1,7 @@
-"""Files in an image folder that are not images: those of other programs are ignored, all others counted."""
+"""Files among the images of a data set that are not used: those of other programs are ignored, all others counted."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
 UnusedFiles = Mapping[str, int]
@@ -27,17 +28,22 @@ _FOLDERS = frozenset(
 _FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
 
 
-def is_of_another_program(name: str) -> bool:
-    """Whether file servers, systems or archivers make files or folders of this name beside a user's own.
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or made by file servers, systems or archivers beside a user's own.
 
-    Folders such as `.thumbnails` are hidden, and need no entry here.
+    Folders such as `.thumbnails` are hidden, and need no entry above.
     """
-    return name.lower() in _FOLDERS or name.lower() in _FILES
+    return name.startswith(".") or name.lower() in _FOLDERS or name.lower() in _FILES
 
 
 def extension_of(name: str) -> str:
     """Return the extension of a file's name in lower case, with its dot; empty if it has none."""
     return PurePath(name).suffix.lower()
+
+
+def count_by_extension(names: Iterable[str]) -> Counter[str]:
+    """Count files by their extension, without those that are ignored. names: of files."""
+    return Counter(extension_of(name) for name in names if not is_ignored(name))
 
 
 def unused_in_words(unused: UnusedFiles, *, num_shown: int = 5) -> str:

@@ -66,7 +66,9 @@ class Contender:
         """Its results in the race, seed by seed."""
         numbers = sorted(self.accuracies)
         is_known = bool(numbers) and all(number in self.correct for number in numbers)
-        correct_SN = np.stack([self.correct[number] for number in numbers]) if is_known else None
+        # Splits that keep groups whole may have unequal sizes, and have then no common table of images.
+        is_table = is_known and len({len(self.correct[number]) for number in numbers}) == 1
+        correct_SN = np.stack([self.correct[number] for number in numbers]) if is_table else None
         return RaceRow([self.accuracies[number] for number in numbers], correct_SN)
 
     def fail(self, why: str) -> None:

@@ -125,7 +125,7 @@ def evaluate(
         correct_K += truth_B[logits_BK.argmax(1) == truth_B].bincount(minlength=num_classes)
     by_class = zip(classifier.class_names, correct_K.tolist(), counts_K.tolist(), strict=True)
     return Evaluation(
-        dataset=spec.dataset,
+        dataset=str(spec.dataset),
         part=part,
         num_images=len(opened.labels_N),
         num_correct=int(correct_K.sum()),
@@ -137,7 +137,7 @@ def evaluate(
             are_uneven=are_uneven(counts_K.tolist()),
         ),
         class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
-        notes=(*opened.notes, *opened.repairs, *_notes_on_origin(classifier, opened, spec.dataset, part=part)),
+        notes=(*opened.notes, *opened.repairs, *_notes_on_origin(classifier, opened, str(spec.dataset), part=part)),
         is_of_training=opened.digest == classifier.origin.get("dataset_digest") and part in _trained_on(classifier),
         flip_test=classifier.flip_test,
     )

@@ -120,7 +120,9 @@ def train_trial_events(
         with _beside(target) as unfinished:
             trainer = prepare_trainer(record, dataset, split, folder, device=device)
             sizes = len(split.train_indices_N), len(split.validation_indices_N)
-            yield TrainingStarted(record.name, number, candidate, spec.dataset, *sizes, str(device), dataset.repairs)
+            yield TrainingStarted(
+                record.name, number, candidate, str(spec.dataset), *sizes, str(device), dataset.repairs
+            )
             with _told(number, epochs):
                 for result in trainer(LongerTask(number, candidate, seed, unfinished)):
                     result = replace(result, weights=None)

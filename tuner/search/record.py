@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.data.data_checks import DataChecks
-from tuner.data.dataset import DataSpec
+from tuner.data.dataset import Columns, DataSpec
 from tuner.errors import StudyError
 from tuner.formats import NewerFormatError
 from tuner.search.confirmation import Confirmation
@@ -200,7 +200,15 @@ class StudyRecord:
             raise StudyError(f"study {self.name!r} does not say where its images are: resume it with `tuner run`")
         with self.readable("where its images are"):
             image_size = tuple(data["image_size"]) if data["image_size"] else None
-            return DataSpec(data["dataset"], Path(data["data_dir"]), cache_dir, image_size=image_size, download=False)
+            return DataSpec(
+                data["dataset"],
+                Path(data["data_dir"]),
+                cache_dir,
+                image_size=image_size,
+                download=False,
+                columns=Columns.from_given(data),
+                group=data.get("group"),
+            )
 
     def save_data_spec(self, spec: DataSpec) -> None:
         """Remember where the images come from, by absolute paths."""

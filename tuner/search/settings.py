@@ -11,7 +11,9 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
+from tuner.data.image_parts import ImageParts
 from tuner.data.known_sets import KNOWN_NAMES
+from tuner.data.listed_parts import stored_name
 from tuner.data.reading import WIDEST, Ground, Levels
 from tuner.errors import SpaceError
 from tuner.formats import refuse_newer_format
@@ -33,7 +35,10 @@ RELEASED_DEFAULTS: Mapping[str, Any] = {
 MAX_CHANGES = 3
 """How many changed parameters of a space an error lists."""
 Source = Mapping[str, Any]
-"""Source of images: `dataset` (a folder has its absolute path), `data_dir`, `image_size` ([height, width] or None)."""
+"""Source of images: `dataset` (an absolute path for a folder or file), `data_dir`, `image_size` ([height, width]).
+
+Columns of a table and `group` are stored if they are given, as in `label_column`.
+"""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -132,10 +137,14 @@ def space_note(stored: StudySettings, given: StudySettings) -> str:
 
 def data_source(spec: DataSpec) -> dict[str, Any]:
     """Return the source of the images with absolute paths, as a study stores it."""
-    path = given_path(spec.dataset)
-    dataset = str(path.resolve()) if path.is_dir() and spec.dataset not in KNOWN_NAMES else spec.dataset
+    if isinstance(spec.dataset, ImageParts):
+        dataset = stored_name(spec.dataset)
+    else:
+        path = given_path(spec.dataset)
+        dataset = str(path.resolve()) if path.exists() and spec.dataset not in KNOWN_NAMES else spec.dataset
     image_size = None if spec.image_size is None else list(spec.image_size)
-    return {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}
+    source = {"dataset": dataset, "data_dir": str(spec.data_dir.resolve()), "image_size": image_size}
+    return {**source, **spec.columns.given(), **({} if spec.group is None else {"group": spec.group})}
 
 
 def differences(
@@ -209,9 +218,9 @@ def _difference_of_images(before: Source | None, now: Source | None) -> str:
     if before is None or now is None:
         return "the images have changed since"
     options = ["image_size", "dataset"] + (["data_dir"] if now["dataset"] in KNOWN_NAMES else [])
-    for key in options:
-        if before[key] != now[key]:
-            one, other = (_as_typed(source[key]) for source in (before, now))
+    for key in (*options, *(f"{role}_column" for role in ("image", "label", "split", "group")), "group"):
+        if before.get(key) != now.get(key):
+            one, other = (_as_typed(source.get(key)) for source in (before, now))
             if key == "dataset":
                 return f"the images of {other} are not those of {one}"
             return f"--{key.replace('_', '-')} was {one}, not {other}"

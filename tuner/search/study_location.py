@@ -18,6 +18,9 @@ DATABASE = "tuner.db"
 SQLite creates files beside it that begin with its name.
 """
 
+FILE_ENDING = re.compile(r"\.(npz|csv|tsv)$", re.IGNORECASE)
+"""Ending of a data set's file, which is no part of a study's name."""
+
 
 def existing_storage(studies: Path, storage: str | None = None) -> Storage:
     """Open the storage of existing studies, read-only on a read-only disk.
@@ -49,7 +52,7 @@ def make_studies_folder(studies: Path) -> None:
 
 def default_study_name(dataset: str, space: str) -> str:
     """Name a study after its data set and space, each a name or a path, as in `digits-cnn`."""
-    names = (Path(dataset).name or dataset, Path(space).stem)
+    names = (FILE_ENDING.sub("", Path(dataset).name) or dataset, Path(space).stem)
     name = "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
     return name[-MAX_NAME:].strip("-")
 

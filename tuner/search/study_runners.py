@@ -126,7 +126,8 @@ def prepare_runners(
         for device in devices
     ]
     step_bytes = min(_step_bytes(device, num_runners) for device, num_runners in Counter(devices).items())
-    is_together = all(
+    # Groups make the train parts of fresh splits unequal, and seeds that train together take equally many steps.
+    is_together = dataset.groups_N is None and all(
         engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in devices
     )
     return StudyRunners(

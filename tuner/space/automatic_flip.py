@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tuner.data.image_parts import ImageParts
 from tuner.data.known_sets import SETS_OF_CHARACTERS
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Flip
@@ -17,11 +18,11 @@ def is_flip_automatic(space: SearchSpace) -> bool:
     return AUTO in (space.recipe.flip.choices or []) or any(one.recipe.get("flip") == AUTO for one in space.first)
 
 
-def decide_flip(space: SearchSpace, dataset: str, class_names: Sequence[str]) -> tuple[SearchSpace, str]:
+def decide_flip(space: SearchSpace, dataset: str | ImageParts, class_names: Sequence[str]) -> tuple[SearchSpace, str]:
     """Return the space with the flip that suits a data set, and a note for the user; unchanged, with no note, if fixed.
 
-    dataset: name of a known set, or the path of a folder. A mirrored digit or letter is another one or none, so these
-    are never flipped.
+    dataset: as in DataSpec; of a set in memory, only the class names count. A mirrored digit or letter is another one
+    or none, so these are never flipped.
     """
     if not is_flip_automatic(space):
         return space, ""

@@ -1,0 +1,128 @@
+"""Turn arrays of labels into class indices and class names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.data.array_values import array_from
+from tuner.errors import DataError
+from tuner.names import shown_name
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The classes of a data set.
+
+    labels_K: the label of each class in the arrays, ascending. notes: lines for the user.
+    """
+
+    labels_K: NDArray[Any]
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def labels_from(value: Any, what: str, *, num_images: int) -> NDArray[Any]:
+    """Return one label for each image: int64, or text. Labels of shape (N, 1) are flattened.
+
+    Raises DataError for labels that are missing, not one per image, not whole, or negative.
+    """
+    labels = array_from(value, what)
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)  # as pandas stores text
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        is_one_hot = labels.dtype.kind in "buif" and bool((np.sort(labels, axis=1)[:, -2:] == (0, 1)).all())
+        what_to_do = "they look one-hot, so give labels.argmax(1)" if is_one_hot else "an image has one class here"
+        raise DataError(f"{what} must be one label per image; they have shape {labels.shape}: {what_to_do}")
+    if labels.ndim == 2:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(f"{what} must have shape (N,) or (N, 1); they have {labels.shape}")
+    if len(labels) != num_images:
+        raise DataError(f"every image must have a label; there are {num_images:,} images, and {len(labels):,} {what}")
+    if labels.dtype.kind in "US":
+        return _as_text(labels, what)
+    if labels.dtype.kind not in "buif":
+        raise DataError(f"{what} must be whole numbers or text; they have type {labels.dtype}")
+    if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
+        raise DataError(f"{what} must be whole numbers or text; they have fractions or NaN: fix or remove these images")
+    if labels.min() < 0:
+        raise DataError(f"{what} must not be negative; the smallest is {labels.min():g}: remove images without a class")
+    return labels.astype(np.int64)
+
+
+def _as_text(labels: NDArray[Any], what: str) -> NDArray[Any]:
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "surrogateescape")
+    labels = np.char.strip(labels)
+    if (num_empty := int((labels == "").sum())) > 0:
+        raise DataError(f"every image must have a label; {num_empty:,} of the {what} are empty")
+    return labels
+
+
+def classes_of(train_labels: NDArray[Any], class_names: Sequence[str] | None, what: str) -> Classes:
+    """Return the classes of the training labels.
+
+    With names, label k has name k, and text labels must be names. Without names, each distinct label is a class that is
+    named after it. Raises DataError for fewer than 2 classes, and for names that do not fit the labels.
+    """
+    found_K = np.unique(train_labels)
+    is_text = train_labels.dtype.kind == "U"
+    if class_names is None:
+        names = tuple(shown_name(str(label)) for label in found_K)
+        _check_names(names, what)
+        return Classes(found_K, names, () if is_text else _note_on_gaps(found_K, what))
+    names = tuple(class_names)
+    if isinstance(class_names, str) or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f"class names must be a sequence of texts that are not empty; got {class_names!r}")
+    names = tuple(map(shown_name, names))
+    _check_names(names, what)
+    labels_K = np.array(names) if is_text else np.arange(len(names))
+    unknown = found_K[~np.isin(found_K, labels_K)]
+    if len(unknown):
+        rule = "be class names" if is_text else f"lie in 0..{len(names) - 1}, since there are {len(names)} class names"
+        raise DataError(f"{what} must {rule}; there is {_some(unknown)}")
+    missing = [name for name, label in zip(names, labels_K, strict=True) if label not in found_K]
+    if missing:
+        raise DataError(f"every class must have training images; {_some(missing)} has none in {what}: remove its name")
+    order = np.argsort(labels_K)
+    return Classes(labels_K[order], tuple(names[index] for index in order))
+
+
+def indices_of(labels: NDArray[Any], classes: Classes, what: str) -> NDArray[np.int64]:
+    """Return the class index of each label. Raises DataError for a label that no training image has."""
+    if labels.dtype.kind != classes.labels_K.dtype.kind:
+        raise DataError(f"the labels of all parts must be of one kind; {what} and those of training are not")
+    unknown = np.unique(labels[~np.isin(labels, classes.labels_K)])
+    if len(unknown):
+        raise DataError(f"{what} must be classes of the training images; {_some(unknown)} is not: add or remove them")
+    return np.searchsorted(classes.labels_K, labels).astype(np.int64)
+
+
+def _check_names(names: Sequence[str], what: str) -> None:
+    if len(names) < 2:
+        raise DataError(f"a data set must have at least 2 classes; {what} have {len(names)}: {_some(names)}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"every class must have a name of its own; {twice[0]!r} is there twice: rename one")
+
+
+def _note_on_gaps(found_K: NDArray[np.int64], what: str) -> tuple[str, ...]:
+    first, last = int(found_K[0]), int(found_K[-1])
+    num_missing = last - first + 1 - len(found_K)
+    if not num_missing:
+        return ()
+    return (
+        f"{what} lie in {first}..{last}, and {num_missing:,} of these numbers do not occur: the {len(found_K):,} "
+        "labels that occur are the classes",
+    )
+
+
+def _some(values: Sequence[Any] | NDArray[Any]) -> str:
+    """Show the first few values."""
+    shown = ", ".join(repr(value.item() if isinstance(value, np.generic) else value) for value in values[:_SHOWN])
+    return shown + (f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else "")
