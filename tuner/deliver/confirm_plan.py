@@ -49,7 +49,8 @@ def limit_to_time(
 ) -> ConfirmPlan:
     """Limit the plan to what is left of the run's budget, or without a budget, to a third of the run's time.
 
-    What is left of a budget is used up: the final training may then have more epochs than the race. num_runners: number of runners that share the work.
+    What is left of a budget is used up: the final training may then have more epochs than the race. num_runners: number
+    of runners that share the work.
     """
     if seconds_left < float("inf"):
         return replace(
