@@ -28,7 +28,7 @@ class Augmentation:
     flip: every second image, by chance. translate: largest shift as a share of each side; the border is filled by
     reflection. cutout: side of the erased square as a share of the shorter side. mixup, cutmix: alpha of the Beta
     distribution; each image is mixed with another one of its batch, by one of the two if both are above 0. brightness,
-    contrast: the random factor lies in 1 - value to 1 + value. seed: random seed of the epoch.
+    contrast: the random factor is between 1 - value and 1 + value. seed: random seed of the epoch.
 
     Sources: RandomAffine (`translate`) and ColorJitter of torchvision, here brightness before contrast; DeVries and
     Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017; Zhang et al., mixup: Beyond
