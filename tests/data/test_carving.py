@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sample_data import make_spec
 
-from tuner.data.carving import LIMIT, _choose, carve_test_part, hash_file
+from tuner.data.carving import LIMIT, _choose, hash_file
 from tuner.data.development_part import load_development
 from tuner.data.sealed import load_test_set
 from tuner.errors import DataError
@@ -149,4 +149,4 @@ def test_a_class_of_copies_of_one_file_cannot_be_carved_and_is_named(tmp_path: P
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must be readable; .*gone\.png"):
-        carve_test_part([tmp_path / "gone.png"], np.zeros(1, dtype=np.int64), ["a"], num_left=1, report=None)
+        hash_file(tmp_path / "gone.png")

@@ -1,6 +1,6 @@
-"""Choose test images from class folders without a test part: the images whose files have a low hash.
+"""Choose test images from images without a test part: those whose files or pixels have a low hash.
 
-The hash depends only on the bytes of a file, so adding, renaming or removing other files moves no image. Images are
+The hash depends only on the bytes of one image, so adding, renaming or removing other images moves none. Images are
 chosen in each class separately, so that each class has images on both sides.
 """
 
@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.data.dataset import Report
 from tuner.data.splits import TEST_FRACTION
-from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
 LIMIT = int(TEST_FRACTION * 2**64)
@@ -31,28 +29,15 @@ class Carving:
     moved: tuple[str, ...]
 
 
-def carve_test_part(
-    files: Sequence[Path],
-    labels_N: NDArray[np.int64],
-    class_names: Sequence[str],
-    *,
-    num_left: int,
-    report: Report | None,
-) -> Carving:
-    """Choose the test images: about a fifth of all images, and at least one of each class.
-
-    A class that would have no test image gives the image with the lowest hash. A class that would keep fewer than
-    `num_left` images keeps those with the highest hashes. Files with equal bytes in one class are on the same side.
-    Raises DataError if a class has too few different files for that, or if a file cannot be read.
-    """
-    hashes_N = list(map_in_threads(hash_file, files, what="reading files", report=report))
-    return carve(hashes_N, labels_N, class_names, num_left=num_left, kind="files")
-
-
 def carve(
     hashes_N: Sequence[int], labels_N: NDArray[np.int64], class_names: Sequence[str], *, num_left: int, kind: str
 ) -> Carving:
-    """Choose the test images by their hashes, as carve_test_part does. kind: what is hashed, for errors."""
+    """Choose the test images by their hashes: about a fifth of all images, and at least one of each class.
+
+    A class that would have no test image gives the image with the lowest hash. A class that would keep fewer than
+    `num_left` images keeps those with the highest hashes. Images with equal hashes in one class are on the same side.
+    kind: what is hashed, for errors. Raises DataError if a class has too few different images for that.
+    """
     chosen, moved = list[int](), list[str]()
     for label, name in enumerate(class_names):
         rows = np.flatnonzero(labels_N == label).tolist()
