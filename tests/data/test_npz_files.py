@@ -188,7 +188,7 @@ def test_labels_with_gaps_are_classes_and_a_note_says_so(tmp_path: Path) -> None
     assert "train_labels of" in development.notes[0]
     assert "lie in 3..7, and 3 of these numbers do not occur" in development.notes[0]
     assert "test_labels of" in development.notes[1]
-    assert "have no image of 1 classes ('7')" in development.notes[1]
+    assert "have no image of 1 class ('7')" in development.notes[1]
 
 
 def floats_with_nan() -> NDArray[Any]:
