@@ -1,4 +1,4 @@
-"""`python -m benchmarks throughput|search|overhead|start|memory|verdicts`."""
+"""`python -m benchmarks throughput|search|overhead|start|memory|verdicts|spaces|references`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ DataDir = Annotated[
     Path, typer.Option(help="Folder that contains MNIST and other sets, or that they are downloaded to.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
+Spaces = Annotated[
+    list[str],
+    typer.Option("--space", help="Name of a bundled space, or path of a TOML file; may be given several times."),
+]
+Dataset = Annotated[str, typer.Option(help="Name of a data set, or path of an image folder.")]
+Epochs = Annotated[int, typer.Option(help="Number of epochs for each network.", min=1)]
+Seeds = Annotated[int, typer.Option(help="Training runs of the reference and of each first configuration.", min=1)]
+Seed = Annotated[int, typer.Option(help="Random seed for sampling and training.", min=0)]
+Workers = Annotated[int | None, typer.Option(help="Number of runners; by default as many as a search has.", min=1)]
+Reference = Annotated[
+    str | None,
+    typer.Option(help="Name of a reference in benchmarks/references.toml; by default the one of the data set."),
+]
+CacheDir = Annotated[Path, typer.Option(help="Folder for decoded images; the default is the one that searches use.")]
 Images = Annotated[int, typer.Option(help="To train on, for each network; at most what the set has.", min=100)]
 
 
@@ -137,6 +151,105 @@ def verdicts(
     interrupts.leave_in_order()
     result = measure(rounds, say=lambda line: say(line, as_json))
     show(result, as_json, text=table(result))
+
+
+@app.command()
+def spaces(
+    space: Spaces = ["cnn"],  # noqa: B006 - Typer copies it
+    dataset: Dataset = "mnist",
+    data_dir: DataDir = Path("data"),
+    samples: Annotated[int, typer.Option(help="Number of networks that are sampled from each space.", min=2)] = 32,
+    epochs: Epochs = 3,
+    images: Images = 5_000,
+    seeds: Seeds = 3,
+    seed: Seed = 0,
+    seconds: Annotated[
+        float,
+        typer.Option(help="Time limit for each space's sampled networks; those that began are finished.", min=1),
+    ] = 1_500,
+    reference: Reference = None,
+    workers: Workers = None,
+    cache_dir: CacheDir = Path("studies/.cache"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="New file for all learning curves.")] = Path(
+        "spaces.json"
+    ),
+    stored: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="Print this file of results instead of training; give two files to compare them."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Networks sampled from search spaces: how their accuracies are distributed, and which parameters separate them."""
+    from benchmarks.distributions import summarise, table
+    from benchmarks.space_comparison import compare, comparison_table
+    from benchmarks.space_results import load_results, refuse_existing, save_results
+
+    if stored:
+        if len(stored) > 2:
+            raise typer.BadParameter(f"at most two files can be given, got {len(stored)}", param_hint="'--from'")
+        measured = [load_results(path) for path in stored]
+        if len(measured) == 2:
+            compared = compare(*measured)
+            show(compared, as_json, text=comparison_table(compared))
+            return
+    else:
+        from benchmarks.spaces import Plan, measure
+        from tuner.data.dataset import DataSpec
+
+        interrupts.leave_in_order()
+        refuse_existing(output)
+        plan = Plan(
+            tuple(space),
+            DataSpec(dataset, data_dir, cache_dir),
+            num_samples=samples,
+            num_images=images,
+            epochs=epochs,
+            num_seeds=seeds,
+            seed=seed,
+            seconds=seconds,
+            reference=reference,
+            workers=workers,
+        )
+        measured = [measure(plan, say=lambda line: say(line, as_json))]
+        save_results(measured[0], output)
+        say(f"stored in {output}", as_json)
+    result = summarise(measured[0])
+    show(result, as_json, text=table(result))
+
+
+@app.command()
+def references(
+    space: Spaces = ["cnn"],  # noqa: B006 - Typer copies it
+    dataset: Dataset = "mnist",
+    data_dir: DataDir = Path("data"),
+    epochs: Epochs = 3,
+    images: Images = 5_000,
+    seeds: Seeds = 3,
+    seed: Seed = 0,
+    reference: Reference = None,
+    workers: Workers = None,
+    cache_dir: CacheDir = Path("studies/.cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Whether the first configuration of each space is as accurate as the reference after as many epochs."""
+    from benchmarks.distributions import first_line, head, summarise
+    from benchmarks.spaces import Plan, measure
+    from tuner.data.dataset import DataSpec
+
+    interrupts.leave_in_order()
+    plan = Plan(
+        tuple(space),
+        DataSpec(dataset, data_dir, cache_dir),
+        num_samples=0,
+        num_images=images,
+        epochs=epochs,
+        num_seeds=seeds,
+        seed=seed,
+        reference=reference,
+        workers=workers,
+    )
+    result = summarise(measure(plan, say=lambda line: say(line, as_json)))
+    show(result, as_json, text="\n".join([*head(result), *(first_line(one, result) for one in result["spaces"])]))
 
 
 def say(line: str, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Seconds that the convolutions of a network take by themselves, forward and backward: what no step can be under."""
+"""Seconds that a network's convolutions take alone, forward and backward. No step with them can be faster."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MIN_REPEATS, MAX_REPEATS, TIMED_SECONDS = 3, 15, 0.1
 
 
 def seconds_in_convolutions(candidate: Candidate, *, engine: Engine, num_images: int) -> float:
-    """Seconds of all convolutions of an epoch over so many images, in the precision and layout of the engine.
+    """Seconds of all convolutions in an epoch of `num_images` images, in the precision and layout of the engine.
 
-    Each one runs alone, on the same values again and again. In a step it is slower, if anything: other layers use the
-    caches too.
+    Each convolution runs alone and repeatedly on the same values. In a step it may be slower but not faster, because
+    other layers use the caches too.
     """
     prepare_process(engine)
     layers = [layer for layer in layers_of(trace(candidate.architecture)) if layer.kind == "Conv2d"]
@@ -40,10 +40,10 @@ def seconds_in_convolutions(candidate: Candidate, *, engine: Engine, num_images:
 
 
 def step_seconds(layer: Layer, candidate: Candidate, *, engine: Engine, is_first: bool) -> float:
-    """Median seconds of one convolution over one batch; no gradient of the images is computed for the first."""
+    """Median seconds of one convolution for one batch. The first one's input is the images, which need no gradient."""
     model = nn.Sequential(build_layer(layer)).train()
     place(model, engine)
-    forward = prepare_forward(model, candidate.architecture, engine=engine)
+    forward = prepare_forward(model, engine=engine)
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     x_NCHW = torch.randn(candidate.recipe.batch_size, *layer.input_shape)
     x_NCHW = x_NCHW.to(engine.device, dtype=input_dtype(engine)).contiguous(memory_format=layout)

@@ -23,7 +23,7 @@ from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.deliver.conclusion import conclude
 from tuner.deliver.contenders import Splits, contender_from
-from tuner.deliver.finalists import decide, final_seed
+from tuner.deliver.finalists import FinalTraining, decide, final_seed
 from tuner.deliver.intervals import Correct
 from tuner.deliver.scoring import Score
 from tuner.search.confirmation import Confirmation
@@ -185,7 +185,7 @@ class Nature:
             InProcess(self),
             folder,
             num_seeds=scenario.num_race_seeds,
-            num_final=lambda _: scenario.num_final_seeds,
+            plan_final=lambda _: FinalTraining(scenario.num_final_seeds),
             seed=self._seed,
             splits=splits,
         )
@@ -195,7 +195,7 @@ class Nature:
             except StopIteration as ended:
                 finalists = ended.value
                 break
-        seeds = [final_seed(self._seed, number) for number in range(finalists.num_seeds)]
+        seeds = [final_seed(self._seed, number) for number in range(finalists.training.num_seeds)]
         scores = {
             one.trial.number: [
                 Score(torch.from_numpy(self._scored[one.trial.number, seed]), loss=0.0) for seed in seeds
@@ -207,6 +207,7 @@ class Nature:
             contenders[-1],
             contenders,
             scores,
+            epochs=finalists.epochs,
             splits=splits,
             seeds=seeds,
             num_trials=len(contenders),

@@ -20,7 +20,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The engine is measured anew, once for all tests and the processes that they start."""
+    """The engine is measured once for all tests and the processes that they start."""
     os.environ["TUNER_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 

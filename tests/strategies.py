@@ -29,7 +29,7 @@ from tuner.space.automatic_flip import with_flip
 from tuner.space.sampling import Params, candidate_from, distributions
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space, parse_space
-from tuner.training.candidate import Candidate, Flip, Optimizer, Schedule
+from tuner.training.candidate import Candidate, ClassWeights, Flip, Optimizer, Schedule
 
 EPOCHS = 3
 FAMILIES: tuple[Any, ...] = tuple(get_args(tagged)[0] for tagged in get_args(get_args(Block)[0]))
@@ -73,6 +73,9 @@ def wide_space(name: str, *, kernel_size: Any, padding: Any) -> SearchSpace:
             "weight_decay": {"low": 0.0, "high": 0.1},
             "momentum": {"low": 0.0, "high": 0.9, "step": 0.3},
             "label_smoothing": [0.0, 0.1],
+            "warm_up": {"low": 0.0, "high": 0.5},
+            "ema": [0.0, 0.9],
+            "class_weights": list(get_args(ClassWeights)),
             "flip": list(get_args(Flip)),
             "translate": {"low": 0.0, "high": 0.5},
             "cutout": {"low": 0.0, "high": 1.0},

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tuner.deliver.confirm import ConfirmPlan
+from tuner.deliver.confirm_plan import ConfirmPlan
 from tuner.errors import DeviceError, SpaceError, StudyError, TunerError
 from tuner.hardware import memory_bytes
 from tuner.options import RunOptions
@@ -137,6 +137,21 @@ def test_batches_that_cannot_be_streamed_are_refused_before_measuring(
     monkeypatch.setattr("tuner.data.training_data.IMAGES_SHARE", allowed / memory_bytes(torch.device("cpu")))
     with pytest.raises(SpaceError, match=r"recipe\.batch_size: even the smallest is too large"):
         next(run_events(replace(begun, dataset="digits", study="new")))
+    assert not was_measured()
+    assert [record.name for record in list_studies(existing_storage(begun.studies))] == ["pets"]
+
+
+def test_a_first_configuration_that_is_too_large_for_these_images_is_refused_before_measuring(
+    begun: RunOptions, tmp_path: Path
+) -> None:
+    space = f"max_parameters = 2_000\n{SPACE}[network]\nnum_blocks = [1]\n[[first]]\nblock = [{{}}]\n"
+    (tmp_path / "small.toml").write_text(space, encoding="utf-8")
+    with pytest.raises(SpaceError) as raised:
+        next(run_events(replace(begun, dataset="digits", study="new", space=str(tmp_path / "small.toml"))))
+    assert str(raised.value) == (
+        "space 'small': first.0: must have at most max_parameters = 2,000 parameters, got 2,610 for images of 1x8x8 "
+        "and 10 classes; raise max_parameters or make the configuration smaller"
+    )
     assert not was_measured()
     assert [record.name for record in list_studies(existing_storage(begun.studies))] == ["pets"]
 

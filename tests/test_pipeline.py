@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tuner.deliver.confirm import Confirmed, ConfirmPlan
+from tuner.deliver.confirm import Confirmed
+from tuner.deliver.confirm_plan import ConfirmPlan
 from tuner.errors import DeviceError, OptionError, StudyError, TunerError
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events

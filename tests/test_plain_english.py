@@ -56,11 +56,11 @@ RULES = (
     ),
     Rule(r"\bmend(s|ed|ing)?\b", "fix", "What a user can mend is one line.", "We recommend the default."),
     Rule(
-        r"\b(lies?|lay|lying) (in(?! \d)|on|there|here|among|beside|beyond|where)\b"
+        r"\b(lies?|lay|lying) (in|on|there|here|among|beside|beyond|where)\b"
         r"|\bwhere (it|they|these|those) lies?\b",
         "is in, contains, its path",
         "It names the file it lies in.",
-        "A value lies between 0 and 1; accuracies lie in 0..1.",
+        "A value lies between 0 and 1.",
     ),
     Rule(
         r"\b(is|are|was|were|be) (all )?said\b|\b(is|are) (then )?told\b|\band (it is )?said\b",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tuner import train_trial
 from tuner.data.dataset import DataSpec
-from tuner.deliver.confirm import ConfirmPlan
+from tuner.deliver.confirm_plan import ConfirmPlan
 from tuner.deliver.export import export
 from tuner.errors import DeviceError, SpaceError, StudyError
 from tuner.options import RunOptions, complete_options, options_of_study, wanted_trials
@@ -28,6 +28,7 @@ from tuner.training.device import choose_device
 from tuner.ui.report import write_report
 
 SPACE = "[block]\nout_channels = [4, 8]\n[recipe]\nlearning_rate = [0.001, 0.01]\nbatch_size = [16]\n"
+INFINITE = float("inf")
 STORED = StudyOptions(
     DataSpec("/pets", Path("/images"), Path("cache"), image_size=(8, 9)), space="tiny", trials=7, epochs=3, seed=5
 )
@@ -86,10 +87,17 @@ def taken(ready: DataReady) -> str:
     return note
 
 
+def test_a_total_that_is_neither_given_nor_stored_is_the_default_and_none_with_a_budget() -> None:
+    spec = DataSpec("digits", Path("data"), Path("cache"))
+    for trials, budget, expected in ((None, INFINITE, 50), (None, 60.0, None), (7, INFINITE, 7), (7, 60.0, 7)):
+        options = StudyOptions(spec, space="cnn", trials=trials, epochs=None, seed=0)
+        assert wanted_trials(options, budget) == expected
+
+
 def test_options_that_are_not_given_have_their_documented_defaults() -> None:
     wanted = complete_options(RunOptions(studies=Path("s")), None)
     spec = DataSpec("digits", Path("data"), Path("s/.cache"), image_size=None, download=True)
-    assert wanted == StudyOptions(spec, space="cnn", trials=50, epochs=None, seed=0)
+    assert wanted == StudyOptions(spec, space="cnn", trials=None, epochs=None, seed=0)
     assert RunOptions().study_name == "digits-cnn"
     assert RunOptions(dataset="a/Pets", space="b/tiny.toml").study_name == "pets-tiny"
 
@@ -183,7 +191,12 @@ def test_what_a_killed_run_had_no_time_to_store_has_its_default(studies: Path) -
     record = mine(studies)
     half = create_study(record.storage, "half", record.settings, engine=record.engine)
     wanted, _ = options_of_study(by_name(studies, study="half"), half)
-    assert (wanted.data_spec.dataset, wanted_trials(wanted), wanted.space, wanted.seed) == ("digits", 50, "tiny", 5)
+    assert (wanted.data_spec.dataset, wanted_trials(wanted, INFINITE), wanted.space, wanted.seed) == (
+        "digits",
+        50,
+        "tiny",
+        5,
+    )
 
 
 @pytest.fixture

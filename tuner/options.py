@@ -30,11 +30,13 @@ class RunOptions:
     the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
     study: named after the data set and the space by default.
-    trials: the total, including those already run.
+    trials: the total, including those already run. A run with a time budget and no number of trials runs as many as
+    the budget allows.
     device: `auto` is the device of the study; a new study takes the best device of the machine.
     engine: choices to force, as `CHOICE=VALUE,...`; `tuner doctor` lists them. `auto` forces none.
     workers: `None` chooses the number by measuring the machine.
-    budget_seconds: time limit for the whole run; with a confirmation, the search gets two thirds of it.
+    budget_seconds: time limit for the whole run; with a confirmation, the search gets half of it, and
+    the final training is as long as the rest allows.
     confirm: whether to retrain the best trials and score the winner on the test set: in time (what is left of the
     budget, or a third of the run's time without one), in full, or not at all.
 
@@ -80,14 +82,19 @@ class RunOptions:
         )
 
 
-def wanted_trials(options: StudyOptions) -> int:
-    """Total number of trials that a run wants; a killed run may not have stored it, which is then the default."""
-    return TRIALS if options.trials is None else options.trials
+def wanted_trials(options: StudyOptions, budget_seconds: float) -> int | None:
+    """Total number of trials that a run wants; None for as many as its budget allows.
+
+    Without a number that is given or stored, a run with a budget has no other limit, and one without has the default.
+    """
+    if options.trials is None and budget_seconds == float("inf"):
+        return TRIALS
+    return options.trials
 
 
 def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyOptions:
     """Return the options as given; missing ones are the study's, or the defaults if `stored` is None."""
-    base = StudyOptions(options.data_spec, SPACE, TRIALS, None, SEED) if stored is None else stored
+    base = StudyOptions(options.data_spec, SPACE, None, None, SEED) if stored is None else stored
     spec = replace(
         base.data_spec,
         dataset=options.dataset or base.data_spec.dataset,
@@ -134,7 +141,7 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
 
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""Text of a rule, and the check of a value."""
+"""Text of a rule, and a function that says whether a value keeps to it."""
 
 
 def _is_whole(value: object) -> bool:
@@ -186,5 +193,5 @@ def check_options(options: RunOptions) -> None:
 
 
 def default_epochs(num_train: int) -> int:
-    """Epochs of a trial when none are asked for, by the number of training images."""
+    """Default number of epochs of a trial, by the number of training images."""
     return EPOCHS_SMALL if num_train < SMALL_SET else EPOCHS_LARGE

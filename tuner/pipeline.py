@@ -12,14 +12,8 @@ from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.sealed import FixedParts, SealedPart, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.data.training_data import memory_for_images, stream_limit
-from tuner.deliver.confirm import (
-    TIME_SHARE,
-    ConfirmEvent,
-    ConfirmPlan,
-    confirm,
-    refuse_without_winner,
-    search_seconds,
-)
+from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner, search_seconds
+from tuner.deliver.confirm_plan import MAX_EPOCH_FACTOR, TIME_SHARE, TIME_SHARE_OF_BUDGET, ConfirmPlan
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
@@ -56,6 +50,7 @@ from tuner.search.study_runners import StudyRunners, input_spec_of, place_runner
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
+from tuner.space.first_sizes import refuse_large_first
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
@@ -110,7 +105,9 @@ def run_events(
             space, flip_note = stored_space(known.settings), ""
         if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
             check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
-        if known is not None:
+        if known is None:
+            refuse_large_first(space, input_spec_of(dataset), origin=f"space {space.name!r}")
+        else:
             refuse_other_device(known, device)
             refuse_other_engine(known, devices, forced=forced)
             _bind(known, folder, parts.test)
@@ -122,20 +119,22 @@ def run_events(
             record = create_study(storage, name, settings, engine=replace(places.engine, device=str(device)))
             _bind(record, folder, parts.test)
         record.save_data_spec(wanted.data_spec)
-        save_wanted_trials(record, wanted_trials(wanted))
+        num_trials = wanted_trials(wanted, options.budget_seconds)
+        if num_trials is not None:
+            save_wanted_trials(record, num_trials)
         runners = prepare_runners(record, dataset, split, folder, places=places)
         yield _data_ready(record, dataset, split, runners.held, (*notes, *filter(None, [flip_note]), *runners.notes))
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
             epochs=epochs,
-            num_trials=wanted_trials(wanted),
+            num_trials=num_trials,
             seed=wanted.seed,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
             stream=stream,
             budget_seconds=max(0.0, started + options.budget_seconds - time.monotonic())
-            * (1 if options.confirm == "no" else 1 - TIME_SHARE),
+            * (1 if options.confirm == "no" else 1 - TIME_SHARE_OF_BUDGET),
             class_names=dataset.class_names,
         )
         with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
@@ -198,10 +197,17 @@ def limit_to_time(
 ) -> ConfirmPlan:
     """Limit the plan to what is left of the run's budget, or without a budget, to a third of the run's time.
 
+    What is left of a budget is used up: the final training may then have more epochs than the race.
+
     num_runners: number of runners that share the work.
     """
     if seconds_left < float("inf"):
-        return replace(plan, seconds=max(0.0, seconds_left), within="what is left of the budget")
+        return replace(
+            plan,
+            seconds=max(0.0, seconds_left),
+            within="what is left of the budget",
+            max_epoch_factor=MAX_EPOCH_FACTOR,
+        )
     return replace(plan, seconds=search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE))
 
 
@@ -227,7 +233,7 @@ def _confirm(
 
 
 def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_full: bool) -> bool:
-    """Whether there is a winner, but no confirmation yet that included all these trials and was as thorough."""
+    """Whether there is a winner but no confirmation of all these trials, or no full one if `in_full` is set."""
     if best_trial(trials) is None:
         return False
     confirmed = record.confirmed
@@ -237,7 +243,7 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:
-    """Whether a run's space is one that comes with tuner; without --space, the study says so."""
+    """Whether a run's space comes with tuner; if --space is not given, the study's space is meant."""
     if options.space is not None or earlier is None:
         return (options.space or SPACE) in bundled_spaces()
     return earlier.settings.is_space_bundled and earlier.settings.space_name in bundled_spaces()

@@ -205,7 +205,7 @@ def test_labels_that_do_not_fit_the_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 40 images and 39 labels"):
         load_development(spec)
     write_idx(spec.data_dir / "MNIST/raw/train-labels-idx1-ubyte", np.full(40, 12, dtype=np.uint8))
-    with pytest.raises(DataError, match=r"must lie in 0\.\.9; they lie in 12\.\.12"):
+    with pytest.raises(DataError, match="must be between 0 and 9; they are between 12 and 12"):
         load_development(spec)
 
 

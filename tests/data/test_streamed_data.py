@@ -228,7 +228,7 @@ def test_what_is_needed_is_what_suffices_and_room_goes_to_devices_for_batches_on
 def most_bytes_of(batches: Batches) -> tuple[int, int]:
     """How many images a pass gives, and the most memory that it takes meanwhile, without torch's tensors.
 
-    numpy's arrays are counted exactly, and all pixels lie in those; so are Python's own small objects.
+    numpy's arrays, which hold all pixels, are counted exactly, and so are Python's own small objects.
     """
     tracemalloc.start()
     num_images = sum(len(labels_B) for _, labels_B in batches)

@@ -9,7 +9,8 @@ import torch
 
 from tests.search.rehearsal import EPOCHS, Rehearsal
 from tuner.data.dataset import ImageDataset
-from tuner.deliver.confirm import ConfirmEvent, ConfirmPlan, confirm
+from tuner.deliver.confirm import ConfirmEvent, confirm
+from tuner.deliver.confirm_plan import ConfirmPlan
 from tuner.deliver.contenders import Splits
 from tuner.search.executors import Executor, InProcess
 from tuner.search.record import StudyRecord

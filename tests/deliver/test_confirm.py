@@ -20,12 +20,11 @@ from tuner.deliver.conclusion import Confirmation, conclude
 from tuner.deliver.confirm import (
     Confirmed,
     ConfirmEvent,
-    ConfirmPlan,
     ConfirmStarted,
-    _affordable,
     baseline_trial,
     search_seconds,
 )
+from tuner.deliver.confirm_plan import MAX_EPOCH_FACTOR, ConfirmPlan, affordable
 from tuner.deliver.contenders import Contender, Splits, contender_from, spread_of
 from tuner.deliver.intervals import accuracy_interval, difference_interval, pool, spread_of_seeds
 from tuner.deliver.retraining import ConfirmProgress
@@ -212,7 +211,7 @@ def test_a_final_training_that_diverges_lets_the_next_contender_win_and_it_is_sa
 
     def train(self: ImageTrainer, task: TrialTask) -> Iterator[EpochResult]:
         one = task.tasks[0] if isinstance(task, SeedGroup) else task  # where seeds together are faster
-        if isinstance(one, AllImagesTask) and one.number == diverges.setdefault("winner", one.number):
+        if isinstance(one, AllImagesTask) and one.number and one.number == diverges.setdefault("winner", one.number):
             raise Diverged("the training loss of epoch 1 is nan")
         yield from real(self, task)
 
@@ -362,6 +361,7 @@ def concluded(
 ) -> Confirmation:
     """What `conclude` makes of which images are right, by trial and seed."""
     defaults: dict[str, Any] = {
+        "epochs": EPOCHS,
         "splits": SPLITS,
         "seeds": list(range(len(right[winner.trial.number]))),
         "num_trials": 12,
@@ -471,7 +471,9 @@ def test_a_confirmation_takes_what_is_left_of_the_budget_and_without_one_a_third
     assert third.seconds > 0
     for left, expected in ((2 * third.seconds, 2 * third.seconds), (third.seconds / 2, third.seconds / 2), (-1.0, 0.0)):
         limited = limit_to_time(ConfirmPlan(), record, 1, seconds_left=left)
-        assert limited == ConfirmPlan(seconds=expected, within="what is left of the budget")
+        assert limited == ConfirmPlan(
+            seconds=expected, within="what is left of the budget", max_epoch_factor=MAX_EPOCH_FACTOR
+        )
 
 
 def test_seeds_are_kept_before_candidates_but_for_a_second_one(rehearsal: Rehearsal) -> None:
@@ -479,7 +481,7 @@ def test_seeds_are_kept_before_candidates_but_for_a_second_one(rehearsal: Rehear
     ranked = [replace(contender_from(trials[number], epochs=EPOCHS), seconds=1.0) for number in best_three(rehearsal)]
     baseline = replace(contender_from(trials[0], epochs=EPOCHS), seconds=1.0)
     tried = [
-        _affordable(ranked, baseline, ConfirmPlan(seconds=seconds / 10), num_runners=1)[:2]
+        affordable(ranked, baseline, ConfirmPlan(seconds=seconds / 10), num_runners=1)[:2]
         for seconds in range(300, -1, -1)
     ]
     assert list(dict.fromkeys(tried)) == [(3, 3), (2, 3), (3, 2), (2, 2), (1, 2), (3, 1), (2, 1), (1, 1)]

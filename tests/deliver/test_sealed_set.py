@@ -13,7 +13,8 @@ from PIL import Image
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.sealed import fix_parts, fix_test_part, open_sealed
 from tuner.deliver.classifier import load_classifier
-from tuner.deliver.confirm import Confirmed, ConfirmPlan
+from tuner.deliver.confirm import Confirmed
+from tuner.deliver.confirm_plan import ConfirmPlan
 from tuner.deliver.evaluate import evaluate
 from tuner.deliver.export import export
 from tuner.deliver.sealed_set import fix_test_set, open_test_set

@@ -94,7 +94,7 @@ class Losing(InProcess):
 
 @dataclass
 class Rehearsal:
-    """A study in a folder, opened anew for every run as a new process would."""
+    """A study in a folder, opened again for every run, as a new process would open it."""
 
     folder: Path
     space: Any = SPACE
@@ -111,13 +111,13 @@ class Rehearsal:
     def record(self) -> StudyRecord:
         return open_study(open_storage(self.url), self.name, SETTINGS, engine=Engine("cpu"))
 
-    def plan(self, num_trials: int, **options: Any) -> SearchPlan:
+    def plan(self, num_trials: int | None, **options: Any) -> SearchPlan:
         defaults = {"epochs": EPOCHS, "seed": 0, "study_folder": self.study_folder}
         return SearchPlan(self.space, DIGITS, num_trials=num_trials, **{**defaults, **options})
 
     def run(
         self,
-        num_trials: int,
+        num_trials: int | None,
         *,
         trainer: Trainer = rehearse,
         until: Callable[[SearchEvent], bool] = lambda event: False,

@@ -592,6 +592,17 @@ def test_a_budget_ends_the_search_and_stores_what_was_running(study: Rehearsal) 
     assert [trial.state.name for trial in study.record().trials()] == ["COMPLETE", "COMPLETE", "PRUNED"]
 
 
+@pytest.mark.usefixtures("_nobody_stops")
+def test_without_a_number_of_trials_only_the_budget_ends_the_search(study: Rehearsal) -> None:
+    train, clock = clock_of(10.0)
+    events = study.run(None, trainer=train, clock=clock, budget_seconds=60.0 * 5 - 1.0)
+    started = events[0]
+    assert isinstance(started, SearchStarted)
+    assert (started.num_trials, started.budget_seconds) == (None, 299.0)
+    assert [event.outcome for event in ended(events)] == ["complete"] * 5
+    assert ending_of(events) == SearchEnded(5, "the time budget is used up")
+
+
 def test_a_search_without_time_left_starts_nothing(study: Rehearsal) -> None:
     events = study.run(50, budget_seconds=0.0)
     assert [type(event) for event in events] == [SearchStarted, SearchEnded]

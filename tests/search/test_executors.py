@@ -304,7 +304,7 @@ def test_what_runs_aside_gives_its_value_its_error_or_why_it_could_not() -> None
             run_aside(leaves)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports anew")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process does the imports itself")
 def test_a_process_has_what_trains_imported_before_it_begins() -> None:
     """It is asked by a built-in function, as one of this file would bring this file's imports with it."""
     imported = run_apart(partial(eval, "set(__import__('sys').modules)"))

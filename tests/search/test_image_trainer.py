@@ -132,7 +132,7 @@ def test_no_image_of_an_own_validation_folder_is_trained_on_by_a_fresh_split(tmp
 def bytes_with_what_was_freed() -> int:
     """Private bytes of this process, 100 MiB of them freed and kept."""
     tensors = [torch.ones(2**18) for _ in range(101)]
-    del tensors[:-1]  # what stays lies above what is free
+    del tensors[:-1]  # the last one is above the freed memory
     return private_bytes()[0]
 
 

@@ -6,7 +6,7 @@ from tests.strategies import BUNDLED, make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
-from tuner.space.baseline import MIN_BATCH_SIZE, PLAIN_DEFAULT, baselines, candidate_of, describe_baseline
+from tuner.space.baseline import MIN_BATCH_SIZE, PLAIN_DEFAULT, Baseline, baselines, candidate_of, describe_baseline
 from tuner.space.sampling import candidate_from, first_params
 
 DIGITS = InputSpec(1, 8, 8, 10)
@@ -34,10 +34,14 @@ def test_every_smaller_baseline_takes_less_memory_down_to_one_image_and_one_chan
     assert all(bool(one.changes) for one in found[1:])
 
 
+EXPECTED_RATES = {"adam": 0.02, "adamw": 0.02, "muon": 0.02, "sgd": 0.01, "sgdw": 0.01}
+"""Learning rate of each optimizer for a quarter of the batch, from 0.04."""
+
+
 def test_a_smaller_batch_comes_first_with_a_learning_rate_that_follows_it() -> None:
-    recipe = {"optimizer": ["adamw", "sgd"], "batch_size": [64, 32], "learning_rate": {"low": 1e-4, "high": 0.1}}
+    recipe = {"optimizer": [*EXPECTED_RATES], "batch_size": [64, 32], "learning_rate": {"low": 1e-4, "high": 0.1}}
     rates = {}
-    for optimizer in ("adamw", "sgd"):
+    for optimizer in EXPECTED_RATES:
         first = {"block": [{}, {}], "recipe": {"optimizer": optimizer, "learning_rate": 0.04, "batch_size": 64}}
         whole, half, quarter, *_ = baselines(make_space(recipe=recipe, first=[first]), DIGITS, epochs=5)
         assert [one.candidate.recipe.batch_size for one in (whole, half, quarter)] == [64, 32, 16]
@@ -46,7 +50,7 @@ def test_a_smaller_batch_comes_first_with_a_learning_rate_that_follows_it() -> N
         assert half.params["batch_size"] == 32
         assert quarter.params is None  # 16 is not in the space
         rates[optimizer] = quarter.candidate.recipe.learning_rate
-    assert rates == pytest.approx({"adamw": 0.04 / 2, "sgd": 0.04 / 4})
+    assert rates == pytest.approx(EXPECTED_RATES)
 
 
 def test_channels_are_halved_only_when_the_batch_is_small() -> None:
@@ -88,3 +92,27 @@ def test_a_baseline_in_words_says_what_was_changed_and_why() -> None:
         "into memory"
     )
     assert describe_baseline({"origin": "family", "changes": []}) == "the default configuration of its family"
+
+
+def test_a_baseline_above_max_parameters_has_fewer_channels_and_says_why() -> None:
+    largest, small = (make_space(max_parameters=limit) for limit in (53_098, 30_000))
+    whole, *_ = baselines(largest, DIGITS, epochs=5)
+    assert (num_parameters(whole), whole.changes, whole.limits) == (53_098, (), ())
+    narrow, narrow_with_half_the_batch, *_ = baselines(small, DIGITS, epochs=5)
+    assert num_parameters(narrow) <= 30_000
+    assert describe_baseline(narrow.to_json()) == (
+        "the default configuration of its family, with out_channels 16-32 instead of 32-64 to stay within "
+        "max_parameters"
+    )
+    assert describe_baseline(narrow_with_half_the_batch.to_json()).endswith(
+        "and out_channels 16-32 instead of 32-64 to stay within max_parameters and to fit into memory"
+    )
+
+
+def test_a_stored_baseline_without_its_limits_was_changed_to_fit_into_memory() -> None:
+    stored = {"origin": "space", "changes": ["batch_size 32 instead of 64"]}
+    assert describe_baseline(stored).endswith(", with batch_size 32 instead of 64 to fit into memory")
+
+
+def num_parameters(baseline: Baseline) -> int:
+    return network_cost(trace(baseline.candidate.architecture)).num_parameters

@@ -120,6 +120,16 @@ def test_each_key_has_a_name_for_every_stage_or_one_where_it_is_shared() -> None
         ({"first": [{"block": [{}]}]}, "a configuration of this space needs stage"),
         ({"first": [{"stage": [{}], "block": [{}]}]}, "needs either block or stage"),
         ({"residual": {"expansion": 3}}, "residual.expansion: unknown key"),
+        ({"network": {"num_blocks": 3}}, "[network] has no effect in a space with [stage]"),
+        ({"stage": {"family": "inverted_residual", "pooling": ["none", "max"]}}, "stage.pooling has no effect"),
+        (
+            {"stage": None, "block": {"out_channels": 4}, "first": [{"block": [{}], "stem": {}}]},
+            "stem has no effect in a configuration with block",
+        ),
+        (
+            {"stage": None, "block": {"out_channels": 4}, "first": [{"block": [{}], "last_channels": 8}]},
+            "last_channels has no effect in a configuration with block",
+        ),
     ],
 )
 def test_a_wrong_space_is_refused_with_the_rule(sections: dict[str, Any], words: str) -> None:
@@ -131,17 +141,27 @@ def test_a_wrong_space_is_refused_with_the_rule(sections: dict[str, Any], words:
 @pytest.mark.parametrize(
     ("configuration", "words"),
     [
-        ({"stage": [{"expansion": 3}]}, "stage.expansion: not a parameter of a residual stage"),
+        ({"stage": [{"expansion": 3}]}, "stage.expansion: not a parameter of residual stages"),
         ({"stage": [{}], "stem": {"dropout": 0.1}}, "stem.dropout: not a parameter of this space"),
         ({"stage": [{"order": "pre"}, {"order": "post"}]}, "stage.order: is shared, so one for all stages"),
         ({"stage": [{"growth": 3.0}] * 3}, "stage1_growth: must lie within the space's 1.0 | 2.0, got 3.0"),
         ({"stage": [{}] * 4}, "num_stages: must lie within the space's 3, got 4"),
         ({"stage": [{}] * 3, "last_channels": 8}, "last_channels: must lie within the space's 0, got 8"),
+        ({"stage": [{}, {"family": "plain", "kernel_size": 3}]}, "stage2_family: must lie within the space's "),
+        ({"stage": [{"family": ["residual"]}]}, "stage1_family: must lie within the space's residual |"),
+        (
+            {"stage": [{"family": "inverted_residual", "pooling": "max"}]},
+            "stage.pooling: not a parameter of inverted_residual stages",
+        ),
+        (
+            {"stage": [{"family": "inverted_residual", "order": "pre"}]},
+            "stage.order: not a parameter of inverted_residual stages",
+        ),
     ],
 )
 def test_a_configuration_outside_the_space_is_refused(configuration: dict[str, Any], words: str) -> None:
     space = space_of(
-        stage={"growth": [1.0, 2.0]},
+        stage={"growth": [1.0, 2.0], "family": ["residual", "inverted_residual"], "pooling": ["none", "max"]},
         residual={"order": {"choices": ["post", "pre"], "shared": True}},
         first=[configuration],
     )

@@ -23,6 +23,9 @@ OTHER_VALUES: dict[str, Any] = {
     "weight_decay": 0.1,
     "momentum": 0.5,
     "label_smoothing": 0.1,
+    "warm_up": 0.1,
+    "ema": 0.99,
+    "class_weights": "balanced",
     "flip": "horizontal",
     "translate": 0.125,
     "cutout": 0.25,
@@ -46,6 +49,18 @@ def test_a_momentum_that_is_not_used_does_not_change_the_fingerprint(optimizer: 
     one, other = (Candidate(NETWORK, Recipe(optimizer=optimizer, momentum=momentum)) for momentum in (0.1, 0.5))
     assert one.fingerprint == other.fingerprint
     assert resolve_candidate(one) == resolve_candidate(other)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sgdw", "muon"])
+def test_a_momentum_that_is_used_changes_the_fingerprint(optimizer: Any) -> None:
+    one, other = (Candidate(NETWORK, Recipe(optimizer=optimizer, momentum=momentum)) for momentum in (0.1, 0.5))
+    assert one.fingerprint != other.fingerprint
+
+
+def test_a_warm_up_has_no_effect_beside_the_rise_of_a_one_cycle_schedule() -> None:
+    one, other = (Candidate(NETWORK, Recipe(schedule="one_cycle", warm_up=share)) for share in (0.0, 0.1))
+    assert one.fingerprint == other.fingerprint
+    assert resolve_candidate(other).recipe.warm_up == 0.0
 
 
 @given(candidates())
@@ -130,6 +145,9 @@ def test_released_defaults_are_never_changed() -> None:
             "weight_decay": 0.0,
             "momentum": 0.9,
             "label_smoothing": 0.0,
+            "warm_up": 0.0,
+            "ema": 0.0,
+            "class_weights": "none",
             "flip": "none",
             "translate": 0.0,
             "cutout": 0.0,

@@ -11,8 +11,8 @@ from tuner.formats import NewerFormatError
 from tuner.training.candidate import Recipe
 from tuner.training.device import choose_device
 from tuner.training.engine import ENGINE_FORMAT, Engine
+from tuner.training.optimizers import build_optimizer
 from tuner.training.process_settings import give_back_memory, prepare_process
-from tuner.training.step import build_optimizer
 
 
 @pytest.mark.parametrize("name", ["cpu", "auto"])
@@ -64,7 +64,7 @@ def test_a_cpu_runner_takes_the_threads_of_its_engine() -> None:
 def test_a_recipe_names_torchs_optimizer_and_its_settings(
     recipe: Recipe, optimizer_class: type[torch.optim.Optimizer], settings: dict[str, Any]
 ) -> None:
-    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], recipe, engine=Engine())
+    optimizer = build_optimizer(torch.nn.BatchNorm2d(1), recipe, engine=Engine())
     assert type(optimizer) is optimizer_class
     assert {name: optimizer.param_groups[0][name] for name in settings} == settings
 

@@ -231,8 +231,8 @@ def test_a_wrong_fused_optimizer_is_found(name: str, place: str, wrong: Callable
 
 def test_label_smoothing_that_is_left_out_is_found(patch: Patch) -> None:
     def without_smoothing_of_many(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda logits, labels, *, label_smoothing: function(
-            logits, labels, label_smoothing=label_smoothing if labels.dim() == 1 else 0.0
+        return lambda logits, labels, *, label_smoothing, **options: function(
+            logits, labels, label_smoothing=label_smoothing if labels.dim() == 1 else 0.0, **options
         )
 
     patch("tuner.training.step._mean_loss", without_smoothing_of_many)

@@ -48,8 +48,20 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
         {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "schedule": "cosine"},
         {"optimizer": "sgd", "learning_rate": 0.2, "momentum": 0.0},
         {"label_smoothing": 0.1},
+        {"optimizer": "sgdw", "learning_rate": 0.05, "weight_decay": 1e-2, "schedule": "cosine", "warm_up": 0.2},
+        {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 1e-2, "class_weights": "balanced"},
+        {"ema": 0.99},
     ],
-    ids=["adam", "adamw one-cycle", "sgd cosine", "sgd without momentum", "label smoothing"],
+    ids=[
+        "adam",
+        "adamw one-cycle",
+        "sgd cosine",
+        "sgd without momentum",
+        "label smoothing",
+        "sgdw with warm-up",
+        "muon with class weights",
+        "moving average",
+    ],
 )
 def test_a_network_learns_real_digits(data: ResidentData, recipe: dict[str, Any]) -> None:
     results, _ = trained(data, **recipe, epochs=6)
@@ -157,7 +169,7 @@ def test_scores_are_in_fp32_where_training_is_allowed_tf32(
 
 @pytest.mark.slow
 def test_scoring_keeps_nothing_of_a_batch_while_the_next_is_scored(data: ResidentData) -> None:
-    """Small blocks that stay lie in the gaps that feature maps have left, and the heap grows with every batch."""
+    """Small blocks that are kept would fill gaps that feature maps leave, and the heap would grow with every batch."""
     counts = []
 
     class Watched(ResidentData):

@@ -67,10 +67,10 @@ def test_a_kept_measurement_that_cannot_be_read_is_made_anew(
 ) -> None:
     path = keep_measurement(measurement(), SHAPE, cache_dir=tmp_path)
     path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
-    anew = measurement(channels_last=True)
-    monkeypatch.setattr(engine_measurement, "measure_engine", lambda *_, **__: anew)
-    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == anew
-    assert load_measurement(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == anew
+    measured = measurement(channels_last=True)
+    monkeypatch.setattr(engine_measurement, "measure_engine", lambda *_, **__: measured)
+    assert load_or_measure(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == measured
+    assert load_measurement(CPU, SHAPE, num_threads=1, cache_dir=tmp_path) == measured
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def learn_in_turn(engine: Engine, candidates: list[Candidate]) -> list[tuple[int
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [Engine(), replace(FAST, keep_freed_memory=True)], ids=["plain", "fast"])
 def test_training_and_scoring_take_what_is_estimated_at_most_and_give_it_back(engine: Engine) -> None:
-    """How the heap comes to lie differs from run to run, hence a margin: what glibc keeps at its end."""
+    """The layout of the heap differs from run to run, hence a margin: what glibc keeps at its end."""
     candidates = [
         resolve_candidate(Candidate(architecture, Recipe(batch_size=size, epochs=1)))
         for architecture, size in MOSTLY.values()

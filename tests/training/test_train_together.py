@@ -92,6 +92,15 @@ RECIPES: list[dict[str, Any]] = [
     {"optimizer": "adamw", "weight_decay": 1e-2, "schedule": "one_cycle"},
     {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "schedule": "cosine", "weight_decay": 1e-3},
     {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.0},
+    {
+        "optimizer": "sgdw",
+        "learning_rate": 0.05,
+        "schedule": "cosine",
+        "weight_decay": 1e-2,
+        "warm_up": 0.1,
+        "ema": 0.9,
+    },
+    {"optimizer": "adamw", "weight_decay": 1e-2, "class_weights": "balanced", "label_smoothing": 0.1, "ema": 0.99},
     {"flip": "horizontal", "translate": 0.125, "cutout": 0.25, "brightness": 0.2, "contrast": 0.2},
     {"mixup": 0.4, "cutmix": 1.0, "label_smoothing": 0.1},
 ]

@@ -37,7 +37,8 @@ from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.engine import Engine
 from tuner.training.process_settings import prepare_process
-from tuner.training.step import build_optimizer, prepare_step
+from tuner.training.optimizers import build_optimizer
+from tuner.training.step import prepare_step
 from tuner.training.loop import fresh_model
 
 engine = Engine()
@@ -46,8 +47,8 @@ blocks = tuple(PlainBlock(8 + number % 61, kernel_size=(3, 5, 1, 7)[number % 4])
 architecture = Architecture(InputSpec(3, 8, 8, 10), blocks, Head(hidden_features=64))
 candidate = resolve_candidate(Candidate(architecture, Recipe()))
 model = fresh_model(candidate.architecture, 0, engine=engine).train()
-optimizer = build_optimizer(model.parameters(), candidate.recipe, engine=engine)
-step = prepare_step(model, candidate.architecture, candidate.recipe, engine=engine, optimizer=optimizer)
+optimizer = build_optimizer(model, candidate.recipe, engine=engine)
+step = prepare_step(model, candidate.recipe, engine=engine, optimizer=optimizer)
 for number in range(2):
     print("step", flush=True)
     step(torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), 1e-3)
@@ -146,7 +147,7 @@ def test_what_glibc_was_told_to_keep_is_given_back_when_a_training_is_over() -> 
     try:
         tensors = [torch.ones(MIB // 4) for _ in range(100)]
         held, _ = private_bytes()
-        del tensors[:-1]  # what stays lies above what is free
+        del tensors[:-1]  # the last one is above the freed memory
         kept, _ = private_bytes()
         give_back_memory(Engine())
         left, _ = private_bytes()

@@ -42,6 +42,28 @@ def test_the_view_has_progress_running_trials_the_best_and_the_counts() -> None:
     assert "1 complete  0 pruned  0 failed" in text
 
 
+def test_a_search_that_only_time_limits_shows_its_time_and_no_total() -> None:
+    view = SearchView()
+    view.take(SearchStarted("digits-cnn", None, 7, {}, None, 2, 4, budget_seconds=90.0))
+    assert view.seconds_left == pytest.approx(90.0, abs=5.0)
+    assert 0.0 <= view.share_done < 0.1
+    text = shown(view)
+    assert "7 trials" in text
+    assert "about 1 min" in text
+    view.budget_seconds = 1e-9
+    assert (view.seconds_left, view.share_done) == (0.0, 1.0)
+
+
+def test_the_time_left_is_that_of_the_budget_where_the_trials_would_take_longer() -> None:
+    view = SearchView()
+    for event in EVENTS:
+        view.take(event)
+    view.begun -= 100.0  # one of three trials is done
+    assert view.seconds_left == pytest.approx(200.0, abs=5.0)
+    view.budget_seconds = 130.0
+    assert view.seconds_left == pytest.approx(30.0, abs=5.0)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_the_view_fits_every_terminal(width: int) -> None:
     view = SearchView()

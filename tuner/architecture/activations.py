@@ -1,4 +1,4 @@
-"""The activations in the fast form: values and gradients in place where that can be, and which are monotone."""
+"""Activations in the fast form: their values and gradients, in place where possible, and which are not monotone."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ ACTIVATIONS: dict[type[nn.Module], tuple[Values, Gradient]] = {
         lambda grad, x, y: aten.hardtanh_backward.grad_input(grad, y, 0.0, 6.0, grad_input=grad),
     ),
 }
-"""For each activation: its values from x, in x's place unless it dips; its gradient from that of y, in its place."""
+"""Two functions for each activation.
+
+The first computes y from x, in place unless the activation is in DIPPING. The second takes the gradient of y, x and y,
+and turns that gradient in place into the gradient of x.
+"""
 DIPPING = (nn.GELU, nn.SiLU)
 """Activations that fall before they rise: they do not commute with the maximum."""

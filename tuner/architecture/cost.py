@@ -10,14 +10,14 @@ from tuner.architecture.parts import Items, Part
 
 FLOAT_BYTES = 4
 SCORED_AT_ONCE, SCORED_VALUES = 64, 2**23
-"""Number of images scored at once on a CPU, and limit for the numbers that enter and leave their widest layer.
+"""Most images that are scored at once on a CPU, and most numbers in the input and output of their widest layer.
 
-The limit is 32 MiB in fp32; wider networks score fewer images at once.
+The numbers take at most 32 MiB in fp32; wider networks score fewer images at once.
 """
 COPIES_OF_PARAMETERS, COPIES_OF_ENDS = 7, 4
 """Most copies that training holds of each parameter, and of each number in a batch's images and logits.
 
-They were measured at the peaks of networks that consist mostly of one or the other
+They were measured at the memory peaks of networks that are mostly parameters, or mostly images and logits
 (tests/training/test_peak_memory.py).
 """
 FLOPS_OF_AN_ACTIVATION = 300
@@ -36,9 +36,10 @@ class Cost:
     flops: for one image's forward pass, 2 for each multiply-add of convolutions and linear layers and none for other
         layers, as torch.utils.flop_counter counts.
     activations: numbers in the outputs of all layers for one image, which a training step keeps for its backward pass.
-    widest: numbers in the input and output of the widest layer for one image, with those that wait beside it for a
-        join; scoring holds these.
-    ends: numbers in the input and output of the network for one image, of which there are more copies than of others.
+    widest: numbers in the input and output of the widest layer for one image, and those that are kept for a join
+        meanwhile; scoring holds these in memory.
+    ends: numbers in the input and output of the network for one image; training holds more copies of these than of
+        activations.
     """
 
     num_parameters: int
@@ -72,8 +73,8 @@ class Cost:
         """Upper estimate of the memory for training, including scoring and saving, in bytes.
 
         Parameters need weights, gradients, Adam's two moments, and copies of weights and gradients in another precision
-        or layout. Each activation needs its value, its gradient and one temporary. Images of this batch and the last
-        are held as bytes, as floats and in the layout of the convolutions, and logits with the temporaries of the loss.
+        or layout. Each activation needs its value, its gradient and one temporary. Images of this and the previous
+        batch are held as bytes, as floats and in the layout of the convolutions, logits with temporaries of the loss.
         Scoring is added, because its feature maps have other sizes and may not fit into the memory that was used by a
         step. Its widest layer counts twice, because one layer's maps may not fit where another's were.
         """
@@ -96,12 +97,12 @@ def layer_cost(layer: Layer) -> Cost:
 
 
 def network_cost(path: Items) -> Cost:
-    """The cost of a whole network, as traced."""
+    """The cost of a whole network from its traced parts."""
     return replace(_path_cost(path), ends=prod(path[0].input_shape) + prod(path[-1].output_shape))
 
 
 def _path_cost(path: Items, *, waiting: int = 0) -> Cost:
-    """The cost of what follows one another; `waiting` numbers for each image are kept beside what the first takes."""
+    """The cost of a path. `waiting`: numbers of its input for each image, if they are kept until its end."""
     total = NOTHING
     for position, item in enumerate(path):
         cost = layer_cost(item) if isinstance(item, Layer) else part_cost(item)
@@ -110,9 +111,10 @@ def _path_cost(path: Items, *, waiting: int = 0) -> Cost:
 
 
 def part_cost(part: Part) -> Cost:
-    """The cost of a part: of both paths and of the join, whose output is one more activation.
+    """The cost of a part: both paths and the join, whose output is one more activation.
 
-    What enters waits for the shortcut while the main path is computed, and what leaves that for the join.
+    While the main path is computed, the input is kept for the shortcut; then the main path's output is kept for the
+    join.
     """
     main = _path_cost(part.main, waiting=prod(part.input_shape) if part.join != "none" else 0)
     if part.join == "none":

@@ -1,7 +1,7 @@
-"""Gradients of a depthwise convolution from the kernels of oneDNN that are fast: forward, and windows of 3x3.
+"""Gradients of a depthwise convolution, by the fast kernels of oneDNN: forward, and gradients of 3x3 windows.
 
-oneDNN 3.12 has no fast kernels for the gradients where the window is larger than 3x3 or than the feature map, and in
-bf16 where there is a stride: they take 5 to 250 times as long as the convolution itself (on a CPU with AVX512-BF16).
+oneDNN 3.12 has no fast kernels for the gradients if the window is larger than 3x3 or than the feature map, or in bf16
+if the stride is above 1. They then take 5 to 250 times as long as the convolution itself (on a CPU with AVX512-BF16).
 
 Legend: N images, C channels, H and W sides, h and w sides after the convolution, k side of the window.
 """
@@ -29,7 +29,7 @@ def has_slow_gradients(x_NCHW: Tensor, weight: Tensor, *, stride: int, groups: i
 
 
 def input_gradient(grad_NChw: Tensor, x_NCHW: Tensor, weight_C1kk: Tensor, *, stride: int, padding: int) -> Tensor:
-    """The gradient of x: a convolution of the gradient, with zeros between its values, with the turned window."""
+    """The gradient of x: the output's gradient, spread by the stride with zeros, convolved with the flipped window."""
     N, C, H, W = x_NCHW.shape
     size = weight_C1kk.shape[2]
     sides = H + 2 * padding - size + 1, W + 2 * padding - size + 1
@@ -41,7 +41,7 @@ def input_gradient(grad_NChw: Tensor, x_NCHW: Tensor, weight_C1kk: Tensor, *, st
 
 
 def weight_gradient(grad_NChw: Tensor, x_NCHW: Tensor, weight_C1kk: Tensor, *, stride: int, padding: int) -> Tensor:
-    """The gradient of the weights, for each part of at most 3x3 of the window by itself."""
+    """The gradient of the weights, computed separately for parts of the window of at most 3x3."""
     size = weight_C1kk.shape[2]
     if size <= min(TILE, *x_NCHW.shape[2:]):
         return _weight_gradient(grad_NChw, x_NCHW, weight_C1kk, stride=stride, padding=padding)
@@ -76,6 +76,6 @@ def _weight_gradient(grad_NChw: Tensor, x_NCHW: Tensor, weight_C1kk: Tensor, *, 
 
 
 def _starts(size: int, tile: int) -> Iterator[int]:
-    """Where parts of the window begin that cover it together."""
+    """Where the parts begin that together cover a side of the window. The last two may overlap."""
     yield from range(0, size - tile, tile)
     yield size - tile

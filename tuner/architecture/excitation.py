@@ -1,6 +1,6 @@
 """Squeeze-and-excitation in training: means of channels, and factors for them, with gradients in channels_last.
 
-torch's own gradient of a mean is a tensor in another layout, and adding it to that of the product is slow.
+torch's own gradient of a mean is in another layout, and adding it to the gradient of the product is slow.
 
 Legend: N images, C channels, H and W sides.
 """
@@ -16,7 +16,10 @@ from torch.autograd.function import once_differentiable
 
 
 def excite(x_NCHW: Tensor, factors_from: Callable[[Tensor], Tensor]) -> Tensor:
-    """Multiply each channel of each image by its factor; factors_from: means (N, C, 1, 1) to factors of this shape."""
+    """Multiply each channel of each image by a factor.
+
+    factors_from: computes the factors (N, C, 1, 1) from the means of the channels (N, C, 1, 1).
+    """
     kept_NCHW, mean_NC11 = _Squeeze.apply(x_NCHW)
     out: Tensor = _Scale.apply(kept_NCHW, factors_from(mean_NC11))
     return out
@@ -28,7 +31,7 @@ def is_mean(module: nn.Module) -> bool:
 
 
 class _Squeeze(torch.autograd.Function):
-    """What enters, and its means over the pixels of each channel."""
+    """The input, and the mean of each channel over its pixels."""
 
     @staticmethod
     def forward(ctx: Any, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,11 +42,11 @@ class _Squeeze(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NCHW: Tensor, grad_mean_NC11: Tensor) -> Tensor:
-        return grad_NCHW.add_(grad_mean_NC11 / ctx.num_pixels)  # the gradient that _Scale made, which is nobody else's
+        return grad_NCHW.add_(grad_mean_NC11 / ctx.num_pixels)  # in place: _Scale made it for this only
 
 
 class _Scale(torch.autograd.Function):
-    """The product of values and of factors for each channel of each image."""
+    """The values, each channel of each image multiplied by its factor."""
 
     @staticmethod
     def forward(ctx: Any, x_NCHW: Tensor, factors_NC11: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from tuner.architecture.trace import trace
 def build_model(architecture: Architecture) -> nn.Sequential:
     """The network of a resolved architecture, images_NCHW (float, normalised) to logits_NK.
 
-    Position i holds step i, a layer or a part with a join. Without joins the keys of its state dict fit any
-    `nn.Sequential` of the same layers; within a part they are `1.main.0.weight`, `1.shortcut.0.weight`.
+    Module i is step i: a layer, or a part with a join. Without joins, the keys of the model's state dict fit any
+    `nn.Sequential` of the same layers. Within a part, keys are like `1.main.0.weight` and `1.shortcut.0.weight`.
     """
     return build_path(trace(architecture), build_layer)
 

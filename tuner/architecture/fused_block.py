@@ -30,16 +30,16 @@ FOLLOWING: tuple[tuple[type[nn.Module], ...], ...] = (
     (nn.MaxPool2d, nn.AvgPool2d),
     (nn.Dropout,),
 )
-"""What one node takes after its convolution, or without one: at most one of each, in this order."""
+"""What a node may contain after its convolution, or without a convolution: at most one of each, in this order."""
 WITHOUT_CONVOLUTION = (*FOLLOWING[0], *FOLLOWING[1])
 """What a node without a convolution may begin with."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a block does besides its tensors. `dropout` is a rate, 0 for none.
+    """The settings of a block. `dropout` is a rate, 0 for none.
 
-    `shares_gradient`: the gradient of its output is also that of another branch of a sum, and must stay as it is.
+    `shares_gradient`: whether the other path of a sum gets the same gradient, which must then not change in place.
     """
 
     stride: int
@@ -99,7 +99,7 @@ class FusedBlock:
 
 
 def fused_length(modules: Sequence[nn.Module]) -> int:
-    """How many of the first modules belong to one node: a convolution and what follows it, or the latter alone.
+    """How many leading modules one node can have: a convolution and what FOLLOWING allows, or only the latter.
 
     0 if the first module cannot begin a node.
     """
@@ -112,7 +112,7 @@ def fused_length(modules: Sequence[nn.Module]) -> int:
 
 
 def can_fuse(modules: Sequence[nn.Module]) -> bool:
-    """Whether modules are what FusedBlock computes: a convolution and what may follow it, or the latter alone."""
+    """Whether FusedBlock can compute these modules: a convolution and what FOLLOWING allows, or only the latter."""
     if fused_length(modules) != len(modules) or not modules:
         return False
     convolution = modules[0]
@@ -142,7 +142,7 @@ class _Block(torch.autograd.Function):
         if plan.pools_early:
             z_NCHW = _max_pool(ctx, z_NCHW)
         if z_NCHW is x_NCHW and plan.activation not in DIPPING:
-            z_NCHW = z_NCHW.clone()  # the activation works in place, and what enters may enter another path as well
+            z_NCHW = z_NCHW.clone()  # the activation works in place, and another path may have the same input
         ctx.before = z_NCHW
         out_NChw: Tensor
         ctx.after = kept = out_NChw = z_NCHW if plan.activation is None else ACTIVATIONS[plan.activation][0](z_NCHW)
@@ -199,14 +199,14 @@ class _Block(torch.autograd.Function):
 
 
 def _forget(ctx: Any) -> None:
-    """Release what is kept. The output may be among it, and knows its node: a cycle that Python finds late."""
+    """Release the saved tensors. The output, which refers to its node, may be one: a cycle that Python frees late."""
     ctx.x = ctx.convolved = ctx.before = ctx.after = ctx.pooled = ctx.indices = ctx.mask = None
 
 
 def _convolve_backward(
     plan: _Plan, grad_NChw: Tensor, x_NCHW: Tensor, weight: Tensor, needed: list[bool]
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Gradients of x, weight and bias, in their dtype; `needed` says which."""
+    """Gradients of x, weight and bias, in their dtype. `needed`: whether each of the three is computed."""
     if has_slow_gradients(x_NCHW, weight, stride=plan.stride, groups=plan.groups):
         window = {"stride": plan.stride, "padding": plan.padding}
         return (
@@ -231,7 +231,7 @@ def _convolve_backward(
 
 
 def _normalize(ctx: Any, z_NCHW: Tensor, beta_C: Tensor) -> Tensor:
-    """Batch or group normalization; mean and inverse deviation are of a channel, or of a group of an image.
+    """Batch or group normalization. It saves mean and inverse deviation of each channel, or of each image's groups.
 
     Group normalization is computed in fp32: torch 2.14 takes 3 to 10 times as long for channels_last in bf16.
     """

@@ -39,7 +39,7 @@ def fast_form(model: nn.Sequential, form: FastForm) -> Forward:
 
 
 def _fast_path(modules: Sequence[nn.Module], form: FastForm, *, shares_gradient: bool = False) -> Forward:
-    """The modules in turn. `shares_gradient`: the gradient that the last one is given is another path's as well."""
+    """The modules in turn. `shares_gradient`: whether another path gets the same gradient as the last module."""
     steps: list[Forward] = []
     position = 0
     while position < len(modules):
@@ -65,9 +65,9 @@ def _fast_path(modules: Sequence[nn.Module], form: FastForm, *, shares_gradient:
 
 
 def _fused_or_in_turn(fused: FusedBlock, in_turn: Forward) -> Forward:
-    """The layers of a node one by one where they are not over a feature map, or over that of a single image.
+    """The fused node, or its layers one by one if the input is not feature maps or has only one image.
 
-    One image over a 1x1 feature map has no variance; our BatchNorm2d knows what to do then.
+    The 1x1 feature map of a single image has no variance; our BatchNorm2d handles this case.
     """
     return lambda x: fused(x) if x.dim() == 4 and len(x) > 1 else in_turn(x)
 
@@ -83,7 +83,7 @@ def _fast_joined(joined: Joined, form: FastForm) -> Forward:
 
 
 def _is_grouped(module: nn.Module) -> bool:
-    """Whether a convolution has groups, as that of several models has. With `excite`, those fail the check in fp32."""
+    """Whether a convolution has groups, as one for several models has. `excite` then fails the check in fp32."""
     return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
@@ -97,7 +97,7 @@ def scoring_form(model: nn.Sequential) -> Forward:
 
 
 def _scoring_steps(path: nn.Sequential) -> Iterator[Forward]:
-    """The steps of a path. Not in place: what enters a path is not its own, since it may enter another as well."""
+    """The steps of a path. The first one never works in place, because another path may have the same input."""
     for position, module in enumerate(path):
         if isinstance(module, Joined):
             yield _scoring_joined(module)

@@ -16,7 +16,7 @@ class Joined(nn.Module):
         self.main, self.shortcut, self.join = main, shortcut, join
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the shape of the sum; a product broadcasts (N, C, 1, 1) of the main path."""
+        """(N, C, H, W) to the shape of the sum. For a product, the main path's (N, C, 1, 1) is broadcast."""
         main_NCHW: Tensor = self.main(x)
         shortcut_NCHW: Tensor = self.shortcut(x)
         return main_NCHW + shortcut_NCHW if self.join == "add" else main_NCHW * shortcut_NCHW

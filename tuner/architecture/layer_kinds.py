@@ -1,6 +1,6 @@
-"""The kinds of layers: shape, cost and source text of each class of torch.nn that networks are made of. No torch.
+"""The kinds of layers: shape, cost and source text of each class of torch.nn that networks are made of.
 
-What needs torch, the modules of each kind, is in `layer_modules.py`.
+This file does not import torch. The modules of each kind are in `layer_modules.py`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from tuner.architecture.shapes import Shape, side_after, sides_in_words
 Arguments = Mapping[str, Any]
 
 INDEX_FLOATS = 2
-"""Room that max pooling takes for the place of each of its values, in floats: torch writes it as int64."""
+"""Memory that max pooling needs for the index of each output value, in floats: torch stores it as int64."""
 MAX_NORM_GROUPS, MIN_GROUP_CHANNELS = 8, 4
-"""Group normalization has as many groups as divide the channels, up to the first, with at least the second in each.
+"""Most groups of a group normalization, and fewest channels of a group.
 
-Where no such number divides them there is one group. Source: Wu and He, Group Normalization, arXiv 1803.08494; their 32
-groups are for layers of at least 64 channels.
+The number of groups is the largest one within these limits that divides the channels, or else 1. Source: Wu and He,
+Group Normalization, arXiv 1803.08494; their 32 groups are for layers of at least 64 channels.
 """
 
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What the layers of one class of torch.nn have in common; by default that of one that works element by element.
+    """What the layers of one class of torch.nn have in common. The defaults describe an elementwise layer.
 
-    output_shape, arithmetic: from input shape and arguments; the arithmetic is the shape's, written out.
-    num_parameters, num_buffers: as torch holds them. multiply_adds: for each output value.
-    index_floats: room beside each output value. positional: the arguments that are typed without their name.
-    defaults: what need not be typed, since torch has it when it is not given.
+    output_shape, arithmetic: from input shape and arguments; `arithmetic` writes out how the shape is computed.
+    num_parameters, num_buffers: as torch holds them. multiply_adds: for each output value. index_floats: memory for
+    indices beside each output value, in floats. positional: the arguments that are typed without their name. defaults:
+    torch's default arguments, which need not be typed.
     """
 
     output_shape: Callable[[Shape, Arguments], Shape] = lambda shape, _: shape
@@ -85,7 +85,7 @@ def convolution(
     groups: int = 1,
     bias: bool = True,
 ) -> Layer:
-    """Conv2d over (C, H, W); with `groups` each output sees its group's share of the channels."""
+    """Conv2d over (C, H, W); with `groups`, an output channel depends only on the input channels of its group."""
     grouped = {"groups": groups} if groups > 1 else {}
     return layer(
         shape,
@@ -101,7 +101,7 @@ def convolution(
 
 
 def pool(shape: Shape, *, kind: str, kernel_size: int, stride: int) -> Layer:
-    """MaxPool2d or AvgPool2d over (C, H, W), floor mode: what is left over at the right and lower edge is not seen."""
+    """MaxPool2d or AvgPool2d over (C, H, W), floor mode: incomplete windows at the right and lower edge are ignored."""
     return layer(shape, kind, kernel_size=kernel_size, stride=stride)
 
 
@@ -127,7 +127,7 @@ def batch_norm(shape: Shape) -> Layer:
 
 
 def group_norm(shape: Shape) -> Layer:
-    """GroupNorm over (C, H, W), in as many groups as MAX_NORM_GROUPS and MIN_GROUP_CHANNELS say."""
+    """GroupNorm over (C, H, W), in as many groups as MAX_NORM_GROUPS and MIN_GROUP_CHANNELS allow."""
     channels = shape[0]
     most = min(MAX_NORM_GROUPS, channels // MIN_GROUP_CHANNELS)
     num_groups = next((groups for groups in range(most, 1, -1) if channels % groups == 0), 1)
@@ -135,7 +135,7 @@ def group_norm(shape: Shape) -> Layer:
 
 
 def _window(arguments: Arguments) -> int:
-    """Values that one output of a convolution is computed from."""
+    """Number of input values from which a convolution computes one output value."""
     channels: int = arguments["in_channels"] // arguments.get("groups", 1)
     size: int = arguments["kernel_size"]
     return channels * size**2
@@ -199,4 +199,4 @@ LAYER_KINDS: dict[str, LayerKind] = {
     "Tanh": ELEMENTWISE,
     "Sigmoid": ELEMENTWISE,
 }
-"""By the name of the class in torch.nn."""
+"""Each kind of layer, by the name of its class in torch.nn."""

@@ -1,7 +1,7 @@
 """The modules of each kind of layer: for one network, and for several of one architecture side by side.
 
 The channels of all models are adjacent, and each convolution has the groups of every model, so that models do not mix.
-Layers that work on single channels or values are those of one network, and a linear layer becomes a batched matrix
+Layers that work on single channels or values are the same as for one network. A linear layer becomes a batched matrix
 product.
 
 Legend: M models, N images of each, C channels of one model, H and W sides, F features, K classes.
@@ -46,10 +46,11 @@ class FlattenEach(nn.Module):
 
 
 class LinearEach(nn.Module):
-    """A linear layer for each model; like the layers of our own, it follows the dtype of its input."""
+    """A linear layer for each model; like our own layers, it follows the dtype of its input."""
 
     def __init__(self, num_models: int, *, in_features: int, out_features: int) -> None:
         super().__init__()
+        self.num_models = num_models
         self._shape = (num_models, out_features, in_features)
         self.weight = nn.Parameter(torch.zeros(num_models * out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(num_models * out_features))
@@ -75,4 +76,7 @@ OF_EACH: dict[str, Callable[..., nn.Module]] = {
     "Flatten": lambda num_models, *, start_dim: FlattenEach(num_models),
     "Linear": LinearEach,
 }
-"""By kind: from the number of models and the arguments of one; where a kind is missing, one module serves for all."""
+"""For each kind, a function from the number of models and the arguments of one layer to a module for all models.
+
+For a kind that is not listed, the module of one model serves all of them.
+"""

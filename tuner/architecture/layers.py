@@ -87,7 +87,7 @@ class _Dropout(torch.autograd.Function):
 
 
 class Dropout(nn.Dropout):
-    """torch.nn.Dropout with a rate in whole 1/256, drawn in each call so that the mean rate is exactly `p`.
+    """torch.nn.Dropout with a rate in multiples of 1/256, drawn in each call so that the mean rate is exactly `p`.
 
     The scale matches the drawn rate, so the expected output is the input, except for the rounding of the scale in bf16
     (at most 0.2 %).

@@ -14,10 +14,10 @@ Join = Literal["none", "add", "multiply"]
 
 @dataclass(frozen=True)
 class Part:
-    """A named part of a network: a main path, and where it has a join, a shortcut beside it.
+    """A named part of a network: a main path and, if it has a join, a shortcut beside it.
 
-    A path is a sequence of layers and of parts; a shortcut without any is the identity. What leaves the part is what
-    leaves the main path, or with a join the sum or the product of that and of what leaves the shortcut.
+    A path is a sequence of layers and parts; an empty shortcut is the identity. The output of the part is the output of
+    the main path or, with a join, the sum or product of the outputs of both paths.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Part:
 
     @property
     def output_shape(self) -> Shape:
-        """Shape of the output. One factor per channel of the shortcut may be multiplied with it: (C, 1, 1)."""
+        """Shape of the output. In a product, the main path may have one factor per channel: (C, 1, 1)."""
         return self.shortcut_shape if self.join == "multiply" else self.main[-1].output_shape
 
     @property
@@ -46,7 +46,7 @@ Items = Sequence[Layer | Part]
 
 
 def steps_of(path: Items) -> Iterator[Layer | Part]:
-    """What follows one another on a path: its layers and the parts with a join. Other parts are replaced by their own.
+    """The steps of a path: its layers, and its parts with a join. A part without a join is replaced by its own steps.
 
     Step i of a network is module i of its `nn.Sequential`.
     """
@@ -58,7 +58,7 @@ def steps_of(path: Items) -> Iterator[Layer | Part]:
 
 
 def layers_of(path: Items) -> tuple[Layer, ...]:
-    """All layers in the order of their modules: of a part those on the main path, then those on the shortcut."""
+    """All layers in the order of their modules; in each part, the main path comes before the shortcut."""
     return tuple(named_layers(path).values())
 
 

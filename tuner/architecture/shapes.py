@@ -17,7 +17,7 @@ def side_after(size: int, *, kernel_size: int, stride: int, padding: int) -> int
 
 
 def sides_in_words(sides: Shape, *, kernel_size: int, stride: int, padding: int) -> str:
-    """`28-3+1=26`, once where both sides are equal, else height and width."""
+    """The arithmetic of both sides, such as `28-3+1=26`; only once if height and width are equal."""
     words = []
     for size in dict.fromkeys(sides):
         after = side_after(size, kernel_size=kernel_size, stride=stride, padding=padding)

@@ -1,6 +1,6 @@
 """Stack networks of one architecture with different weights into one wider network, to train several seeds at once.
 
-How each kind of layer serves several models is in `layer_modules.py`.
+`layer_modules.py` defines the layers of the wider network.
 
 Legend: M models, N images of each, C channels of one model, H and W sides, K classes.
 """
@@ -22,7 +22,7 @@ from tuner.architecture.trace import trace
 def build_stacked(architecture: Architecture, num_models: int) -> nn.Sequential:
     """Build the stacked network of a resolved architecture: images (N, M * C, H, W) to logits (M, N, K).
 
-    Position i holds step i, as in `build_model`; its weights are what `stack_states` makes of theirs.
+    Module i is step i, as in `build_model`. `stack_states` makes its state dict from those of the models.
     """
     return build_path(trace(architecture), partial(build_layer_of_each, num_models=num_models))
 
@@ -36,7 +36,7 @@ def stack_images(images: Sequence[Tensor], *, channels_last: bool) -> Tensor:
 def stack_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Combine the state dicts of models into that of the stacked network by concatenating every tensor."""
     first = states[0]
-    # What has no dimension counts batches, of which all models have seen as many.
+    # A tensor without dimensions counts batches, and all models have seen the same number.
     return {name: torch.cat([state[name] for state in states]) if first[name].dim() else first[name] for name in first}
 
 

@@ -15,7 +15,7 @@ from tuner.architecture.spec import Architecture, Head
 
 
 def resolve(architecture: Architecture) -> Architecture:
-    """Return the architecture with every block reduced to its feature map, by the rule of the block's family.
+    """Return the architecture with every block made to fit its feature map, by the rule of the block's family.
 
     This function is idempotent. Two architectures that build the same network resolve to equal values.
     """
@@ -33,7 +33,7 @@ def resolve(architecture: Architecture) -> Architecture:
 
 
 def trace(architecture: Architecture) -> tuple[Part, ...]:
-    """The parts of a resolved architecture in order, `block 1`, ..., `head`, with all shapes; it ends in the logits."""
+    """The parts of a resolved architecture with all shapes: `block 1`, ..., `head`, which ends in the logits."""
     parts: list[Part] = []
     shape = architecture.input_shape
     for number, block in enumerate(architecture.blocks, start=1):

@@ -51,7 +51,10 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Random seed for splitting, sampling and training; 0 by default.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Time limit for the whole run, such as 90s, 30m or 2h.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time limit for the whole run, such as 90s, 30m or 2h; without --trials, all of it is used."),
+    ] = None,
     workers: Annotated[str, typer.Option(help="Number of trials to train at the same time, or auto.")] = "auto",
     device: Annotated[
         str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:N or mps; auto keeps a study's.")
@@ -139,7 +142,7 @@ def confirm(
     silence_optuna()
     from contextlib import closing
 
-    from tuner.deliver.confirm import ConfirmPlan
+    from tuner.deliver.confirm_plan import ConfirmPlan
     from tuner.pipeline import confirm_events
     from tuner.search.summary import summarise
     from tuner.ui.console import watch

@@ -52,7 +52,8 @@ def _decodable(part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple
         )
     if labels_N.min() < 0 or labels_N.max() >= num_classes:
         raise DataError(
-            f"the labels of {name} must lie in 0..{num_classes - 1}; they lie in {labels_N.min()}..{labels_N.max()}: "
+            f"the labels of {name} must be between 0 and {num_classes - 1}; "
+            f"they are between {labels_N.min()} and {labels_N.max()}: "
             "its files are damaged, fetch them again"
         )
     channels, height, width = shape_CHW

@@ -18,7 +18,7 @@ from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
 LIMIT = int(TEST_FRACTION * 2**64)
-"""Test images have hashes below this limit; all hashes lie in 0..2**64 - 1."""
+"""Test images have hashes below this limit; all hashes are between 0 and 2**64 - 1."""
 
 _READ_BYTES = 2**20
 

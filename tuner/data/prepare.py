@@ -46,7 +46,7 @@ def prepare(
     if spec.image_size is not None and not all(1 <= side <= MAX_SIDE for side in spec.image_size):
         height, width = spec.image_size
         raise DataError(
-            f"the sides of --image-size must lie in 1..{MAX_SIDE}; got {height}x{width}: choose another size"
+            f"the sides of --image-size must be between 1 and {MAX_SIDE}; got {height}x{width}: choose another size"
         )
     source = _list_source(spec, report=report)
     key = hash_lines([str(FORMAT), spec.decoding.key, *source.listing])

@@ -92,7 +92,7 @@ class ResidentData:
                 yield from zip(torch.split(images_RCHW, batch_size), torch.split(labels_R, batch_size), strict=True)
 
     def _batches_at_once(self, batch_size: int, dtype: torch.dtype) -> int:
-        """How many batches one call of each operation makes, because a call costs more than the work on a small batch.
+        """Number of batches to prepare at once, because one operation's call costs more than its work on a small batch.
 
         The batches should fit into a CPU's cache, since larger ones are slower again.
         """

@@ -13,7 +13,7 @@ from tuner.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class FixedParts:
-    """Both parts of a data set at one moment: the development part open, the test part sealed."""
+    """Both parts of a data set as read at one time: the development part open, the test part sealed."""
 
     development: ImageDataset
     test: "SealedPart"

@@ -45,7 +45,7 @@ def split_development(dataset: ImageDataset, *, seed: int, validation_fraction: 
         return _split_at(dataset.validation_indices_N, num_images=len(dataset.labels_N))
     if validation_fraction is not None and not 0 < validation_fraction < 1:
         raise DataError(
-            f"the validation fraction must lie between 0 and 1, both excluded; got {validation_fraction}: try 0.2"
+            f"the validation fraction must be between 0 and 1, both excluded; got {validation_fraction}: try 0.2"
         )
     num_images = len(dataset.labels_N)
     total = part_size(num_images, DEFAULT_FRACTION if validation_fraction is None else validation_fraction)

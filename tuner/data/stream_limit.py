@@ -15,7 +15,7 @@ _CHUNK_BYTES = 2**20
 _CHUNKS_HELD = READ_AHEAD + 3
 """Chunks in memory: those read ahead, the current one, the next one, and a buffer for reading when rows are skipped."""
 _BATCHES_SENT = 6
-"""Batches outside the buffer when they are sent to a device.
+"""Number of batches that need memory outside the buffer when batches are sent to a device.
 
 Two are on their way, in page-locked memory that is allocated in powers of two. One is being drawn, and a short last
 batch has its own block. On a CPU, there is only the batch that is being drawn.

@@ -171,7 +171,7 @@ class StreamedData:
                 num_sent += len(rows_B)
                 yield as_input(images_BCHW, dtype=dtype, channels_last=channels_last), labels_B
                 del images_BCHW
-            del pixels_BCHW, there_BCHW  # before the next one is drawn: one at a time lies outside the buffer
+            del pixels_BCHW, there_BCHW  # before the next is drawn: only one is outside the buffer
 
 
 def load_streamed(

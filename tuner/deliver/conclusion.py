@@ -20,6 +20,7 @@ def conclude(
     contenders: Sequence[Contender],
     scores: Mapping[int, Sequence[Score]],
     *,
+    epochs: int,
     splits: Splits,
     seeds: Sequence[int],
     num_trials: int,
@@ -30,8 +31,9 @@ def conclude(
 ) -> Confirmation:
     """Compute the result of a confirmation from the scores on the test set, by trial and seed.
 
-    scores: has no entry for a baseline that could not be trained again. num_openings: number of times the test set was
-    opened, including this one. notes: what was skipped or changed.
+    epochs: number of epochs for which the winner was trained at the end. scores: has no entry for a baseline that could
+    not be trained again. num_openings: number of times the test set was opened, including this one. notes: what was
+    skipped or changed.
     """
     own_SN = _correct(scores[winner.trial.number])
     other_SN = None
@@ -57,7 +59,7 @@ def conclude(
     mark = None if baseline is None else baseline.trial.baseline
     return Confirmation(
         number=winner.trial.number,
-        epochs=winner.candidate.recipe.epochs,
+        epochs=epochs,
         seeds=tuple(seeds),
         test_accuracy=mean(accuracies),
         interval=interval,

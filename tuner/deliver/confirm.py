@@ -19,8 +19,9 @@ import torch
 
 from tuner.data.dataset import ImageDataset
 from tuner.deliver.conclusion import conclude
-from tuner.deliver.contenders import Contender, Splits, contender_from, work_of
-from tuner.deliver.finalists import decide, final_seed, is_raced
+from tuner.deliver.confirm_plan import NUM_CANDIDATES, NUM_SEEDS, ConfirmPlan, affordable, plan_final
+from tuner.deliver.contenders import Splits, contender_from, work_of
+from tuner.deliver.finalists import decide, final_seed
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import score_checkpoint
 from tuner.deliver.sealed_set import count_shared_images
@@ -33,12 +34,6 @@ from tuner.search.summary import rank_complete
 from tuner.search.trial_record import TrialRecord
 from tuner.temporary import remove
 from tuner.training.checkpoint import load_checkpoint, save_checkpoint
-
-NUM_CANDIDATES = NUM_SEEDS = 3
-TIME_SHARE = 1 / 3
-"""Largest share of the whole run's time that a confirmation takes, unless a full one is requested."""
-MORE_IMAGES = 1.25
-"""Number of train and validation images together, divided by the number of train images, in the default split."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +54,6 @@ class Confirmed:
 
 
 ConfirmEvent = ConfirmStarted | ConfirmProgress | Confirmed
-
-
-@dataclass(frozen=True)
-class ConfirmPlan:
-    """How thorough a confirmation is. `seconds` is its time limit; fewer candidates or seeds are tried to keep to it.
-
-    within: description of the time limit.
-    """
-
-    num_candidates: int = NUM_CANDIDATES
-    num_seeds: int = NUM_SEEDS
-    seconds: float = float("inf")
-    within: str = "a third of the run"
 
 
 def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
@@ -107,8 +89,8 @@ def confirm(
     epochs: number of epochs of a full trial. load_test_set: called once, after the last choice; the opening is counted
     before the call.
     development: the images of train and validation; a note reports test images that are among them.
-    memory_bytes: memory for images. together_bytes: memory for a training step of seeds that train together; 0 if none
-    may.
+    memory_bytes: memory for images. together_bytes: memory for a training step of seeds that train together; 0 if no
+    seeds may train together.
     """
     started = clock()
     trials = record.trials()
@@ -120,7 +102,7 @@ def confirm(
         ranked = [known if trial.number == known.number else trial for trial in ranked]
     baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)
     retrained = [contender_from(trial, epochs=epochs) for trial in ranked[: plan.num_candidates]]
-    num_candidates, num_seeds, skipped = _affordable(retrained, baseline, plan, num_runners=executor.num_runners)
+    num_candidates, num_seeds, skipped = affordable(retrained, baseline, plan, num_runners=executor.num_runners)
     contenders = retrained[:num_candidates]
     if baseline is not None:
         baseline = next((one for one in contenders if one.trial.number == baseline.trial.number), baseline)
@@ -139,16 +121,17 @@ def confirm(
             executor,
             folder,
             num_seeds=num_seeds,
-            num_final=lambda finalists: _seeds_left(
+            plan_final=lambda finalists: plan_final(
                 finalists, plan, num_seeds, spent=clock() - started, num_runners=executor.num_runners
             ),
             seed=seed,
             splits=splits,
             together_bytes=together_bytes,
         )
-        winner, num_final = finalists.winner, finalists.num_seeds
+        winner, num_final = finalists.winner, finalists.training.num_seeds
         if num_final < num_seeds:
-            skipped.append(f"{num_final} of {num_seeds} seeds were scored on the test set, because time ran out")
+            why = "for more epochs of each" if finalists.training.epoch_factor > 1 else "because time ran out"
+            skipped.append(f"{num_final} of {num_seeds} seeds were scored on the test set, {why}")
 
         num_openings = record.count_test_set_opening()
         test_set = load_test_set()
@@ -169,6 +152,7 @@ def confirm(
             baseline,
             contenders,
             scores,
+            epochs=finalists.epochs,
             splits=splits,
             seeds=[final_seed(seed, number) for number in range(num_final)],
             num_trials=sum(trial.counts for trial in trials),
@@ -233,45 +217,3 @@ def _seconds_per_work(trials: Sequence[TrialRecord]) -> float:
     """Seconds per unit of `Cost.work`, over everything that the search has trained."""
     trained = [trial for trial in trials if trial.curve]
     return sum(trial.seconds for trial in trained) / sum(work_of(trial) * len(trial.curve) for trial in trained)
-
-
-def _affordable(
-    retrained: Sequence[Contender], baseline: Contender | None, plan: ConfirmPlan, *, num_runners: int
-) -> tuple[int, int, list[str]]:
-    """Return the largest numbers of candidates and seeds that fit into the time, at the search's pace; at least one.
-
-    retrained: the candidates that the plan asks for, the best first. Two seeds have the highest priority, because a
-    single seed does not show how much seeds differ. Then come two candidates, because one leaves nothing to choose.
-    After that, seeds come before candidates: they make means more precise and show better how much seeds differ.
-    """
-    most = len(retrained)
-    forms = [(candidates, seeds) for seeds in range(plan.num_seeds, 0, -1) for candidates in range(most, 0, -1)]
-    forms.sort(key=lambda form: (min(form[1], 2), min(form[0], 2), form[1], form[0]), reverse=True)
-    of_baseline = 0.0 if baseline is None else baseline.seconds
-    for num_candidates, num_seeds in forms:
-        contenders = {one.trial.number: one for one in retrained[:num_candidates]}
-        longest = max(one.seconds for one in contenders.values())
-        if baseline is not None:
-            contenders.setdefault(baseline.trial.number, baseline)
-        again = sum(one.seconds for one in contenders.values()) if is_raced([*contenders.values()], num_seeds) else 0.0
-        final = MORE_IMAGES * (longest + of_baseline)
-        if num_seeds * (again + final) / min(num_runners, num_seeds * len(contenders)) <= plan.seconds:
-            why = f"to finish within {plan.within}"
-            break
-    else:
-        why = f"the minimum, although it takes longer than {plan.within}"
-    if (num_candidates, num_seeds) == (most, plan.num_seeds):
-        return num_candidates, num_seeds, []
-    note = (
-        f"confirmed with {num_candidates} of {most} candidates and {num_seeds} of {plan.num_seeds} seeds, "
-        f"{why}; `tuner confirm --full` uses all of them"
-    )
-    return num_candidates, num_seeds, [note]
-
-
-def _seeds_left(
-    finalists: Sequence[Contender], plan: ConfirmPlan, num_seeds: int, *, spent: float, num_runners: int
-) -> int:
-    """Number of seeds for which the remaining time suffices in part (b); at least one."""
-    each = MORE_IMAGES * sum(one.seconds for one in finalists) / num_runners
-    return next((n for n in range(num_seeds, 1, -1) if spent + n * each <= plan.seconds), 1)

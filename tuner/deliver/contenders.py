@@ -53,7 +53,7 @@ class Contender:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it failed in training; nothing is compared with it then."""
+        """Whether its training failed. If it did, no other trial is compared with it."""
         return bool(self.dropped) and not self.is_behind
 
     @property

@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of a network on a part of a data set. Accuracies lie in 0..1, losses are in nats.
+    """Result of a network on a part of a data set. Accuracies are between 0 and 1, losses in nats.
 
     class_accuracies: by class name; None for a class without images. is_of_training: whether the network was trained on
     these images, so that the score says little. notes: how the images were changed to fit the network, and whether they

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.deliver.contenders import Contender, Splits
@@ -14,27 +14,49 @@ from tuner.search.executors import Executor
 from tuner.search.objective import rank_key
 from tuner.search.study_files import retrained_path
 from tuner.search.tasks import AllImagesTask, SeedGroup, TrainingEnded
+from tuner.training.candidate import Candidate
 from tuner.training.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class FinalTraining:
+    """How the winner and the baseline are trained at the end.
+
+    epoch_factor: how many times as many epochs as in the race, at least 1; the schedule spans them.
+    """
+
+    num_seeds: int
+    epoch_factor: float = 1.0
+
+    def candidate_of(self, one: Contender) -> Candidate:
+        """The contender's candidate with the epochs of the final training."""
+        recipe = one.candidate.recipe
+        return replace(one.candidate, recipe=replace(recipe, epochs=int(recipe.epochs * self.epoch_factor)))
 
 
 @dataclass(frozen=True)
 class Finalists:
     """The winner of the race and the baseline, after training on all images.
 
-    baseline: None if there is none, or if it cannot be trained again. num_seeds: number of seeds whose weights were
-    kept, for the winner and the baseline. notes: about contenders that won the race and then could not be trained on
+    baseline: None if there is none, or if it cannot be trained again. training: how they were trained, with the
+    number of seeds whose weights were kept. notes: about contenders that won the race and then could not be trained on
     all images.
     """
 
     winner: Contender
     baseline: Contender | None
-    num_seeds: int
+    training: FinalTraining
     notes: tuple[str, ...]
 
     @property
     def each(self) -> list[Contender]:
         """The winner, and the baseline if it is another trial."""
         return [self.winner] if self.baseline in (None, self.winner) else [self.winner, self.baseline]
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs for which the winner was trained on all images."""
+        return self.training.candidate_of(self.winner).recipe.epochs
 
 
 def decide(
@@ -44,7 +66,7 @@ def decide(
     folder: Path,
     *,
     num_seeds: int,
-    num_final: Callable[[Sequence[Contender]], int],
+    plan_final: Callable[[Sequence[Contender]], FinalTraining],
     seed: int,
     splits: Splits,
     together_bytes: float = 0.0,
@@ -53,12 +75,13 @@ def decide(
 
     The best mean of the race wins, among the contenders that were not dropped. A single contender with a single seed is
     not raced, because nothing would be learned from it. A winner that cannot be trained on all images is dropped, and
-    the next one takes its place. num_final: number of seeds for training on all images. Raises StudyError if no
-    contender is left.
+    the next one takes its place. plan_final: called with the finalists before they are trained; a later
+    winner never gets more seeds, and always the same factor of epochs, so that the baseline stays comparable. Raises
+    StudyError if no contender is left.
     """
     notes: list[str] = []
     trained: set[tuple[int, int]] = set()
-    most = num_seeds
+    training: FinalTraining | None = None
     while True:
         if is_raced(contenders, num_seeds):
             yield from race(
@@ -75,13 +98,16 @@ def decide(
         if baseline is not None and baseline.has_failed:
             baseline = None
         finalists = [winner] if baseline in (None, winner) else [winner, baseline]
-        most = min(most, num_final(finalists))
+        planned = plan_final(finalists)
+        training = (
+            planned if training is None else replace(training, num_seeds=min(training.num_seeds, planned.num_seeds))
+        )
         yield from train_finalists(
-            finalists, executor, folder, trained, num_seeds=most, seed=seed, together_bytes=together_bytes
+            finalists, executor, folder, trained, training=training, seed=seed, together_bytes=together_bytes
         )
         if not winner.has_failed:
             still = None if baseline is None or baseline.has_failed else baseline
-            return Finalists(winner, still, most, tuple(notes))
+            return Finalists(winner, still, training, (*notes, *_notes_on_epochs(training, winner, still)))
         notes.append(
             f"trial {winner.trial.number} won the race and could not be trained on all images ({winner.dropped}); "
             "the next best took its place"
@@ -99,26 +125,26 @@ def train_finalists(
     folder: Path,
     trained: set[tuple[int, int]],
     *,
-    num_seeds: int,
+    training: FinalTraining,
     seed: int,
     together_bytes: float = 0.0,
 ) -> Iterator[ConfirmProgress]:
     """Part (b): train on train and validation together with separate seeds, and store the weights in the folder.
 
     trained: pairs of trial number and seed number whose weights already exist; new pairs are added. A finalist that
-    cannot be trained is dropped and loses its accuracies.
+    cannot be trained is dropped and loses its accuracies. The longest training starts first.
     """
     by_number = {one.trial.number: one for one in finalists}
-    numbers = {final_seed(seed, number): number for number in range(num_seeds)}
+    numbers = {final_seed(seed, number): number for number in range(training.num_seeds)}
     tasks = [
         AllImagesTask(
             one.trial.number,
-            one.candidate,
+            training.candidate_of(one),
             final_seed(seed, number),
             output=retrained_path(folder, one.trial.number, seed_number=number),
         )
-        for number in range(num_seeds)
-        for one in finalists
+        for number in range(training.num_seeds)
+        for one in sorted(finalists, key=lambda one: one.seconds, reverse=True)
         if (one.trial.number, number) not in trained
     ]
     done = 0
@@ -135,6 +161,20 @@ def train_finalists(
             continue
         trained.add((task.number, numbers[task.seed]))
         yield ConfirmProgress(f"trial {task.number} on train and validation together", done, len(tasks))
+
+
+def _notes_on_epochs(training: FinalTraining, winner: Contender, baseline: Contender | None) -> Iterator[str]:
+    """Say that the final training was longer than in the race."""
+    of_winner = training.candidate_of(winner).recipe.epochs
+    if of_winner == winner.candidate.recipe.epochs:
+        return
+    of_baseline = ""
+    if baseline not in (None, winner):
+        of_baseline = f", and the baseline for {training.candidate_of(baseline).recipe.epochs}"
+    yield (
+        f"the time left was used to train longer at the end: the winner for {of_winner} epochs instead of "
+        f"{winner.candidate.recipe.epochs}{of_baseline}"
+    )
 
 
 def final_seed(seed: int, number: int) -> int:

@@ -189,7 +189,7 @@ def _images_of_one(row: RaceRow, validation_share: float) -> float:
 
 
 def _images_of_several(rows: Sequence[RaceRow], *, is_fixed: bool) -> float:
-    """What the images add to the interaction of networks and seeds."""
+    """What the images add to the variance between networks and seeds, apart from the effects of each (interaction)."""
     known = [row.correct_SN for row in rows if row.correct_SN is not None]
     if len(known) < len(rows):
         return 0.0

@@ -49,7 +49,7 @@ class TrainingStarted:
 
 @dataclass(frozen=True)
 class Trained:
-    """The checkpoint is at its final path. Accuracies lie in 0..1 and are on validation images.
+    """The checkpoint is at its final path. Accuracies are on validation images, between 0 and 1.
 
     epoch: the first epoch with the best validation accuracy, whose weights the checkpoint has. search_accuracy: the
     best accuracy of the trial in the search, None if it was never trained.
@@ -177,7 +177,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _told(number: int, epochs: int) -> Iterator[None]:
-    """Raise StudyError for training that cannot continue, whatever happened to the trial in the search."""
+    """Raise StudyError if training diverges or runs out of memory, even if it did not do so in the search."""
     failed = f"trial {number} cannot be trained for {epochs} epochs"
     try:
         yield

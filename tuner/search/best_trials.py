@@ -45,7 +45,7 @@ class BestTrials:
         self._ranked = ranked(self._ranked)
 
     def shown(self, running: RunningTrial, outcome: Outcome, reason: str) -> Shown:
-        """Make the note for optuna-dashboard of a trial that ends, and its files if its checkpoint is kept.
+        """Make what optuna-dashboard shows of a trial that ends: its note, and its files if its checkpoint is kept.
 
         An error here ends neither the trial nor the search; the result contains the reason.
         """

@@ -29,16 +29,16 @@ class RetrainedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """Result of a confirmation. Accuracies lie in 0..1, intervals are 95 % intervals; `number` is the winner's trial.
+    """Result of a confirmation. Accuracies are between 0 and 1, and intervals are 95 % intervals.
 
-    interval: None if it is unknown how much seeds differ. validation_mean: mean of the winner over the splits of the
-    race; None if it was not raced. search_accuracy: the winner's accuracy in the search; gap: search_accuracy minus
-    test_accuracy. baseline_number: the trial that the winner is compared with; baseline: description of that trial.
-    Both are None in a study without a baseline. difference: winner minus baseline, on the test set. It is None, like
-    its interval and baseline_test_accuracy, if the baseline could not be trained again. candidates: every retrained
-    trial, with its accuracy for each seed. num_trials: number of trials that the study had at that time.
-    test_set_openings: how often the study has opened its test set, this time included. is_full: whether nothing was
-    skipped to save time or by choice.
+    number: the winner's trial. interval: None if it is unknown how much seeds differ. validation_mean: mean of the
+    winner over the splits of the race; None if it was not raced. search_accuracy: the winner's accuracy in the search;
+    gap: search_accuracy minus test_accuracy. baseline_number: the trial that the winner is compared with; baseline:
+    description of that trial. Both are None in a study without a baseline. difference: winner minus baseline, on the
+    test set. It is None, like its interval and baseline_test_accuracy, if the baseline could not be trained again.
+    candidates: every retrained trial, with its accuracy for each seed. num_trials: number of trials that the study had
+    at that time. test_set_openings: how often the study has opened its test set, this time included. is_full: whether
+    nothing was skipped to save time or by choice.
 
     Fields with a default are absent from confirmations of older versions.
     """

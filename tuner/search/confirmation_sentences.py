@@ -38,7 +38,7 @@ def verdict_in_words(confirmation: Confirmation) -> str:
 
 
 def _compared(confirmation: Confirmation, name: str = "") -> str:
-    """Describe the baseline's trial and score, and the difference after its name; empty if nothing was compared."""
+    """Describe the baseline's trial and score, then `name` and the difference. Empty if nothing was compared."""
     if not confirmation.is_compared:
         return ""
     baseline = f"trial {confirmation.baseline_number}, {confirmation.baseline_test_accuracy:.2%}"

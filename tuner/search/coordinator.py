@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ OUTCOMES: dict[str, Outcome] = {
 class SearchPlan:
     """Goals and limits of a search. `budget_seconds` ends it; `memory_bytes` is the limit for training one trial.
 
+    num_trials: total number of trials that should count; None for as many as the budget allows.
     stream: the limit for batches if images are streamed.
     class_names: for pictures; without them, classes are numbered.
     """
@@ -76,7 +78,7 @@ class SearchPlan:
     space: SearchSpace
     input_spec: InputSpec
     epochs: int
-    num_trials: int
+    num_trials: int | None
     seed: int
     study_folder: Path
     memory_bytes: float = float("inf")
@@ -88,7 +90,7 @@ class SearchPlan:
 def search(
     record: StudyRecord, plan: SearchPlan, executor: Executor, *, clock: Callable[[], float] = time.monotonic
 ) -> Generator[SearchEvent]:
-    """Start or resume a study, and run it until `plan.num_trials` of its trials count.
+    """Start or resume a study, and run it until `plan.num_trials` of its trials count, or until its time is up.
 
     The caller holds the study's lock. If the iterator is closed, running trials wait for the next run.
     """
@@ -120,7 +122,10 @@ class _Search:
     def run(self) -> Generator[SearchEvent]:
         self._remember()
         plan = self._plan
-        self._record.write_note(f"A search for {plan.num_trials:,} trials.")
+        wanted = (
+            "as many trials as the time budget allows" if plan.num_trials is None else f"{plan.num_trials:,} trials"
+        )
+        self._record.write_note(f"A search for {wanted}.")
         yield SearchStarted(
             study=self._record.name,
             num_trials=plan.num_trials,
@@ -129,6 +134,7 @@ class _Search:
             best=self._best.first,
             num_runners=self._executor.num_runners,
             epochs=plan.epochs,
+            budget_seconds=plan.budget_seconds,
         )
         try:
             yield from dispatch(self, self._executor)
@@ -266,10 +272,9 @@ class _Search:
         If nothing else remains, the most expensive configuration starts first, so that no runner waits for another at
         the end. The baseline has come before them. Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
         """
-        wanted = self._plan.num_trials - self._num_counted - len(self._running)
-        if wanted > len(self._given):
+        if self._num_missing > len(self._given):
             return self._given.pop(0) if self._given else None
-        longest = max(range(wanted), key=lambda at: self._work(self._given[at]))
+        longest = max(range(int(self._num_missing)), key=lambda at: self._work(self._given[at]))
         return self._given.pop(longest)
 
     def _work(self, params: Params) -> float:
@@ -384,7 +389,13 @@ class _Search:
     def _wants_more(self) -> bool:
         if self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline:
             return False
-        return self._num_counted + len(self._running) < self._plan.num_trials
+        return self._num_missing > 0
+
+    @property
+    def _num_missing(self) -> float:
+        """How many trials are still to be started; infinite if only the time budget limits them."""
+        wanted = inf if self._plan.num_trials is None else self._plan.num_trials
+        return wanted - self._num_counted - len(self._running)
 
     def _result(self) -> str:
         best = self._best.first
@@ -396,7 +407,7 @@ class _Search:
         )
 
     def _why_it_ended(self) -> str:
-        if self._num_counted >= self._plan.num_trials:
+        if self._plan.num_trials is not None and self._num_counted >= self._plan.num_trials:
             return ""
         if self._uncounted_in_a_row >= MAX_UNCOUNTED:
             return (

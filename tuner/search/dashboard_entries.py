@@ -21,7 +21,7 @@ from tuner.search.confirmation_sentences import verdict_in_words
 from tuner.search.settings import StudySettings
 from tuner.search.study_files import ArtifactKind, artifact_id, artifacts_folder
 from tuner.search.trial_pictures import confusion_picture, curve_picture
-from tuner.training.candidate import Recipe
+from tuner.training.candidate import WITH_MOMENTUM, Recipe
 from tuner.training.engine import Engine
 from tuner.training.results import Confusion
 
@@ -93,9 +93,9 @@ def save_artifacts(
     class_names: Sequence[str],
     checkpoint: Path,
 ) -> tuple[tuple[Artifact, ...], Artifact | None]:
-    """Write a trial's pictures and link its checkpoint; return both. The checkpoint is None if there is no file.
+    """Write a trial's pictures and link its checkpoint. Return the pictures, and the checkpoint if it has a file.
 
-    study: as for artifact_id.
+    study: the same as in `artifact_id`.
     """
     folder = artifacts_folder(study_folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,8 +186,11 @@ def recipe_in_words(recipe: Recipe) -> str:
         f"batches of {recipe.batch_size}",
         f"weight decay {recipe.weight_decay:.3g}",
     ]
-    words += [f"momentum {recipe.momentum:.3g}"] if recipe.optimizer == "sgd" else []
+    words += [f"momentum {recipe.momentum:.3g}"] if recipe.optimizer in WITH_MOMENTUM else []
     words += [f"label smoothing {recipe.label_smoothing:.3g}"] if recipe.label_smoothing else []
+    words += [f"warm-up in {recipe.warm_up:.3g} of the steps"] if recipe.warm_up else []
+    words += [f"moving average of weights with decay {recipe.ema:.6g}"] if recipe.ema else []
+    words += [f"{recipe.class_weights} class weights"] if recipe.class_weights != "none" else []
     words += augmentation_in_words(recipe)
     return ", ".join(words)
 

@@ -50,16 +50,18 @@ class BestTrial:
 class SearchStarted:
     """The search begins or resumes. `num_counted` of `num_trials` trials already count.
 
-    outcomes: number of earlier trials by outcome. best: the best of them.
+    num_trials: None if only the time budget limits them. outcomes: number of earlier trials by outcome. best: the best
+    of them. budget_seconds: time until the search ends, whatever the number of trials.
     """
 
     study: str
-    num_trials: int
+    num_trials: int | None
     num_counted: int
     outcomes: Mapping[str, int]
     best: BestTrial | None
     num_runners: int
     epochs: int
+    budget_seconds: float = float("inf")
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class ImageTrainer:
         give_back_memory(self.engine)
 
     def _keep_best(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
-        """Score every epoch, and save the weights of each one that is better than those before it."""
+        """Score every epoch, and save the weights whenever the score is the best so far."""
         data = self._open(task)
         best: float | None = None
         for result in train(task.candidate, data, engine=self.engine, seed=task.seed):

@@ -21,7 +21,7 @@ Default = TypeVar("Default")
 
 
 class Scored(Protocol):
-    """A trial with its best value so far; None before its first epoch."""
+    """A trial with its best value so far, which is None before its first epoch."""
 
     @property
     def number(self) -> int:

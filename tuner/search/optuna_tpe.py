@@ -87,7 +87,8 @@ class JointTPESampler(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Sample every parameter, by TPE once there are enough trials to learn from."""
-        # What lies around it notes a draw in the storage, for other processes; here one process draws.
+        # The private method, because the public one also notes each draw in the storage for other processes; here only
+        # one process draws.
         sampled = self._sample_relative(study, trial, search_space)
         if sampled or self._cost is None:
             return sampled

@@ -212,7 +212,7 @@ class StudyRecord:
 
     @contextmanager
     def readable(self, what: str) -> Iterator[None]:
-        """Raise StudyError in one line for data that another version or program has stored in another form."""
+        """Raise a StudyError of one line if another version or program has stored data in another form."""
         try:
             yield
         except GoneError:

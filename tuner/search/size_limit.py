@@ -6,9 +6,10 @@ from tuner.architecture.cost import Cost
 
 
 def size_excess(cost: Cost, max_parameters: int | None) -> tuple[float | None, str]:
-    """How far a candidate is beyond the limit, as a share of it, and why; at most 0 and empty for one that keeps to it.
+    """How far a candidate exceeds the limit, as a share of the limit, and the reason to reject it.
 
-    None where there is no limit.
+    The share is None if there is no limit. If the candidate is within the limit, the share is at most 0 and the reason
+    is empty.
     """
     if max_parameters is None:
         return None, ""

@@ -18,7 +18,8 @@ TRIALS = "tuner:trials"
 class StudyOptions:
     """The options that a study stores, with their values.
 
-    space: name of the space. trials: None if a killed run did not store it. epochs: None for a new study if its data
+    space: name of the space. trials: None if the study has no total, because its runs were limited by a time budget
+    or a killed run did not store it. epochs: None for a new study if its data
     set determines the number. is_space_bundled: whether the space has a name that `--space` accepts.
     """
 

@@ -1,4 +1,4 @@
-"""The baseline of a study: the configuration that a winner must beat, made smaller if it does not fit into memory."""
+"""The baseline of a study: the configuration that a winner must beat, made smaller where a limit requires it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from math import sqrt
 from typing import Any, Literal
 
 from tuner.architecture.blocks import ActivationBlock, Block
+from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
+from tuner.architecture.trace import resolve, trace
 from tuner.errors import SpaceError
 from tuner.space.parameter import Parameter, Rate
 from tuner.space.sampling import Params, params_of
@@ -17,8 +19,9 @@ from tuner.space.stage_blocks import stage_blocks, stages_given
 from tuner.training.candidate import Candidate, resolve_candidate
 
 Origin = Literal["space", "family"]
+Limit = Literal["max_parameters", "memory"]
 MIN_BATCH_SIZE = 8
-"""Smallest batch size, since batch statistics of smaller ones are too noisy; then channels are halved instead."""
+"""Smallest batch size, since batch statistics of smaller ones are too noisy. After that, channels are halved."""
 
 PLAIN_DEFAULT = Configuration(
     block=[
@@ -45,6 +48,9 @@ PLAIN_DEFAULT = Configuration(
         "weight_decay": 1e-2,
         "momentum": 0.9,
         "label_smoothing": 0.0,
+        "warm_up": 0.0,
+        "ema": 0.0,
+        "class_weights": "none",
         "flip": "none",
         "translate": 0.0,
         "cutout": 0.0,
@@ -62,36 +68,43 @@ class Baseline:
     """A candidate to compare with.
 
     params: in the space's names; None if the candidate is not in the space. origin: whether it is the first
-    configuration of the space, or the default of its family. changes: descriptions of what was changed so that it fits.
+    configuration of the space, or the default of its family. changes: descriptions of what was changed so that it stays
+    within `limits`, which are those that required a change.
     """
 
     candidate: Candidate
     params: Params | None
     origin: Origin
     changes: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that is stored with its trial, under `baseline`."""
-        return {"origin": self.origin, "changes": list(self.changes)}
+        limits = {"limits": list(self.limits)} if self.limits else {}
+        return {"origin": self.origin, "changes": list(self.changes), **limits}
 
 
 def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iterator[Baseline]:
     """The baseline of a space as it is given, then versions of it that take less and less memory.
 
-    First the batch is halved, down to MIN_BATCH_SIZE, and the learning rate follows it: in proportion for SGD, by the
-    square root for Adam and AdamW. Then the channels of every block are halved, and in the end the batch again.
-    Source: Goyal et al., Accurate, Large Minibatch SGD, 2017; Malladi et al., On the SDEs and Scaling Rules for
-    Adaptive Gradient Algorithms, 2022.
+    A baseline with more parameters than the space allows has its channels halved until it has no more. After that, for
+    memory, first the batch is halved, down to MIN_BATCH_SIZE, and the learning rate follows it: in proportion for SGD
+    and SGDW, by the square root for Adam, AdamW and Muon. Then the channels of every block are halved, and in the end
+    the batch again. Source: Goyal et al., Accurate, Large Minibatch SGD, 2017; Malladi et al., On the SDEs and Scaling
+    Rules for Adaptive Gradient Algorithms, 2022.
     """
     origin: Origin = "space" if space.first else "family"
     configuration = space.first[0] if space.first else _default_of(space)
     given = candidate_of(configuration, space, input_spec, epochs=epochs)
-    for candidate in _smaller_and_smaller(given):
+    allowed = _with_allowed_parameters(given, space.max_parameters)
+    for candidate in _smaller_and_smaller(allowed):
+        reasons: dict[Limit, bool] = {"max_parameters": allowed != given, "memory": candidate != allowed}
         yield Baseline(
             resolve_candidate(candidate),
             _params_in(space, candidate, configuration, given),
             origin,
             tuple(_differences(given, candidate)),
+            tuple(limit for limit, is_reason in reasons.items() if is_reason),
         )
 
 
@@ -131,12 +144,29 @@ def _default_of(space: SearchSpace) -> Configuration:
 
 def describe_baseline(baseline: Mapping[str, Any]) -> str:
     """A stored baseline in words: `the first configuration, with batch_size 32 instead of 64 to fit into memory`."""
-    changes = f", with {' and '.join(baseline['changes'])} to fit into memory" if baseline["changes"] else ""
-    return f"{NAMES[baseline['origin']]}{changes}"
+    if not baseline["changes"]:
+        return NAMES[baseline["origin"]]
+    limits = baseline.get("limits", ["memory"])  # the only limit when studies did not store them yet
+    reasons = " and ".join(REASONS[limit] for limit in limits)
+    return f"{NAMES[baseline['origin']]}, with {' and '.join(baseline['changes'])} {reasons}"
 
 
+REASONS: Mapping[Limit, str] = {"max_parameters": "to stay within max_parameters", "memory": "to fit into memory"}
 NAMES: Mapping[str, str] = {"space": "the first configuration", "family": "the default configuration of its family"}
 """Descriptions of a baseline by its origin."""
+
+
+def _with_allowed_parameters(candidate: Candidate, max_parameters: int | None) -> Candidate:
+    """Return the candidate with its channels halved until it has no more parameters, or one channel in each block."""
+    if max_parameters is None:
+        return candidate
+    while _num_parameters(candidate) > max_parameters and max(_channels(candidate)) > 1:
+        candidate = _with_half_the_channels(candidate)
+    return candidate
+
+
+def _num_parameters(candidate: Candidate) -> int:
+    return network_cost(trace(resolve(candidate.architecture))).num_parameters
 
 
 def _smaller_and_smaller(candidate: Candidate) -> Iterator[Candidate]:
@@ -156,7 +186,7 @@ def _with_half_the_batch(candidate: Candidate) -> Candidate:
     recipe = candidate.recipe
     batch_size = recipe.batch_size // 2
     factor = batch_size / recipe.batch_size
-    factor = factor if recipe.optimizer == "sgd" else sqrt(factor)
+    factor = factor if recipe.optimizer in ("sgd", "sgdw") else sqrt(factor)
     return replace(
         candidate, recipe=replace(recipe, batch_size=batch_size, learning_rate=recipe.learning_rate * factor)
     )
@@ -172,7 +202,7 @@ def _halved(block: Block) -> Block:
 
 
 def _channels(candidate: Candidate) -> list[int]:
-    """Channels of every block that sets them."""
+    """Output channels of every block that has a number of its own."""
     return [block.out_channels for block in candidate.architecture.blocks if not isinstance(block, ActivationBlock)]
 
 

@@ -22,7 +22,7 @@ class Parameter(Strict, Generic[T]):
     """A fixed value, a list of choices, or a range.
 
     In TOML: `3`, `[3, 5]`, `{ choices = [3, 5], shared = true }`, `{ low = 8, high = 64, step = 8 }`. A range includes
-    both ends, and has only whole numbers if both ends are whole. `shared`: one value for all blocks.
+    both ends, and has only whole numbers if both ends are whole. `shared`: one value for all blocks, or for all stages.
     """
 
     choices: Annotated[list[T], Field(min_length=1)] | None = None
@@ -106,11 +106,13 @@ class Rate(Parameter[T], Generic[T]):
     adam: Parameter[T] | None = None
     adamw: Parameter[T] | None = None
     sgd: Parameter[T] | None = None
+    sgdw: Parameter[T] | None = None
+    muon: Parameter[T] | None = None
 
     @property
     def by_optimizer(self) -> dict[str, Parameter[T]]:
         """The table of one parameter for each optimizer; empty when one serves for all."""
-        own = {"adam": self.adam, "adamw": self.adamw, "sgd": self.sgd}
+        own = {"adam": self.adam, "adamw": self.adamw, "sgd": self.sgd, "sgdw": self.sgdw, "muon": self.muon}
         return {optimizer: parameter for optimizer, parameter in own.items() if parameter is not None}
 
     def _check_form(self) -> None:
@@ -132,7 +134,7 @@ def fixed(value: object) -> Any:
 
 
 class Unshared(Strict):
-    """A section with one draw of each key."""
+    """A section whose keys are drawn once in each trial, so that none can be `shared`."""
 
     @model_validator(mode="after")
     def _check_shared(self) -> Self:

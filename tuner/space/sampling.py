@@ -122,7 +122,7 @@ def _draw(distribution: BaseDistribution, generator: random.Random) -> Any:
 def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> Params:
     """Flat parameters of a configuration; blocks beyond its depth, which have no effect, repeat its last one.
 
-    Raises SpaceError where one lies outside the space; `origin` names the configuration in it.
+    Raises SpaceError if a value is outside the space; the error names the configuration by its `origin`.
     """
     given = stages_given(configuration, space, origin) if space.block is None else {}
     blocks = configuration.block or []

@@ -12,6 +12,7 @@ from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Nor
 from tuner.architecture.spec import FeatureCount, HeadPooling
 from tuner.space.parameter import Parameter, Rate, Strict, Unshared, fixed
 from tuner.space.stages import (
+    OF_FIRST,
     ONE_DRAW,
     SECTIONS,
     InvertedResidualSpace,
@@ -19,10 +20,12 @@ from tuner.space.stages import (
     ResidualSpace,
     StageSpace,
     StemSpace,
+    has_pooling,
     stage_parameters,
 )
 from tuner.training.candidate import (
     BatchSize,
+    ClassWeights,
     Cutout,
     FactorRange,
     LabelSmoothing,
@@ -32,6 +35,8 @@ from tuner.training.candidate import (
     Optimizer,
     Schedule,
     Translate,
+    WarmUp,
+    WeightAverageDecay,
     WeightDecay,
 )
 
@@ -88,6 +93,9 @@ class RecipeSpace(Unshared):
     weight_decay: Rate[WeightDecay] = fixed(0.0)
     momentum: Parameter[Momentum] = fixed(0.9)
     label_smoothing: Parameter[LabelSmoothing] = fixed(0.0)
+    warm_up: Parameter[WarmUp] = fixed(0.0)
+    ema: Parameter[WeightAverageDecay] = fixed(0.0)
+    class_weights: Parameter[ClassWeights] = fixed("none")
     flip: Parameter[SpaceFlip] = fixed("none")
     translate: Parameter[Translate] = fixed(0.0)
     cutout: Parameter[Cutout] = fixed(0.0)
@@ -120,11 +128,14 @@ class Configuration(Strict):
     def _check(self) -> Configuration:
         if (self.block is None) == (self.stage is None):
             raise ValueError("needs either block or stage, a list of tables")
+        for name in ("stem", "last_channels"):
+            if self.block is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect in a configuration with block; remove it")
         return self
 
 
 class SearchSpace(Strict):
-    """A search space, as its TOML file says.
+    """A search space, as described in its TOML file.
 
     max_parameters: candidates with more parameters are rejected before they train.
     """
@@ -151,13 +162,22 @@ class SearchSpace(Strict):
         for name in SECTIONS:
             if getattr(self, name) is not None and name not in self.stage_sections:
                 raise ValueError(f"[{name}] has no effect, since no stage is of this family; remove it")
-        for name in ONE_DRAW:
-            if self.stage is not None and getattr(self.stage, name).shared:
-                raise ValueError(f"stage.{name}: there is one draw anyway; remove shared")
+        if self.stage is not None:
+            self._check_stage(self.stage)
         for configuration in self.first:
             if (configuration.stage is None) != (self.stage is None):
                 raise ValueError(f"first: a configuration of this space needs {'stage' if self.stage else 'block'}")
         return self
+
+    def _check_stage(self, stage: StageSpace) -> None:
+        if self.network != Network():
+            raise ValueError("[network] has no effect in a space with [stage]; remove it")
+        if stage.pooling.values != ["none"] and not any(map(has_pooling, stage.family.values)):
+            raise ValueError("stage.pooling has no effect, since no stage is of a family with pooling; remove it")
+        for name in (*ONE_DRAW, *OF_FIRST.values()):
+            parameter = getattr(stage, name)
+            if parameter is not None and parameter.shared:
+                raise ValueError(f"stage.{name}: there is one draw anyway; remove shared")
 
     @cached_property
     def stage_sections(self) -> dict[str, Strict]:

@@ -11,14 +11,15 @@ from tuner.errors import SpaceError
 from tuner.space.schema import Configuration, SearchSpace
 from tuner.space.stages import (
     BLOCKS,
-    FAMILIES,
     MOST_CHANNELS,
     MULTIPLE,
     SECTIONS,
     Family,
     StemSpace,
     drawn_names,
+    has_pooling,
     key_of,
+    of_first_stage,
 )
 
 
@@ -30,7 +31,7 @@ def width_after(width: int, growth: float) -> int:
 def stage_blocks(values: Mapping[str, Any], space: SearchSpace) -> tuple[Block, ...]:
     """The blocks of a network from the value of every parameter.
 
-    Behind the last of pre-activation blocks in a row stand a normalization and an activation of their own.
+    One more normalization and activation follow the last pre-activation block in a row.
     """
     stem = PlainBlock(**{name: values[f"stem_{name}"] for name in StemSpace.model_fields})
     blocks: list[Block] = [stem]
@@ -42,7 +43,7 @@ def stage_blocks(values: Mapping[str, Any], space: SearchSpace) -> tuple[Block, 
         fields = {name: _value(values, family, name, number) for name in SECTIONS[family].model_fields}
         for position in range(stage["num_blocks"]):
             stride = stage["stride"] if position == 0 else 1
-            is_pooled = position == stage["num_blocks"] - 1 and family != "inverted_residual"
+            is_pooled = position == stage["num_blocks"] - 1 and has_pooling(family)
             pooling = {"pooling": stage["pooling"]} if is_pooled else {}
             blocks.append(BLOCKS[family](out_channels=width, stride=stride, **pooling, **fields))
     if values["last_channels"]:
@@ -54,7 +55,8 @@ def stage_blocks(values: Mapping[str, Any], space: SearchSpace) -> tuple[Block, 
 def stages_given(configuration: Configuration, space: SearchSpace, origin: str) -> dict[str, Any]:
     """The flat parameters of a configuration's stem and stages; stages beyond its depth repeat its last one.
 
-    A stage has the keys of [stage] and of its family. Raises SpaceError, with `origin`, for any other key.
+    A stage has the keys of [stage] and of its family. Raises SpaceError, with `origin`, for any other key, for a
+    pooling that has no effect, and for a family that the space does not have.
     """
     assert space.stage is not None
     assert configuration.stage is not None
@@ -69,13 +71,18 @@ def stages_given(configuration: Configuration, space: SearchSpace, origin: str) 
     for number in range(1, max(space.stage.max_stages, len(stages)) + 1):
         stage = stages[min(number, len(stages)) - 1]
         family = stage.get("family", space.stage.family.default)
-        own = SECTIONS[family].model_fields if family in FAMILIES else {}
+        if family not in space.stage.family.values:
+            key = key_of("stage", "family", None if space.stage.family.shared else number)
+            raise SpaceError(f"{origin}: {key}: must lie within the space's {space.stage.family}, got {family!r}")
+        own = SECTIONS[family].model_fields
         for name, value in stage.items():
-            if name not in own and name not in drawn_names():
-                raise SpaceError(f"{origin}: stage.{name}: not a parameter of a {family} stage; remove it")
+            if (name not in own and name not in drawn_names()) or (name == "pooling" and not has_pooling(family)):
+                raise SpaceError(f"{origin}: stage.{name}: not a parameter of {family} stages; remove it")
             prefix = family if name in own else "stage"
             section = space.stage_sections[family] if name in own else space.stage
-            key = key_of(prefix, name, None if getattr(section, name).shared else number)
+            is_own = number == 1 and prefix == "stage" and of_first_stage(space.stage, name) is not None
+            is_shared = getattr(section, name).shared and not is_own
+            key = key_of(prefix, name, None if is_shared else number)
             if given.setdefault(key, value) != value:
                 both = f"{given[key]!r} and {value!r}"
                 raise SpaceError(f"{origin}: stage.{name}: is shared, so one for all stages, got {both}")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tuner.errors import SpaceError, reason_of
 from tuner.names import shown_name
+from tuner.space.first_sizes import SMALLEST_INPUT, refuse_large_first
 from tuner.space.sampling import first_params
 from tuner.space.schema import SearchSpace
 
@@ -39,6 +40,7 @@ def load_space(name_or_path: str) -> SearchSpace:
         raise SpaceError(f"{path}: name: a space is named after its file; remove the key")
     space = parse_space({"name": shown_name(path.stem), **data}, origin=str(path))
     first_params(space, origin=str(path))
+    refuse_large_first(space, SMALLEST_INPUT, origin=str(path))
     return space
 
 

@@ -16,12 +16,17 @@ from tuner.architecture.trace import resolve
 from tuner.formats import refuse_newer_format
 from tuner.training.released_defaults import CANDIDATE_FORMAT, with_defaults, without_defaults
 
-Optimizer = Literal["adam", "adamw", "sgd"]
+Optimizer = Literal["adam", "adamw", "sgd", "sgdw", "muon"]
+WITH_MOMENTUM: tuple[Optimizer, ...] = ("sgd", "sgdw", "muon")
+"""Optimizers that the momentum of a recipe has an effect on."""
 Schedule = Literal["constant", "cosine", "one_cycle"]
 LearningRate = Annotated[float, Field(gt=0.0, le=100.0, strict=True)]
 WeightDecay = Annotated[float, Field(ge=0.0, le=10.0, strict=True)]
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 LabelSmoothing = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
+WarmUp = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
+WeightAverageDecay = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
+ClassWeights = Literal["none", "balanced"]
 BatchSize = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Epochs = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 Flip = Literal["none", "horizontal"]
@@ -37,8 +42,11 @@ class Recipe:
     """How a network is trained.
 
     learning_rate: the constant rate, or the peak of the schedule. weight_decay: L2 for Adam and SGD, decoupled for
-    AdamW, as in torch.optim. momentum: Nesterov momentum, used by SGD only. flip to contrast: augmentation, as
-    `tuner.data.augmentation.Augmentation` describes it.
+    AdamW, as in torch.optim, and for SGDW and Muon, which exempt norms and biases. momentum: Nesterov momentum, used
+    by SGD, SGDW and Muon. warm_up: share of all steps in which the rate first rises, for schedules other than
+    one_cycle, which has a rise of its own. ema: decay of the exponential moving average of the weights that is scored
+    and stored; 0 for none. class_weights: `balanced` weights classes in the training loss so that all count equally.
+    flip to contrast: augmentation, as `tuner.data.augmentation.Augmentation` describes it.
     """
 
     optimizer: Optimizer = "adam"
@@ -49,6 +57,9 @@ class Recipe:
     weight_decay: WeightDecay = 0.0
     momentum: Momentum = 0.9
     label_smoothing: LabelSmoothing = 0.0
+    warm_up: WarmUp = 0.0
+    ema: WeightAverageDecay = 0.0
+    class_weights: ClassWeights = "none"
     flip: Flip = "none"
     translate: Translate = 0.0
     cutout: Cutout = 0.0
@@ -93,8 +104,10 @@ class Candidate:
 def resolve_candidate(candidate: Candidate) -> Candidate:
     """Return the candidate with its architecture resolved and with defaults for all fields that have no effect."""
     recipe = candidate.recipe
-    if recipe.optimizer != "sgd":
+    if recipe.optimizer not in WITH_MOMENTUM:
         recipe = replace(recipe, momentum=0.9)
+    if recipe.schedule == "one_cycle":
+        recipe = replace(recipe, warm_up=0.0)
     return Candidate(resolve(candidate.architecture), recipe)
 
 

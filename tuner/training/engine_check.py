@@ -37,7 +37,7 @@ BATCH_SIZES = (*[BATCH_SIZE] * (CHECK_STEPS - 2), SHORT_BATCH, 1, BATCH_SIZE)
 A batch of one image is computed layer by layer in fused blocks, too.
 """
 SELDOM = 1e-12
-"""A dropout rate that drops nothing here. Blocks with a rate below 1/256 are not fused but run layer by layer."""
+"""A dropout rate so low that nothing is dropped. Blocks with a rate below 1/256 run layer by layer, not fused."""
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 """Largest difference from the loss of the plain step, in nats. TF32 has the tolerances of bf16."""
 WEIGHT_TOLERANCE = {"fp32": 1e-2, "bf16": 0.25}
@@ -139,8 +139,8 @@ def check_architectures() -> tuple[Architecture, ...]:
 def _blocks_with_shortcuts() -> Iterator[tuple[tuple[Block, ...], Head]]:
     """Blocks of the other families, in both orders of activations, with both shortcuts and both normalizations.
 
-    Behind a normalization without an activation there is none before the next one: it would take a bias away again,
-    and the gradient of that would be rounding alone.
+    There is always an activation between two normalizations. Otherwise, the second one would remove the bias of the
+    first, and the gradient of that bias would consist only of rounding errors.
     """
     stem = PlainBlock(8, normalization="group", activation="relu6", pooling="average")
     residual = ResidualBlock(8, activation="tanh")

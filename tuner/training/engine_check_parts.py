@@ -21,8 +21,9 @@ from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import graphed
 from tuner.training.loop import fresh_model
+from tuner.training.optimizers import build_optimizer, engine_for, set_learning_rate
 from tuner.training.process_settings import exact_arithmetic, prepare_process
-from tuner.training.step import build_optimizer, input_dtype, prepare_forward, prepare_scoring, set_learning_rate
+from tuner.training.step import input_dtype, prepare_forward, prepare_scoring
 from tuner.training.synthetic_step import CHECK_STEPS, SEEDS_TOGETHER, Rehearsal, rehearse
 from tuner.training.train_together import stack_models
 
@@ -39,6 +40,8 @@ OPTIMIZER_RECIPES = (
     Recipe("sgd", weight_decay=0.1, momentum=0.9),
     Recipe("adam", weight_decay=0.1),
     Recipe("adamw", weight_decay=0.1),
+    Recipe("sgdw", weight_decay=0.1, momentum=0.9),
+    Recipe("muon", weight_decay=0.1, momentum=0.9),
 )
 OPTIMIZER_TOLERANCE = 1e-4
 """Largest difference of the weights from the plain optimizer's, relative to how far these moved. It covers rounding."""
@@ -92,10 +95,14 @@ def optimizer_problem(engine: Engine) -> str:
 
 def _optimized(engine: Engine, recipe: Recipe, *, rates: Sequence[float]) -> Tensor:
     """Return all weights after one step at each of the rates; steps are replayed if the engine does so."""
+    engine = engine_for(recipe, engine)
     generator = torch.Generator().manual_seed(0)
-    shapes = ((16, 8, 3, 3), (16,), (10, 33))
-    parameters = [nn.Parameter(torch.randn(shape, generator=generator).to(engine.device)) for shape in shapes]
-    optimizer = build_optimizer(parameters, recipe, engine=engine)
+    layers = (nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, groups=16), nn.Linear(33, 10))
+    model = nn.Sequential(*layers).to(engine.device)
+    parameters = list(model.parameters())
+    for parameter in parameters:
+        parameter.detach().copy_(torch.randn(parameter.shape, generator=generator))
+    optimizer = build_optimizer(model, recipe, engine=engine)
 
     def learn(gradients_1F: Tensor, _: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -105,7 +112,7 @@ def _optimized(engine: Engine, recipe: Recipe, *, rates: Sequence[float]) -> Ten
         return loss.detach()
 
     learn_fast = graphed(learn, batch_size=1) if engine.graph else learn
-    num_weights = sum(map(prod, shapes))
+    num_weights = sum(parameter.numel() for parameter in parameters)
     for rate in rates:
         gradients_1F = torch.randn(1, num_weights, generator=generator).to(engine.device)
         set_learning_rate(optimizer, rate)
@@ -192,7 +199,7 @@ def _masks(engine: Engine, architecture: Architecture) -> tuple[Tensor, Tensor]:
     layout = torch.channels_last if engine.channels_last else torch.contiguous_format
     images_NCHW = torch.ones(DROPOUT_IMAGES, num_models * channels, height, width, dtype=input_dtype(engine))
     images_NCHW = images_NCHW.to(engine.device).contiguous(memory_format=layout).requires_grad_()
-    logits = prepare_forward(model, architecture, engine=engine)(images_NCHW)
+    logits = prepare_forward(model, engine=engine)(images_NCHW)
     logits.backward(torch.ones_like(logits))  # type: ignore[no-untyped-call]
     assert images_NCHW.grad is not None
     window = round((prod(architecture.input_shape) / architecture.num_classes) ** 0.5)

@@ -21,13 +21,16 @@ from tuner.architecture.trace import trace
 from tuner.data.training_data import TrainingData
 from tuner.training.augmentation import draw_augmentation
 from tuner.training.candidate import Candidate
+from tuner.training.class_weights import class_weights_of
 from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency
+from tuner.training.optimizers import build_optimizer
 from tuner.training.process_settings import exact_arithmetic
 from tuner.training.results import MAX_CONFUSION_CLASSES, NOT_SCORED, Confusion, Diverged, EpochResult
 from tuner.training.schedule import learning_rate_factor
 from tuner.training.seeds import derive_seed
-from tuner.training.step import build_optimizer, input_dtype, place, prepare_scoring, prepare_step
+from tuner.training.step import input_dtype, place, prepare_scoring, prepare_step
+from tuner.training.weight_average import WeightAverage
 
 EVALUATION_BATCH_GPU, EVALUATION_VALUES_GPU, EVALUATION_LAYER_GPU = 2_048, 2_048 * 3 * 32 * 32, 2**26
 """Limits for the images that are scored at once on a GPU, which are fewer for larger images and wider networks.
@@ -43,22 +46,31 @@ def train(
     """Train a resolved candidate from fresh weights and yield a result after each epoch.
 
     Training stops when the caller closes the iterator. Every epoch has its own random seed, so epoch n depends only on
-    the weights before it. Raises Diverged if the loss of an epoch is not finite, or if weights that are not scored are
+    the weights and their average before it, and on the optimizer's state. With `ema`, scores and weights are those of
+    the average. Raises Diverged if the loss of an epoch is not finite, or if weights that are not scored are
     not finite at the end.
 
     Every epoch is scored on the validation part, or only the last one if `scores_all` is false; none is scored if there
     are no validation rows. Epochs without a score have NOT_SCORED.
     """
     model = fresh_model(candidate.architecture, seed, engine=engine)
+    average = WeightAverage(model, decay=candidate.recipe.ema) if candidate.recipe.ema else None
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return epoch_batches(data, candidate, engine=engine, seed=seed, epoch=epoch)
 
     for trained in train_epochs(
-        model, candidate, batches, engine=engine, seeds=[seed], num_images=len(data.train_indices_N)
+        model,
+        candidate,
+        batches,
+        engine=engine,
+        seeds=[seed],
+        num_images=len(data.train_indices_N),
+        average=average,
+        class_weights=class_weights_of(candidate.recipe, data),
     ):
         yield epoch_result(
-            model,
+            average.model if average else model,
             candidate,
             data,
             engine=engine,
@@ -86,30 +98,40 @@ def train_epochs(
     engine: Engine,
     seeds: Sequence[int],
     num_images: int,
+    average: WeightAverage | None = None,
+    class_weights: Tensor | None = None,
 ) -> Iterator[TrainedEpoch]:
     """Train a placed model, and yield after each epoch, so that the caller can score or copy the weights.
 
     model: the model of one seed, or the stacked models of several seeds. batches: function from the number of an epoch,
-    from 1, to its images and labels. num_images: number of images that each seed
-    trains on in an epoch.
+    from 1, to its images and labels. num_images: number of images that each seed trains on in an epoch. average: the
+    average to update after every step. class_weights: as in `prepare_step`, on any device.
     """
-    recipe = candidate.recipe
-    optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
-    step = prepare_step(model, candidate.architecture, recipe, engine=engine, optimizer=optimizer)
+    recipe, device = candidate.recipe, torch.device(engine.device)
+    optimizer = build_optimizer(model, recipe, engine=engine)
+    step = prepare_step(
+        model,
+        recipe,
+        engine=engine,
+        optimizer=optimizer,
+        class_weights=None if class_weights is None else class_weights.to(device),
+    )
     steps_per_epoch = math.ceil(num_images / recipe.batch_size)
     num_steps = recipe.epochs * steps_per_epoch
-    # Weights, the optimizer's state and the number of epochs done are all that an epoch depends on: a training that
-    # begins later would load the first two here, and count from the third.
+    # Weights, their average, the optimizer's state and the number of epochs done are all that an epoch depends on: a
+    # training that begins later would load the first three here, and count from the last.
     num_epochs_done = 0
     num_steps_done = num_epochs_done * steps_per_epoch
     for epoch in range(num_epochs_done + 1, recipe.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(*seeds, "dropout", epoch))
-        loss_sums_M = torch.zeros(len(seeds), device=torch.device(engine.device))
+        loss_sums_M = torch.zeros(len(seeds), device=device)
         model.train()
         for images, labels in batches(epoch):
-            factor = learning_rate_factor(recipe.schedule, num_steps_done, num_steps=num_steps)
+            factor = learning_rate_factor(recipe.schedule, num_steps_done, num_steps=num_steps, warm_up=recipe.warm_up)
             loss_sums_M += step(images, labels, recipe.learning_rate * factor) * len(images)
+            if average is not None:
+                average.follow(num_steps_done)
             num_steps_done += 1
         losses = [loss_sum / num_images for loss_sum in loss_sums_M.tolist()]
         yield TrainedEpoch(epoch, losses, time.perf_counter() - started)
@@ -209,8 +231,8 @@ def evaluate(
     device = torch.device(engine.device)
     loss_sum = torch.zeros((), device=device)
     labels_N = data.labels_N[data.validation_indices_N].to(device)
-    # Made beforehand: what is kept of every batch would come to lie where its feature maps were, and those of the next
-    # batch, for which that gap is now too small, beyond the end of the heap.
+    # Made beforehand: predictions kept of every batch would take memory where its feature maps were. The gap would then
+    # be too small for the feature maps of the next batch, and the heap would grow.
     predictions_N, num_done = torch.empty_like(labels_N), 0
     with torch.inference_mode(), exact_arithmetic():
         batches = data.validation_batches(batch_size, dtype=torch.float32, channels_last=engine.channels_last)

@@ -22,7 +22,9 @@ MAX_CONFUSION_CLASSES = 200
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Results of one epoch. Losses are mean cross-entropies in nats, accuracies lie in 0..1, `seconds` is wall time.
+    """Results of one epoch.
+
+    Losses are mean cross-entropies in nats, accuracies are between 0 and 1, and `seconds` is wall time.
 
     `weights` is the live state dict, which must be copied before the next epoch; it is None after it was sent to
     another process. `confusion` is for the validation part, and None above MAX_CONFUSION_CLASSES. `latency_ms` is the

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, assert_never
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.architecture.fused_network import FastForm, Forward, fast_form, scoring_form
-from tuner.architecture.spec import Architecture
 from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import graphed
+from tuner.training.optimizers import AnyOptimizer, engine_for, set_learning_rate
 
 Step = Callable[[Tensor, Tensor, float], Tensor]
 """Function that trains on one batch: (images_NCHW, labels_N, learning rate) -> loss, a scalar still on the device.
@@ -36,18 +35,24 @@ def place(model: nn.Module, engine: Engine) -> None:
 
 def prepare_step(
     model: nn.Sequential,
-    architecture: Architecture,
     recipe: Recipe,
     *,
     engine: Engine,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AnyOptimizer,
+    class_weights: Tensor | None = None,
 ) -> Step:
-    """Return the engine's training step for a placed model, or for several models that `build_stacked` combined."""
-    forward = prepare_forward(model, architecture, engine=engine)
+    """Return the engine's training step for a placed model, or for several models that `build_stacked` combined.
+
+    class_weights: weights_K of the classes in the loss, or weights_MK of each model's.
+    """
+    engine = engine_for(recipe, engine)
+    forward = prepare_forward(model, engine=engine)
 
     def learn(images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
         logits_NK = forward(images_NCHW)
-        loss = _mean_loss(logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing)
+        loss = _mean_loss(
+            logits_NK.float(), labels_N, label_smoothing=recipe.label_smoothing, class_weights=class_weights
+        )
         loss.backward(torch.ones_like(loss))  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(
@@ -64,7 +69,7 @@ def prepare_step(
     return step
 
 
-def prepare_forward(model: nn.Sequential, architecture: Architecture, *, engine: Engine) -> Forward:
+def prepare_forward(model: nn.Sequential, *, engine: Engine) -> Forward:
     """Return the engine's function from images_NCHW (of `input_dtype`) to logits_NK for training a placed model."""
     form = FastForm(early_pooling=engine.early_pooling, byte_dropout=engine.byte_dropout)
     forward = fast_form(model, form) if engine.blocks == "fused" else model
@@ -87,53 +92,24 @@ def prepare_scoring(model: nn.Sequential, *, engine: Engine) -> Forward:
     return scoring_form(model) if engine.blocks == "fused" else model
 
 
-def _mean_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
+def _mean_loss(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float, class_weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy in nats: the mean of (N, K) and (N,), or the mean of each of M models of (M, N, K) and (M, N).
 
-    Soft labels have the shape of the logits.
+    Soft labels have the shape of the logits. With class weights (K) or (M, K), it is torch's weighted mean: the sum
+    divided by the sum of the labels' weights, or by N with soft labels.
     """
     if logits.dim() == 2:
-        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return functional.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
+    if class_weights is not None:
+        return torch.stack(
+            [
+                functional.cross_entropy(logits_NK, labels_N, weight=weights_K, label_smoothing=label_smoothing)
+                for logits_NK, labels_N, weights_K in zip(logits, labels, class_weights, strict=True)
+            ]
+        )
     losses = functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(0, 1), reduction="none", label_smoothing=label_smoothing
     )
     return losses.view(labels.shape[:2]).mean(1)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of the next step; in place if it is a tensor, as a captured step requires."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(learning_rate)
-        else:
-            group["lr"] = learning_rate
-
-
-def build_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe, *, engine: Engine) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer; the learning rate is set before every step."""
-    parameters = list(parameters)
-    is_fused = engine.optimizer == "fused"
-    implementation: dict[str, Any] = {"fused": is_fused, "foreach": not is_fused}
-    learning_rate: float | Tensor = recipe.learning_rate
-    if engine.graph:
-        learning_rate = torch.tensor(recipe.learning_rate, device=engine.device)
-    optimizer_class: type[torch.optim.Adam]
-    match recipe.optimizer:
-        case "sgd":
-            return torch.optim.SGD(
-                parameters,
-                lr=learning_rate,
-                momentum=recipe.momentum,
-                nesterov=recipe.momentum > 0,
-                weight_decay=recipe.weight_decay,
-                **implementation,
-            )
-        case "adam":
-            optimizer_class = torch.optim.Adam
-        case "adamw":
-            optimizer_class = torch.optim.AdamW
-        case _:
-            assert_never(recipe.optimizer)
-    return optimizer_class(
-        parameters, lr=learning_rate, weight_decay=recipe.weight_decay, capturable=engine.graph, **implementation
-    )

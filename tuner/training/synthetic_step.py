@@ -15,13 +15,14 @@ from tuner.training.candidate import Recipe
 from tuner.training.engine import Engine
 from tuner.training.graph import WARM_UP_STEPS
 from tuner.training.loop import fresh_model
-from tuner.training.step import Step, build_optimizer, input_dtype, prepare_step
+from tuner.training.optimizers import build_optimizer
+from tuner.training.step import Step, input_dtype, prepare_step
 from tuner.training.train_together import stack_models
 
 CHECK_STEPS = WARM_UP_STEPS + 4
 """Enough steps for a captured graph to be replayed, and to be replayed again after a batch that it cannot take."""
 SEEDS_TOGETHER = 3
-"""Number of seeds with which joint training is timed and checked: the default of a confirmation."""
+"""Number of seeds when joint training is timed and checked. It is also the default of a confirmation."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def rehearse(
             images, labels = zip(*parts, strict=True)
             batches.append((stack_images(images, channels_last=engine.channels_last), torch.stack(labels)))
         model = stack_models(models, architecture, engine=engine)
-    optimizer = build_optimizer(model.parameters(), recipe, engine=engine)
-    step = prepare_step(model, architecture, recipe, engine=engine, optimizer=optimizer)
+    optimizer = build_optimizer(model, recipe, engine=engine)
+    step = prepare_step(model, recipe, engine=engine, optimizer=optimizer)
 
     def states() -> list[dict[str, Tensor]]:
         state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -12,10 +12,12 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.stacked import build_stacked, stack_images, stack_states, unstack_states
 from tuner.data.training_data import TrainingData
 from tuner.training.candidate import Candidate
+from tuner.training.class_weights import class_weights_of
 from tuner.training.engine import Engine
 from tuner.training.loop import epoch_batches, epoch_result, fresh_model, train_epochs
 from tuner.training.results import Diverged, EpochResult
 from tuner.training.step import place
+from tuner.training.weight_average import WeightAverage
 
 # Shape suffixes: M models, one for each seed; N images, C channels, H height, W width.
 
@@ -44,14 +46,26 @@ def train_together(
         )
     models = [fresh_model(candidate.architecture, seed, engine=engine) for seed in seeds]
     stacked = stack_models(models, candidate.architecture, engine=engine)
+    average = WeightAverage(stacked, decay=candidate.recipe.ema) if candidate.recipe.ema else None
+    given = [class_weights_of(candidate.recipe, data) for data in datas]
+    weights_of_each = [weights_K for weights_K in given if weights_K is not None]
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return _batches_together(datas, candidate, engine=engine, seeds=seeds, epoch=epoch)
 
     going_on = list(range(len(seeds)))
-    for trained in train_epochs(stacked, candidate, batches, engine=engine, seeds=seeds, num_images=num_images):
+    for trained in train_epochs(
+        stacked,
+        candidate,
+        batches,
+        engine=engine,
+        seeds=seeds,
+        num_images=num_images,
+        average=average,
+        class_weights=torch.stack(weights_of_each) if weights_of_each else None,
+    ):
         seconds = trained.seconds / len(going_on)
-        states = unstack_states(stacked.state_dict(), len(seeds))
+        states = unstack_states((average.model if average else stacked).state_dict(), len(seeds))
         results = []
         for number in going_on:
             model = models[number]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's mallopt, from malloc.h."""
 DEFAULT_MMAP_MAX, MAX_MMAP_THRESHOLD = 65_536, 32 * 2**20
-"""Number of mappings that glibc allows, and the size up to which it learns to avoid mappings once a block was freed."""
+"""Number of mappings that glibc allows, and the largest size to which it raises its threshold for mapping a block."""
 KERNELS_KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": 768, "LRU_CACHE_CAPACITY": 32}
 """Number of compiled kernels kept by oneDNN, and of bf16 matrix products kept by torch.
 

@@ -26,7 +26,7 @@ REFUSAL = "this dashboard is read-only: it was started with --read-only, and cha
 
 
 class ArtifactFolder:
-    """Optuna's artifact store in a folder. A missing artifact is not found, and removing it is no error."""
+    """Optuna's artifact store in a folder. Opening a missing artifact is an error, removing one is not."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ class _Quiet(WSGIRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing about single requests."""
+        """Do not log individual requests."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -7,7 +7,7 @@ from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent
 from tuner.search.confirmation_sentences import counted
 from tuner.search.events import BaselineChosen, DataReady, SearchEnded, SearchStarted, TrialEnded, TrialLost
-from tuner.ui.search_view import SearchView, describe_progress
+from tuner.ui.search_view import SearchView, describe_progress, format_seconds
 
 MAX_UNCOUNTED_TOLD = 10
 """Number of rejected, repeated and failed trials in a row that are logged one by one; more are only counted."""
@@ -25,11 +25,14 @@ def line_of(event: RunEvent, view: SearchView) -> str:
                 f"{event.held}; device {event.device}{notes}"
             )
         case SearchStarted():
-            if event.num_counted >= event.num_trials:
+            if event.num_trials is not None and event.num_counted >= event.num_trials:
                 more = "give a larger --trials to add more"
                 return f"study {event.study} is complete: it has {event.num_counted} trials; {more}"
             done = f", {event.num_counted} of them done" if event.num_counted else ""
-            return f"study {event.study}: {event.num_trials} trials{done}, at most {event.epochs} epochs each"
+            trials = f"{event.num_trials} trials" if event.num_trials is not None else "trials"
+            seconds = event.budget_seconds
+            within = f" for {format_seconds(seconds)}" if event.num_trials is None else ""
+            return f"study {event.study}: {trials}{within}{done}, at most {event.epochs} epochs each"
         case BaselineChosen():
             return f"trial {event.number} is the baseline: {event.description}"
         case TrialEnded() if view.uncounted_in_a_row > MAX_UNCOUNTED_TOLD:
@@ -38,12 +41,13 @@ def line_of(event: RunEvent, view: SearchView) -> str:
             accuracy = "" if event.validation_accuracy is None else f"  {event.validation_accuracy:.2%}"
             at = "" if event.best_epoch is None else f" at epoch {event.best_epoch}"
             reason = f"  ({event.reason})" if event.reason else ""
-            progress = f"[{view.num_counted}/{view.num_trials}]"
+            progress = f"[{view.num_counted}]" if view.num_trials is None else f"[{view.num_counted}/{view.num_trials}]"
             return f"{progress} trial {event.number}  {event.outcome}{accuracy}{at}  {event.seconds:.1f} s{reason}"
         case TrialLost():
             return f"trial {event.number} is restarted: {event.reason}"
         case SearchEnded() if event.reason:
-            return f"the search ends with {event.num_counted} of {view.num_trials} trials: {event.reason}"
+            of_total = "" if view.num_trials is None else f" of {view.num_trials}"
+            return f"the search ends with {event.num_counted}{of_total} trials: {event.reason}"
         case ConfirmStarted():
             numbers = ("trials " if len(event.numbers) > 1 else "trial ") + ", ".join(map(str, event.numbers))
             notes = "".join(f"\n{note}" for note in event.notes)
@@ -54,7 +58,7 @@ def line_of(event: RunEvent, view: SearchView) -> str:
 
 
 def new_problem(event: RunEvent, view: SearchView) -> str:
-    """Report once that optuna-dashboard will not show everything of a trial; empty if it will."""
+    """Report why optuna-dashboard will not show everything of a trial. Empty if it will, or if this was reported."""
     if not isinstance(event, TrialEnded) or not event.not_shown or event.not_shown in view.not_shown:
         return ""
     view.not_shown.add(event.not_shown)

@@ -35,7 +35,7 @@ class SearchView:
     """The content of the live view, gathered from the events seen so far."""
 
     study: str = ""
-    num_trials: int = 0
+    num_trials: int | None = 0
     num_counted: int = 0
     epochs: int = 0
     running: dict[int, _Trial] = field(default_factory=dict)
@@ -43,6 +43,7 @@ class SearchView:
     best: BestTrial | None = None
     num_before: int = 0
     begun: float = field(default_factory=time.monotonic)
+    budget_seconds: float = float("inf")
     confirming: str = ""
     uncounted_in_a_row: int = 0
     not_shown: set[str] = field(default_factory=set)
@@ -54,7 +55,7 @@ class SearchView:
                 self.study, self.num_trials, self.epochs = event.study, event.num_trials, event.epochs
                 self.num_counted = self.num_before = event.num_counted
                 self.outcomes, self.best = Counter(event.outcomes), event.best
-                self.begun = time.monotonic()
+                self.begun, self.budget_seconds = time.monotonic(), event.budget_seconds
             case TrialStarted():
                 self.running[event.number] = _Trial(event)
             case EpochFinished():
@@ -74,11 +75,23 @@ class SearchView:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate the seconds left at the pace of this run; None before its first trial has ended."""
+        """Estimate the seconds until the search ends; None if no trial has ended and there is no budget.
+
+        The search ends when its budget is used up, or earlier, at the pace of this run, when it has its trials.
+        """
+        passed = time.monotonic() - self.begun
+        ends = [] if self.budget_seconds == float("inf") else [max(0.0, self.budget_seconds - passed)]
         done = self.num_counted - self.num_before
-        if not done:
-            return None
-        return (time.monotonic() - self.begun) / done * (self.num_trials - self.num_counted)
+        if done and self.num_trials is not None:
+            ends.append(passed / done * (self.num_trials - self.num_counted))
+        return min(ends, default=None)
+
+    @property
+    def share_done(self) -> float:
+        """Share of the search that is done, by its number of trials or else by its time, between 0 and 1."""
+        if self.num_trials is not None:
+            return self.num_counted / max(self.num_trials, 1)
+        return min(1.0, (time.monotonic() - self.begun) / self.budget_seconds)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Show the search or its confirmation, or at first that it is being prepared."""
@@ -94,8 +107,9 @@ class SearchView:
         is_wide = options.max_width >= WIDE
         left = self.seconds_left
         study = Text(self.study, style="bold", no_wrap=True, overflow="ellipsis")
-        bar = ProgressBar(total=max(self.num_trials, 1), completed=self.num_counted, width=30)
-        progress = f"{self.num_counted}/{self.num_trials} trials"
+        bar = ProgressBar(total=1.0, completed=self.share_done, width=30)
+        of_total = "" if self.num_trials is None else f"/{self.num_trials}"
+        progress = f"{self.num_counted}{of_total} trials"
         time_left = "" if left is None else f"about {format_seconds(left)} left"
         head = Table.grid(
             Column(), Column(no_wrap=True), Column(no_wrap=True), Column(no_wrap=True), padding=(0, 2, 0, 0)

@@ -187,6 +187,8 @@ def space_table(space: SearchSpace) -> RenderableType:
     table.add_column("values", overflow="fold")
     for section, model in space.sections.items():
         for name, parameter in model:
+            if parameter is None:
+                continue
             own = getattr(parameter, "by_optimizer", {})
             for optimizer, one in own.items():
                 table.add_row(f"  {section}.{name}.{optimizer}", str(one))

@@ -1,7 +1,7 @@
 """The families of blocks, one file each.
 
-A family is a frozen dataclass with `resolve`, its rule for what does not fit a feature map, `path`, its layers and
-parts, and `__str__`.
+A family is a frozen dataclass with three methods: `resolve` applies the family's rule for what does not fit a feature
+map, `path` yields the layers and parts, and `__str__` describes the block in one line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tuner.architecture.blocks.residual import ResidualBlock
 
 
 def _family(value: object) -> str:
-    """The tag of a block, or of its JSON object. Plain blocks have none, as they had before there were others."""
+    """The tag of a block or of its JSON object. Plain blocks are stored without one, as before there were others."""
     family = value.get("family", "plain") if isinstance(value, dict) else getattr(value, "family", "plain")
     return str(family)
 

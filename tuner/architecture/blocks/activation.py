@@ -1,4 +1,4 @@
-"""The family of one layer or two: normalization and activation alone, as after the last of pre-activation blocks."""
+"""The activation family: normalization and activation alone, as they follow the last pre-activation block in a row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tuner.architecture.shapes import Shape
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class ActivationBlock:
-    """Normalization, where there is one, and activation."""
+    """An optional normalization, then an activation."""
 
     normalization: Normalization = "batch"
     activation: Activation = "relu"
@@ -35,7 +35,7 @@ class ActivationBlock:
         return " ".join([*words, self.activation])
 
     def resolve(self, shape: Shape) -> ActivationBlock:
-        """The block as it fits a feature map of `shape` (C, H, W): group normalization of a single value is none."""
+        """Resolve the block for a feature map of `shape` (C, H, W): a single value gets no group normalization."""
         return replace(self, normalization=fit_normalization(self.normalization, shape))
 
     def path(self, shape: Shape) -> Iterator[Layer]:

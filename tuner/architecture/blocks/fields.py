@@ -45,7 +45,7 @@ OddWindow = Annotated[Window, AfterValidator(_is_odd)]
 def normalized(shape: Shape, normalization: Normalization) -> list[Layer]:
     """The layer of a normalization over (C, H, W), if there is one.
 
-    There is no group normalization of a single value, since it would leave nothing of it.
+    A single value gets no group normalization, because the result would not depend on it.
     """
     if normalization == "none" or (normalization == "group" and prod(shape) == 1):
         return []
@@ -53,7 +53,7 @@ def normalized(shape: Shape, normalization: Normalization) -> list[Layer]:
 
 
 def fit_normalization(normalization: Normalization, shape: Shape) -> Normalization:
-    """The normalization of a feature map; none where it would be group normalization of a single value."""
+    """The normalization for a feature map of `shape` (C, H, W): a single value gets no group normalization."""
     return normalization if normalized(shape, normalization) else "none"
 
 
@@ -75,17 +75,17 @@ def dropped_out(shape: Shape, rate: float) -> list[Layer]:
 
 
 def fit_stride(stride: int, sides: Shape, *, kernel_size: int, padding: int) -> int:
-    """The stride of a convolution; 1 where it would leave one pixel anyway."""
+    """The stride of a convolution, or 1 if the output is one pixel with any stride."""
     window = {"kernel_size": kernel_size, "padding": padding}
     unit, strided = ([side_after(side, **window, stride=one) for side in sides] for one in (1, stride))
     return 1 if unit == strided == [1, 1] else stride
 
 
 def fit_pooling(sides: Shape, *, pooling: Pooling, pool_size: int, pool_stride: int) -> tuple[Pooling, int, int]:
-    """Pooling, window and stride as they fit a feature map.
+    """Pooling, window and stride that fit a feature map with these sides.
 
-    A window that is larger than the smaller side is cut to it, and then the stride to the window. A window of one pixel
-    is no pooling, and where one pixel is left anyway the stride is the window.
+    A window that is larger than the smaller side is reduced to that side, and its stride to at most the new window. A
+    window of one pixel means no pooling. If the output is one pixel with any stride, the stride becomes the window.
     """
     cut_size = min(pool_size, *sides)
     if pooling == "none" or cut_size == 1:
@@ -96,7 +96,7 @@ def fit_pooling(sides: Shape, *, pooling: Pooling, pool_size: int, pool_stride: 
 
 
 def pooling_in_words(pooling: Pooling, *, pool_size: int, pool_stride: int) -> list[str]:
-    """Like `max3s2`; the stride is named unless it is the window."""
+    """Like `max3s2`; the stride is omitted if it equals the window."""
     stride = f"s{pool_stride}" if pool_stride != pool_size else ""
     return [f"{pooling}{pool_size}{stride}"] if pooling != "none" else []
 

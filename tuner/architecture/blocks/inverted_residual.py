@@ -37,9 +37,9 @@ Reduction = Annotated[int, Field(ge=0, le=1_024, strict=True)]
 class InvertedResidualBlock:
     """One block as sampled or as resolved.
 
-    expansion: channels of the depthwise convolution for each one that enters; 1 is no expansion. stride: of the
-    depthwise convolution. squeeze: those channels for each one within squeeze-and-excitation; 0 is none of it.
-    The shortcut is the identity, where the shape stays as it is; elsewhere there is none.
+    expansion: channels of the depthwise convolution per input channel; 1 means no expansion. stride: of the depthwise
+    convolution. squeeze: squeeze-and-excitation divides the number of these channels by it; 0 means that there is none.
+    There is a shortcut, the identity, if the shape does not change.
     """
 
     out_channels: Count
@@ -59,10 +59,10 @@ class InvertedResidualBlock:
         return " ".join([*words, self.activation, *([f"se{self.squeeze}"] if self.squeeze else [])])
 
     def resolve(self, shape: Shape) -> InvertedResidualBlock:
-        """The block as it fits a feature map of `shape` (C, H, W).
+        """Resolve the block for a feature map of `shape` (C, H, W).
 
-        The rule: the convolutions always fit, since they are padded; a stride that would leave one pixel anyway is 1.
-        squeeze is cut to the number of channels that it squeezes, of which at least one is left.
+        The rule: the convolutions always fit, because they are padded. A stride becomes 1 if the output is one pixel
+        with any stride. squeeze becomes at most the number of channels that it divides, so that at least one remains.
         """
         stride = fit_stride(self.stride, shape[1:], kernel_size=self.kernel_size, padding=self.kernel_size // 2)
         return replace(self, stride=stride, squeeze=min(self.squeeze, self.expansion * shape[0]))
@@ -99,7 +99,7 @@ class InvertedResidualBlock:
         yield from normalized(projected.output_shape, self.normalization)
 
     def _excitation(self, shape: Shape) -> Iterator[Layer]:
-        """One factor from 0 to 1 for each channel, computed from the means of all of them."""
+        """The layers that compute one factor between 0 and 1 for each channel from the means of all channels."""
         channels = shape[0]
         yield (mean := layer_kinds.global_average(shape))
         yield (
@@ -123,7 +123,7 @@ class InvertedResidualBlock:
         padding: int = 0,
         groups: int = 1,
     ) -> Layer:
-        """One of the three; without a bias where normalization follows, which has one."""
+        """One of the three convolutions. It has no bias if normalization follows, which has its own."""
         return layer_kinds.convolution(
             shape,
             out_channels=out_channels,

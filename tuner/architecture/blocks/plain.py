@@ -48,7 +48,10 @@ class PlainBlock:
     dropout: DropoutRate = 0.0
 
     def __str__(self) -> str:
-        """Format as in `32 k3 bn relu max3s2 d0.05`; a stride of 1, or for pooling of the window size, is omitted."""
+        """Format as in `32 k3 bn relu max3s2 d0.05`.
+
+        A stride of 1 is omitted, and so is a pooling stride that equals the window.
+        """
         words = [str(self.out_channels), f"k{self.kernel_size}"]
         words += [f"s{self.stride}"] if self.stride > 1 else []
         words += ["valid"] if self.padding == "valid" else []
@@ -61,9 +64,9 @@ class PlainBlock:
         """Resolve the block for a feature map of `shape` (C, H, W).
 
         The rule: a window (the kernel of a valid convolution, or a pooling window) that is larger than the feature
-        map's smaller side is cut to that side, and its pooling stride to the window; a pooling window of one pixel is
-        no pooling. Group normalization of a single value is none. What then has no effect takes its default, so that
-        equal networks are equal values.
+        map's smaller side is reduced to that side, and a pooling stride to at most the new window. A pooling window of
+        one pixel means no pooling, and a single value gets no group normalization. Fields that then have no effect get
+        their defaults, so that equal networks are equal values.
         """
         block = self
         if block.padding == "valid":
@@ -97,7 +100,7 @@ class PlainBlock:
         yield from dropped_out(shape, self.dropout)
 
     def _convolution(self, shape: Shape) -> Layer:
-        """The convolution; it has no bias where a normalization follows, which has one."""
+        """The convolution. It has no bias if normalization follows, which has its own."""
         return layer_kinds.convolution(
             shape,
             out_channels=self.out_channels,

@@ -44,10 +44,11 @@ Shortcut = Literal["identity", "projection"]
 class ResidualBlock:
     """One block as sampled or as resolved.
 
-    order: of activations. `post` has them after the first convolution and after the sum; `pre` has normalization and
-    activation before each convolution and nothing after the sum, so that an ActivationBlock must follow the last one.
-    stride: of the first convolution. shortcut: a projection is a 1x1 convolution of this stride without normalization.
-    dropout: the rate of dropped elements between the convolutions. Pooling comes last.
+    order: where the activations are. `post` places them after the first convolution and after the sum. `pre` places
+    normalization and activation before each convolution and nothing after the sum, so that an ActivationBlock must
+    follow the last block in a row. stride: of the first convolution. shortcut: a projection is a 1x1 convolution with
+    this stride and without normalization. dropout: the rate of dropped elements between the convolutions. Pooling comes
+    last.
     """
 
     out_channels: Count
@@ -74,10 +75,11 @@ class ResidualBlock:
         return " ".join(words + dropout_in_words(self.dropout))
 
     def resolve(self, shape: Shape) -> ResidualBlock:
-        """The block as it fits a feature map of `shape` (C, H, W).
+        """Resolve the block for a feature map of `shape` (C, H, W).
 
-        The rule: an identity shortcut becomes a projection where channels or sides change. The convolutions always fit,
-        since they are padded; a stride that would leave one pixel anyway is 1. Pooling is cut as in a plain block.
+        The rule: an identity shortcut becomes a projection if channels or sides change. The convolutions always fit,
+        because they are padded. A stride becomes 1 if the output is one pixel with any stride. Pooling is reduced as in
+        a plain block.
         """
         stride = fit_stride(self.stride, shape[1:], kernel_size=self.kernel_size, padding=self.kernel_size // 2)
         block = replace(self, stride=stride)
@@ -123,14 +125,14 @@ class ResidualBlock:
         yield activated(shape, self.activation)
 
     def _projection(self, shape: Shape) -> Iterator[Layer]:
-        """It has no bias: what it would add, the main path adds to the sum already."""
+        """The projection, if there is one. It has no bias: the last convolution or a normalization after it has one."""
         if self.shortcut == "projection":
             yield layer_kinds.convolution(
                 shape, out_channels=self.out_channels, kernel_size=1, stride=self.stride, bias=False
             )
 
     def _convolution(self, shape: Shape, *, stride: int) -> Layer:
-        """One of the two; without a bias where there is normalization, which has one."""
+        """One of the two convolutions. It has no bias if the block has normalization, which has its own."""
         return layer_kinds.convolution(
             shape,
             out_channels=self.out_channels,

@@ -23,7 +23,7 @@ Trace = dict[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: Plotly's traces and layout. `absent` says why there is none; there are then no traces."""
+    """A figure: Plotly's traces and layout. `absent`: why there is no figure; it then has no traces."""
 
     id: str
     title: str

@@ -38,7 +38,7 @@ THUMBNAIL = 160
 
 @dataclass(frozen=True)
 class Mistake:
-    """A misclassified image as a data URI, with the predicted and the true class; probabilities lie in 0..1."""
+    """A misclassified image as a data URI, with the predicted and the true class; probabilities are between 0 and 1."""
 
     row: int
     image: str

@@ -84,7 +84,7 @@ def _arc(shortcut: _Shortcut, above: int) -> str:
 
 
 def _follow(items: Items, stages: list[_Stage], shortcuts: list[_Shortcut], *, depth: int) -> None:
-    """Add the stages of a path to those before it, and the shortcuts beside them."""
+    """Append the stages of a path to `stages`, and the shortcuts beside them to `shortcuts`."""
     for step in steps_of(items):
         if isinstance(step, Layer):
             _add_layer(step, stages)

@@ -101,7 +101,7 @@ def slices(
 def parallel(
     trials: Sequence[TrialRecord], names: Sequence[str], distributions: Mapping[str, BaseDistribution]
 ) -> Figure:
-    """Draw one line per trial through the same parameters and its accuracy; the best trials stand out.
+    """Draw one line per trial through its values of these parameters and its accuracy; the best trials stand out.
 
     The lines are drawn over axes from 0 to 1, since Plotly's own parallel coordinates need WebGL.
     """
