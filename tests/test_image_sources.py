@@ -120,6 +120,9 @@ def test_a_study_of_arrays(tmp_path: Path) -> None:
     options = options_for(dataset, tmp_path)
     summary = check_whole_study(options, "half-images-tiny", tmp_path)
     assert summary.dataset == "Half images"
+    record = tuner.load_study(existing_storage(options.studies), summary.study)
+    note = record.storage.get_study_system_attrs(record.study_id)
+    assert "Convolutional networks for **`Half images`**, from the space" in str(note)
     assert summary.confirmed is not None
     assert summary.confirmed.num_test_images == 20
     resumed = tuner.run(options_for(None, tmp_path, study="half-images-tiny", trials=2, confirm="no"))

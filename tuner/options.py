@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.data.data_checks import PROBLEMS
 from tuner.data.dataset import Columns, DataSpec
-from tuner.data.image_parts import ImageParts, parts_from
+from tuner.data.image_parts import ImageParts, may_be_images, parts_from
 from tuner.errors import OptionError
 from tuner.names import shown_name
 from tuner.search.record import StudyRecord
@@ -80,7 +80,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Keep a pair of arrays or a data set as ImageParts, so that its images are read once."""
-        if not isinstance(self.dataset, str | ImageParts | None):
+        if may_be_images(self.dataset):
             object.__setattr__(self, "dataset", parts_from(self.dataset))
 
     @property
@@ -92,7 +92,7 @@ class RunOptions:
     @property
     def study_name(self) -> str:
         """The name of the study to start or resume."""
-        return self.study or default_study_name(str(self.given_dataset or DATASET), self.space or SPACE)
+        return self.study or default_study_name(str(self.dataset or DATASET), self.space or SPACE)
 
     @property
     def cache_dir(self) -> Path:
@@ -199,11 +199,11 @@ def _or_none(rule: Rule) -> Rule:
     return words, lambda value: value is None or keeps(value)
 
 
+TEXT: Rule = ("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 DATA: Rule = (
     "a name, a path, tuner.ImageParts, a pair of arrays (images, labels) or a torch Dataset",
-    lambda value: isinstance(value, ImageParts) or (isinstance(value, str) and value != ""),
+    lambda value: (isinstance(value, ImageParts) and isinstance(value.name, str)) or TEXT[1](value),
 )
-TEXT: Rule = ("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 FOLDER: Rule = ("a pathlib.Path", lambda value: isinstance(value, Path))
 SECONDS: Rule = ("a number above 0", lambda value: isinstance(value, int | float) and value > 0)
 SIZE: Rule = (

@@ -131,10 +131,10 @@ LEVELS = np.linspace(0, 1, 12 * 4).reshape(12, 2, 2)
         (LEVELS, 0, 255, ""),
         (LEVELS.astype("float16"), 0, 255, ""),
         (np.rint(LEVELS * 16), 0, 16, ""),
-        ((LEVELS * 119 + 1000).astype("uint16"), 0, 255, "pixel values of set lie in 1000..1119"),
-        (LEVELS * 2 - 1, 0, 255, "pixel values of set lie in -1..1, and are scaled to 0..255"),
-        ((LEVELS * 4000 - 1000).astype("int16"), 0, 255, "pixel values of set lie in -1000..3000"),
-        (LEVELS * 255, 0, 255, "pixel values of set lie in 0..255, and are scaled"),
+        ((LEVELS * 119 + 1000).astype("uint16"), 0, 255, "pixel values of set are in 1000..1119"),
+        (LEVELS * 2 - 1, 0, 255, "pixel values of set are in -1..1, and are scaled to 0..255"),
+        ((LEVELS * 4000 - 1000).astype("int16"), 0, 255, "pixel values of set are in -1000..3000"),
+        (LEVELS * 255, 0, 255, "pixel values of set are in 0..255, and are scaled"),
     ],
 )
 def test_values_become_0_to_255_by_the_written_rule(
@@ -186,9 +186,9 @@ def test_labels_with_gaps_are_classes_and_a_note_says_so(tmp_path: Path) -> None
     )
     assert development.class_names == ("3", "7")
     assert "train_labels of" in development.notes[0]
-    assert "lie in 3..7, and 3 of these numbers do not occur" in development.notes[0]
+    assert "are in 3..7, and 3 of these numbers do not occur" in development.notes[0]
     assert "test_labels of" in development.notes[1]
-    assert "have no image of 1 classes ('7')" in development.notes[1]
+    assert "have no image of 1 class ('7')" in development.notes[1]
 
 
 def floats_with_nan() -> NDArray[Any]:

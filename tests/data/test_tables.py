@@ -130,7 +130,7 @@ def test_repeated_rows_are_used_once_and_a_missing_class_is_reported(tmp_path: P
     assert len(development.labels_N) == 6
     assert development.notes[:2] == (
         "2 rows of t.csv repeat an earlier row, and are used once",
-        "the test part of t.csv has no image of 1 classes ('1')",
+        "the test part of t.csv has no image of 1 class ('1')",
     )
 
 

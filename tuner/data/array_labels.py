@@ -84,7 +84,7 @@ def classes_of(train_labels: NDArray[Any], class_names: Sequence[str] | None, wh
     labels_K = np.array(names) if is_text else np.arange(len(names))
     unknown = found_K[~np.isin(found_K, labels_K)]
     if len(unknown):
-        rule = "be class names" if is_text else f"lie in 0..{len(names) - 1}, since there are {len(names)} class names"
+        rule = "be class names" if is_text else f"be in 0..{len(names) - 1}, since there are {len(names)} class names"
         raise DataError(f"{what} must {rule}; there is {_some(unknown)}")
     missing = [name for name, label in zip(names, labels_K, strict=True) if label not in found_K]
     if missing:
@@ -117,7 +117,7 @@ def _note_on_gaps(found_K: NDArray[np.int64], what: str) -> tuple[str, ...]:
     if not num_missing:
         return ()
     return (
-        f"{what} lie in {first}..{last}, and {num_missing:,} of these numbers do not occur: the {len(found_K):,} "
+        f"{what} are in {first}..{last}, and {num_missing:,} of these numbers do not occur: the {len(found_K):,} "
         "labels that occur are the classes",
     )
 

@@ -135,7 +135,8 @@ def _notes_on_missing_classes(parts: Mapping[str, _Part], classes: Classes, raw:
         counts_K = np.bincount(part.labels_N, minlength=len(classes.names))
         if missing := [name for name, count in zip(classes.names, counts_K, strict=True) if not count]:
             shown = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
-            notes.append(f"{raw[key].labels_word} have no image of {len(missing):,} classes ({shown})")
+            num = "1 class" if len(missing) == 1 else f"{len(missing):,} classes"
+            notes.append(f"{raw[key].labels_word} have no image of {num} ({shown})")
     return notes
 
 

@@ -90,7 +90,7 @@ def value_rule(parts: Sequence[NDArray[Any]], what: str, reading: Reading | None
     if low >= 0 and high <= 255 and are_whole:
         return ValueRule(dtype, 0, 1)
     scale = 255 / (high - low) if high > low else 1.0
-    note = f"pixel values of {what} lie in {low:g}..{high:g}, and are scaled to 0..255"
+    note = f"pixel values of {what} are in {low:g}..{high:g}, and are scaled to 0..255"
     if not are_whole or low < WIDEST[0] or high > WIDEST[1] or parts[0].shape[1] > 1:
         return ValueRule(dtype, low, scale, note)
     if reading is not None:

@@ -1,6 +1,6 @@
-"""Choose test images from class folders without a test part: the images whose files have a low hash.
+"""Choose test images from images without a test part: those whose files or pixels have a low hash.
 
-The hash depends only on the bytes of a file, so adding, renaming or removing other files moves no image. Images are
+The hash depends only on the bytes of one image, so adding, renaming or removing other images moves none. Images are
 chosen in each class separately, so that each class has images on both sides.
 """
 

@@ -9,6 +9,8 @@ from typing import Any
 from tuner.errors import DataError
 
 PART_NAMES = ("train", "validation", "test")
+STORED = "arrays:"
+"""Beginning of what a study stores in place of a path: `arrays:NAME:DIGEST`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,11 @@ class ImageParts:
         """Return the parts that are given by their names, in the order of PART_NAMES."""
         parts = {name: getattr(self, name) for name in PART_NAMES}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def may_be_images(dataset: object) -> bool:
+    """Whether an object can be indexed, so that it may be a pair of arrays or a torch data set, and is no text."""
+    return not isinstance(dataset, str | bytes) and hasattr(dataset, "__getitem__")
 
 
 def parts_from(dataset: object) -> ImageParts:

@@ -121,7 +121,7 @@ def _classes(parts: ImageParts, train_labels: NDArray[Any]) -> Classes:
         return classes
     if classes.labels_K[-1] >= len(known):
         raise DataError(
-            f"{what} must lie in 0..{len(known) - 1}, since there are {len(known)} classes; one is "
+            f"{what} must be in 0..{len(known) - 1}, since there are {len(known)} classes; one is "
             f"{classes.labels_K[-1]}"
         )
     return replace(classes, names=tuple(shown_name(known[label]) for label in classes.labels_K))

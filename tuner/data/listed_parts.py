@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from tuner.data.array_parts import RawPart, source_from_parts
 from tuner.data.array_values import array_from
 from tuner.data.dataset import DataSpec, DecodableSource, ListedSource, Report
-from tuner.data.image_parts import ImageParts
+from tuner.data.image_parts import STORED, ImageParts
 from tuner.data.item_parts import scan_items, source_from_items
 from tuner.errors import DataError
 from tuner.names import shown_name
-
-STORED = "arrays:"
-"""Beginning of what a study stores in place of a path: `arrays:NAME:DIGEST`."""
 
 
 def list_parts(parts: ImageParts, spec: DataSpec, *, report: Report | None) -> ListedSource:

@@ -12,9 +12,9 @@ from tuner.data.dataset import DataSpec, ListedSource, Report
 from tuner.data.digests import hash_lines
 from tuner.data.given_path import given_path
 from tuner.data.image_folder import list_image_folder, list_image_table
-from tuner.data.image_parts import ImageParts
+from tuner.data.image_parts import STORED, ImageParts
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
-from tuner.data.listed_parts import STORED, list_parts, list_stored_parts
+from tuner.data.listed_parts import list_parts, list_stored_parts
 from tuner.data.npz_file import list_npz
 from tuner.data.torchvision_sets import list_torchvision_set
 from tuner.data.unused_files import UnusedFiles

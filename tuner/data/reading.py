@@ -44,7 +44,7 @@ class Reading:
         low, high = (int(value) for value in values.get("levels", WIDEST))
         ground = values.get("ground", "white")
         if not WIDEST[0] <= low <= high <= WIDEST[1] or ground not in get_args(Ground):
-            raise ValueError(f"levels must lie in 0..65535 and a ground be one of {', '.join(GROUNDS)}")
+            raise ValueError(f"levels must be in 0..65535 and a ground be one of {', '.join(GROUNDS)}")
         return cls((low, high), ground)
 
 

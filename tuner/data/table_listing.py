@@ -52,7 +52,8 @@ def list_table(path: Path, columns: Columns) -> FolderListing:
     for part in ("validation", "test"):
         missing = [name for name, found in listed.get(part, {}).items() if not found]
         if missing:
-            notes.append(f"the {part} part of {path.name} has no image of {len(missing):,} classes ({_some(missing)})")
+            num = "1 class" if len(missing) == 1 else f"{len(missing):,} classes"
+            notes.append(f"the {part} part of {path.name} has no image of {num} ({_some(missing)})")
     return FolderListing(
         root=path.parent,
         train=_training(path, listed),

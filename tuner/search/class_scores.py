@@ -10,7 +10,7 @@ from tuner.training.results import Confusion
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of a network by class on a set of images. Scores and shares lie in 0..1.
+    """Scores of a network by class on a set of images. Scores and shares are in 0..1.
 
     balanced_accuracy: mean of the recalls of the classes that have images; the recall of a class is the share of its
     images that are classified correctly. largest_class, largest_share: the class with the most images and its share of

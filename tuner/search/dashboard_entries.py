@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.data.image_parts import STORED
 from tuner.names import shown_name
 from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import verdict_in_words
@@ -155,6 +156,8 @@ def study_note(
 ) -> str:
     """Describe a study in a few lines of Markdown: its data and space, its seed, its engine, and what was found."""
     dataset = data.get("dataset", settings.dataset)
+    if dataset.startswith(STORED):  # given by a program, so it has a name and no place
+        dataset, data = settings.dataset, {}
     is_looked_up = data.get("data_dir") and dataset != "digits" and not Path(dataset).is_absolute()
     where = f", looked for in {_code(data['data_dir'])}" if is_looked_up else ""
     lines = [

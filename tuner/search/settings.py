@@ -13,7 +13,6 @@ from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.given_path import given_path
 from tuner.data.image_parts import ImageParts
 from tuner.data.known_sets import KNOWN_NAMES
-from tuner.data.listed_parts import stored_name
 from tuner.data.reading import WIDEST, Ground, Levels
 from tuner.errors import SpaceError
 from tuner.formats import refuse_newer_format
@@ -138,6 +137,8 @@ def space_note(stored: StudySettings, given: StudySettings) -> str:
 def data_source(spec: DataSpec) -> dict[str, Any]:
     """Return the source of the images with absolute paths, as a study stores it."""
     if isinstance(spec.dataset, ImageParts):
+        from tuner.data.listed_parts import stored_name  # imports torch, which commands that only read do without
+
         dataset = stored_name(spec.dataset)
     else:
         path = given_path(spec.dataset)
