@@ -165,7 +165,7 @@ def spaces(
     seed: Seed = 0,
     seconds: Annotated[
         float,
-        typer.Option(help="Time limit for each space's sampled networks; those that began are finished.", min=1),
+        typer.Option(help="Time limit for the sampled networks of each space.", min=1),
     ] = 1_500,
     reference: Reference = None,
     workers: Workers = None,

@@ -157,7 +157,7 @@ def space_lines(one: dict[str, Any], summary: dict[str, Any]) -> list[str]:
         f"{one['repeated']} were repeated",
     ]
     if one["untrained"]:
-        lines.append(f"  the time limit was reached before {one['untrained']} networks began: give more --seconds")
+        lines.append(f"  the time limit was reached: {one['untrained']} networks are missing, rather slow ones")
     if not one["networks"]:
         return lines
     goals, better = one["goals"], one["share_better_interval"]

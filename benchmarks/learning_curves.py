@@ -42,25 +42,32 @@ class CurveTrainer(SubsetTrainer):
         return
 
 
+BEGIN_SHARE = 5 / 6
+"""Share of the time limit in which tasks may begin, so that most of those that began can also end."""
+
+
 class Curves:
-    """The work of `dispatch`: tasks in their order, each trained to its last epoch; those not begun in time are not."""
+    """The work of `dispatch`: tasks in their order, each trained to its last epoch if the time suffices."""
 
     def __init__(self, tasks: Sequence[SearchTask], *, seconds: float, clock: Callable[[], float]) -> None:
-        self._waiting, self._clock, self._deadline = list(tasks), clock, clock() + seconds
+        self._waiting, self._clock, self._started, self._seconds = list(tasks), clock, clock(), seconds
         self._results: dict[int, list[EpochResult]] = {}
 
     def next_task(self, runner: int) -> Generator[Trained, None, SearchTask | None]:
-        """Return the next task, unless the time is over."""
+        """Return the next task, unless it is too late to begin."""
         yield from ()
-        if not self._waiting or (self._clock() >= self._deadline and self._waiting[0].number not in self._results):
+        if not self._waiting or self._is_after(BEGIN_SHARE * self._seconds):
             return None
         task = self._waiting.pop(0)
         self._results[task.number] = []
         return task
 
     def is_over(self) -> bool:
-        """Never before every task that has begun has ended: a limit would drop the slow networks."""
-        return False
+        """Whether the time limit is reached; tasks that still train are stopped then."""
+        return self._is_after(self._seconds)
+
+    def _is_after(self, seconds: float) -> bool:
+        return self._clock() - self._started >= seconds
 
     def wants_next_epoch(self, task: SearchTask, result: EpochResult) -> bool:
         """Train to the last epoch."""
@@ -128,7 +135,7 @@ def train_curves(
 ) -> Iterator[Trained]:
     """Train candidates, each with the seed of a study, and yield each one as it ends; its number is its position.
 
-    seconds: no candidate is begun later than this. Those that were begun are trained to their end.
+    seconds: time limit. Candidates that have not begun in BEGIN_SHARE of it, or not ended at its end, are missing.
     """
     tasks = [
         SearchTask(number, candidate, training_seed(seed, candidate))

@@ -65,7 +65,7 @@ class SpaceResult:
     """A space: its first configuration and its sampled networks, in the order in which they were drawn.
 
     space: as a study stores it. difference: accuracy of the first configuration minus that of the reference.
-    num_untrained: networks that were drawn, and not trained because the time was over.
+    num_untrained: networks that were drawn, and not trained to their last epoch within the time limit.
     """
 
     name: str

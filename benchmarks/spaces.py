@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train. seconds: after so long, no further sampled network of a space is begun.
+    """What to train. seconds: time limit for the sampled networks of each space.
 
     num_samples: networks of each space; 0 trains the reference and the first configurations alone.
     reference: name of the reference; None for the one of the data set.

@@ -100,6 +100,8 @@ WIDE_STAGES = parse_space(
             "num_blocks": {"low": 1, "high": 2},
             "growth": {"low": 0.5, "high": 1.5},
             "stride": {"low": 1, "high": 3},
+            "first_growth": [1.0, 2.0],
+            "first_stride": [1, 2],
             "pooling": list(get_args(Pooling)),
             "last_channels": [0, 5],
         },

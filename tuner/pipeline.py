@@ -13,8 +13,8 @@ from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts
 from tuner.data.splits import Split, split_development
 from tuner.data.training_data import memory_for_images, stream_limit
-from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner, search_seconds
-from tuner.deliver.confirm_plan import MAX_EPOCH_FACTOR, TIME_SHARE, TIME_SHARE_OF_BUDGET, ConfirmPlan
+from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner
+from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_to_time
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
@@ -95,7 +95,7 @@ def run_events(
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     checks = check_parts(parts)
-    refuse_meaningless(checks, str(wanted.data_spec.dataset), allowed=wanted.allow)
+    refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
@@ -196,25 +196,6 @@ def confirm_events(
             if in_time:
                 plan = limit_to_time(plan, record, executor.num_runners)
             yield from _confirm(record, plan, executor, runners, parts)
-
-
-def limit_to_time(
-    plan: ConfirmPlan, record: StudyRecord, num_runners: int, *, seconds_left: float = float("inf")
-) -> ConfirmPlan:
-    """Limit the plan to what is left of the run's budget, or without a budget, to a third of the run's time.
-
-    What is left of a budget is used up: the final training may then have more epochs than the race.
-
-    num_runners: number of runners that share the work.
-    """
-    if seconds_left < float("inf"):
-        return replace(
-            plan,
-            seconds=max(0.0, seconds_left),
-            within="what is left of the budget",
-            max_epoch_factor=MAX_EPOCH_FACTOR,
-        )
-    return replace(plan, seconds=search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE))
 
 
 def _confirm(

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
@@ -8,10 +9,12 @@ import torch
 from hypothesis import given
 
 from tests.strategies import ALL_SPACES, BUNDLED, networks, random_candidates
-from tuner.architecture.blocks import PlainBlock
+from tuner.architecture import layer_kinds
+from tuner.architecture.blocks import PlainBlock, ResidualBlock
 from tuner.architecture.cost import network_cost
 from tuner.architecture.factory import build_model
-from tuner.architecture.parts import layers_of
+from tuner.architecture.parts import Items, Part, layers_of
+from tuner.architecture.shapes import Shape
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve, trace
 from tuner.data.resident import ResidentData
@@ -214,13 +217,62 @@ def shared_out(total: int, *, seed: int, max_side: int = 224) -> Iterator[Candid
         yield from random_candidates(space, -(-total // len(BUNDLED)), seed=seed, max_side=max_side)
 
 
+def output_of(path: Items, shape: Shape) -> Shape:
+    """The shape that a path makes of another; each step must take what the last one gave, and paths must join."""
+    for step in path:
+        assert step.input_shape == shape, step
+        if isinstance(step, Part):
+            main, shortcut = output_of(step.main, shape), output_of(step.shortcut, shape)
+            if step.join != "none":
+                assert main == (shortcut if step.join == "add" else (shortcut[0], 1, 1)), step
+            assert step.output_shape == (main if step.join == "none" else shortcut), step
+        shape = step.output_shape
+    return shape
+
+
 def check_by_arithmetic(candidate: Candidate) -> None:
     architecture = candidate.architecture
     parts = trace(architecture)
+    assert output_of(parts, architecture.input_shape) == (architecture.num_classes,), architecture
     assert all(side >= 1 for layer in layers_of(parts) for side in layer.output_shape), architecture
-    assert parts[-1].output_shape == (architecture.num_classes,)
     assert network_cost(parts).num_parameters > 0
     assert resolve(architecture) == architecture
+
+
+@given(networks())
+def test_each_layer_takes_what_the_last_one_gave_and_both_paths_of_a_join_agree(architecture: Architecture) -> None:
+    check_by_arithmetic(Candidate(architecture, Recipe()))
+
+
+def test_a_network_whose_paths_cannot_be_joined_fails_the_check() -> None:
+    block = ResidualBlock(4)
+    object.__setattr__(block, "kernel_size", 4)  # since such a block cannot be made
+    with pytest.raises(AssertionError, match=re.escape("(4, 9, 9) == (4, 10, 10)")):
+        check_by_arithmetic(Candidate(Architecture(InputSpec(4, 8, 8, 10), (block,), Head()), Recipe()))
+
+
+MAP = (4, 8, 8)
+WIDER = layer_kinds.convolution(MAP, out_channels=8, kernel_size=3, padding=1)
+SMALLER = layer_kinds.convolution(MAP, out_channels=4, kernel_size=3)
+MEAN = layer_kinds.global_average(MAP)
+MEAN_OF_WIDER = layer_kinds.convolution(MEAN.output_shape, out_channels=8, kernel_size=1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        [WIDER, WIDER],
+        [Part("block 1", (WIDER,)), Part("block 2", (SMALLER,))],
+        [Part("residual", (WIDER,), join="add")],
+        [Part("residual", (SMALLER,), join="add")],
+        [Part("residual", (WIDER,), (SMALLER,), join="add")],
+        [Part("excitation", (MEAN, MEAN_OF_WIDER), join="multiply")],
+        [Part("excitation", (SMALLER,), join="multiply")],
+    ],
+)
+def test_a_path_whose_shapes_do_not_agree_fails_the_check(path: Items) -> None:
+    with pytest.raises(AssertionError):
+        output_of(path, MAP)
 
 
 @pytest.mark.slow

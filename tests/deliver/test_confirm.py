@@ -22,16 +22,15 @@ from tuner.deliver.confirm import (
     ConfirmEvent,
     ConfirmStarted,
     baseline_trial,
-    search_seconds,
 )
-from tuner.deliver.confirm_plan import MAX_EPOCH_FACTOR, ConfirmPlan, affordable
+from tuner.deliver.confirm_plan import MAX_EPOCH_FACTOR, ConfirmPlan, affordable, limit_to_time, search_seconds
 from tuner.deliver.contenders import Contender, Splits, contender_from, spread_of
 from tuner.deliver.intervals import accuracy_interval, difference_interval, pool, spread_of_seeds
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
 from tuner.options import RunOptions
-from tuner.pipeline import confirm_events, limit_to_time, load_summary, run, run_events
+from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.events import SearchEnded
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord

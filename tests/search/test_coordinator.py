@@ -30,7 +30,7 @@ from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError
 from tuner.search.best_trials import NUM_KEPT
-from tuner.search.coordinator import MAX_ALIKE, MAX_UNCOUNTED, search
+from tuner.search.coordinator import MAX_ALIKE, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess
 from tuner.search.record import CONSTRAINTS
@@ -38,6 +38,7 @@ from tuner.search.study_files import checkpoint_path
 from tuner.search.summary import summarise
 from tuner.search.tasks import SearchTask, TrialTask
 from tuner.search.trial_runner import Trainer
+from tuner.search.uncounted_trials import MAX_UNCOUNTED
 from tuner.space.sampling import candidate_from, distributions, first_params
 from tuner.training.results import Diverged, EpochResult
 from tuner.ui.event_lines import new_problem
@@ -429,7 +430,7 @@ class OneFastOneSlow:
 def test_a_search_that_gives_up_while_a_trial_runs_lets_it_end_and_speaks_of_no_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.search.coordinator.MAX_UNCOUNTED", 20)
+    monkeypatch.setattr("tuner.search.uncounted_trials.MAX_UNCOUNTED", 20)
     first = [{"block": [{}]}]
     space = make_space(name="two", network={"num_blocks": 1}, block={"out_channels": [4, 8]}, first=first)
     study = Rehearsal(tmp_path, space=space)

@@ -105,7 +105,7 @@ def test_an_activation_follows_the_last_of_pre_activation_blocks() -> None:
 def test_each_key_has_a_name_for_every_stage_or_one_where_it_is_shared() -> None:
     names = list(BUNDLED["resnet"].parameters)
     assert names[:4] == ["stem_out_channels", "stem_kernel_size", "stem_stride", "stem_normalization"]
-    for name in ("num_stages", "last_channels", "stage1_growth", "stage4_residual_dropout", "residual_order"):
+    for name in ("num_stages", "last_channels", "stage1_growth", "stage3_residual_dropout", "residual_order"):
         assert name in names
     assert not any("inverted" in name or name.startswith("stage5") for name in names)
 
@@ -262,6 +262,46 @@ def test_the_baseline_is_the_first_configuration_or_the_defaults_and_shrinks() -
     default, *_ = baselines(space_of(), PHOTOGRAPHS, epochs=5)
     assert [type(block) for block in default.candidate.architecture.blocks] == [PlainBlock, *[ResidualBlock] * 3]
     assert default.origin == "family"
+
+
+@pytest.mark.parametrize(
+    ("growth", "of_others"),
+    [([1.5, 2.0], ["stage2_growth", "stage3_growth"]), ({"choices": [1.5, 2.0], "shared": True}, ["stage_growth"])],
+)
+def test_the_first_stage_may_have_a_growth_and_a_stride_of_its_own(growth: Any, of_others: list[str]) -> None:
+    space = space_of(stage={"growth": growth, "stride": [2, 3], "first_growth": [0.5, 1.0], "first_stride": 1})
+    parameters = space.parameters
+    assert [name for name in parameters if "growth" in name] == ["stage1_growth", *of_others]
+    assert [name for name in parameters if name.startswith("stage") and "stride" in name] == [
+        f"stage{number}_stride" for number in (1, 2, 3)
+    ]
+    assert parameters["stage1_growth"].values == [0.5, 1.0]
+    assert parameters["stage1_stride"].values == [1]
+    assert parameters[of_others[0]].values == [1.5, 2.0]
+    params = {"stage1_growth": 0.5, "stage2_stride": 3, "stage3_stride": 2, **dict.fromkeys(of_others, 2.0)}
+    _, *stages = blocks_of(space, params)
+    assert [(block.out_channels, block.stride) for block in stages] == [(8, 1), (16, 3), (32, 2)]
+
+
+def test_a_configuration_to_try_first_is_compared_with_the_ranges_of_the_first_stage() -> None:
+    stage = {"growth": {"choices": [1.5, 2.0], "shared": True}, "first_growth": [0.5, 1.0], "first_stride": 1}
+    given = [{"growth": 0.5, "stride": 1}, {"growth": 2.0}, {"growth": 2.0}]
+    (params,) = first_params(space_of(stage=stage, first=[{"stage": given}]))
+    assert params == {"stage1_growth": 0.5, "stage_growth": 2.0}
+    (defaults,) = first_params(space_of(stage=stage, first=[{"stage": [{}] * 3}]))
+    assert defaults == {"stage1_growth": 0.5, "stage_growth": 1.5}
+    for wrong, words in [
+        ([{"growth": 2.0}, {}, {}], "first.0: stage1_growth: must be within the space's 0.5 | 1.0, got 2.0"),
+        ([{"stride": 2}, {}, {}], "first.0: stage1_stride: must be within the space's 1, got 2"),
+        (
+            [{}, {"growth": 0.5}, {"growth": 0.5}],
+            "first.0: stage_growth: must be within the space's 1.5 | 2.0, got 0.5",
+        ),
+        ([{"first_growth": 0.5}, {}, {}], "first.0: stage.first_growth: not a parameter of residual stages"),
+    ]:
+        with pytest.raises(SpaceError) as raised:
+            first_params(space_of(stage=stage, first=[{"stage": wrong}]))
+        assert words in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobile"])

@@ -239,6 +239,16 @@ def test_label_smoothing_that_is_left_out_is_found(patch: Patch) -> None:
     assert "losses differ" in check_engine(Engine(seeds_together=True)).problem
 
 
+def test_soft_labels_that_are_taken_for_one_class_are_found(patch: Patch) -> None:
+    def with_hard_labels_of_many(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda logits, labels, *, label_smoothing: function(
+            logits, labels.argmax(2) if labels.dim() == 3 else labels, label_smoothing=label_smoothing
+        )
+
+    patch("tuner.training.step._mean_loss", with_hard_labels_of_many)
+    assert "losses differ" in check_engine(Engine(seeds_together=True)).problem
+
+
 def scaled(factor: float, *, pooled: bool | None) -> Callable[..., Any]:
     """Masks times a factor: all, or only where average pooling has folded its scale in, or where it has not."""
 

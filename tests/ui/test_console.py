@@ -10,6 +10,7 @@ from tests.ui.events import BEST, EVENTS, REST
 from tuner.search.events import (
     SearchEnded,
     SearchEvent,
+    SearchStarted,
     TrialEnded,
 )
 from tuner.ui.console import progress_reporter, watch
@@ -27,6 +28,16 @@ def test_elsewhere_there_is_a_line_for_each_trial_and_the_reason_of_an_early_end
     assert lines[5] == "[2/3] trial 2  failed  0.1 s  (RuntimeError: no luck)"
     assert lines[6] == "the search ends with 2 of 3 trials: the time budget is used up"
     assert view.outcomes == {"complete": 1, "pruned": 1, "failed": 1}
+
+
+def test_one_trial_of_one_epoch_is_in_the_singular() -> None:
+    stream = io.StringIO()
+    watch([SearchStarted("digits-cnn", 1, 0, {}, None, 2, 1)], Console(file=stream, width=200))
+    watch([SearchStarted("digits-cnn", 1, 1, {}, BEST, 2, 1)], Console(file=stream, width=200))
+    assert stream.getvalue().splitlines() == [
+        "study digits-cnn: 1 trial, at most 1 epoch each",
+        "study digits-cnn is complete: it has 1 trial; give a larger --trials to add more",
+    ]
 
 
 def test_a_search_that_gives_up_does_not_fill_the_log_first() -> None:

@@ -18,7 +18,7 @@ from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.search.summary import StudySummary, summarise
 from tuner.space.sampling import candidate_from, random_params
-from tuner.space.toml_file import load_space
+from tuner.space.toml_file import load_space, parse_space
 from tuner.ui.tables import NetworkTable, delivery_lines, space_table, studies_table
 
 
@@ -51,6 +51,17 @@ def test_a_shared_parameter_says_what_shares_it(name: str, sharing: str) -> None
     table = shown(space_table(load_space(name)), width=200)
     assert sharing in table
     assert len(re.findall("one for all (blocks|stages)", table)) == {"cnn": 1, "resnet": 3}[name]
+
+
+def test_ranges_of_the_first_stage_have_rows_of_their_own() -> None:
+    stage = {"growth": [1.5, 2.0], "first_growth": [0.5, 1.0], "first_stride": 1}
+    space = parse_space({"name": "made", "recipe": {"learning_rate": 1e-3}, "stage": stage}, origin="made")
+    rows = [line.split() for line in shown(space_table(space), width=200).splitlines()]
+    assert ["stage.growth", "1.5", "|", "2.0"] in rows
+    assert ["stage.first_growth", "0.5", "|", "1.0"] in rows
+    assert ["stage.first_stride", "1"] in rows
+    without = parse_space({"name": "made", "recipe": {"learning_rate": 1e-3}, "stage": {}}, origin="made")
+    assert "first_" not in shown(space_table(without), width=200)
 
 
 @pytest.mark.parametrize(("name", "words"), [("cnn", "1 configuration first"), ("resnet", "2 configurations first")])

@@ -77,4 +77,4 @@ def check(
         say(json.dumps({"dataset": name, **checks.to_json(), "notes": list(notes)}, indent=2))
     else:
         say("\n".join([*check_lines(checks, name, allowed=options.allow), *notes]))
-    refuse_meaningless(checks, dataset, allowed=options.allow)
+    refuse_meaningless(checks, name, allowed=options.allow)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from tuner.data.augmentation import EpochAugmentation
 from tuner.data.dataset import ImageDataset
+from tuner.data.image_file import find_images
 from tuner.data.resident import ResidentData, Statistics, load_resident
 from tuner.data.splits import Split, channel_statistics
 from tuner.data.stream_limit import StreamLimit, memory_in_words
-from tuner.data.streamed import StreamedData, find_images, load_streamed, streamed_statistics
+from tuner.data.streamed import StreamedData, load_streamed, streamed_statistics
 from tuner.hardware import memory_bytes as memory_of
 
 IMAGES_SHARE = 0.4

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,18 +53,6 @@ class Confirmed:
 
 
 ConfirmEvent = ConfirmStarted | ConfirmProgress | Confirmed
-
-
-def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
-    """Wall time of the search that led to these trials, over all its runs: the time of its busiest runner.
-
-    num_runners: number of runners that share the trials whose runner is not stored.
-    """
-    seconds: defaultdict[int | None, float] = defaultdict(float)
-    for trial in trials:
-        seconds[trial.runner] += trial.seconds
-    unsaid = seconds.pop(None, 0.0)
-    return max(seconds.values(), default=0.0) + unsaid / num_runners
 
 
 def confirm(

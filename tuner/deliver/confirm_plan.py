@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.deliver.contenders import Contender
 from tuner.deliver.finalists import FinalTraining, is_raced
+from tuner.search.record import StudyRecord
+from tuner.search.trial_record import TrialRecord
 
 NUM_CANDIDATES = NUM_SEEDS = 3
 TIME_SHARE = 1 / 3
@@ -39,6 +42,36 @@ class ConfirmPlan:
     seconds: float = float("inf")
     within: str = "a third of the run"
     max_epoch_factor: float = 1.0
+
+
+def limit_to_time(
+    plan: ConfirmPlan, record: StudyRecord, num_runners: int, *, seconds_left: float = float("inf")
+) -> ConfirmPlan:
+    """Limit the plan to what is left of the run's budget, or without a budget, to a third of the run's time.
+
+    What is left of a budget is used up: the final training may then have more epochs than the race. num_runners: number
+    of runners that share the work.
+    """
+    if seconds_left < float("inf"):
+        return replace(
+            plan,
+            seconds=max(0.0, seconds_left),
+            within="what is left of the budget",
+            max_epoch_factor=MAX_EPOCH_FACTOR,
+        )
+    return replace(plan, seconds=search_seconds(record.trials(), num_runners) * TIME_SHARE / (1 - TIME_SHARE))
+
+
+def search_seconds(trials: Sequence[TrialRecord], num_runners: int) -> float:
+    """Wall time of the search that led to these trials, over all its runs: the time of its busiest runner.
+
+    num_runners: number of runners that share the trials whose runner is not stored.
+    """
+    seconds: defaultdict[int | None, float] = defaultdict(float)
+    for trial in trials:
+        seconds[trial.runner] += trial.seconds
+    unsaid = seconds.pop(None, 0.0)
+    return max(seconds.values(), default=0.0) + unsaid / num_runners
 
 
 def affordable(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-
+from tuner.data.cache import load_records
+from tuner.data.data_checks import count_shared
 from tuner.data.dataset import ImageDataset, Report
 from tuner.data.sealed import SealedPart, open_sealed
 from tuner.errors import StudyError
@@ -38,12 +37,5 @@ def open_test_set(record: StudyRecord, part: SealedPart, *, report: Report | Non
 
 
 def count_shared_images(test_set: ImageDataset, development: ImageDataset) -> int:
-    """Count the images of a test set that have exactly the same pixels as an image of a development part."""
-    digests = list(_image_digests(test_set))
-    shared = set(digests).intersection(_image_digests(development))
-    return sum(digest in shared for digest in digests)
-
-
-def _image_digests(dataset: ImageDataset) -> Iterator[bytes]:
-    for image_CHW in dataset.images_NCHW:
-        yield hashlib.blake2b(image_CHW.numpy().tobytes(), digest_size=16).digest()
+    """Count the images of an open test set that have exactly the same pixels as an image of a development part."""
+    return count_shared(load_records(development.folder), load_records(test_set.folder))

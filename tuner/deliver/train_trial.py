@@ -11,6 +11,7 @@ from tuner.data.dataset import Report
 from tuner.data.splits import split_development
 from tuner.deliver.export_formats import FORMATS
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
+from tuner.search.confirmation_sentences import counted
 from tuner.search.events import EpochFinished
 from tuner.search.folder_owner import claim_folder
 from tuner.search.locks import hold
@@ -180,7 +181,7 @@ def _beside(target: Path) -> Iterator[Path]:
 @contextmanager
 def _told(number: int, epochs: int) -> Iterator[None]:
     """Raise StudyError if training diverges or runs out of memory, even if it did not do so in the search."""
-    failed = f"trial {number} cannot be trained for {epochs} epochs"
+    failed = f"trial {number} cannot be trained for {counted(epochs, 'epoch')}"
     try:
         yield
     except Diverged as error:

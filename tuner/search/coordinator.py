@@ -18,7 +18,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import InputSpec
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
-from tuner.errors import RunnerError, StudyError
+from tuner.errors import RunnerError, SpaceError, StudyError
 from tuner.search.best_trials import BestTrials
 from tuner.search.dispatch import dispatch
 from tuner.search.events import (
@@ -42,14 +42,13 @@ from tuner.search.sampler_and_pruner import Strategy
 from tuner.search.size_limit import size_excess
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
 from tuner.search.trial_record import TrialRecord
+from tuner.search.uncounted_trials import UncountedTrials
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
 from tuner.training.results import EpochResult
 
-MAX_UNCOUNTED = 1_000
-"""Number of rejected, repeated and failed trials in a row after which a search ends."""
 MAX_ALIKE = 5
 """If this many first trials of a run all fail for the same reason, the run ends, since every other trial would too."""
 
@@ -93,6 +92,8 @@ def search(
     """Start or resume a study, and run it until `plan.num_trials` of its trials count, or until its time is up.
 
     The caller holds the study's lock. If the iterator is closed, running trials wait for the next run.
+
+    Raises SpaceError if all candidates are larger than the space allows, and RunnerError if all trials fail.
     """
     return _Search(record, plan, executor, clock).run()
 
@@ -114,7 +115,7 @@ class _Search:
         self._outcomes: Counter[str] = Counter()
         self._next_number = 0
         self._num_counted = 0
-        self._uncounted_in_a_row = 0
+        self._uncounted = UncountedTrials(plan.space.max_parameters)
         self._first_reasons: list[str] = []
         self._has_trained = False
         self._deadline = clock() + plan.budget_seconds
@@ -146,6 +147,8 @@ class _Search:
             for number in self._running:
                 self._record.leave(number)
         self._record.write_note(self._result())
+        if self._uncounted.is_space_too_large and self._best.first is None:
+            raise SpaceError(f"space {plan.space.name!r}: {self._uncounted.reason}")
         yield SearchEnded(self._num_counted, self._why_it_ended())
 
     def _remember(self) -> None:
@@ -164,7 +167,7 @@ class _Search:
                 continue
             own = KnownTrial(trial.number, trial.curve, trial.state)
             self._learn(own, trial.candidate, dict(trial.params), is_repeated=trial.outcome == "repeated")
-            self._count(trial.counts)
+            self._count(trial.counts, trial.num_parameters)
             self._outcomes[trial.outcome or "failed"] += 1
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
@@ -380,7 +383,7 @@ class _Search:
             self._best.first,
             not_shown=shown.problem,
         )
-        self._count(ended.counts)
+        self._count(ended.counts, network_cost(trace(running.candidate.architecture)).num_parameters)
         return ended
 
     def _learn(self, trial: KnownTrial, candidate: Candidate, params: Params, *, is_repeated: bool) -> None:
@@ -388,13 +391,12 @@ class _Search:
         learned = self._known.end(candidate.fingerprint, trial, is_repeated=is_repeated)
         self._strategy.learn(trial.number, params, learned.curve, state=learned.state)
 
-    def _count(self, counts: bool) -> None:
+    def _count(self, counts: bool, num_parameters: int) -> None:
         self._num_counted += counts
-        if self._uncounted_in_a_row < MAX_UNCOUNTED:  # once given up, a trial that still ran does not change it
-            self._uncounted_in_a_row = 0 if counts else self._uncounted_in_a_row + 1
+        self._uncounted.add(counts=counts, num_parameters=num_parameters)
 
     def _wants_more(self) -> bool:
-        if self._uncounted_in_a_row >= MAX_UNCOUNTED or self._clock() >= self._deadline:
+        if self._uncounted.has_given_up or self._clock() >= self._deadline:
             return False
         return self._num_missing > 0
 
@@ -416,9 +418,6 @@ class _Search:
     def _why_it_ended(self) -> str:
         if self._plan.num_trials is not None and self._num_counted >= self._plan.num_trials:
             return ""
-        if self._uncounted_in_a_row >= MAX_UNCOUNTED:
-            return (
-                f"gave up after {MAX_UNCOUNTED:,} trials in a row that were rejected, repeated or failed: "
-                "the space has too few candidates that can be trained here"
-            )
+        if self._uncounted.has_given_up:
+            return self._uncounted.reason
         return "the time budget is used up"

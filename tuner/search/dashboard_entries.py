@@ -18,7 +18,7 @@ from typing import Any
 from tuner.data.image_parts import STORED
 from tuner.names import shown_name
 from tuner.search.confirmation import Confirmation
-from tuner.search.confirmation_sentences import verdict_in_words
+from tuner.search.confirmation_sentences import counted, verdict_in_words
 from tuner.search.settings import StudySettings
 from tuner.search.study_files import ArtifactKind, artifact_id, artifacts_folder
 from tuner.search.trial_pictures import confusion_picture, curve_picture
@@ -163,7 +163,7 @@ def study_note(
     lines = [
         f"## {name}",
         f"Convolutional networks for **{_code(dataset)}**{where}, from the "
-        f"space {_code(settings.space_name)}, {settings.epochs} epochs a trial, "
+        f"space {_code(settings.space_name)}, {counted(settings.epochs, 'epoch')} a trial, "
         f"seed {settings.seed}.",
         f"Trained on {engine.device} with {engine.num_threads} thread(s) a runner, in {engine.precision}; "
         f"blocks: {engine.blocks}.",

@@ -47,7 +47,8 @@ class MatrixWeight:
     def matrices(self, tensor: Tensor) -> Sequence[Tensor]:
         """Return the matrices of the weight or its gradient, as views of a tensor that has the layout of the weight.
 
-        The columns are in the order of the weight's memory. Muon gives the same result in every order.
+        The columns are in the order of the weight's memory, in every one of which Muon gives the same, except for
+        rounding.
         """
         if not self.parameter.is_contiguous():
             tensor = tensor.permute(0, 2, 3, 1)  # channels_last

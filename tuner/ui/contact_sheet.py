@@ -92,11 +92,11 @@ def _rows_of_different_classes(train_N: Tensor, labels_N: Tensor) -> Tensor:
 
 
 def _shares(label: Tensor, class_names: Sequence[str]) -> str:
-    """Describe soft labels, as in `cat 0.62, dog 0.38`; empty for a label that is one class."""
+    """Describe soft labels, as in `cat: 62%` and `dog: 38%` in two lines; empty for a label that is one class."""
     if label.dim() == 0:
         return ""
     found = sorted(((share, index) for index, share in enumerate(label.tolist()) if share >= 0.005), reverse=True)
-    return ", ".join(f"{_short(class_names[index])} {share:.2f}" for share, index in found)
+    return "\n".join(f"{_short(class_names[index])}: {share:.0%}" for share, index in found)
 
 
 def _short(name: str) -> str:
@@ -130,7 +130,7 @@ def draw_sheet(sheet: ContactSheet) -> Image.Image:
                 (tile_width, tile_height), Image.Resampling.NEAREST if shrink == 1 else Image.Resampling.BOX
             )
             page.paste(tile, (x, y))
-            for number, line in enumerate(caption.split(", ")[:num_lines]):
+            for number, line in enumerate(caption.splitlines()[:num_lines]):
                 draw.text((x, y + tile_height + number * LINE), line, INK, font)
     return page
 

@@ -29,12 +29,12 @@ def line_of(event: RunEvent, view: SearchView) -> str:
         case SearchStarted():
             if event.num_trials is not None and event.num_counted >= event.num_trials:
                 more = "give a larger --trials to add more"
-                return f"study {event.study} is complete: it has {event.num_counted} trials; {more}"
+                return f"study {event.study} is complete: it has {counted(event.num_counted, 'trial')}; {more}"
             done = f", {event.num_counted} of them done" if event.num_counted else ""
-            trials = f"{event.num_trials} trials" if event.num_trials is not None else "trials"
+            trials = "trials" if event.num_trials is None else counted(event.num_trials, "trial")
             seconds = event.budget_seconds
             within = f" for {format_seconds(seconds)}" if event.num_trials is None else ""
-            return f"study {event.study}: {trials}{within}{done}, at most {event.epochs} epochs each"
+            return f"study {event.study}: {trials}{within}{done}, at most {counted(event.epochs, 'epoch')} each"
         case BaselineChosen():
             return f"trial {event.number} is the baseline: {event.description}"
         case TrialEnded() if view.uncounted_in_a_row > MAX_UNCOUNTED_TOLD:

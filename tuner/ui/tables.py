@@ -81,7 +81,10 @@ def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
 
 
 def _rows_of(items: Items) -> Iterator[tuple[str, ...]]:
-    """The rows of a path. Those of a shortcut's layers follow those of its main path, and the join follows both."""
+    """The rows of a path. Those of a shortcut's layers follow those of its main path, and the join follows both.
+
+    The input of an excitation is not that of its block, so that its rows are named.
+    """
     for step in steps_of(items):
         if isinstance(step, Layer):
             cost = layer_cost(step)
@@ -94,10 +97,13 @@ def _rows_of(items: Items) -> Iterator[tuple[str, ...]]:
                 f"{cost.flops:,}" if cost.flops else "",
             )
             continue
-        yield from _rows_of(step.main)
+        is_sum = step.join == "add"
+        for part, *row in _rows_of(step.main):
+            yield (part or ("" if is_sum else step.name), *row)
         for _, *row in _rows_of(step.shortcut):
             yield ("shortcut", *row)
-        sign, other = ("+" if step.join == "add" else "*"), ("shortcut" if step.shortcut else "input")
+        sign = "+" if is_sum else "*"
+        other = "shortcut" if step.shortcut else "block input" if is_sum else "excitation input"
         shapes = shape_in_words(step.main[-1].output_shape), shape_in_words(step.shortcut_shape)
         yield (step.name, f"{sign} {other}", shape_in_words(step.output_shape), f" {sign} ".join(shapes), "", "")
 

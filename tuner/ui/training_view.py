@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
 from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
+from tuner.search.confirmation_sentences import counted
 from tuner.search.events import EpochFinished
 from tuner.search.objective import BELOW_ALL, best_value, value_of
 from tuner.ui.console import REFRESH_PER_SECOND
@@ -83,7 +84,8 @@ def training_line(event: TrainingStarted | EpochFinished, *, epochs: int) -> str
             f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate; "
             f"device {event.device}\n"
             + "".join(f"{note}\n" for note in event.notes)
-            + f"study {event.study}: trial {event.number} for {epochs} epochs: {event.candidate.architecture}"
+            + f"study {event.study}: trial {event.number} for {counted(epochs, 'epoch')}: "
+            + str(event.candidate.architecture)
         )
     result = event.result
     return (

@@ -16,6 +16,10 @@ from tuner.search.trial_record import TrialRecord
 
 ERRORS = [step * 10.0**decade for decade in range(0, -6, -1) for step in (1, 0.5, 0.2)]
 """Tick marks of an accuracy axis: 0, 50, 80, 90, 95, 98, 99 %, ..."""
+ROUND_STEPS = [step * 10.0**decade for decade in range(-1, -6, -1) for step in (5, 2, 1)]
+"""Distances between tick marks, from 50 % to 0.001 %, from which the first is chosen that gives enough of them."""
+MIN_MARKS = 3
+"""Fewest tick marks among the values."""
 MANY = 300
 """If there are at least this many points, they are drawn small and faint."""
 Trace = dict[str, Any]
@@ -64,9 +68,9 @@ class Scale:
         """Position of an accuracy on the axis."""
         return max(1.0 - (accuracy or 0.0), self.floor)
 
-    def axis(self) -> dict[str, Any]:
-        """The axis, labelled with accuracies."""
-        marks = [error for error in ERRORS if error >= self.floor]
+    def axis(self, data: Iterable[Trace]) -> dict[str, Any]:
+        """The axis of these traces, labelled with accuracies."""
+        marks = _marks_over([error for trace in data for error in trace["y"] if error is not None], self.floor)
         return {
             "type": "log",
             "autorange": "reversed",
@@ -74,6 +78,18 @@ class Scale:
             "ticktext": [f"{100 * (1 - error):.6g}%" for error in marks],
             "title": {"text": OBJECTIVE},
         }
+
+
+def _marks_over(errors: Sequence[float], floor_of_errors: float) -> list[float]:
+    """Tick marks of an accuracy axis; round accuracies, in equal steps, where few of the usual marks are in range."""
+    low, high = min(errors, default=0.0), max(errors, default=1.0)
+    if sum(low <= error <= high for error in ERRORS) >= MIN_MARKS:
+        return [error for error in ERRORS if error >= floor_of_errors]
+    for step in ROUND_STEPS:
+        steps = range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)
+        if len(steps) >= MIN_MARKS:
+            return [step * number for number in steps if number > 0]
+    return [high]
 
 
 def scale_of(trials: Iterable[TrialRecord]) -> Scale:

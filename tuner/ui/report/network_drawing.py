@@ -1,36 +1,53 @@
-"""Draw a network: a box for every feature map, whose height is the map's side and whose width shows its channels."""
+"""Draw a network: a box for each feature map, by its side and its channels, and a sign for each join."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import accumulate
 from math import log2
 
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, Part, layers_of, steps_of
 from tuner.architecture.shapes import Shape
 
-COLUMN, TALLEST, TOP, BELOW = 96, 130, 46, 30
-"""Pixels: width of a stage, height of the largest map, room above the boxes, and below them for their shapes."""
-ARC = 22
-"""Pixels: height of the line of a shortcut, above the boxes."""
+COLUMN, NARROW, TALLEST, TOP, BELOW = 112, 70, 130, 46, 30
+"""Pixels: width of a feature map's column, and of a column with a point or a join; height of the largest map, room
+above the boxes, and below them for their shapes."""
+ARC, RADIUS, APART = 22, 9, 5
+"""Pixels: height of the line of a shortcut, above the boxes; radius of a join; from its middle to a shortcut's line."""
 WORDS = {"BatchNorm2d": "batch norm", "GroupNorm": "group norm", "LeakyReLU": "leaky relu"}
+SIGNS = {"add": "+", "multiply": "×"}
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """A shape, the layer that made it, and the layers that work on it in place."""
+class _Step:
+    """A column of the drawing, with the layers that work in place on its feature map.
 
-    made_by: str
+    label: the layer that made the map, or the sign of a join. kind: `join` for a sum or product, `point` for layers
+    that work in place on the main path alone, after its shortcut has branched off, or else the kind of the map's box.
+    """
+
+    label: str
     shape: Shape
     kind: str
     then: tuple[str, ...] = ()
 
+    @property
+    def is_map(self) -> bool:
+        """Whether the step is a feature map of its own, and has a box."""
+        return self.kind not in ("join", "point")
+
+    @property
+    def width(self) -> int:
+        """Width of the column in pixels."""
+        return COLUMN if self.is_map else NARROW
+
 
 @dataclass(frozen=True)
 class _Shortcut:
-    """From one stage to another, by their positions; nested ones are drawn below those around them."""
+    """From one step to a join, by their positions; nested ones are drawn below those around them."""
 
     start: int
     end: int
@@ -40,71 +57,95 @@ class _Shortcut:
 
 def network_drawing(parts: Sequence[Part]) -> str:
     """The traced parts as one SVG that takes its colours from the page."""
-    stages = [_Stage("input", parts[0].input_shape, "input")]
+    steps = [_Step("input", parts[0].input_shape, "input")]
     shortcuts: list[_Shortcut] = []
-    _follow(parts, stages, shortcuts, depth=0)
+    _follow(parts, steps, shortcuts, depth=0)
     above = ARC * (1 + max((shortcut.depth for shortcut in shortcuts), default=-1))
-    width = COLUMN * len(stages)
-    height = above + TOP + TALLEST + BELOW + 12 * max(len(_rows(stage.then)) for stage in stages)
-    drawn = "".join([*_boxes(stages, above), *(_arc(shortcut, above) for shortcut in shortcuts)])
+    width = sum(step.width for step in steps)
+    height = above + TOP + TALLEST + BELOW + 12 * max(len(_rows(step)) for step in steps if step.is_map)
+    drawn = "".join([*_columns(steps, above), *(_arc(shortcut, steps, above) for shortcut in shortcuts)])
+    num_maps = sum(step.is_map for step in steps)
     return (
         f'<svg class="network" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="The network: {len(stages) - 1} stages">{drawn}</svg>'
+        f'aria-label="The network: {num_maps} feature maps">{drawn}</svg>'
     )
 
 
-def _boxes(stages: Sequence[_Stage], above: int) -> Iterator[str]:
-    """Every stage, with what made it above its box and its shape below."""
-    largest = max(stages[0].shape[1:])
+def _columns(steps: Sequence[_Step], above: int) -> Iterator[str]:
+    """Every step: what made a map above its box, its shape below, and the layers in place below both."""
+    largest = max(steps[0].shape[1:])
     top_of_boxes = above + TOP
-    middle = top_of_boxes + TALLEST / 2
-    for index, stage in enumerate(stages):
-        box_width, box_height = _box(stage.shape, largest)
-        centre = COLUMN * (index + 0.5)
-        left, top = centre - box_width / 2, middle - box_height / 2
+    before = 0.0
+    middle, below = top_of_boxes + TALLEST / 2, top_of_boxes + TALLEST + 22
+    for index, (step, centre) in enumerate(zip(steps, _centres(steps), strict=True)):
+        half = _half_width(step, largest)
         if index:
-            before = COLUMN * (index - 0.5) + _box(stages[index - 1].shape, largest)[0] / 2
-            yield f'<path class="flow" d="M{before + 4:.1f} {middle}H{left - 4:.1f}"/>'
-        yield (
-            f'<rect class="map {stage.kind}" x="{left:.1f}" y="{top:.1f}" width="{box_width:.1f}" '
-            f'height="{box_height:.1f}" rx="3"><title>{escape("x".join(map(str, stage.shape)))}</title></rect>'
-        )
-        yield _text(centre, top_of_boxes - 26, stage.made_by, "made")
-        yield _text(centre, top_of_boxes + TALLEST + 22, "×".join(map(str, stage.shape)), "shape")
-        for row, words in enumerate(_rows(stage.then)):
-            yield _text(centre, top_of_boxes + TALLEST + 36 + 12 * row, words, "then")
+            yield f'<path class="flow" d="M{before + 4:.1f} {middle}H{centre - half - 4:.1f}"/>'
+        before = centre + half
+        if step.is_map:
+            height = _box(step.shape, largest)[1]
+            yield (
+                f'<rect class="map {step.kind}" x="{centre - half:.1f}" y="{middle - height / 2:.1f}" '
+                f'width="{2 * half:.1f}" height="{height:.1f}" rx="3">'
+                f"<title>{escape('x'.join(map(str, step.shape)))}</title></rect>"
+            )
+            yield _text(centre, top_of_boxes - 26, step.label, "made")
+            yield _text(centre, below, "×".join(map(str, step.shape)), "shape")
+        else:
+            yield f'<circle class="{step.kind}" cx="{centre:.1f}" cy="{middle}" r="{half:.0f}"/>'
+            yield _text(centre, middle + 4, step.label, "sign") if step.label else ""
+        for row, words in enumerate(_rows(step)):
+            yield _text(centre, (below + 14 if step.is_map else middle + 24) + 12 * row, words, "then")
 
 
-def _arc(shortcut: _Shortcut, above: int) -> str:
-    """A line above the boxes, with the join and the shortcut's layers in words."""
-    start, end = (COLUMN * (index + 0.5) for index in (shortcut.start, shortcut.end))
-    foot, top = above + TOP - 40, ARC * shortcut.depth + 14
+def _centres(steps: Sequence[_Step]) -> list[float]:
+    """The middle of each column, in pixels from the left."""
+    ends = accumulate(step.width for step in steps)
+    return [end - step.width / 2 for end, step in zip(ends, steps, strict=True)]
+
+
+def _half_width(step: _Step, largest: int) -> float:
+    if step.is_map:
+        return _box(step.shape, largest)[0] / 2
+    return RADIUS if step.kind == "join" else 3
+
+
+def _arc(shortcut: _Shortcut, steps: Sequence[_Step], above: int) -> str:
+    """A line above the boxes to a join, with the shortcut's layers in words."""
+    centres, top = _centres(steps), ARC * shortcut.depth + 14
+    start, end = centres[shortcut.start] + APART, centres[shortcut.end] - APART
+    of_join = above + TOP + TALLEST / 2 - RADIUS - 2
+    foot = above + TOP - 40 if steps[shortcut.start].is_map else of_join
     words = _text((start + end) / 2, top - 3, shortcut.words, "then")
-    return f'<path class="flow" fill="none" d="M{start:.1f} {foot}V{top}H{end:.1f}V{foot}"/>{words}'
+    return f'<path class="flow" fill="none" d="M{start:.1f} {foot}V{top}H{end:.1f}V{of_join}"/>{words}'
 
 
-def _follow(items: Items, stages: list[_Stage], shortcuts: list[_Shortcut], *, depth: int) -> None:
-    """Append the stages of a path to `stages`, and the shortcuts beside them to `shortcuts`."""
-    for step in steps_of(items):
-        if isinstance(step, Layer):
-            _add_layer(step, stages)
+def _follow(items: Items, steps: list[_Step], shortcuts: list[_Shortcut], *, depth: int) -> None:
+    """Append the steps of a path to `steps`, and the shortcuts beside them to `shortcuts`."""
+    for item in steps_of(items):
+        if isinstance(item, Layer):
+            _add_layer(item, steps)
             continue
-        start = len(stages) - 1
-        _follow(step.main, stages, shortcuts, depth=depth + 1)
-        sign = "+" if step.join == "add" else "×"
-        if step.output_shape != stages[-1].shape:
-            stages.append(_Stage(f"{sign} input", step.output_shape, "pooling"))
-        layers = ", ".join(map(_name, layers_of(step.shortcut)))
-        shortcuts.append(_Shortcut(start, len(stages) - 1, f"{sign} {layers or 'input'}", depth))
+        start = len(steps) - 1
+        first = item.main[0]
+        if isinstance(first, Layer) and _is_in_place(first):
+            steps.append(_Step("", item.input_shape, "point"))
+        _follow(item.main, steps, shortcuts, depth=depth + 1)
+        steps.append(_Step(SIGNS[item.join], item.output_shape, "join"))
+        words = ", ".join(map(_name, layers_of(item.shortcut))) or "identity"
+        shortcuts.append(_Shortcut(start, len(steps) - 1, words, depth))
 
 
-def _add_layer(layer: Layer, stages: list[_Stage]) -> None:
-    if layer.output_shape != layer.input_shape or layer.kind in ("Conv2d", "Linear"):
-        kind = "convolution" if layer.kind == "Conv2d" else "linear" if layer.kind == "Linear" else "pooling"
-        stages.append(_Stage(_name(layer), layer.output_shape, kind))
+def _add_layer(layer: Layer, steps: list[_Step]) -> None:
+    if _is_in_place(layer):
+        steps[-1] = replace(steps[-1], then=(*steps[-1].then, _name(layer)))
     else:
-        last = stages[-1]
-        stages[-1] = _Stage(last.made_by, last.shape, last.kind, (*last.then, _name(layer)))
+        kind = "convolution" if layer.kind == "Conv2d" else "linear" if layer.kind == "Linear" else "pooling"
+        steps.append(_Step(_name(layer), layer.output_shape, kind))
+
+
+def _is_in_place(layer: Layer) -> bool:
+    return layer.output_shape == layer.input_shape and layer.kind not in ("Conv2d", "Linear")
 
 
 def _name(layer: Layer) -> str:
@@ -132,11 +173,11 @@ def _box(shape: Shape, largest: int) -> tuple[float, float]:
     return min(COLUMN - 26.0, 12.0 + 7.0 * log2(max(1, channels))), max(8.0, TALLEST * height / largest)
 
 
-def _rows(then: Sequence[str]) -> list[str]:
+def _rows(step: _Step) -> list[str]:
     """Format the layers that work in place, in at most three short lines."""
     rows: list[str] = []
-    for words in then:
-        if rows and len(rows[-1]) + len(words) < 17:
+    for words in step.then:
+        if rows and step.is_map and len(rows[-1]) + len(words) < 17:
             rows[-1] += f", {words}"
         else:
             rows.append(words)

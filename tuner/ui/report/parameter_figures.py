@@ -92,7 +92,7 @@ def slices(
             points("pruned", pruned, value, "$pruned", scale),
             points("complete", complete, value, "$accent", scale),
         ]
-        marks = {**scale.axis(), "title": {"text": ""}}
+        marks = {**scale.axis(data), "title": {"text": ""}}
         layout = {"xaxis": _axis(distributions[name]), "yaxis": marks, "height": 230, "showlegend": False}
         figures.append(Figure(f"slice-{index}", name, "", data, layout))
     return figures

@@ -43,7 +43,7 @@ def history(trials: Sequence[TrialRecord]) -> Figure:
             "hovertemplate": "best so far %{customdata:.2%}<extra></extra>",
         },
     ]
-    layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": scale.axis()}
+    layout = {"xaxis": {"title": {"text": "trial"}}, "yaxis": scale.axis(data)}
     caption = (
         "The score of a trial is that of its best epoch. The vertical axis shows the error on a logarithmic scale."
     )
@@ -65,7 +65,7 @@ def curves(trials: Sequence[TrialRecord], winner: int | None) -> Figure:
         lines("winner", chosen, scale, opacity=1.0, color="$ink", width=2.5),
     ]
     tick = max(1, round(max(max(trial.curve) for trial in shown) / 8))
-    layout = {"xaxis": {"title": {"text": "epoch"}, "dtick": tick}, "yaxis": scale.axis()}
+    layout = {"xaxis": {"title": {"text": "epoch"}, "dtick": tick}, "yaxis": scale.axis(data)}
     caption = "Dotted curves end where the trial was stopped."
     return Figure("curves", "Learning curves", caption, data, layout)
 
@@ -126,7 +126,7 @@ def _trade_off(
         ring["marker"] = {"size": 13, "symbol": "circle-open", "color": "$ink", "line": {"width": 2}}
         data.append(ring)
     axis = {**log_ticks([of(trial) for trial in shown], _thousands), "title": {"text": cost}}
-    return Figure(identifier, title, caption, data, {"xaxis": axis, "yaxis": scale.axis()})
+    return Figure(identifier, title, caption, data, {"xaxis": axis, "yaxis": scale.axis(data)})
 
 
 def timeline(trials: Sequence[TrialRecord]) -> Figure:

@@ -74,7 +74,8 @@ def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
     )
     seconds = sum(trial.seconds for trial in trials)
     words = (
-        f"{len(trials):,} candidates ({counts or 'none yet'}), at most {settings.epochs} epochs each, "
+        f"{counted(len(trials), 'candidate')} ({counts or 'none yet'}), "
+        f"at most {counted(settings.epochs, 'epoch')} each, "
         f"seed {settings.seed}; {_duration(seconds)} of training on {engine.device}, in {engine.precision}."
     )
     return f'<p class="caption">{escape(words)}</p>'
