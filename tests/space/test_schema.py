@@ -256,11 +256,15 @@ def test_a_bundled_space_loads_by_its_name_and_by_its_path_to_the_same(name: str
     assert load_space(str(copy)) == space
 
 
-def test_the_default_space_has_one_to_five_blocks_and_every_part_of_one() -> None:
-    parameters = BUNDLED["cnn"].parameters
-    assert BUNDLED["cnn"].network.num_blocks.values == [1, 2, 3, 4, 5]
-    for part in type(BUNDLED["cnn"].block).model_fields:
-        assert not parameters[f"block5_{part}" if part != "pool_stride" else "block_pool_stride"].is_fixed, part
+def test_the_default_space_samples_two_to_four_blocks_and_what_tells_good_ones_apart() -> None:
+    space, parameters = BUNDLED["cnn"], BUNDLED["cnn"].parameters
+    assert space.network.num_blocks.values == [2, 3, 4]
+    for part in ("out_channels", "kernel_size", "pooling", "pool_size", "dropout"):
+        assert not parameters[f"block4_{part}"].is_fixed, part
+    assert not parameters["block_activation"].is_fixed
+    assert space.block is not None
+    assert not {"sigmoid", "tanh"} & set(space.block.activation.values)
+    assert space.block.normalization.values == ["batch"]
 
 
 @pytest.mark.parametrize("space", ALL_SPACES.values(), ids=ALL_SPACES)

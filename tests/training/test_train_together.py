@@ -153,7 +153,9 @@ compared in tests/architecture/test_stacked.py."""
     num_train=st.integers(20, 70),
 )
 def test_whatever_is_sampled_learns_together_what_it_learns_alone(candidate: Candidate, num_train: int) -> None:
-    recipe = replace(candidate.recipe, epochs=1, learning_rate=min(candidate.recipe.learning_rate, 1e-3))
+    # SGD, since Adam takes a step of the same length where a gradient is nothing but rounding.
+    rate = min(candidate.recipe.learning_rate, 1e-3)
+    recipe = replace(candidate.recipe, epochs=1, learning_rate=rate, optimizer="sgd")
     candidate = without_dropout(replace(candidate, recipe=recipe))
     datas = [noise(candidate, num_train=num_train, seed=number) for number in range(2)]
     ((first, second),) = together(candidate, datas)

@@ -42,8 +42,8 @@ class NetworkTimes:
 class StepTimes:
     """Seconds of a training step with a plain and a fast engine, on the timed network of each family.
 
-    Every family counts equally, even if its step is slow: the seconds of an engine are the geometric mean over the
-    networks, so that the ratio of two engines is the geometric mean of their ratios on each network.
+    Every family counts equally, whatever the duration of its step: the seconds of an engine are the geometric mean over
+    the networks, so that the ratio of two engines is the geometric mean of their ratios on each network.
     """
 
     by_family: Mapping[str, NetworkTimes]
