@@ -161,3 +161,32 @@ def test_check_prints_everything_and_fails_on_what_is_not_allowed(
     assert call(monkeypatch, "check", "--dataset", "pets", "--allow", "everything") == 2
     assert "allow must be" in capfd.readouterr().err
     assert not (pets.parent / "studies").exists()
+
+
+def test_check_and_run_take_the_columns_and_groups_of_a_table_and_what_is_allowed(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(pets.parent)
+    rows = ["where,kind,fold,patient"]
+    for number, path in enumerate(sorted(pets.rglob("*.png"))):
+        part, kind = path.relative_to(pets).parts[:2]
+        rows.append(f"pets/{path.relative_to(pets).as_posix()},{kind},{part},{part}{number}")
+    Path("pets.csv").write_text("\n".join(rows), encoding="utf-8")
+    columns = ("--image-column", "where", "--label-column", "kind", "--split-column", "fold")
+    call_check = ("check", "--dataset", "pets.csv", *columns, "--group-column", "patient")
+    assert call(monkeypatch, *call_check) == 2
+    assert "(--allow duplicates)" in capfd.readouterr().err
+    assert call(monkeypatch, *call_check, "--allow", "duplicates") == 0
+    printed = capfd.readouterr().out
+    assert "24 of the 24 test images (100.0%)" in printed
+    assert "files that are not used: 1 .heic" in printed
+    assert "the images are in 48 groups" in printed
+    given = ("--studies", "studies", "--space", "tiny.toml", "--trials", "1", "--epochs", "1", "--device", "cpu")
+    run_once = ("run", "--dataset", "pets.csv", *columns, "--group", r"^pets/(\w+/\w+/\d+)", *given, "--workers", "1")
+    assert call(monkeypatch, *run_once, "--no-confirm") == 2
+    assert "(--allow duplicates)" in capfd.readouterr().err
+    assert call(monkeypatch, *run_once, "--no-confirm", "--allow", "duplicates") == 0
+    record = load_study(existing_storage(Path("studies")))
+    assert record.checks is not None
+    assert record.checks.unused == {".heic": 1}
+    assert record.data_spec(Path("cache")).group == r"^pets/(\w+/\w+/\d+)"

@@ -1,9 +1,10 @@
-"""Printable names of files and folders, which may contain bytes that are not valid text."""
+"""Printable names of files, folders and classes, which may contain bytes that are not valid text, and lists of them."""
 
 from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 
 SHOWN = "tuner.shown"
 """Name of the encoding error handler that `show_what_cannot_be_encoded` is registered as."""
@@ -17,6 +18,13 @@ def shown_name(name: str) -> str:
     """
     lone = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", name)
     return lone.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def first_few(names: Iterable[object], *, most: int = 10) -> str:
+    """List the first names in quotation marks, and count the others: `'ant', 'bee' and 7 more`."""
+    names = list(names)
+    shown = ", ".join(map(repr, names[:most]))
+    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def show_what_cannot_be_encoded(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -2,6 +2,7 @@ import pytest
 
 from tests.strategies import make_space
 from tuner.architecture.spec import InputSpec
+from tuner.data.image_parts import ImageParts
 from tuner.data.known_sets import KNOWN_NAMES, SETS_OF_CHARACTERS
 from tuner.errors import SpaceError
 from tuner.space.automatic_flip import decide_flip, with_flip
@@ -71,3 +72,8 @@ def test_nothing_else_of_the_space_changes() -> None:
 def test_a_network_cannot_be_sampled_before_the_flip_is_decided() -> None:
     with pytest.raises(SpaceError, match=r'made: recipe.flip: "auto" must be decided from the data set'):
         candidate_from({}, space_with("auto"), InputSpec(1, 8, 8, 10), epochs=1)
+
+
+def test_the_name_of_a_set_in_memory_does_not_decide() -> None:
+    parts = ImageParts(([], []), name="mnist")  # a study that resumes knows it by another name
+    assert decide_flip(space_with("auto"), parts, PETS)[0].recipe.flip.values == ["horizontal"]

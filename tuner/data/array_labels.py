@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.data.array_values import array_from
 from tuner.errors import DataError
-from tuner.names import shown_name
-
-_SHOWN = 5
+from tuner.names import first_few, shown_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +83,16 @@ def classes_of(train_labels: NDArray[Any], class_names: Sequence[str] | None, wh
     unknown = found_K[~np.isin(found_K, labels_K)]
     if len(unknown):
         rule = "be class names" if is_text else f"be in 0..{len(names) - 1}, since there are {len(names)} class names"
+<<<<<<< HEAD
+        raise DataError(f"{what} must {rule}; there is {first_few(unknown.tolist())}")
+=======
         raise DataError(f"{what} must {rule}; there is {_some(unknown)}")
+>>>>>>> origin/main
     missing = [name for name, label in zip(names, labels_K, strict=True) if label not in found_K]
     if missing:
-        raise DataError(f"every class must have training images; {_some(missing)} has none in {what}: remove its name")
+        raise DataError(
+            f"every class must have training images; {first_few(missing)} has none in {what}: remove its name"
+        )
     order = np.argsort(labels_K)
     return Classes(labels_K[order], tuple(names[index] for index in order))
 
@@ -99,13 +103,15 @@ def indices_of(labels: NDArray[Any], classes: Classes, what: str) -> NDArray[np.
         raise DataError(f"the labels of all parts must be of one kind; {what} and those of training are not")
     unknown = np.unique(labels[~np.isin(labels, classes.labels_K)])
     if len(unknown):
-        raise DataError(f"{what} must be classes of the training images; {_some(unknown)} is not: add or remove them")
+        raise DataError(
+            f"{what} must be classes of the training images; {first_few(unknown.tolist())} is not: add or remove them"
+        )
     return np.searchsorted(classes.labels_K, labels).astype(np.int64)
 
 
 def _check_names(names: Sequence[str], what: str) -> None:
     if len(names) < 2:
-        raise DataError(f"a data set must have at least 2 classes; {what} have {len(names)}: {_some(names)}")
+        raise DataError(f"a data set must have at least 2 classes; {what} have {len(names)}: {first_few(names)}")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"every class must have a name of its own; {twice[0]!r} is there twice: rename one")
@@ -120,9 +126,3 @@ def _note_on_gaps(found_K: NDArray[np.int64], what: str) -> tuple[str, ...]:
         f"{what} are in {first}..{last}, and {num_missing:,} of these numbers do not occur: the {len(found_K):,} "
         "labels that occur are the classes",
     )
-
-
-def _some(values: Sequence[Any] | NDArray[Any]) -> str:
-    """Show the first few values."""
-    shown = ", ".join(repr(value.item() if isinstance(value, np.generic) else value) for value in values[:_SHOWN])
-    return shown + (f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else "")

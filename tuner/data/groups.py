@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.data.array_values import array_from
 from tuner.errors import DataError
-from tuner.names import shown_name
-
-_SHOWN = 5
+from tuner.names import first_few, shown_name
 
 
 def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
@@ -29,7 +27,7 @@ def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
     if unmatched:
         raise DataError(
             f"--group must match every file name; {pattern!r} finds no group in {len(unmatched):,} of {len(names):,}: "
-            f"{_some(unmatched)}"
+            f"{first_few(unmatched)}"
         )
     return [group for group in groups if group]
 
@@ -68,7 +66,7 @@ def refuse_cut_groups(parts: Mapping[str, Iterable[str]], place: object) -> None
         (one, other), groups = next(iter(cut.items()))
         num_cut = len({group for some in cut.values() for group in some})
         num_groups = len(set().union(*sets.values()))
-        shown = _some([shown_name(group) for group in groups])
+        shown = first_few([shown_name(group) for group in groups])
         raise DataError(
             f"every group must be in one part; {num_cut:,} of the {num_groups:,} groups of {place} are in several "
             f"({shown} in {one} and {other}): move their images, or give other groups"
@@ -78,8 +76,3 @@ def refuse_cut_groups(parts: Mapping[str, Iterable[str]], place: object) -> None
 def describe_groups(groups: Iterable[str]) -> str:
     """Say how many groups there are, as a note for the user. groups: the group of each image."""
     return f"the images are in {len(set(groups)):,} groups, each of which stays on one side of every split"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

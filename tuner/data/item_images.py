@@ -1,12 +1,14 @@
 """One item of a torch data set: its image as a Pillow image, and its label.
 
-A Pillow image is read as an image file is. An array or a tensor has shape (H, W), (C, H, W) or (H, W, C), and whole
-numbers in 0..255, booleans, or floats in 0..1, which are multiplied by 255.
+A Pillow image is read by the rule of image files. An array or a tensor has shape (H, W), (C, H, W) or (H, W, C), and
+whole numbers in 0..255, booleans, or floats in 0..1, which are multiplied by 255.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +32,16 @@ class Item:
     facts: ImageFacts
 
 
+def name_of(index: int, what: str) -> str:
+    """How errors call an item. what: the part."""
+    return f"item {index} of {what}"
+
+
 def read_item(data_set: Any, index: int, what: str) -> tuple[PILImage, Item]:
     """Read an item. Raises DataError if it is no pair of an image and a label. what: the part, for errors."""
     from PIL import Image, ImageOps
 
-    where = f"item {index} of {what}"
+    where = name_of(index, what)
     # A data set is the program of somebody else, and raises whatever it likes.
     try:
         pair = data_set[index]
@@ -48,7 +55,17 @@ def read_item(data_set: Any, index: int, what: str) -> tuple[PILImage, Item]:
     digest.update(image.tobytes())
     if image.mode == "P":
         digest.update(bytes(image.getpalette() or ()))
-    return image, Item(_plain_label(label, where), digest.digest(), facts_of(image))
+    with errors_naming(where):
+        return image, Item(_plain_label(label, where), digest.digest(), facts_of(image))
+
+
+@contextmanager
+def errors_naming(where: str) -> Iterator[None]:
+    """Turn the error of an image whose values have no known range into a DataError. where: the item, for errors."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"every image must be readable; that of {where} is not ({error})") from error
 
 
 def _image_from(given: Any, where: str) -> PILImage:

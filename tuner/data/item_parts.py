@@ -14,7 +14,7 @@ from tuner.data.image_parts import ImageParts
 from tuner.data.image_records import unknown_sources
 from tuner.data.image_rule import ImageRule, choose_rule
 from tuner.data.images import pixels_from
-from tuner.data.item_images import Item, read_item
+from tuner.data.item_images import Item, errors_naming, name_of, read_item
 from tuner.data.set_aside import check_label_counts, set_test_aside
 from tuner.errors import DataError
 from tuner.names import shown_name
@@ -141,12 +141,13 @@ def _decodable(
                 image, again = read_item(part.data_set, index, part.what)
                 if again != item:
                     raise DataError(
-                        f"a data set must give the same images whenever it is asked; item {index} of {part.what} "
+                        f"a data set must give the same images whenever it is asked; {name_of(index, part.what)} "
                         "differs: remove random transforms"
                     )
-                images_NCHW[row] = pixels_from(
-                    image, channels=channels, height=height, width=width, reading=rule.reading
-                )
+                with errors_naming(name_of(index, part.what)):
+                    images_NCHW[row] = pixels_from(
+                        image, channels=channels, height=height, width=width, reading=rule.reading
+                    )
                 sources_N[row] = (item.digest, item.facts.height, item.facts.width)
                 digest.update(item.digest)
                 row += 1

@@ -32,7 +32,7 @@ def set_test_aside(
     has_validation: bool,
     groups: Sequence[str] | None = None,
 ) -> SetAside:
-    """Choose test images as carve does, or about a fifth of the images as whole groups.
+    """Choose test images as `carve` does, or about a fifth of the images as whole groups.
 
     hashes_of: returns the hash of each image. kind: what is hashed, such as "file". has_validation: whether there is a
     validation part, so that none must be taken from the rest. groups: the group of each image, if there are groups.

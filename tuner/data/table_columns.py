@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tuner.data.dataset import Columns
 from tuner.errors import DataError, reason_of
+from tuner.names import first_few
 
 IMAGE_NAMES = (
     (
@@ -20,7 +21,6 @@ IMAGE_NAMES = (
 LABEL_NAMES = (("label", "labels", "class", "class_name", "class_id", "target", "category", "species", "breed"),)
 SPLIT_NAMES = (("split", "subset", "set", "partition"),)
 _DELIMITERS = ",;\t|"
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def find_roles(table: Table, given: Columns) -> Roles:
     if label is None:
         if one_hot := _one_hot_columns(table, besides=image):
             raise DataError(
-                f"a table must have one column of labels; {table.path} has one-hot columns ({_some(one_hot)}): make "
-                "one column with the name of the class"
+                f"a table must have one column of labels; {table.path} has one-hot columns ({first_few(one_hot)}): "
+                "make one column with the name of the class"
             )
         raise _no_column(table, LABEL_NAMES, "labels", "give --label-column NAME")
     split = _find(table, given.split, SPLIT_NAMES, "split")
@@ -112,15 +112,15 @@ def _find(table: Table, given: str | None, known: Sequence[Sequence[str]], role:
         if not found:
             raise DataError(
                 f"--{role}-column must be a column of the table; {table.path} has no {given!r}, but has "
-                f"{_some(table.header)}"
+                f"{first_few(table.header)}"
             )
     else:
         candidates = ([name for name in table.header if _plain(name) in names] for names in known)
         found = next((names for names in candidates if names), [])
     if len(found) > 1:
         raise DataError(
-            f"a table must have one {role} column; {table.path} has {_some(found)}: choose one with --{role}-column, "
-            "or rename the others"
+            f"a table must have one {role} column; {table.path} has {first_few(found)}: choose one with "
+            f"--{role}-column, or rename the others"
         )
     return found[0] if found else None
 
@@ -132,7 +132,7 @@ def _plain(name: str) -> str:
 def _no_column(table: Table, known: Sequence[Sequence[str]], what: str, hint: str) -> DataError:
     names = ", ".join(name for names in known for name in names)
     return DataError(
-        f"a table must have a column of {what} (named {names}); {table.path} has {_some(table.header)}: {hint}"
+        f"a table must have a column of {what} (named {names}); {table.path} has {first_few(table.header)}: {hint}"
     )
 
 
@@ -142,8 +142,3 @@ def _one_hot_columns(table: Table, *, besides: str) -> list[str]:
     flags = {name: column for name, column in values.items() if set(column) <= {"0", "1", "0.0", "1.0"}}
     is_one_hot = len(flags) > 1 and all(sum(map(float, row)) == 1 for row in zip(*flags.values(), strict=True))
     return list(flags) if is_one_hot else []
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

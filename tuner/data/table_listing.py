@@ -11,13 +11,13 @@ from tuner.data.folder_listing import Classes, FolderListing, ImageFile, list_im
 from tuner.data.table_columns import Roles, Table, find_roles, read_table
 from tuner.data.unused_files import UnusedFiles, count_by_extension
 from tuner.errors import DataError
+from tuner.names import first_few
 
 _SPLITS: Mapping[str, str] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def list_table(path: Path, columns: Columns) -> FolderListing:
         missing = [name for name, found in listed.get(part, {}).items() if not found]
         if missing:
             num = "1 class" if len(missing) == 1 else f"{len(missing):,} classes"
-            notes.append(f"the {part} part of {path.name} has no image of {num} ({_some(missing)})")
+            notes.append(f"the {part} part of {path.name} has no image of {num} ({first_few(missing)})")
     return FolderListing(
         root=path.parent,
         train=_training(path, listed),
@@ -73,10 +73,10 @@ def _training(path: Path, listed: Mapping[str, Classes]) -> Classes:
     empty = [name for name, files in listed["train"].items() if not files]
     if empty:
         raise DataError(
-            f"every class must have training images; {_some(empty)} in {path} has none: add some or remove its rows"
+            f"every class must have training images; {first_few(empty)} in {path} has none: add some or remove its rows"
         )
     if len(listed["train"]) < 2:
-        raise DataError(f"a data set must have at least 2 classes; {path} has {_some(list(listed['train']))}")
+        raise DataError(f"a data set must have at least 2 classes; {path} has {first_few(listed['train'])}")
     return listed["train"]
 
 
@@ -98,7 +98,7 @@ def _parts(table: Table, roles: Roles) -> tuple[str, ...]:
     if unknown:
         raise DataError(
             f"column {roles.split!r} of {table.path} must hold train, val or test; {unknown.total():,} rows have "
-            f"{_some(list(unknown))}: fix them, or rename the column if it is no split"
+            f"{first_few(unknown)}: fix them, or rename the column if it is no split"
         )
     return tuple(_SPLITS[value] for value in values)
 
@@ -114,20 +114,20 @@ def _find_files(table: Table, values: Sequence[str]) -> list[str]:
         except DataError as error:
             raise DataError(
                 f"every image of a table must exist; {len(elsewhere):,} of {len(found):,} do not ({error}): "
-                f"{_some(elsewhere)}"
+                f"{first_few(elsewhere)}"
             ) from error
         candidates = {value: _below(below, value) for value in elsewhere}
         missing = sorted(value for value, names in candidates.items() if not names)
         if missing:
             raise DataError(
                 f"every image of a table must exist; {len(missing):,} of {len(found):,} are not below {root}: "
-                f"{_some(missing)}"
+                f"{first_few(missing)}"
             )
         ambiguous = sorted(value for value, names in candidates.items() if len(names) > 1)
         if ambiguous:
             raise DataError(
                 f"every image of a table must be one file; {len(ambiguous):,} of {len(found):,} can be several, such "
-                f"as {ambiguous[0]!r}: {_some(candidates[ambiguous[0]])}: write the paths in the table"
+                f"as {ambiguous[0]!r}: {first_few(candidates[ambiguous[0]])}: write the paths in the table"
             )
         found |= {value: names[0] for value, names in candidates.items()}
     return [str(found[value]) for value in values]
@@ -163,15 +163,20 @@ def _below(below: Mapping[str, list[str]], value: str) -> list[str]:
 
 def _count_unused(table: Path, names: Sequence[str]) -> UnusedFiles:
     """Count the files beside the images of a table that it does not list; other folders are not looked at."""
+    folders = {folder: (table.parent / folder).resolve() for folder in set(map(os.path.dirname, names))}
+    # Windows compares names without case.
+    listed = {(folders[os.path.dirname(name)], os.path.normcase(os.path.basename(name))) for name in names}
+    listed.add((table.parent.resolve(), os.path.normcase(table.name)))
     unused = Counter[str]()
-    of_folder: dict[Path, set[str]] = {}
-    for name in names:
-        path = table.parent / name
-        of_folder.setdefault(path.parent, set()).add(path.name)
-    for folder, listed in of_folder.items():
-        with os.scandir(folder) as entries:
-            others = [entry.name for entry in entries if entry.name not in listed and not entry.is_dir()]
-        unused += count_by_extension(name for name in others if folder / name != table)
+    try:
+        for folder in set(folders.values()):
+            with os.scandir(folder) as entries:
+                files = [entry.name for entry in entries if not entry.is_dir()]
+            unused += count_by_extension(name for name in files if (folder, os.path.normcase(name)) not in listed)
+    except OSError as error:
+        raise DataError(
+            f"the folders of a table's images must be readable; {error}: change their permissions"
+        ) from error
     return unused
 
 
@@ -203,8 +208,3 @@ def _classes(root: Path, classes: Sequence[str], rows: Sequence[_Row]) -> Classe
         stat = (root / row.name).stat()
         found[row.label].append(ImageFile(row.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return shown + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

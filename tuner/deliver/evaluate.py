@@ -17,6 +17,7 @@ from tuner.data.sealed import fix_test_part, open_sealed
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import BATCH, Classifier, with_flip_test
 from tuner.errors import CheckpointError, DataError
+from tuner.names import first_few
 from tuner.search.class_scores import ClassScores, score_classes
 from tuner.training.caller_settings import with_own_settings
 
@@ -210,12 +211,7 @@ def _labels_by_name(of_dataset: Sequence[str], of_network: Sequence[str]) -> Ten
     unknown = [name for name in of_dataset if name not in of_network]
     if unknown:
         raise DataError(
-            f"every class of the data set must be one of the network's; it does not know {_shortly(unknown)}: "
-            f"its classes are {_shortly(of_network)}"
+            f"every class of the data set must be one of the network's; it does not know {first_few(unknown)}: "
+            f"its classes are {first_few(of_network)}"
         )
     return torch.tensor([of_network.index(name) for name in of_dataset])
-
-
-def _shortly(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"
