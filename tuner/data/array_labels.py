@@ -83,11 +83,7 @@ def classes_of(train_labels: NDArray[Any], class_names: Sequence[str] | None, wh
     unknown = found_K[~np.isin(found_K, labels_K)]
     if len(unknown):
         rule = "be class names" if is_text else f"be in 0..{len(names) - 1}, since there are {len(names)} class names"
-<<<<<<< HEAD
         raise DataError(f"{what} must {rule}; there is {first_few(unknown.tolist())}")
-=======
-        raise DataError(f"{what} must {rule}; there is {_some(unknown)}")
->>>>>>> origin/main
     missing = [name for name, label in zip(names, labels_K, strict=True) if label not in found_K]
     if missing:
         raise DataError(
