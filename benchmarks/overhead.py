@@ -19,6 +19,7 @@ from tuner.search.storage import open_storage
 from tuner.search.study_lookup import open_study
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_record import TrialRecord
+from tuner.space.automatic_flip import choose_flip_without_images
 from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
@@ -43,7 +44,7 @@ def measure(num_trials: int, *, say: Callable[[str], None]) -> dict[str, Any]:
     """
     windows = sorted({window for window in WINDOWS if window < num_trials} | {num_trials})
     with tempfile.TemporaryDirectory() as folder:
-        space = load_space("cnn")
+        space, _ = choose_flip_without_images(load_space("cnn"))
         settings = StudySettings("none", "none", space_name="cnn", space=space_to_json(space), seed=0, epochs=REPORTS)
         record = open_study(open_storage(f"sqlite:///{folder}/tuner.db"), "overhead", settings, engine=Engine())
         plan = SearchPlan(

@@ -25,6 +25,7 @@ from tuner.deliver.intervals import RaceRow, accuracy_interval, difference_inter
 from tuner.errors import RunnerError
 from tuner.hardware import device_name
 from tuner.search.study_runners import input_spec_of
+from tuner.space.automatic_flip import decide_flip
 from tuner.space.sampling import candidate_from, first_params
 from tuner.space.toml_file import load_space
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
@@ -91,7 +92,7 @@ def measure(
         split = Split(torch.tensor(rows.train), torch.tensor(rows.validation))
         data = load_resident(images, split, device=device)
         input_spec = input_spec_of(images)
-        space = load_space("resnet")
+        space, _ = decide_flip(load_space("resnet"), dataset, images.class_names)
         network = candidate_from(first_params(space)[0], space, input_spec, epochs=epochs)
         measured = force(
             load_or_measure(device, input_spec.shape, num_threads=1, cache_dir=machine_cache_dir()), forced

@@ -27,6 +27,7 @@ from tuner.search.study_files import checkpoint_path
 from tuner.search.study_location import storage_url
 from tuner.search.study_lookup import open_study
 from tuner.search.tasks import TrialTask
+from tuner.space.automatic_flip import choose_flip_without_images
 from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
@@ -86,7 +87,7 @@ def seconds_of(arguments: Sequence[str], *, cwd: Path) -> float:
 def make_study(studies: Path) -> None:
     """A study of the default space whose trials train nothing, in a folder with its id and its checkpoints' files."""
     studies.mkdir(parents=True, exist_ok=True)
-    space = load_space("cnn")
+    space, _ = choose_flip_without_images(load_space("cnn"))
     settings = StudySettings("digits", "none", space_name="cnn", space=space_to_json(space), seed=0, epochs=EPOCHS)
     name, storage = "digits-cnn", open_storage(storage_url(studies))
     record = open_study(storage, name, settings, engine=Engine())

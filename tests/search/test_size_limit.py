@@ -41,13 +41,13 @@ def test_a_candidate_above_the_spaces_limit_is_rejected_and_not_trained(tmp_path
         sizes.append(network_cost(trace(task.candidate.architecture)).num_parameters)
         return rehearse(task)
 
-    space = BUNDLED["resnet"].model_copy(update={"max_parameters": 300_000})
+    space = BUNDLED["resnet"].model_copy(update={"max_parameters": 100_000})
     study = Rehearsal(tmp_path, space=space)
     rejected = [event for event in ended(study.run(8, trainer=measure)) if event.outcome == "rejected"]
     assert rejected
     assert len(sizes) == 8
     assert sizes[0] == 77_850 - 2 * 9 * 16  # ResNet-8, over one channel instead of three
-    assert max(sizes) <= 300_000
+    assert max(sizes) <= 100_000
     assert all(event.reason.endswith("parameters, more than the 300,000 that its space allows") for event in rejected)
     assert not any(event.counts for event in rejected)
     trials = {trial.number: trial for trial in study.record().trials()}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.strategies import BUNDLED
 from tuner.architecture.spec import InputSpec
 from tuner.search.confirmation import Confirmation
 from tuner.search.coordinator import SearchPlan, search
@@ -16,7 +17,6 @@ from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.search.study_lookup import open_study
 from tuner.search.tasks import TrialTask
-from tuner.space.toml_file import load_space
 from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
 
@@ -77,7 +77,7 @@ def train_nothing(task: TrialTask) -> Iterator[EpochResult]:
 def make_study(folder: Path, num_trials: int, *, name: str = "synthetic") -> StudyRecord:
     """A study whose trials train nothing."""
     record = open_study(open_storage(f"sqlite:///{folder / 'tuner.db'}"), name, SETTINGS, engine=Engine("cpu"))
-    plan = SearchPlan(load_space("cnn"), InputSpec(1, 8, 8, 10), EPOCHS, num_trials, seed=0, study_folder=folder / name)
+    plan = SearchPlan(BUNDLED["cnn"], InputSpec(1, 8, 8, 10), EPOCHS, num_trials, seed=0, study_folder=folder / name)
     for _ in search(record, plan, InProcess(train_nothing)):
         pass
     return record

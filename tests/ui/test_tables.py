@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+from tests.strategies import BUNDLED
 from tests.ui.synthetic import confirmation, make_study
 from tuner.architecture.cost import layer_cost, network_cost
 from tuner.architecture.parts import layers_of
@@ -31,7 +32,7 @@ def shown(table: RenderableType, *, width: int) -> str:
 @pytest.mark.parametrize("width", [80, 100, 160])
 @pytest.mark.parametrize("side", [8, 28, 224])
 def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
-    space = load_space("cnn")
+    space = BUNDLED["cnn"]
     for seed in range(20):
         params = random_params(space, random.Random(seed))
         candidate = candidate_from(params, space, InputSpec(3, side, side, 10), epochs=1)
@@ -46,7 +47,7 @@ def test_every_figure_of_a_network_is_whole(width: int, side: int) -> None:
         assert figures <= words
 
 
-@pytest.mark.parametrize(("name", "sharing"), [("cnn", "2 | 3, one for all blocks"), ("resnet", "one for all stages")])
+@pytest.mark.parametrize(("name", "sharing"), [("cnn", "silu, one for all blocks"), ("resnet", "one for all stages")])
 def test_a_shared_parameter_says_what_shares_it(name: str, sharing: str) -> None:
     table = shown(space_table(load_space(name)), width=200)
     assert sharing in table
