@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import optuna
@@ -45,7 +46,7 @@ def check_figures(page: str, study: optuna.Study, *, winner: int) -> None:
         names = list(dict(sorted(expected.items(), key=lambda item: -item[1])))
         assert shown == pytest.approx({name: expected[name] for name in names[:NUM_IMPORTANCES]})
     for index, name in enumerate(names[:NUM_SLICES]):
-        _check_points(figures[f"slice-{index}"], trials, lambda trial, name=name: trial.params[name])
+        _check_points(figures[f"slice-{index}"], trials, partial(_shown_value, name=name))
     _check_parallel(figures["parallel"], trials, names[:NUM_SLICES])
 
 
@@ -53,6 +54,12 @@ def accuracy_of(trial: FrozenTrial) -> float | None:
     """Of the best epoch, as it was reported."""
     num_epochs = trial.user_attrs.get("num_epochs", float("inf"))
     return max((value for epoch, value in trial.intermediate_values.items() if epoch <= num_epochs), default=None)
+
+
+def _shown_value(trial: FrozenTrial, name: str) -> Any:
+    """The place of a parameter's value on its axis: choices are words there, numbers too."""
+    value = trial.params[name]
+    return str(value) if isinstance(trial.distributions[name], CategoricalDistribution) else value
 
 
 def _check_points(figure: Any, trials: dict[int, FrozenTrial], x: Any) -> None:

@@ -48,7 +48,7 @@ def test_a_candidate_above_the_spaces_limit_is_rejected_and_not_trained(tmp_path
     assert len(sizes) == 8
     assert sizes[0] == 77_850 - 2 * 9 * 16  # ResNet-8, over one channel instead of three
     assert max(sizes) <= 100_000
-    assert all(event.reason.endswith("parameters, more than the 300,000 that its space allows") for event in rejected)
+    assert all(event.reason.endswith("parameters, more than the 100,000 that its space allows") for event in rejected)
     assert not any(event.counts for event in rejected)
     trials = {trial.number: trial for trial in study.record().trials()}
     assert all(trials[event.number].num_parameters > 300_000 for event in rejected)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, delete, event, func, insert, select, update
@@ -242,8 +242,14 @@ def _as_stored(local: datetime) -> datetime:
     return local.astimezone(UTC).replace(tzinfo=None)
 
 
-@cache
 def _to_json(distribution: BaseDistribution) -> str:
+    choices = distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
+    return _to_json_once(distribution, tuple(map(type, choices)))
+
+
+@cache
+def _to_json_once(distribution: BaseDistribution, choice_types: tuple[type, ...]) -> str:
+    """choice_types: distinguishes choices that are equal, such as 1 and 1.0."""
     return distribution_to_json(distribution)
 
 
