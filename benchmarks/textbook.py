@@ -18,6 +18,7 @@ from benchmarks.subset import Rows
 from tuner.architecture.factory import build_path
 from tuner.architecture.trace import trace
 from tuner.data.development_part import load_cached
+from tuner.errors import OptionError
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.schedule import learning_rate_factor
 
@@ -81,7 +82,10 @@ def train_textbook(
 
 
 def textbook_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """torch's optimizer with its defaults, but for what the recipe says."""
+    """torch's optimizer with its defaults, but for what the recipe says.
+
+    Raises OptionError for an optimizer that a textbook's loop does not have.
+    """
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
@@ -90,5 +94,7 @@ def textbook_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimize
             nesterov=True,
             weight_decay=recipe.weight_decay,
         )
+    if recipe.optimizer not in ("adam", "adamw"):
+        raise OptionError(f"the textbook's optimizer must be adam, adamw or sgd, got {recipe.optimizer}")
     optimizer_class = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return optimizer_class(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

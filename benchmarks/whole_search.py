@@ -21,13 +21,12 @@ from tuner.options import RunOptions, complete_options
 from tuner.pipeline import run_events
 from tuner.search.events import EpochFinished, SearchEnded, SearchStarted, TrialEnded
 from tuner.search.study_runners import input_spec_of
-from tuner.space.automatic_flip import decide_flip
 from tuner.space.sampling import suggest
 from tuner.space.toml_file import load_space
 from tuner.training.device import choose_device
 
 GOAL = 0.986
-SPACE = "cnn"
+SPACE = str(Path(__file__).with_name("whole_search.toml"))
 Say = Callable[[str], None]
 
 
@@ -94,7 +93,6 @@ def run_textbook(options: RunOptions, *, limit: float, say: Say) -> tuple[float,
     wanted = complete_options(options, None)
     space, spec = load_space(wanted.space), wanted.data_spec
     dataset = load_development(spec)
-    space, _ = decide_flip(space, spec.dataset, dataset.class_names)
     split = split_development(dataset, seed=wanted.seed)
     rows = Rows(tuple(split.train_indices_N.tolist()), tuple(split.validation_indices_N.tolist()))
     device = choose_device(options.device)

@@ -51,7 +51,7 @@ def test_a_candidate_above_the_spaces_limit_is_rejected_and_not_trained(tmp_path
     assert all(event.reason.endswith("parameters, more than the 100,000 that its space allows") for event in rejected)
     assert not any(event.counts for event in rejected)
     trials = {trial.number: trial for trial in study.record().trials()}
-    assert all(trials[event.number].num_parameters > 300_000 for event in rejected)
+    assert all(trials[event.number].num_parameters > 100_000 for event in rejected)
 
 
 ALL_TOO_LARGE = make_space(
