@@ -51,7 +51,7 @@ ADDITIONS: Mapping[str, Mapping[str, Any]] = {
     "sgdw": {"optimizer": "sgdw", "weight_decay": 5e-3},
     "ema": {"ema": 0.99},
     "adamw": {"optimizer": "adamw", "learning_rate": 5e-3, "weight_decay": 0.05},
-    "muon": {"optimizer": "muon", "learning_rate": 5e-3, "weight_decay": 0.05},
+    "muon": {"optimizer": "muon", "learning_rate": 1e-2, "weight_decay": 0.05},
     "class weights": {"class_weights": "balanced"},
 }
 """What is changed in the base recipe, by the name of the row. The decay of sgdw is that of sgd / (1 - momentum)."""
