@@ -111,6 +111,27 @@ def test_the_names_of_a_data_sets_own_classes_are_used(tmp_path: Path) -> None:
     assert parts_from(Subset(items, range(10))).name == "arrays"
 
 
+def test_names_that_a_data_set_has_later_are_used_though_its_images_are_cached(tmp_path: Path) -> None:
+    items = Items(Image.fromarray)
+    parts = parts_from(items)
+    found = [load(parts, tmp_path)]
+    for classes in (["ant", "bee"], ("bee", "ant"), np.array(["cat", "dog"]), ["cat", "dog", "eel"]):
+        items.classes = classes  # type: ignore[attr-defined]
+        found.append(load(parts, tmp_path))
+        assert load(items, tmp_path).class_names == found[-1].class_names
+    names = [development.class_names for development in found]
+    assert names == [("0", "1"), ("ant", "bee"), ("bee", "ant"), ("cat", "dog"), ("cat", "dog")]
+    assert len({development.digest for development in found}) == 4
+    note = (
+        "of the 3 names in `classes` of the train part of Items, these have no training image, and are not used: 'eel'"
+    )
+    assert [note in development.notes for development in found] == [False] * 4 + [True]
+    items.classes = ["ant"]  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"must be in 0\.\.0, since there are 1 classes; one is 1") as caught:
+        load(items, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_study_finds_the_decoded_images_without_the_arrays(tmp_path: Path) -> None:
     parts = ImageParts((IMAGES_NHWC, LABELS_N), name="pets")
     spec = spec_of(parts, tmp_path)

@@ -17,7 +17,7 @@ from tuner.data.images import pixels_from
 from tuner.data.item_images import Item, errors_naming, name_of, read_item
 from tuner.data.set_aside import check_label_counts, set_test_aside
 from tuner.errors import DataError
-from tuner.names import shown_name
+from tuner.names import first_few, shown_name
 
 _REPORTED = 256
 
@@ -111,20 +111,33 @@ def _one_kind(labels: list[Any], what: str) -> NDArray[Any]:
     return np.array(labels)
 
 
+def own_names(data_set: Any) -> tuple[str, ...] | None:
+    """Return the names of labels from 0 that a data set of torchvision, or a subset of it, has as `classes`."""
+    for owner in (data_set, getattr(data_set, "dataset", None)):
+        known: Any = getattr(owner, "classes", None)
+        known = known.tolist() if hasattr(known, "tolist") else known
+        if isinstance(known, list | tuple) and known:
+            return tuple(known) if all(isinstance(name, str) for name in known) else None
+    return None
+
+
 def _classes(parts: ImageParts, train_labels: NDArray[Any]) -> Classes:
-    """Return the classes, with the names that torchvision's data sets have as `classes`, unless names are given."""
+    """Return the classes, with the data set's own names, unless names are given or the labels are texts."""
     what = f"labels of {_what(parts, 'train')}"
     classes = classes_of(train_labels, parts.class_names, what)
-    known = getattr(parts.train, "classes", None) or getattr(getattr(parts.train, "dataset", None), "classes", None)
-    is_named = isinstance(known, list | tuple) and all(isinstance(name, str) for name in known)
-    if not is_named or not known or parts.class_names is not None or train_labels.dtype.kind == "U":
+    known = own_names(parts.train)
+    if known is None or parts.class_names is not None or train_labels.dtype.kind == "U":
         return classes
     if classes.labels_K[-1] >= len(known):
         raise DataError(
             f"{what} must be in 0..{len(known) - 1}, since there are {len(known)} classes; one is "
             f"{classes.labels_K[-1]}"
         )
-    return replace(classes, names=tuple(shown_name(known[label]) for label in classes.labels_K))
+    notes = classes.notes
+    if unused := [name for label, name in enumerate(known) if label not in classes.labels_K]:
+        note = f"of the {len(known):,} names in `classes` of {_what(parts, 'train')}, these have no training image"
+        notes = (*notes, f"{note}, and are not used: {first_few(map(shown_name, unused))}")
+    return replace(classes, names=tuple(shown_name(known[label]) for label in classes.labels_K), notes=notes)
 
 
 def _decodable(

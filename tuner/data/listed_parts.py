@@ -8,7 +8,7 @@ from tuner.data.array_parts import RawPart, source_from_parts
 from tuner.data.array_values import array_from
 from tuner.data.dataset import DataSpec, DecodableSource, ListedSource, Report
 from tuner.data.image_parts import STORED, ImageParts
-from tuner.data.item_parts import scan_items, source_from_items
+from tuner.data.item_parts import own_names, scan_items, source_from_items
 from tuner.errors import DataError
 from tuner.names import shown_name
 
@@ -39,14 +39,17 @@ def stored_name(parts: ImageParts) -> str:
 
 
 def digest_of(parts: ImageParts) -> str:
-    """Return the digest of all images, labels and class names, computed once."""
-    if "digest" not in parts.known:
-        names = None if parts.class_names is None else list(parts.class_names)
-        digest = hashlib.blake2b(json.dumps([names], default=str).encode(), digest_size=16)
+    """Return the digest of all images, labels and class names, computed once for the same names."""
+    given = None if parts.class_names is None else list(parts.class_names)
+    own = None if parts.are_arrays or given is not None else own_names(parts.train)
+    # A program may set `classes` of a data set after its images were read.
+    names = json.dumps([given] if own is None else [given, own], default=str)
+    if (key := f"digest {names}") not in parts.known:
+        digest = hashlib.blake2b(names.encode(), digest_size=16)
         for piece in _pieces(parts):
             digest.update(piece)
-        parts.known["digest"] = digest.hexdigest()
-    found: str = parts.known["digest"]
+        parts.known[key] = digest.hexdigest()
+    found: str = parts.known[key]
     return found
 
 
