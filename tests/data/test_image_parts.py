@@ -91,6 +91,20 @@ def test_given_parts_and_names_are_used(tmp_path: Path) -> None:
         np.testing.assert_array_equal(test.images_NCHW.numpy(), IMAGES_NHWC[30:].transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_a_dark_image_stays_dark_or_the_images_of_its_data_set_are_refused(tmp_path: Path, dtype: str) -> None:
+    images_NHW = IMAGES_NHWC[..., 0].astype(dtype)
+    images_NHW[::3] //= 128  # only 0 and 1, among images with values in 0..255
+    items = TensorDataset(torch.from_numpy(images_NHW), torch.from_numpy(LABELS_N))
+    if dtype == "float32":
+        with pytest.raises(
+            DataError, match=r"item 1 of .* floats in 0\.\.1; it has float32 values in .*: convert it to"
+        ):
+            load(items, tmp_path)
+        return
+    assert all_pixels(spec_of(items, tmp_path)) == sorted(image_HW.astype("uint8").tobytes() for image_HW in images_NHW)
+
+
 def test_images_of_different_sizes_and_colours_follow_the_image_rule(tmp_path: Path) -> None:
     def convert(image_HWC: NDArray[np.uint8]) -> Image.Image:
         side = 8 + int(image_HWC[0, 0, 0]) % 3
@@ -190,7 +204,8 @@ def broken(_: NDArray[np.uint8]) -> Any:
         ((IMAGES_NHWC, np.array([[0, 1]] * 40)), "they look one-hot, so give labels.argmax"),
         (Items(Image.fromarray, num=0), "every part must have images; the train part of Items is empty"),
         (Items(broken), r"item 0 of the train part of Items is not \(RuntimeError: no such frame\)"),
-        (Items(lambda image: image / 100.0), "must have whole numbers in 0..255 or floats in 0..1; it has .*: leave"),
+        (Items(lambda image: image / 100.0), "must have integers in 0..255 or floats in 0..1; it has .*: leave"),
+        (Items(lambda image: torch.from_numpy(image).float()), "it has float32 values in .*: convert it to uint8, or"),
         (Items(lambda image: image[None]), r"must have shape \(H, W\), \(C, H, W\) or .*; it has \(1, 8, 8, 3\)"),
         (Items(lambda _: "a.png"), "must be numbers|must have shape"),
         (Items(Image.fromarray, [{"boxes": 1}] * 40), "that of item 0 of the train part of Items is of type dict"),

@@ -1,7 +1,8 @@
 """One item of a torch data set: its image as a Pillow image, and its label.
 
 A Pillow image is read by the rule of image files. An array or a tensor has shape (H, W), (C, H, W) or (H, W, C), and
-whole numbers in 0..255, booleans, or floats in 0..1, which are multiplied by 255.
+integers in 0..255, booleans, or floats in 0..1, which are multiplied by 255. Other floats are
+refused even if they are whole, so that no pixel depends on which other values its image has.
 """
 
 from __future__ import annotations
@@ -74,10 +75,12 @@ def _image_from(given: Any, where: str) -> PILImage:
         raise DataError(f"the image of {where} must have shape (H, W), (C, H, W) or (H, W, C); it has {pixels.shape}")
     images_NCHW = channels_first(pixels[np.newaxis], f"the image of {where}")
     rule = value_rule([images_NCHW], f"the image of {where}")
-    if rule.note:
+    are_whole_floats = pixels.dtype.kind == "f" and rule.scale == 1 and not rule.note
+    if rule.note or are_whole_floats:
         raise DataError(
-            f"the image of {where} must have whole numbers in 0..255 or floats in 0..1; it has {images_NCHW.min():g}.."
-            f"{images_NCHW.max():g}: leave normalization to tuner"
+            f"the image of {where} must have integers in 0..255 or floats in 0..1; it has {pixels.dtype} values in "
+            f"{pixels.min():g}..{pixels.max():g}: "
+            + ("convert it to uint8, or divide it by 255" if are_whole_floats else "leave normalization to tuner")
         )
     image_CHW: NDArray[np.uint8] = bytes_from(images_NCHW, rule, where)[0]
     return picture_from(image_CHW)
