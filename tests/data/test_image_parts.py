@@ -80,6 +80,20 @@ def test_arrays_tensors_and_data_sets_give_the_same_images(tmp_path: Path, datas
     assert any("has no test part" in note and "a hash of each image" in note for note in development.notes)
 
 
+def test_a_data_spec_takes_arrays_and_data_sets_as_run_options_do(tmp_path: Path) -> None:
+    tensors = torch.from_numpy(IMAGES_NHWC), torch.from_numpy(LABELS_N)
+    for dataset in ((IMAGES_NHWC, LABELS_N), tensors, TensorDataset(*tensors), Items(Image.fromarray)):
+        given: Any = dataset
+        assert all_pixels(DataSpec(given, tmp_path, tmp_path / "cache")) == EXPECTED
+
+
+@pytest.mark.parametrize("dataset", [5, None, Path("pets"), {"images": IMAGES_NHWC}])
+def test_a_data_spec_of_another_object_is_refused_in_one_line(tmp_path: Path, dataset: Any) -> None:
+    with pytest.raises(DataError, match=r"must be a .*pair .*; it is of type (int|NoneType|dict|.*Path)") as caught:
+        load_development(DataSpec(dataset, tmp_path, tmp_path / "cache"))
+    assert "\n" not in str(caught.value)
+
+
 def test_given_parts_and_names_are_used(tmp_path: Path) -> None:
     for number, kind in enumerate((lambda *pair: pair, lambda x, y: TensorDataset(*map(torch.from_numpy, (x, y))))):
         parts = [kind(IMAGES_NHWC[start:end], LABELS_N[start:end]) for start, end in ((0, 20), (20, 30), (30, 40))]

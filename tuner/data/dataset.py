@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.data.image_parts import ImageParts
+from tuner.data.image_parts import ImageParts, may_be_images, parts_from
 from tuner.data.reading import DEFAULT, Reading
 from tuner.data.unused_files import UnusedFiles
+from tuner.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,9 +73,10 @@ class Columns:
 class DataSpec:
     """The data set that the user requested.
 
-    dataset: a known name, the path of a folder or file, or a data set in memory. `image_size` is (height, width) in
-    pixels; None applies the rule of images.py. reading: as in Decoding. columns: for a table (.csv). group: regular
-    expression that finds the group of an image in its file name.
+    dataset: a known name, the path of a folder or file as a text, or a data set in memory; a pair of arrays or a torch
+    data set is kept as ImageParts, so that its images are read once. `image_size` is (height, width) in pixels;
+    None applies the rule of images.py. reading: as in Decoding. columns: for a table (.csv). group: regular expression
+    that finds the group of an image in its file name.
     """
 
     dataset: str | ImageParts
@@ -85,6 +87,17 @@ class DataSpec:
     reading: Reading | None = None
     columns: Columns = Columns()
     group: str | None = None
+
+    def __post_init__(self) -> None:
+        """Convert what may be images. Raises DataError for an object that is no data set."""
+        given: object = self.dataset
+        if may_be_images(given):
+            object.__setattr__(self, "dataset", parts_from(given))
+        elif not isinstance(given, str | ImageParts):
+            raise DataError(
+                "dataset must be a name or a path as a text, tuner.ImageParts, a pair of arrays (images, labels) or a "
+                f"torch Dataset; it is of type {type(given).__name__}: give one of these"
+            )
 
     @property
     def decoding(self) -> Decoding:
