@@ -24,6 +24,7 @@ def on_meta(architecture: Architecture) -> nn.Sequential:
         return build_model(architecture)
 
 
+@pytest.mark.slow
 @given(networks())
 def test_parameters_and_buffers_are_as_many_as_torch_holds(architecture: Architecture) -> None:
     cost, model = network_cost(trace(architecture)), on_meta(architecture)
@@ -39,6 +40,7 @@ def test_flops_are_those_that_torchs_counter_counts(architecture: Architecture) 
     assert network_cost(trace(architecture)).flops == counter.get_total_flops()
 
 
+@pytest.mark.slow
 @given(networks())
 def test_activations_are_the_numbers_that_leave_torchs_layers(architecture: Architecture) -> None:
     sizes: list[int] = []

@@ -151,6 +151,7 @@ def test_every_convolution_and_what_follows_it_is_one_node(block: Block, num_nod
     assert not any(name.startswith(left) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["none", "max", "average"])
 @pytest.mark.parametrize("activation", EVERY_ACTIVATION)
 def test_nothing_of_a_step_outlives_it(activation: str, pooling: str) -> None:

@@ -23,14 +23,16 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     return rehearsal
 
 
-def finalists(rehearsal: Rehearsal, *seconds: float) -> list[Contender]:
-    """Contenders whose training takes these seconds, without the final training's additional images."""
+@pytest.fixture(scope="module")
+def both(rehearsal: Rehearsal) -> list[Contender]:
+    """The best trial and the baseline."""
     trials = {trial.number: trial for trial in rehearsal.record().trials()}
-    numbers = [best_three(rehearsal)[0], 0]
-    return [
-        replace(contender_from(trials[number], epochs=EPOCHS), seconds=one / MORE_IMAGES)
-        for number, one in zip(numbers, seconds, strict=False)
-    ]
+    return [contender_from(trials[number], epochs=EPOCHS) for number in (best_three(rehearsal)[0], 0)]
+
+
+def finalists(both: list[Contender], *seconds: float) -> list[Contender]:
+    """Contenders whose training takes these seconds, without the final training's additional images."""
+    return [replace(one, seconds=time / MORE_IMAGES) for one, time in zip(both, seconds, strict=False)]
 
 
 LONGER = ConfirmPlan(seconds=100 / MARGIN, max_epoch_factor=8.0)
@@ -54,22 +56,21 @@ LONGER = ConfirmPlan(seconds=100 / MARGIN, max_epoch_factor=8.0)
     ],
 )
 def test_the_final_training_fills_the_time_with_epochs_and_idle_runners_with_seeds(
-    rehearsal: Rehearsal, seconds: tuple[float, ...], num_runners: int, expected: FinalTraining
+    both: list[Contender], seconds: tuple[float, ...], num_runners: int, expected: FinalTraining
 ) -> None:
-    planned = plan_final(finalists(rehearsal, *seconds), LONGER, 3, spent=0.0, num_runners=num_runners)
+    planned = plan_final(finalists(both, *seconds), LONGER, 3, spent=0.0, num_runners=num_runners)
     assert planned.num_seeds == expected.num_seeds
     assert planned.epoch_factor == pytest.approx(expected.epoch_factor)
 
 
-def test_time_that_is_spent_already_is_not_planned_again(rehearsal: Rehearsal) -> None:
-    both = finalists(rehearsal, 25.0, 25.0)
-    half = plan_final(both, LONGER, 3, spent=LONGER.seconds / 2, num_runners=2)
+def test_time_that_is_spent_already_is_not_planned_again(both: list[Contender]) -> None:
+    half = plan_final(finalists(both, 25.0, 25.0), LONGER, 3, spent=LONGER.seconds / 2, num_runners=2)
     assert half.epoch_factor == pytest.approx(2.0)
 
 
-def test_without_a_longer_training_the_epochs_stay_those_of_the_race(rehearsal: Rehearsal) -> None:
+def test_without_a_longer_training_the_epochs_stay_those_of_the_race(both: list[Contender]) -> None:
     for seconds, num_seeds in ((10.0, 1), (40.0, 2), (1e9, 3)):
-        planned = plan_final(finalists(rehearsal, 25.0, 5.0), ConfirmPlan(seconds=seconds), 3, spent=0.0, num_runners=2)
+        planned = plan_final(finalists(both, 25.0, 5.0), ConfirmPlan(seconds=seconds), 3, spent=0.0, num_runners=2)
         assert planned == FinalTraining(num_seeds, 1.0)
 
 
@@ -80,12 +81,12 @@ def test_without_a_longer_training_the_epochs_stay_those_of_the_race(rehearsal: 
     st.integers(1, 4),
 )
 def test_a_longer_final_training_keeps_within_the_time_and_each_seed_keeps_its_share_of_the_epochs(
-    rehearsal: Rehearsal, seconds: list[float], limit: float, num_seeds: int, num_runners: int
+    both: list[Contender], seconds: list[float], limit: float, num_seeds: int, num_runners: int
 ) -> None:
     plan = ConfirmPlan(seconds=limit, max_epoch_factor=8.0)
-    both = finalists(rehearsal, *seconds)
-    planned = plan_final(both, plan, num_seeds, spent=0.0, num_runners=num_runners)
-    alone = plan_final(both, plan, 1, spent=0.0, num_runners=num_runners)
+    contenders = finalists(both, *seconds)
+    planned = plan_final(contenders, plan, num_seeds, spent=0.0, num_runners=num_runners)
+    alone = plan_final(contenders, plan, 1, spent=0.0, num_runners=num_runners)
     assert 1 <= planned.num_seeds <= num_seeds
     assert 1.0 <= planned.epoch_factor <= 8.0
     needed = makespan([planned.epoch_factor * one for one in seconds for _ in range(planned.num_seeds)], num_runners)
