@@ -246,7 +246,7 @@ def test_recipe_compares_each_addition_with_the_base_recipe(tmp_path: Path, prin
     result = printed_by("recipe", *arguments)
     rows = {row["name"]: row for row in result["recipes"]}
     assert list(rows) == ["base", "flip test", "ema", "muon"]
-    assert rows["muon"]["recipe"] == {"optimizer": "muon", "learning_rate": 0.005, "weight_decay": 0.05, "epochs": 1}
+    assert rows["muon"]["recipe"] == {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.05, "epochs": 1}
     for row in rows.values():
         assert row["accuracy"] == pytest.approx(sum(row["accuracy_by_seed"]) / 2)
         assert row["difference"] == pytest.approx(row["accuracy"] - rows["base"]["accuracy"])
