@@ -115,6 +115,7 @@ def test_a_study_of_a_table(tmp_path: Path) -> None:
         tuner.run(replace(options, label_column="parity"))
 
 
+@pytest.mark.slow
 def test_a_study_of_arrays(tmp_path: Path) -> None:
     dataset = tuner.ImageParts(halves(60, seed=0), test=halves(20, seed=1), class_names=["l", "r"], name="Half images")
     options = options_for(dataset, tmp_path)
@@ -139,6 +140,7 @@ def test_a_study_of_a_torch_data_set_with_two_runners(tmp_path: Path) -> None:
     assert tuner.run(options).num_counted == 2
 
 
+@pytest.mark.slow
 def test_a_study_of_a_folder_with_groups_resumes_only_with_the_same_groups(tmp_path: Path) -> None:
     images_NHW, labels_N = halves(72, seed=0)
     for number, (image_HW, label) in enumerate(zip(images_NHW, labels_N, strict=True)):

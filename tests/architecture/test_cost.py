@@ -32,6 +32,7 @@ def test_parameters_and_buffers_are_as_many_as_torch_holds(architecture: Archite
     assert cost.num_buffers == sum(buffer.numel() for buffer in model.buffers())
 
 
+@pytest.mark.slow
 @given(networks())
 def test_flops_are_those_that_torchs_counter_counts(architecture: Architecture) -> None:
     model = on_meta(architecture).eval()

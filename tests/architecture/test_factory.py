@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ NETWORK = Architecture(
 )
 
 
+@pytest.mark.slow
 @given(networks(max_side=12))
 def test_name_by_name_the_modules_of_the_model_are_the_traced_layers(architecture: Architecture) -> None:
     with torch.device("meta"):
@@ -33,6 +35,7 @@ def test_name_by_name_the_modules_of_the_model_are_the_traced_layers(architectur
     assert [type(module).__name__ for module in modules.values()] == [layer.kind for layer in layers.values()]
 
 
+@pytest.mark.slow
 @given(plain_architectures(max_side=12))
 def test_position_by_position_a_network_without_shortcuts_is_its_layers(architecture: Architecture) -> None:
     with torch.device("meta"):
@@ -40,6 +43,7 @@ def test_position_by_position_a_network_without_shortcuts_is_its_layers(architec
     assert [type(module).__name__ for module in model] == [layer.kind for layer in layers_of(trace(architecture))]
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(plain_architectures(max_side=12), st.integers(0, 2**63 - 1))
 def test_plain_torch_modules_of_the_layers_take_the_weights_and_give_the_same_logits(

@@ -62,6 +62,7 @@ def distance(one: list[Tensor], other: list[Tensor]) -> float:
     return (apart / max(length, 1e-20)) ** 0.5
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(architecture=networks(max_side=12), early=st.booleans())
 def test_the_fast_form_learns_as_the_plain_modules_do(architecture: Architecture, early: bool) -> None:

@@ -92,6 +92,7 @@ def test_a_study_resumed_with_other_settings_is_refused_with_what_differs(
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_readmes_dozen_lines_of_plain_torch_score_the_export_the_same_on_the_same_images(
     workplace: Path, tmp_path: Path
 ) -> None:
