@@ -24,7 +24,7 @@ def save_sixteen_bits(path: Path, levels_HW: NDArray[np.uint16]) -> None:
 
 
 def make_depth(root: Path, *, low: int = 1000, high: int = 1119) -> Path:
-    """A set whose 16-bit values lie in low..high in train/, with test values that are partly outside."""
+    """A set whose 16-bit values are low to high in train/, with test values that are partly outside."""
     for part, beyond in (("train", 0), ("test", 500)):
         for label, name in enumerate(("far", "near")):
             for number in range(6):
