@@ -17,6 +17,7 @@ from tuner.space.sampling import Params, params_of
 from tuner.space.schema import Configuration, SearchSpace
 from tuner.space.stage_blocks import stage_blocks, stages_given
 from tuner.training.candidate import Candidate, resolve_candidate
+from tuner.training.released_defaults import RELEASED_DEFAULTS
 
 Origin = Literal["space", "family"]
 Limit = Literal["max_parameters", "memory"]
@@ -41,23 +42,11 @@ PLAIN_DEFAULT = Configuration(
     ],
     head={"pooling": "flatten", "hidden_features": 128, "activation": "relu", "dropout": 0.2},
     recipe={
+        **{name: value for name, value in RELEASED_DEFAULTS["recipe"].items() if name != "epochs"},
         "optimizer": "adamw",
         "learning_rate": 3e-3,
         "schedule": "one_cycle",
-        "batch_size": 64,
         "weight_decay": 1e-2,
-        "momentum": 0.9,
-        "label_smoothing": 0.0,
-        "warm_up": 0.0,
-        "ema": 0.0,
-        "class_weights": "none",
-        "flip": "none",
-        "translate": 0.0,
-        "cutout": 0.0,
-        "mixup": 0.0,
-        "cutmix": 0.0,
-        "brightness": 0.0,
-        "contrast": 0.0,
     },
 )
 """Baseline of a space of plain blocks that has no first configuration."""
