@@ -214,6 +214,10 @@ def test_check_and_run_take_the_columns_and_groups_of_a_table_and_what_is_allowe
     assert "24 of the 24 test images (100.0%)" in printed
     assert "files that are not used: 1 .heic" in printed
     assert "the images are in 48 groups" in printed
+    inspect_once = ("inspect", "tiny.toml", "--augmented", "--dataset", "pets.csv", *columns, "--image-size", "6x5")
+    assert call(monkeypatch, *inspect_once, "--group-column", "patient", "-o", "sheet.png") == 0
+    assert Path("sheet.png").is_file()
+    assert "1x6x5" in capfd.readouterr().out
     given = ("--studies", "studies", "--space", "tiny.toml", "--trials", "1", "--epochs", "1", "--device", "cpu")
     run_once = ("run", "--dataset", "pets.csv", *columns, "--group", r"^pets/(\w+/\w+/\d+)", *given, "--workers", "1")
     assert call(monkeypatch, *run_once, "--no-confirm") == 2

@@ -223,6 +223,12 @@ def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
         (["inspect", "cnn", "-o", "sheet.png"], "--dataset and -o are for a contact sheet"),
         (["inspect", "cnn", "--augmented", "--dataset", "digits", "--classes", "3"], "--input and --classes are those"),
         (["inspect", "cnn", "--augmented", "--dataset", "absent"], "absent"),
+        (["inspect", "cnn", "--image-size", "8", "--group", "x"], "--image-size, --group must go with --augmented"),
+        (["inspect", "s", "--trial", "0", "--label-column", "kind"], "images of its study: omit --label-column"),
+        (
+            ["inspect", "cnn", "--augmented", "--dataset", "digits", "--split-column", "x"],
+            "--split-column must go with",
+        ),
         (["predict", "absent.pt", "image.png"], "absent.pt"),
         (["frobnicate"], "frobnicate"),
         (["run", "--dataset", ""], "--dataset: an empty value"),

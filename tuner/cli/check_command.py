@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from tuner.cli.options import (
     STUDIES,
     Allow,
     AsJson,
+    DataDir,
+    Dataset,
+    Download,
     Group,
     GroupColumn,
     ImageColumn,
+    ImageSize,
     LabelColumn,
     SplitColumn,
     Studies,
@@ -27,22 +27,15 @@ from tuner.cli.options import (
 
 
 def check(
-    dataset: Annotated[
-        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of a folder, an .npz or a .csv file.")
-    ],
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder that data sets are read from and downloaded to; data by default."),
-    ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")
-    ] = None,
+    dataset: Dataset,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
     group_column: GroupColumn = None,
     group: Group = None,
-    download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
+    download: Download = True,
     allow: Allow = None,
     studies: Studies = STUDIES,
     as_json: AsJson = False,

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner.cli.options import (
+    DATA_DIR,
     STUDIES,
+    DataDir,
+    Group,
+    GroupColumn,
+    ImageColumn,
+    ImageSize,
+    LabelColumn,
+    SplitColumn,
     Storage,
     Studies,
     cache_folder,
     limit_threads,
     open_study,
+    parse_image_size,
     parse_shape,
     plain_console,
     say,
@@ -22,7 +32,7 @@ from tuner.cli.options import (
 
 if TYPE_CHECKING:
     from tuner.architecture.spec import InputSpec
-    from tuner.data.dataset import ImageDataset
+    from tuner.data.dataset import DataSpec, ImageDataset
     from tuner.search.record import StudyRecord
     from tuner.space.schema import SearchSpace
     from tuner.training.candidate import Candidate
@@ -46,9 +56,13 @@ def inspect(
     dataset: Annotated[
         str | None, typer.Option(help="Data set of the contact sheet of a space; a study has its own.")
     ] = None,
-    data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
-        "data"
-    ),
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    split_column: SplitColumn = None,
+    group_column: GroupColumn = None,
+    group: Group = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="PNG file of the contact sheet; augmented.png by default.")
     ] = None,
@@ -62,6 +76,17 @@ def inspect(
     """
     if not augmented and (dataset, output) != (None, None):
         raise typer.BadParameter("--dataset and -o are for a contact sheet: give --augmented")
+    of_dataset = {
+        "--image-size": image_size,
+        "--image-column": image_column,
+        "--label-column": label_column,
+        "--split-column": split_column,
+        "--group-column": group_column,
+        "--group": group,
+    }
+    given = ", ".join(name for name, value in of_dataset.items() if value is not None)
+    if given and dataset is None and trial is None:
+        raise typer.BadParameter(f"{given} must go with --augmented and --dataset: give both, or omit it")
     if augmented and (image_shape, num_classes) != (None, None):
         raise typer.BadParameter("--input and --classes are those of the images with --augmented")
     if trial is not None:
@@ -69,6 +94,8 @@ def inspect(
             raise typer.BadParameter(
                 "--trial shows a stored network: --seed, --input, --classes and --dataset are for spaces"
             )
+        if given:
+            raise typer.BadParameter(f"--trial shows a stored network with the images of its study: omit {given}")
         record = open_study(target, studies, storage)
         candidate = _stored(record, trial)
         if augmented:
@@ -79,7 +106,17 @@ def inspect(
     elif augmented:
         if dataset is None:
             raise typer.BadParameter("--augmented needs images: give --dataset, or --trial with a study")
-        _print_space_with_sheet(target, dataset, data_dir, studies, seed=seed, output=output)
+        from tuner.data.dataset import Columns, DataSpec
+
+        spec = DataSpec(
+            dataset,
+            data_dir or DATA_DIR,
+            studies / ".cache",
+            image_size=parse_image_size(image_size) if image_size else None,
+            columns=Columns(image_column, label_column, split_column, group_column),
+            group=group,
+        )
+        _print_space_with_sheet(target, spec, studies, seed=seed, output=output)
         return
     else:
         from tuner.architecture.spec import InputSpec
@@ -118,9 +155,8 @@ def _images_of(record: StudyRecord, studies: Path) -> ImageDataset:
 
 
 def _print_space_with_sheet(
-    target: str, dataset: str, data_dir: Path, studies: Path, *, seed: int | None, output: Path | None
+    target: str, spec: DataSpec, studies: Path, *, seed: int | None, output: Path | None
 ) -> None:
-    from tuner.data.dataset import DataSpec
     from tuner.data.development_part import load_development
     from tuner.search.study_runners import input_spec_of
     from tuner.space.automatic_flip import decide_flip
@@ -130,8 +166,8 @@ def _print_space_with_sheet(
     space = load_space(target)
     with cache_folder(studies) as cache:
         with progress_reporter(plain_console(stderr=True), quiet=False) as report:
-            images = load_development(DataSpec(dataset, data_dir, cache), report=report)
-        space, note = decide_flip(space, dataset, images.class_names)
+            images = load_development(replace(spec, cache_dir=cache), report=report)
+        space, note = decide_flip(space, spec.dataset, images.class_names)
         if note:
             say(note)
         _print_with_sheet(_sampled(space, input_spec_of(images), seed=seed), images, seed or 0, output)

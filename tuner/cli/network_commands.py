@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tuner.cli.options import (
+    DATA_DIR,
     STUDIES,
     AsJson,
+    DataDir,
+    Dataset,
     Group,
     GroupColumn,
     ImageColumn,
@@ -129,9 +132,7 @@ def export(
 
 def evaluate(
     checkpoint: CheckpointFile,
-    dataset: Annotated[
-        str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of a folder, an .npz or a .csv file.")
-    ],
+    dataset: Dataset,
     part: Annotated[
         Literal["test", "validation", "train"], typer.Option(help="Part of the data set to score.")
     ] = "test",
@@ -139,9 +140,7 @@ def evaluate(
         bool,
         typer.Option("--flip-test", help="Average the logits of each image and of its mirror image, as `export` can."),
     ] = False,
-    data_dir: Annotated[Path, typer.Option(help="Folder that data sets are read from and downloaded to.")] = Path(
-        "data"
-    ),
+    data_dir: DataDir = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
@@ -161,7 +160,7 @@ def evaluate(
     classifier = load_classifier(checkpoint)
     columns = Columns(image_column, label_column, split_column, group_column)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:
-        spec = DataSpec(dataset, data_dir, cache, columns=columns, group=group)
+        spec = DataSpec(dataset, data_dir or DATA_DIR, cache, columns=columns, group=group)
         evaluation = score(classifier, spec, part=part, flip_test=flip_test, report=report)
     say(json.dumps(evaluation.to_json(), indent=2) if as_json else _in_lines(evaluation))
 

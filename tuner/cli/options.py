@@ -42,6 +42,14 @@ Allow = Annotated[
         help="Accept what would make the scores meaningless: duplicates, constant or labels; can be repeated.",
     ),
 ]
+Dataset = Annotated[
+    str, typer.Option(help="Data set: digits, mnist, cifar10, ... or the path of a folder, an .npz or a .csv file.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder that data sets are read from and downloaded to; data by default.")
+]
+ImageSize = Annotated[str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")]
+Download = Annotated[bool, typer.Option(help="Download the data set if it is missing.")]
 ImageColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the paths of the images.")
 ]
@@ -63,7 +71,7 @@ Group = Annotated[
         help="Regular expression that finds the group of an image, such as its patient, in its file name.",
     ),
 ]
-STUDIES = Path("studies")
+STUDIES, DATA_DIR = Path("studies"), Path("data")
 
 
 def parse_duration(text: str) -> float:

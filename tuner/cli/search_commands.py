@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,12 @@ import typer
 from tuner.cli.options import (
     STUDIES,
     Allow,
+    DataDir,
+    Download,
     Group,
     GroupColumn,
     ImageColumn,
+    ImageSize,
     LabelColumn,
     Quiet,
     SplitColumn,
@@ -73,19 +75,14 @@ def run(
             help="Training choices to force, as CHOICE=VALUE,... (`tuner doctor` lists them); auto measures each one."
         ),
     ] = "auto",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder that data sets are read from and downloaded to; data by default."),
-    ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")
-    ] = None,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     split_column: SplitColumn = None,
     group_column: GroupColumn = None,
     group: Group = None,
-    download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
+    download: Download = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
     confirm: Annotated[bool, typer.Option(help="Retrain the best trials and score the winner on the test set.")] = True,
