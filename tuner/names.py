@@ -27,6 +27,11 @@ def first_few(names: Iterable[object], *, most: int = 10) -> str:
     return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
+def shortened(name: str, *, most: int = 100) -> str:
+    """Return a name of more than `most` characters as its beginning and end; other names are returned unchanged."""
+    return name if len(name) <= most else f"{name[: most // 2]}...{name[-(most // 2) :]}"
+
+
 def show_what_cannot_be_encoded(error: UnicodeError) -> tuple[str | bytes, int]:
     r"""Escape what an output cannot encode: `\xe9` for a byte of a name, `\u72ac` for a letter."""
     if not isinstance(error, UnicodeEncodeError):

@@ -9,7 +9,7 @@ from sample_data import make_classes, make_spec, save_image
 
 from tuner.data.development_part import load_development
 from tuner.data.folder_listing import list_images
-from tuner.data.images import Preprocessing, read_image
+from tuner.data.images import Preprocessing, _reason_in_words, read_image
 from tuner.data.sealed import fix_parts, load_test_set
 from tuner.data.splits import split_development
 from tuner.data.unused_files import unused_in_words
@@ -154,6 +154,38 @@ def test_all_broken_images_are_named_in_one_line(tmp_path: Path) -> None:
     named = [message.index(str(Path(*name.split("/")))) for name in BROKEN_FOUR]
     assert named == sorted(named)
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("num_broken", [1, 2])
+def test_a_broken_image_is_described_without_the_names_of_pythons_objects(tmp_path: Path, num_broken: int) -> None:
+    root = make_classes(tmp_path / "pets", {"cat": 5, "dog": 5})
+    for number in range(num_broken):
+        (root / "cat" / f"00{number}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"000\.png (is not )?\(it is no image that Pillow can read\)") as caught:
+        load_development(make_spec(root, tmp_path))
+    assert not set("<>") & set(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("no decoder in <_io.BytesIO object at 0x7f2a>"), "no decoder in"),
+        (PermissionError(13, "Permission denied", "a.png"), "Permission denied"),
+        (MemoryError(), "it does not fit into memory"),
+        (EOFError(), "it is damaged"),
+    ],
+)
+def test_the_reason_of_a_broken_image_is_in_words(error: Exception, reason: str) -> None:
+    assert _reason_in_words(error) == reason
+
+
+@pytest.mark.parametrize("typed", ["a" * 5000, "a" * 5000 + ".csv", "a" * 5000 + ".npz", "./" + "a" * 300])
+def test_a_path_that_is_too_long_for_the_system_is_refused_in_a_short_line(tmp_path: Path, typed: str) -> None:
+    with pytest.raises(
+        DataError, match=r"must be a path that this system can open; .*a{40}\.\.\..* is too long"
+    ) as caught:
+        load_development(make_spec(typed, tmp_path))
+    assert len(str(caught.value)) < 200
 
 
 def test_of_many_broken_images_ten_are_named_and_the_others_counted(tmp_path: Path) -> None:

@@ -80,6 +80,22 @@ def test_arrays_tensors_and_data_sets_give_the_same_images(tmp_path: Path, datas
     assert any("has no test part" in note and "a hash of each image" in note for note in development.notes)
 
 
+@pytest.mark.parametrize("are_items", [False, True])
+def test_tensors_in_bfloat16_are_read(tmp_path: Path, are_items: bool) -> None:
+    """It has eight bits of precision, so whole numbers up to 256 are exact."""
+    images_NCHW = torch.from_numpy(IMAGES_NHWC.transpose(0, 3, 1, 2).copy())
+    tensors = (images_NCHW > 127).bfloat16(), torch.from_numpy(LABELS_N).bfloat16()
+    found = load(TensorDataset(*tensors) if are_items else tensors, tmp_path)
+    assert found.images_NCHW.unique().tolist() == [0, 255]
+    assert sorted(found.labels_N.unique().tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("typed", ["arrays:foo", "arrays:", "arrays:pets:0123", "arrays::" + 32 * "0"])
+def test_a_text_like_that_of_a_stored_set_is_refused_as_an_unknown_name(tmp_path: Path, typed: str) -> None:
+    with pytest.raises(DataError, match=f"'{typed}' is neither: give arrays in Python"):
+        load_development(make_spec(typed, tmp_path))
+
+
 def test_a_data_spec_takes_arrays_and_data_sets_as_run_options_do(tmp_path: Path) -> None:
     tensors = torch.from_numpy(IMAGES_NHWC), torch.from_numpy(LABELS_N)
     for dataset in ((IMAGES_NHWC, LABELS_N), tensors, TensorDataset(*tensors), Items(Image.fromarray)):
@@ -201,6 +217,10 @@ def broken(_: NDArray[np.uint8]) -> Any:
     raise RuntimeError("no such frame")
 
 
+def breaks_a_line(_: NDArray[np.uint8]) -> Any:
+    raise ValueError("two\nlines")
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
@@ -210,7 +230,10 @@ def broken(_: NDArray[np.uint8]) -> Any:
         (iter([]), "it is of type list_iterator"),
         (ImageParts(None), "must have a training part; arrays has none"),
         (ImageParts((IMAGES_NHWC, LABELS_N), test=Items(Image.fromarray)), "mixes pairs of arrays and data sets"),
-        (ImageParts((IMAGES_NHWC, LABELS_N), name=""), "must be a text that is not empty; got ''"),
+        (ImageParts((IMAGES_NHWC, LABELS_N), name=""), "must be a line of text that is not empty; got ''"),
+        (ImageParts((IMAGES_NHWC, LABELS_N), name="a\nb"), r"must be a line of text that is not empty; got 'a\\nb'"),
+        (ImageParts((IMAGES_NHWC, LABELS_N), name="a\n"), r"must be a line of text that is not empty; got 'a\\n'"),
+        ((IMAGES_NHWC, [2**70, 1] * 20), r"less than 2\*\*63; one is 1180591620717411303424: number"),
         (ImageParts((IMAGES_NHWC, LABELS_N), class_names=["a"]), "must have at least 2 classes"),
         (ImageParts((IMAGES_NHWC, LABELS_N), class_names="ab"), "must be a sequence of texts"),
         ((IMAGES_NHWC, LABELS_N[:39]), "there are 40 images, and 39 the training labels of arrays"),
@@ -218,13 +241,16 @@ def broken(_: NDArray[np.uint8]) -> Any:
         ((IMAGES_NHWC, np.array([[0, 1]] * 40)), "they look one-hot, so give labels.argmax"),
         (Items(Image.fromarray, num=0), "every part must have images; the train part of Items is empty"),
         (Items(broken), r"item 0 of the train part of Items is not \(RuntimeError: no such frame\)"),
+        (Items(breaks_a_line), r"item 0 of .* is not \(ValueError: two lines\)"),
+        (Items(lambda image: image * np.float32("nan")), "item 0 of .* finite numbers; 192 of 192 values are NaN"),
+        (Items(Image.fromarray, [2**70, 1] * 20), r"less than 2\*\*63; one is 1180591620717411303424"),
         (Items(lambda image: image / 100.0), "must have integers in 0..255 or floats in 0..1; it has .*: leave"),
         (Items(lambda image: torch.from_numpy(image).float()), "it has float32 values in .*: convert it to uint8, or"),
         (Items(lambda image: image[None]), r"must have shape \(H, W\), \(C, H, W\) or .*; it has \(1, 8, 8, 3\)"),
         (Items(lambda _: "a.png"), "must be numbers|must have shape"),
         (Items(Image.fromarray, [{"boxes": 1}] * 40), "that of item 0 of the train part of Items is of type dict"),
         (Items(Image.fromarray, [0, "1"] * 20), "must be all whole numbers or all texts; the train part of Items"),
-        (Items(Image.fromarray, [0.5, 1] * 20), "must be whole numbers or text; they have fractions"),
+        (Items(Image.fromarray, [0.5, 1] * 20), "must be whole numbers or text; 20 of 40 are NaN or a fraction"),
         (Items(Image.fromarray, [0, -1] * 20), "must not be negative; the smallest is -1"),
         (Items(Image.fromarray, [0] * 38 + [1, 1]), "for each of train, validation, test; '1' in Items has 2"),
         (Rolling(Image.fromarray), "of the train part of Rolling differs: remove random transforms"),

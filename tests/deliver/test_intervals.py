@@ -163,6 +163,16 @@ def test_a_difference_is_paired_by_image_and_one_constant_network_adds_no_spread
     assert alike == pytest.approx((-Z * sqrt(2 / 1_000_002**2 / 1_000_000), Z * sqrt(2 / 1_000_002**2 / 1_000_000)))
 
 
+def test_a_difference_of_accuracies_is_never_beyond_100_points() -> None:
+    right_SN, wrong_SN = np.ones((2, 5), dtype=bool), np.zeros((2, 5), dtype=bool)
+    spread = Spread(squares=0.5, freedom=1)
+    uncertain_SN = np.array([[True] * 5, [True, True, True, True, False]])
+    assert difference_interval(uncertain_SN, wrong_SN, spread) == (-1.0, 1.0)
+    certain = difference_interval(right_SN, wrong_SN, NO_SPREAD)
+    assert certain is not None
+    assert 0 < certain[0] < certain[1] == 1.0
+
+
 def test_the_difference_of_equal_networks_holds_zero_and_changes_sign_with_their_order() -> None:
     one_SN, other_SN = drawn(0.95, 0.95, 0.95, num_images=500), drawn(0.85, 0.85, 0.85, num_images=500, seed=1)
     spread = pool([spread_of_seeds(one_SN), spread_of_seeds(other_SN)])

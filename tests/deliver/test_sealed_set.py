@@ -252,7 +252,7 @@ def test_test_images_that_are_training_images_too_are_reported_with_the_verdict(
     options = options_in(tmp_path, confirm="in time", allow=("duplicates",))
     run(options)
     assert notes(options) == [
-        "3 of the 13 test images are also among the training and validation images, pixel by pixel, so the test "
+        "3 of the 13 test images are also among the training and validation images, pixel for pixel, so the test "
         "accuracies are optimistic"
     ]
     found = load_summary(options).confirmed

@@ -213,6 +213,12 @@ def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
         (["run", "--image-size", "big"], "--image-size"),
         (["run", "--image-size", "0"], "image"),
         (["run", "--study", "../up"], "--study"),
+        (["run", "--allow", "foo"], "--allow must be one of duplicates, constant, labels, got 'foo'"),
+        (
+            ["check", "--dataset", "digits", "--allow", "foo"],
+            "--allow must be one of duplicates, constant, labels, got",
+        ),
+        (["run", "--dataset", "a" * 5000 + ".csv"], "is too long"),
         (["run", "--storage", "nonsense://x"], "--storage"),
         (["show"], "no studies"),
         (["export"], "no studies"),

@@ -20,6 +20,7 @@ from tuner.cli.options import (
     SplitColumn,
     Studies,
     cache_folder,
+    parse_allowed,
     parse_image_size,
     plain_console,
     say,
@@ -58,7 +59,7 @@ def check(
         group=group,
         download=download,
         studies=studies,
-        allow=tuple(allow or ()),
+        allow=parse_allowed(allow),
     )
     check_options(options)
     with cache_folder(studies) as cache, progress_reporter(plain_console(stderr=True), quiet=as_json) as report:

@@ -104,6 +104,16 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def parse_allowed(names: list[str] | None) -> tuple[str, ...]:
+    """Check the values of --allow. Raises typer.BadParameter for an unknown one."""
+    from tuner.data.data_checks import PROBLEMS
+
+    for name in names or ():
+        if name not in PROBLEMS:
+            raise typer.BadParameter(f"--allow must be one of {', '.join(PROBLEMS)}, got {name!r}")
+    return tuple(names or ())
+
+
 def parse_workers(text: str) -> int | None:
     """Parse a number of runners, or `auto` to None. Raises typer.BadParameter."""
     if text == "auto":

@@ -23,6 +23,7 @@ from tuner.cli.options import (
     StudyName,
     folder_arguments,
     open_study,
+    parse_allowed,
     parse_duration,
     parse_image_size,
     parse_shape,
@@ -133,7 +134,7 @@ def run(
         download=download,
         studies=studies,
         storage=storage,
-        allow=tuple(allow or ()),
+        allow=parse_allowed(allow),
         confirm="in full" if confirm_full else "in time" if confirm else "no",
     )
     console = plain_console()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.data.array_values import array_from
 from tuner.errors import DataError
-from tuner.names import first_few, shown_name
+from tuner.names import first_few, shortened, shown_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,33 @@ def labels_from(value: Any, what: str, *, num_images: int) -> NDArray[Any]:
         raise DataError(f"every image must have a label; there are {num_images:,} images, and {len(labels):,} {what}")
     if labels.dtype.kind in "US":
         return _as_text(labels, what)
+    _refuse_beyond_64_bits(labels, what)
     if labels.dtype.kind not in "buif":
         raise DataError(f"{what} must be whole numbers or text; they have type {labels.dtype}")
-    if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
-        raise DataError(f"{what} must be whole numbers or text; they have fractions or NaN: fix or remove these images")
+    if labels.dtype.kind == "f" and (num_others := int((~(labels == np.rint(labels))).sum())) > 0:
+        are = "is" if num_others == 1 else "are"
+        raise DataError(
+            f"{what} must be whole numbers or text; {num_others:,} of {len(labels):,} {are} NaN or a fraction: fix or "
+            "remove these images"
+        )
     if labels.min() < 0:
         raise DataError(f"{what} must not be negative; the smallest is {labels.min():g}: remove images without a class")
     return labels.astype(np.int64)
+
+
+def _refuse_beyond_64_bits(labels: NDArray[Any], what: str) -> None:
+    """Raise DataError for whole numbers that int64 cannot hold. To NumPy, the largest ones of Python are objects."""
+    if labels.dtype.kind in "uf":
+        largest = labels.max(initial=0, where=~np.isnan(labels))
+    elif labels.dtype == object and all(type(label) is int for label in labels):
+        largest = max(labels)
+    else:
+        return
+    if largest >= 2**63:
+        raise DataError(
+            f"{what} must be less than 2**63; one is {shortened(str(largest))}: number the classes from 0, or give the "
+            "labels as text"
+        )
 
 
 def _as_text(labels: NDArray[Any], what: str) -> NDArray[Any]:
@@ -86,8 +106,10 @@ def classes_of(train_labels: NDArray[Any], class_names: Sequence[str] | None, wh
         raise DataError(f"{what} must {rule}; there is {first_few(unknown.tolist())}")
     missing = [name for name, label in zip(names, labels_K, strict=True) if label not in found_K]
     if missing:
+        what_to_do = "remove the name" if is_text else "remove the name and renumber the labels after it"
         raise DataError(
-            f"every class must have training images; {first_few(missing)} has none in {what}: remove its name"
+            f"every class name must have training images; {first_few(missing)} has none in {what}: add "
+            f"images of this class, or {what_to_do}"
         )
     order = np.argsort(labels_K)
     return Classes(labels_K[order], tuple(names[index] for index in order))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.data.array_labels import Classes, classes_of, indices_of, labels_from
-from tuner.data.array_values import array_from, bytes_from, channels_first, value_rule
+from tuner.data.array_values import array_from, bytes_from, channels_first, refuse_not_finite, value_rule
 from tuner.data.arrays import ArrayPart, source_from_arrays
 from tuner.data.carving import hash_bytes
 from tuner.data.dataset import DecodableSource, Decoding
@@ -101,6 +101,8 @@ def _convert(
     images = {
         key: channels_first(array_from(part.images, part.images_word), part.images_word) for key, part in raw.items()
     }
+    for key, part in raw.items():
+        refuse_not_finite(images[key], part.images_word)
     labels = {key: labels_from(part.labels, part.labels_word, num_images=len(images[key])) for key, part in raw.items()}
     classes = classes_of(labels[TRAIN], class_names, raw[TRAIN].labels_word)
     groups = {key: _groups(part, num_images=len(images[key])) for key, part in raw.items()}

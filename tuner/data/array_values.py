@@ -42,6 +42,8 @@ def array_from(value: Any, what: str) -> NDArray[Any]:
     """Return an array, a tensor on any device, or nested lists as an array. Raises DataError for anything else."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()  # NumPy has no such type, and float32 has all its values
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -69,10 +71,23 @@ def channels_first(images: NDArray[Any], what: str) -> NDArray[Any]:
     return images if is_first else images.transpose(0, 3, 1, 2)
 
 
-def value_rule(parts: Sequence[NDArray[Any]], what: str, reading: Reading | None = None) -> ValueRule:
-    """Return the rule for the values of the training and validation images (N, C, H, W).
+def refuse_not_finite(images: NDArray[Any], what: str) -> None:
+    """Raise DataError for images with NaN or infinite values. what: the array, for errors."""
+    if images.dtype.kind != "f":
+        return
+    num_others = sum(int((~np.isfinite(chunk)).sum()) for chunk in _chunks(images))
+    if num_others:
+        are = "is" if num_others == 1 else "are"
+        raise DataError(
+            f"{what} must be finite numbers; {num_others:,} of {images.size:,} values {are} NaN or infinite: "
+            "replace or remove them"
+        )
 
-    reading: as in Decoding. Raises DataError for values that are not finite.
+
+def value_rule(parts: Sequence[NDArray[Any]], what: str, reading: Reading | None = None) -> ValueRule:
+    """Return the rule for the finite values of the training and validation images (N, C, H, W).
+
+    reading: as in Decoding. Raises DataError for parts whose values differ in type.
     """
     dtype = parts[0].dtype
     if any(images.dtype != dtype for images in parts):
@@ -82,7 +97,7 @@ def value_rule(parts: Sequence[NDArray[Any]], what: str, reading: Reading | None
         return ValueRule(dtype, 0, 1)
     if dtype.kind == "b":
         return ValueRule(dtype, 0, 255)
-    ranges = [_range(chunk, what) for images in parts for chunk in _chunks(images)]
+    ranges = [_range(chunk) for images in parts for chunk in _chunks(images)]
     low, high = min(one[0] for one in ranges), max(one[1] for one in ranges)
     if dtype.kind == "f" and low >= 0 and high <= 1:
         return ValueRule(dtype, 0, 255)
@@ -99,10 +114,7 @@ def value_rule(parts: Sequence[NDArray[Any]], what: str, reading: Reading | None
 
 
 def bytes_from(images: NDArray[Any], rule: ValueRule, what: str) -> NDArray[np.uint8]:
-    """Apply a rule. Raises DataError for values of another type or range, or that are not finite.
-
-    what: the part, for errors.
-    """
+    """Apply a rule to finite values. Raises DataError for values of another type or range. what: for errors."""
     if images.dtype != rule.dtype:
         raise DataError(
             f"all parts must have the same type of values; {what} have {images.dtype}, and the training images have "
@@ -112,7 +124,7 @@ def bytes_from(images: NDArray[Any], rule: ValueRule, what: str) -> NDArray[np.u
         return images
     scaled = np.empty(images.shape, dtype=np.uint8)
     for start, chunk in zip(range(0, len(images), _CHUNK), _chunks(images), strict=True):
-        low, high, _ = _range(chunk, what)
+        low, high, _ = _range(chunk)
         if rule.levels is not None:
             whole = np.rint(chunk.clip(*rule.levels)).astype(np.int64)
             scaled[start : start + len(chunk)] = scale_levels(whole, rule.levels)
@@ -131,10 +143,8 @@ def _chunks(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
 
 
-def _range(chunk: NDArray[Any], what: str) -> tuple[float, float, bool]:
+def _range(chunk: NDArray[Any]) -> tuple[float, float, bool]:
     """Return the smallest and largest value, and whether all values are whole."""
     if chunk.dtype.kind != "f":
         return float(chunk.min()), float(chunk.max()), True
-    if not np.isfinite(chunk).all():
-        raise DataError(f"{what} must be finite numbers; they have NaN or infinite values: replace or remove them")
     return float(chunk.min()), float(chunk.max()), bool((chunk == np.rint(chunk)).all())

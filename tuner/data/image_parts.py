@@ -44,8 +44,8 @@ class ImageParts:
 
         Raises DataError for parts that are neither, or not all of one kind.
         """
-        if not isinstance(self.name, str) or not self.name:
-            raise DataError(f"the name of a data set must be a text that is not empty; got {self.name!r}")
+        if not isinstance(self.name, str) or self.name.splitlines() != [self.name]:
+            raise DataError(f"the name of a data set must be a line of text that is not empty; got {self.name!r}")
         kinds = {name: isinstance(part, tuple) for name, part in self.given().items()}
         for name, part in self.given().items():
             is_pair = isinstance(part, tuple) and len(part) in (2, 3)

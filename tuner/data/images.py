@@ -14,6 +14,7 @@ images.
 """
 
 import hashlib
+import re
 import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -199,8 +200,19 @@ def _errors_naming(path: Path) -> Iterator[None]:
         yield
     # Pillow's decoders raise nearly everything on broken input: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BrokenImage(path, reason) from error
+        raise BrokenImage(path, _reason_in_words(error)) from error
+
+
+def _reason_in_words(error: Exception) -> str:
+    """Return why an image cannot be read, without what only Python's own names of objects and classes would say."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image that Pillow can read"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+    return re.sub(r"\s*<[^<>]*>", "", reason) or "it is damaged"
 
 
 def _is_grey(image: "PILImage") -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.data.array_values import array_from, bytes_from, channels_first, value_rule
+from tuner.data.array_values import array_from, bytes_from, channels_first, refuse_not_finite, value_rule
 from tuner.data.images import ImageFacts, facts_of, picture_from
 from tuner.errors import DataError
 
@@ -47,7 +47,8 @@ def read_item(data_set: Any, index: int, what: str) -> tuple[PILImage, Item]:
     try:
         pair = data_set[index]
     except Exception as error:
-        raise DataError(f"every item must be readable; {where} is not ({type(error).__name__}: {error})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        raise DataError(f"every item must be readable; {where} is not ({reason})") from error
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise DataError(f"every item must be a pair (image, label); {where} is of type {type(pair).__name__}")
     given, label = pair
@@ -74,6 +75,7 @@ def _image_from(given: Any, where: str) -> PILImage:
     if pixels.ndim not in (2, 3):
         raise DataError(f"the image of {where} must have shape (H, W), (C, H, W) or (H, W, C); it has {pixels.shape}")
     images_NCHW = channels_first(pixels[np.newaxis], f"the image of {where}")
+    refuse_not_finite(images_NCHW, f"the image of {where}")
     rule = value_rule([images_NCHW], f"the image of {where}")
     are_whole_floats = pixels.dtype.kind == "f" and rule.scale == 1 and not rule.note
     if rule.note or are_whole_floats:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 
 from tuner.data.array_parts import RawPart, source_from_parts
@@ -21,8 +22,16 @@ def list_parts(parts: ImageParts, spec: DataSpec, *, report: Report | None) -> L
 
 
 def list_stored_parts(spec: DataSpec) -> ListedSource:
-    """List a data set by what a study has stored; only its decoded images can be found."""
+    """List a data set by what a study has stored; only its decoded images can be found.
+
+    Raises DataError for a text that no study stores.
+    """
     name, _, digest = str(spec.dataset).removeprefix(STORED).rpartition(":")
+    if not name or re.fullmatch("[0-9a-f]{32}", digest) is None:
+        raise DataError(
+            f"--dataset must be a known name, or the path of a folder or file; {spec.dataset!r} is neither: give "
+            f"arrays in Python, with RunOptions(dataset=...), and a path of this name as ./{spec.dataset}"
+        )
 
     def refuse(_: Report | None) -> DecodableSource:
         raise DataError(

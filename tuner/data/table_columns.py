@@ -77,7 +77,7 @@ def read_table(path: Path) -> Table:
     except csv.Error as error:
         raise DataError(f"a table must be readable; line {reader.line_num} of {path} is not ({error})") from error
     if len(rows) < 2:
-        raise DataError(f"a table must have a header and rows; {path} has {len(rows)} lines that are not empty")
+        raise DataError(f"a table must have a header and rows; {path} has {'only a header' if rows else 'neither'}")
     return Table(path, rows[0], tuple(rows[1:]))
 
 

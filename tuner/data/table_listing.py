@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tuner.data.dataset import Columns
 from tuner.data.folder_listing import Classes, FolderListing, ImageFile, list_images
+from tuner.data.given_path import is_file
 from tuner.data.table_columns import Roles, Table, find_roles, read_table
 from tuner.data.unused_files import UnusedFiles, count_by_extension
 from tuner.errors import DataError
-from tuner.names import first_few
+from tuner.names import first_few, shortened
 
 _SPLITS: Mapping[str, str] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -48,7 +49,10 @@ def list_table(path: Path, columns: Columns) -> FolderListing:
     listed = {part: _classes(path.parent, classes, [row for row in rows if row.part == part]) for part in set(parts)}
     notes = []
     if num_twice := len(labels) - len(rows):
-        notes.append(f"{num_twice:,} rows of {path.name} repeat an earlier row, and are used once")
+        rows_repeat = "1 row of {} repeats" if num_twice == 1 else f"{num_twice:,} rows of {{}} repeat"
+        notes.append(
+            f"{rows_repeat.format(path.name)} an earlier row, and {'is' if num_twice == 1 else 'are'} used once"
+        )
     for part in ("validation", "test"):
         missing = [name for name, found in listed.get(part, {}).items() if not found]
         if missing:
@@ -114,14 +118,14 @@ def _find_files(table: Table, values: Sequence[str]) -> list[str]:
         except DataError as error:
             raise DataError(
                 f"every image of a table must exist; {len(elsewhere):,} of {len(found):,} do not ({error}): "
-                f"{first_few(elsewhere)}"
+                f"{first_few(map(shortened, elsewhere))}"
             ) from error
         candidates = {value: _below(below, value) for value in elsewhere}
         missing = sorted(value for value, names in candidates.items() if not names)
         if missing:
             raise DataError(
                 f"every image of a table must exist; {len(missing):,} of {len(found):,} are not below {root}: "
-                f"{first_few(missing)}"
+                f"{first_few(map(shortened, missing))}"
             )
         ambiguous = sorted(value for value, names in candidates.items() if len(names) > 1)
         if ambiguous:
@@ -136,7 +140,7 @@ def _find_files(table: Table, values: Sequence[str]) -> list[str]:
 def _direct(root: Path, value: str) -> str | None:
     """Return the path that a table gives if there is a file; a table made on Windows may have backslashes."""
     for given in dict.fromkeys((value, value.replace("\\", "/"))):
-        if given and (root / given).is_file():
+        if given and is_file(root / given):
             return Path(os.path.normpath(given)).as_posix()
     return None
 

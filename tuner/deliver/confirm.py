@@ -203,7 +203,7 @@ def _notes_on_shared_images(num_shared: int, *, num_images: int) -> list[str]:
         return []
     return [
         f"{num_shared:,} of the {num_images:,} test images are also among the training and validation "
-        "images, pixel by pixel, so the test accuracies are optimistic"
+        "images, pixel for pixel, so the test accuracies are optimistic"
     ]
 
 

@@ -124,7 +124,8 @@ def difference_interval(correct_SN: Correct, other_correct_SN: Correct, spread: 
     """Interval of the mean accuracy of one network minus that of another, paired by image.
 
     Both are trained with the same number of seeds and scored on the same images. A network that is correct on the same
-    images with every seed adds no spread. Without degrees of freedom there is no interval.
+    images with every seed adds no spread. Without degrees of freedom there is no interval. The interval is
+    clipped to -1..1, the range of differences between accuracies.
     """
     if not spread.freedom:
         return None
@@ -136,7 +137,7 @@ def difference_interval(correct_SN: Correct, other_correct_SN: Correct, spread: 
     images = Z**2 * (float(by_image_N.var()) + 2 / (num_images + 2) ** 2) / num_images
     half = sqrt(images + _seeds_part(spread, num_seeds=num_seeds, num_networks=num_networks))
     centre = float(by_image_N.mean())
-    return centre - half, centre + half
+    return max(-1.0, centre - half), min(1.0, centre + half)
 
 
 def wilson(share: float, num_images: float) -> Interval:
