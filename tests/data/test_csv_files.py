@@ -10,10 +10,13 @@ from sample_data import make_spec, save_image
 
 from tuner.data.dataset import Columns, ImageDataset
 from tuner.data.development_part import load_development
+from tuner.data.prepare import TABLE_ENDINGS
 from tuner.data.sealed import load_test_set
 from tuner.data.splits import split_development
 from tuner.data.table_columns import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAMES
 from tuner.errors import DataError
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "images.md"
 
 
 def make_images(folder: Path, names: Iterable[str]) -> None:
@@ -134,6 +137,22 @@ def test_repeated_rows_are_used_once_and_a_missing_class_is_reported(tmp_path: P
     )
 
 
+@pytest.mark.parametrize("ending", TABLE_ENDINGS)
+def test_a_table_may_have_any_of_the_documented_endings(tmp_path: Path, ending: str) -> None:
+    make_images(tmp_path, names(6))
+    rows = "".join(f"images/{name}.png\t{label}\n" for name, label in ROWS)
+    found = load(write(tmp_path / f"t{ending.upper()}", f"path\tlabel\n{rows}"))
+    assert (found.name, found.class_names) == ("t", ("cat", "dog"))
+    assert f"`{ending}`" in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_one_repeated_row_is_one_row(tmp_path: Path) -> None:
+    make_images(tmp_path, names(6))
+    rows = [(name, number % 2) for number, name in enumerate(names(6))]
+    note = load(write(tmp_path / "t.csv", table_of([*rows, rows[0]]))).notes[0]
+    assert note == "1 row of t.csv repeats an earlier row, and is used once"
+
+
 def test_the_digest_covers_labels_and_split_and_not_the_place(tmp_path: Path) -> None:
     digests = {}
     for number, (label, split) in enumerate([("1", "train"), ("1", "train"), ("0", "train"), ("1", "val")]):
@@ -162,8 +181,8 @@ LONGER = [(*row, 1) for row in GOOD]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must have a header and rows; .* has 0 lines"),
-        ("path,label\n", "must have a header and rows; .* has 1 lines"),
+        ("", "must have a header and rows; .* has neither"),
+        ("path,label\n", "must have a header and rows; .* has only a header"),
         (table_of(GOOD[1:], "images/000.png,0"), "its first line looks like a row, so add a header"),
         (table_of(GOOD, "where,label"), "column of images .* has 'where', 'label': give --image-column NAME"),
         (table_of(GOOD, "path,dx"), r"column of labels \(named label, .*: give --label-column NAME"),
@@ -186,6 +205,7 @@ LONGER = [(*row, 1) for row in GOOD]
          "an image for each of train, validation, test; '1' in .*t.csv has 1"),
         (table_of([("gone.png", 0), ("lost.png", 1), *GOOD]), "2 of 8 are not below .*: 'gone.png', 'lost.png'"),
         (table_of([(f"{number:02}.png", number % 2) for number in range(12)]), "12 of 12 .* '09.png' and 2 more"),
+        (table_of([("x" * 5000 + ".png", 0), *GOOD]), r"1 of 7 are not below .*: 'x{50}\.\.\.x{46}\.png'$"),
         (table_of([("same", 0), *GOOD]), "can be several, such as 'same': 'images/same.jpg', 'images/same.png': write"),
     ],
 )  # fmt: skip
@@ -210,7 +230,7 @@ def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_document_lists_every_known_column() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "images.md").read_text(encoding="utf-8")
+    text = DOCUMENT.read_text(encoding="utf-8")
     for line, tiers in (("| image |", IMAGE_NAMES), ("| label |", LABEL_NAMES), ("| part, if", SPLIT_NAMES)):
         (row,) = [row for row in text.splitlines() if row.startswith(line)]
         assert re.findall(r"`(\w+)`", row.split("|")[2]) == [name for names in tiers for name in names]
