@@ -10,7 +10,7 @@ from sample_data import make_spec, save_image
 
 from tuner.data.dataset import Columns, ImageDataset
 from tuner.data.development_part import load_development
-from tuner.data.prepare import TABLE_ENDINGS
+from tuner.data.given_path import TABLE_ENDINGS
 from tuner.data.sealed import load_test_set
 from tuner.data.splits import split_development
 from tuner.data.table_columns import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAMES

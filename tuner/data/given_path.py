@@ -7,6 +7,8 @@ from tuner.data.image_parts import ImageParts
 from tuner.errors import DataError
 from tuner.names import shortened
 
+TABLE_ENDINGS = (".csv", ".tsv")
+
 
 def is_file(path: Path) -> bool:
     """Whether there is a file at a path. At a path that is too long for this system, there is none."""

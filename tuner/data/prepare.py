@@ -10,7 +10,7 @@ from tuner.data import digits
 from tuner.data.cache import FORMAT, find_listing, is_intact, is_sound, save_listing, save_part
 from tuner.data.dataset import DataSpec, ListedSource, Report
 from tuner.data.digests import hash_lines
-from tuner.data.given_path import given_path
+from tuner.data.given_path import TABLE_ENDINGS, given_path
 from tuner.data.image_folder import list_image_folder, list_image_table
 from tuner.data.image_parts import STORED, ImageParts
 from tuner.data.known_sets import DIGITS, EMNIST_SPLITS, KNOWN_NAMES, TORCHVISION_SETS
@@ -22,8 +22,6 @@ from tuner.errors import DataError
 
 MAX_SIDE = 1024
 """Largest image side in pixels."""
-
-TABLE_ENDINGS = (".csv", ".tsv")
 
 _PARTS = ("development", "test")
 

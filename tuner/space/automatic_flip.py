@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner.data.given_path import TABLE_ENDINGS
 from tuner.data.image_parts import STORED, ImageParts
 from tuner.data.known_sets import SETS_OF_CHARACTERS
-from tuner.data.prepare import TABLE_ENDINGS
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Flip
 
@@ -50,7 +50,8 @@ def choose_flip_without_images(space: SearchSpace) -> tuple[SearchSpace, str]:
     """Return the space as for images that are not digits or letters, and a note for the user, as `decide_flip` does."""
     if not is_flip_automatic(space):
         return space, ""
-    return with_flip(space, "horizontal"), 'flip is "auto": horizontal, except for digits and letters'
+    note = 'flip is "auto": horizontal, except for digits, letters and labels without class names'
+    return with_flip(space, "horizontal"), note
 
 
 def with_flip(space: SearchSpace, flip: Flip) -> SearchSpace:
