@@ -130,6 +130,39 @@ def test_uneven_depth_images_are_scored_by_class_and_read_alike_from_training_to
         run(options)
 
 
+def test_a_test_part_of_one_class_has_its_baseline_beside_every_score(tmp_path: Path) -> None:
+    """Bright and dark images, which are told apart at once."""
+    random = np.random.default_rng(0)
+    train, test = ({"dark": random.integers(0, 60, (count, 8, 8), dtype=np.uint8)} for count in (40, 20))
+    train["light"] = random.integers(196, 256, (40, 8, 8), dtype=np.uint8)
+    path = tmp_path / "one.npz"
+    images = np.concatenate([train["dark"], train["light"]])
+    labels = np.repeat([0, 1], 40)
+    np.savez(
+        path,
+        train_images=images,
+        train_labels=labels,
+        test_images=test["dark"],
+        test_labels=np.zeros(20, np.int64),
+        class_names=np.array(["dark", "light"]),
+    )
+    (tmp_path / "tiny.toml").write_text(SPACE, encoding="utf-8")
+    summary = run(options_of(path, confirm="in time", epochs=3))
+    found = summary.confirmed
+    assert found is not None
+    assert found.test_accuracy == 1.0
+    assert found.class_scores is not None
+    assert found.class_scores.missing == ("light",)
+    said = "\n".join(winner_lines(summary))
+    assert "; the largest class, 'dark', has 100.00% of the test images" in said
+    assert "class 'light' has no test images, so the accuracy says nothing about it" in said
+    assert summary.delivered is not None
+    scores = evaluate(load_classifier(summary.delivered), options_of(path).data_spec).class_scores
+    assert scores == found.class_scores
+    assert summary.best_class_scores is not None
+    assert not summary.best_class_scores.are_uneven
+
+
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["tuner", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sample_data import make_spec
 
-from tuner.data.carving import LIMIT, _choose, hash_file
+from tuner.data.carving import LIMIT, _choose, carve, hash_file
+from tuner.data.data_checks import refuse_meaningless
 from tuner.data.development_part import load_development
-from tuner.data.sealed import load_test_set
+from tuner.data.sealed import check_parts, fix_parts, load_test_set
 from tuner.errors import DataError
 
 hashes = st.lists(st.integers(0, 2**64 - 1), min_size=3, max_size=40)
@@ -137,14 +138,51 @@ def test_copies_of_a_file_in_one_class_are_on_one_side(tmp_path: Path) -> None:
     assert not in_development & in_test
 
 
-def test_a_class_of_copies_of_one_file_cannot_be_carved_and_is_named(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "animals")
-    shutil.rmtree(root / "bee")
-    for number in range(5):
-        save_photograph(root / "bee" / f"{number}.png", 7)
-    with pytest.raises(DataError, match=r"'bee' has 5 files, 1 of them different: add images") as caught:
-        load_development(make_spec(root, tmp_path))
+def test_a_class_of_copies_of_few_files_cannot_be_carved_and_is_named() -> None:
+    """The lower hash is that of all images but one."""
+    with pytest.raises(DataError, match=r"'bee' has 5 files, 2 of them different: add images") as caught:
+        carve([7, 7, 7, 7, 8], np.zeros(5, np.int64), ["bee"], num_left=2, kind="files")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("num_copies", "num_test"), [(3, 1), (5, 1), (6, 2), (50, 10)])
+def test_a_class_of_copies_of_one_file_is_on_both_sides_and_is_noted(
+    tmp_path: Path, num_copies: int, num_test: int
+) -> None:
+    root = make_folder(tmp_path / "animals", num_images=20)
+    before = sides_of(root, tmp_path)
+    shutil.rmtree(root / "bee")
+    for number in range(num_copies):
+        save_photograph(root / "bee" / f"{number}.png", 4_000)
+    development, test = load_development(make_spec(root, tmp_path)), load_test_set(make_spec(root, tmp_path))
+    assert test.labels_N.tolist().count(1) == num_test
+    assert development.labels_N.tolist().count(1) == num_copies - num_test
+    assert "; in 1 class ('bee') all images are the same, and every part has some of them" in development.notes[0]
+    others = {pixels: side for pixels, side in sides_of(root, tmp_path).items() if pixels in before}
+    assert others == {pixels: before[pixels] for pixels in others}
+
+
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_a_class_of_copies_is_carved_but_refused_by_the_checks_unless_they_are_allowed(
+    tmp_path: Path, form: str
+) -> None:
+    random = np.random.default_rng(0)
+    images_NHW = random.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    images_NHW[20:] = images_NHW[20]
+    root = tmp_path / "pets"
+    if form == "npz":
+        root = tmp_path / "pets.npz"
+        np.savez(root, images=images_NHW, labels=np.repeat(["ant", "bee"], 20))
+    else:
+        for number, image_HW in enumerate(images_NHW):
+            path = root / ("ant", "bee")[number // 20] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image_HW).save(path)
+    checks = check_parts(fix_parts(make_spec(root, tmp_path)))
+    assert checks.problems == ("duplicates", "constant")
+    with pytest.raises(DataError, match=r"only one distinct image: 'bee' \(20 images\) \(--allow constant\)"):
+        refuse_meaningless(checks, "pets", allowed=["duplicates"])
+    refuse_meaningless(checks, "pets", allowed=["duplicates", "constant"])
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def confirming(
     num_validation: int = 1_000,
     executor: Executor | None = None,
     record: StudyRecord | None = None,
+    is_validation_fixed: bool = False,
     **options: Any,
 ) -> Generator[ConfirmEvent]:
     """The events of the confirmation; Opened is raised where it would open the test set."""
@@ -48,7 +49,7 @@ def confirming(
         folder=rehearsal.study_folder,
         seed=0,
         epochs=EPOCHS,
-        splits=Splits(num_validation, 5 * num_validation),
+        splits=Splits(num_validation, 5 * num_validation, is_validation_fixed),
         load_test_set=sealed,
         development=NO_IMAGES,
         device=torch.device("cpu"),

@@ -303,6 +303,15 @@ def test_a_trial_that_is_not_marked_is_not_taken_for_the_baseline(tmp_path: Path
     events.close()
 
 
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_a_confirmation_begins_with_whether_the_validation_part_is_fixed(rehearsal: Rehearsal, is_fixed: bool) -> None:
+    events = confirming(rehearsal, Recorder(), is_validation_fixed=is_fixed)
+    started = next(events)
+    assert isinstance(started, ConfirmStarted)
+    assert started.is_validation_fixed == is_fixed
+    events.close()
+
+
 def test_a_baseline_that_repeats_a_trial_is_that_trial_and_keeps_what_it_is(rehearsal: Rehearsal) -> None:
     first, second, third = rehearsal.record().trials()[:3]
     mark = {"origin": "family", "changes": ["batch_size 32 instead of 64"]}

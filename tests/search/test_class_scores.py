@@ -30,7 +30,21 @@ def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
 
 def test_a_class_without_images_has_no_recall_and_is_not_unrecognised() -> None:
     scores = score_classes([0.5, 0, 0], [1, 0, 2], NAMES, are_uneven=False)
-    assert (scores.balanced_accuracy, scores.unrecognised) == (0.25, ("cow",))
+    assert (scores.balanced_accuracy, scores.unrecognised, scores.missing) == (0.25, ("cow",), ("bee",))
+    assert scores.are_uneven
+
+
+def test_a_perfect_score_on_images_of_one_class_stands_beside_its_baseline() -> None:
+    """A network that always names this class would have the same accuracy."""
+    scores = score_classes([40, 0], [40, 0], NAMES[:2], are_uneven=False)
+    assert class_sentences(scores, "test images") == [
+        "balanced accuracy 100.00%; the largest class, 'ant', has 100.00% of the test images",
+        "class 'bee' has no test images, so the accuracy says nothing about it",
+    ]
+    many = score_classes([40, 0, 0, 0, 0], [40, 0, 0, 0, 0], "abcde", are_uneven=False)
+    assert class_sentences(many, "images")[1] == (
+        "classes 'b', 'c', 'd' and 1 more have no images, so the accuracy says nothing about them"
+    )
 
 
 def test_sentences_name_what_accuracy_hides_and_nothing_else() -> None:
@@ -67,6 +81,7 @@ def test_a_trial_stores_the_scores_of_its_best_epoch() -> None:
             "largest_share": 31 / 32,
             "are_uneven": True,
             "unrecognised": ["bee"],
+            "missing": [],
         }
     }
     assert running.class_attributes(()) == {}

@@ -289,6 +289,23 @@ def test_a_repeated_candidate_is_stored_but_not_trained_again(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("num_a_run", [1, 9])
+def test_a_repeated_candidate_takes_one_place_at_a_rung(tmp_path: Path, num_a_run: int) -> None:
+    """Also when the trials are read from the study."""
+
+    def worse_every_time(task: TrialTask) -> Iterator[EpochResult]:
+        for epoch in range(1, EPOCHS + 1):
+            yield EpochResult(epoch, 0.5, 0.5, 0.9 - task.number / 1_000, 0.0)
+
+    study = Rehearsal(tmp_path, space=FINITE_SPACE)
+    for num_trials in range(num_a_run, 10, num_a_run):
+        study.run(num_trials, trainer=worse_every_time)
+    trained = [trial for trial in study.record().trials() if trial.outcome != "repeated"]
+    assert trained[-1].number >= len(trained)  # some repeated ones came before it
+    places = [trial.reason.split("ranked ")[-1].split(";")[0] for trial in trained]
+    assert places == ["", *(f"{place} of {place}" for place in range(2, 10))]
+
+
+@pytest.mark.parametrize("num_a_run", [1, 9])
 def test_a_candidate_that_failed_may_be_tried_again(tmp_path: Path, num_a_run: int) -> None:
     """Also when another run of the study proposes it."""
     failed: set[str] = set()

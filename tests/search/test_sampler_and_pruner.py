@@ -228,6 +228,17 @@ def test_a_trial_is_not_held_against_itself_and_running_ones_count() -> None:
     assert strategy.reason_to_stop(4, {1: 0.1, 2: 0.1}) != ""
 
 
+def test_a_repeated_trial_takes_no_place_at_the_rungs_and_is_seen_by_the_sampler() -> None:
+    """Of the three that were trained, one continues at the rung; of five, two would."""
+    strategy = Strategy({"x": FloatDistribution(0.0, 1.0)}, seed=0, epochs=20)
+    for number, (accuracy, is_repeated) in enumerate([(0.6, False), (0.4, False), (0.4, True), (0.4, True)]):
+        curve = {1: 0.1, 2: accuracy}
+        strategy.learn(number, {"x": accuracy}, curve, state=TrialState.COMPLETE, is_repeated=is_repeated)
+    assert [trial.value for trial in strategy._mirror.trials] == [0.6, 0.4, 0.4, 0.4]
+    reason = strategy.reason_to_stop(4, {1: 0.1, 2: 0.5})
+    assert reason == "best accuracy 50.00% after epoch 2: ranked 2 of 3; the best continues"
+
+
 def best_known(strategy: Strategy) -> float:
     return max(trial.value for trial in strategy._mirror.trials if trial.value is not None)
 

@@ -27,6 +27,14 @@ def space_with(flip: object, **tables: object) -> SearchSpace:
         ("pictures/plates", ("A", "b", "7", "ä"), "none", "a single letter or digit"),
         ("pictures/plates", ("A", "10"), "horizontal", "not digits or letters"),
         ("pictures/signs", ("+", "-"), "horizontal", "not digits or letters"),
+        ("pictures/flowers", ("1", "10", "102"), "horizontal", "not digits or letters"),
+        ("pathmnist.npz", ("0", "1", "2"), "none", "the labels are numbers without class names"),
+        ("cifar100.NPZ", tuple(map(str, range(100))), "none", "the labels are numbers without class names"),
+        ("train.csv", ("0", "1"), "none", "the labels are numbers without class names"),
+        ("arrays:pets:0123", ("0", "1"), "none", "the labels are numbers without class names"),
+        ("pets.npz", ("cat", "dog"), "horizontal", "not digits or letters"),
+        ("letters.npz", ("A", "b"), "none", "a single letter or digit"),
+        ("train.csv", ("cat", "1"), "horizontal", "not digits or letters"),
     ],
 )
 def test_digits_and_letters_are_not_flipped_and_other_images_are(
@@ -72,6 +80,16 @@ def test_nothing_else_of_the_space_changes() -> None:
 def test_a_network_cannot_be_sampled_before_the_flip_is_decided() -> None:
     with pytest.raises(SpaceError, match=r'made: recipe.flip: "auto" must be decided from the data set'):
         candidate_from({}, space_with("auto"), InputSpec(1, 8, 8, 10), epochs=1)
+
+
+def test_classes_of_a_set_in_memory_that_are_only_numbers_are_no_names() -> None:
+    for dataset in (ImageParts(([], [])), "arrays:arrays:0123"):  # as given, and as a study that resumes knows it
+        space, note = decide_flip(space_with("auto"), dataset, ("0", "1", "10"))
+        assert space.recipe.flip.values == ["none"]
+        assert note == (
+            "flip is none, since the labels are numbers without class names, so the images may be digits or letters; "
+            "to decide it, set flip in the search space"
+        )
 
 
 def test_the_name_of_a_set_in_memory_does_not_decide() -> None:

@@ -70,6 +70,18 @@ def test_each_finding_has_one_line_with_its_numbers() -> None:
     assert f"{lines[4]}, so the same image may be on both sides of a split" in found_lines(without_own)
 
 
+def test_classes_without_test_images_are_named_beside_the_share_of_the_largest() -> None:
+    one_class = replace(CLEAN, num_test=(250, 0, 0), num_distinct=(650, 300, 300))
+    assert found_lines(one_class) == [
+        "2 classes have no test images, so the test accuracy says nothing about them: 'bee', 'cow'; "
+        "the largest class, 'ant', has 100.0% of the test images"
+    ]
+    (line,) = found_lines(replace(CLEAN, num_test=(130, 120, 0)))
+    assert line.startswith("1 class has no test images, so the test accuracy says nothing about it: 'cow'; ")
+    assert line.endswith("'ant', has 52.0% of the test images")
+    assert one_class.to_json()["untested_classes"] == ["bee", "cow"]
+
+
 def test_a_run_reports_a_crop_only_if_it_takes_much_and_many_classes_are_counted() -> None:
     small = replace(CLEAN, cropped_mean=0.004, cropped_most=0.02)
     assert found_lines(small) == []

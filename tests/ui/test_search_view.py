@@ -19,6 +19,7 @@ from tuner.search.events import (
 )
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.results import EpochResult
+from tuner.ui.event_lines import line_of
 from tuner.ui.search_view import SearchView, format_seconds, sparkline
 
 
@@ -98,6 +99,14 @@ def test_the_view_says_what_is_done_before_and_after_the_search() -> None:
     view.take(ConfirmStarted((0, 1), 3, ()))
     view.take(ConfirmProgress("trial 0, seed 1: 99.00%", 1, 6))
     assert "digits-cnn  confirming [1/6] trial 0, seed 1: 99.00%" in shown(view)
+
+
+@pytest.mark.parametrize(
+    ("is_fixed", "words"), [(False, "on fresh splits"), (True, "validated on the set's own validation part")]
+)
+def test_a_confirmation_says_what_it_validates_on(is_fixed: bool, words: str) -> None:
+    event = ConfirmStarted((3, 0), 2, ("one note",), is_validation_fixed=is_fixed)
+    assert line_of(event, SearchView()) == f"confirming: trials 3, 0 again, {words}, with 2 seeds\none note"
 
 
 def test_a_curve_is_drawn_from_its_lowest_to_its_highest() -> None:

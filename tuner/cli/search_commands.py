@@ -157,7 +157,7 @@ def confirm(
     storage: Storage = None,
     quiet: Quiet = False,
 ) -> None:
-    """Retrain the best networks of a study on fresh splits, and score the winner on the test set."""
+    """Retrain the best networks of a study, and score the winner on the test set."""
     num_workers = parse_workers(workers)
     silence_optuna()
     from contextlib import closing

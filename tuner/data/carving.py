@@ -1,7 +1,8 @@
 """Choose test images from images without a test part: those whose files or pixels have a low hash.
 
 The hash depends only on the bytes of one image, so adding, renaming or removing other images moves none. Images are
-chosen in each class separately, so that each class has images on both sides.
+chosen in each class separately, so that each class has images on both sides. A class whose images are all the same is
+on both sides too, which the checks of the data (data_checks.py) report.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.data.splits import TEST_FRACTION
+from tuner.data.splits import TEST_FRACTION, part_size
 from tuner.errors import BrokenImage, DataError, reason_of
 
 LIMIT = int(TEST_FRACTION * 2**64)
@@ -23,10 +24,14 @@ _READ_BYTES, _PERSON = 2**20, b"tuner test part"
 
 @dataclass(frozen=True, eq=False)
 class Carving:
-    """test_N: int64 rows of the test images, ascending. moved: classes that do not follow the rule exactly."""
+    """test_N: int64 rows of the test images, ascending. moved: classes that do not follow the rule exactly.
+
+    copied: classes whose images are all the same.
+    """
 
     test_N: NDArray[np.int64]
     moved: tuple[str, ...]
+    copied: tuple[str, ...]
 
 
 def carve(
@@ -35,13 +40,18 @@ def carve(
     """Choose the test images by their hashes: about a fifth of all images, and at least one of each class.
 
     A class that would have no test image gives the image with the lowest hash. A class that would keep fewer than
-    `num_left` images keeps those with the highest hashes. Images with equal hashes in one class are on the same side.
-    kind: what is hashed, for errors. Raises DataError if a class has too few different images for that.
+    `num_left` images keeps those with the highest hashes. Images with equal hashes in one class are on the same
+    side, unless all images of the class are equal: then about a fifth of them become test images. kind: what is hashed,
+    for errors. Raises DataError if a class has too few different images for that.
     """
-    chosen, moved = list[int](), list[str]()
+    chosen, moved, copied = list[int](), list[str](), list[str]()
     for label, name in enumerate(class_names):
         rows = np.flatnonzero(labels_N == label).tolist()
         test_rows, is_bent = _choose(rows, hashes_N, num_left=num_left)
+        if not test_rows and len({hashes_N[row] for row in rows}) == 1:
+            test_rows = rows[: min(part_size(len(rows), TEST_FRACTION), len(rows) - num_left)]
+            is_bent = False
+            copied.append(name)
         if not test_rows:
             num_different = len({hashes_N[row] for row in rows})
             raise DataError(
@@ -51,7 +61,7 @@ def carve(
             )
         chosen += test_rows
         moved += [name] * is_bent
-    return Carving(np.sort(np.array(chosen, dtype=np.int64)), tuple(moved))
+    return Carving(np.sort(np.array(chosen, dtype=np.int64)), tuple(moved), tuple(copied))
 
 
 def hash_bytes(content: bytes) -> int:
@@ -92,11 +102,16 @@ def describe_carving(name: str, carving: Carving, labels_N: NDArray[np.int64], *
         f"({num_test / num_images:.1%}; {shares_K.min():.1%} to {shares_K.max():.1%} of a class), chosen by a hash of "
         f"each {kind}, are set aside as the sealed test set"
     )
-    if not carving.moved:
-        return note
-    shown = ", ".join(map(repr, carving.moved[:3])) + (", ..." if len(carving.moved) > 3 else "")
-    classes = "1 class" if len(carving.moved) == 1 else f"{len(carving.moved):,} classes"
-    return f"{note}; in {classes} ({shown}) the limit was moved, so that every part has images of each class"
+    if carving.moved:
+        note += f"; in {_classes(carving.moved)} the limit was moved, so that every part has images of each class"
+    if carving.copied:
+        note += f"; in {_classes(carving.copied)} all images are the same, and every part has some of them"
+    return note
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    return f"1 class ({shown})" if len(names) == 1 else f"{len(names):,} classes ({shown})"
 
 
 def _choose(rows: Sequence[int], hashes_N: Sequence[int], *, num_left: int) -> tuple[list[int], bool]:

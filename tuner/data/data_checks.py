@@ -102,6 +102,11 @@ class DataChecks:
         return tuple(label for label, number in enumerate(self.num_development) if number < FEW)
 
     @property
+    def untested_classes(self) -> tuple[int, ...]:
+        """Labels of classes without test images."""
+        return tuple(label for label, number in enumerate(self.num_test) if not number)
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What makes the scores of this data set meaningless: names of PROBLEMS."""
         found = {
@@ -115,12 +120,15 @@ class DataChecks:
         """The JSON object that `tuner check --json` prints and a study stores."""
         data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         largest = {"name": self.class_names[self.largest_class], "share": self.largest_share}
-        few = [self.class_names[label] for label in self.few_classes]
+        few, untested = (
+            [self.class_names[label] for label in labels] for labels in (self.few_classes, self.untested_classes)
+        )
         return {
             "format": CHECKS_FORMAT,
             "problems": list(self.problems),
             "largest_class": largest,
             "few_classes": few,
+            "untested_classes": untested,
             **data,
         }
 

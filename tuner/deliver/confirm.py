@@ -37,11 +37,15 @@ from tuner.training.checkpoint import load_checkpoint, save_checkpoint
 
 @dataclass(frozen=True)
 class ConfirmStarted:
-    """The confirmation begins with these trials and number of seeds. `notes` say what is skipped to save time."""
+    """The confirmation begins with these trials and number of seeds. `notes` say what is skipped to save time.
+
+    is_validation_fixed: whether every seed has the data set's own validation part, so that no fresh splits are drawn.
+    """
 
     numbers: tuple[int, ...]
     num_seeds: int
     notes: tuple[str, ...]
+    is_validation_fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def confirm(
     if baseline is not None:
         baseline = next((one for one in contenders if one.trial.number == baseline.trial.number), baseline)
         contenders += [] if baseline in contenders else [baseline]
-    yield ConfirmStarted(tuple(one.trial.number for one in contenders), num_seeds, tuple(skipped))
+    numbers = tuple(one.trial.number for one in contenders)
+    yield ConfirmStarted(numbers, num_seeds, tuple(skipped), is_validation_fixed=splits.is_fixed)
 
     temporary = retrainings_folder(folder)
     try:

@@ -15,7 +15,8 @@ class ClassScores:
     balanced_accuracy: mean of the recalls of the classes that have images; the recall of a class is the share of its
     images that are classified correctly. largest_class, largest_share: the class with the most images and its share of
     them, which is the accuracy of always naming this class. are_uneven: whether classes differ so much in size that
-    accuracy alone says little. unrecognised: names of the classes of which no image is classified correctly.
+    accuracy alone says little. unrecognised: names of the classes of which no image is classified correctly. missing:
+    names of the classes that have no image, of which the scores therefore say nothing; empty in older studies.
     """
 
     balanced_accuracy: float
@@ -23,6 +24,7 @@ class ClassScores:
     largest_share: float
     are_uneven: bool
     unrecognised: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 def score_classes(
@@ -30,7 +32,7 @@ def score_classes(
 ) -> ClassScores:
     """Compute the scores from the number of correct images and of all images of each class, in the order of the names.
 
-    `correct` may be a mean over several seeds.
+    `correct` may be a mean over several seeds. Classes are also uneven if one of them has no image.
     """
     present = [label for label, count in enumerate(counts) if count]
     largest = max(present, key=lambda label: counts[label])
@@ -38,8 +40,9 @@ def score_classes(
         balanced_accuracy=sum(correct[label] / counts[label] for label in present) / len(present),
         largest_class=class_names[largest],
         largest_share=counts[largest] / sum(counts),
-        are_uneven=are_uneven,
+        are_uneven=are_uneven or len(present) < len(counts),
         unrecognised=tuple(class_names[label] for label in present if not correct[label]),
+        missing=tuple(class_names[label] for label, count in enumerate(counts) if not count),
     )
 
 

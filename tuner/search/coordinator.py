@@ -389,7 +389,7 @@ class _Search:
     def _learn(self, trial: KnownTrial, candidate: Candidate, params: Params, *, is_repeated: bool) -> None:
         """Report to the sampler how a trial ended; a repeated trial has the result that its candidate had before."""
         learned = self._known.end(candidate.fingerprint, trial, is_repeated=is_repeated)
-        self._strategy.learn(trial.number, params, learned.curve, state=learned.state)
+        self._strategy.learn(trial.number, params, learned.curve, state=learned.state, is_repeated=is_repeated)
 
     def _count(self, counts: bool, num_parameters: int) -> None:
         self._num_counted += counts

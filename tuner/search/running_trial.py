@@ -45,7 +45,8 @@ class RunningTrial:
             return {}
         counts = [sum(row) for row in self.confusion]
         scores = scores_from_confusion(self.confusion, class_names, are_uneven=are_uneven(counts))
-        return {"class_scores": {**asdict(scores), "unrecognised": list(scores.unrecognised)}}
+        texts = {"unrecognised": list(scores.unrecognised), "missing": list(scores.missing)}
+        return {"class_scores": {**asdict(scores), **texts}}
 
     @property
     def best_epoch(self) -> int | None:

@@ -64,14 +64,17 @@ class Strategy:
     def _is_in_space(self, params: Params) -> bool:
         return set(params) == set(self._distributions)
 
-    def learn(self, number: int, params: Params, curve: Mapping[int, float], *, state: TrialState) -> None:
+    def learn(
+        self, number: int, params: Params, curve: Mapping[int, float], *, state: TrialState, is_repeated: bool = False
+    ) -> None:
         """Record how a trial ended, in this run or an earlier one.
 
         curve: its validation accuracy by epoch. A trial without the parameters of the space counts at the rungs, but
-        the sampler does not see it.
+        the sampler does not see it. is_repeated: whether the curve is that of an earlier trial of the same candidate;
+        the sampler sees such a trial, but it does not count at the rungs, where its candidate would count twice.
         """
         for epoch, there in self._rungs.items():
-            if epoch in curve:
+            if epoch in curve and not is_repeated:
                 there[number] = best_value((value for at, value in curve.items() if at <= epoch), default=BELOW_ALL)
         if not self._is_in_space(params):
             return

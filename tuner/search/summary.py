@@ -47,10 +47,14 @@ class StudySummary:
 
     @property
     def best_class_scores(self) -> ClassScores | None:
-        """Scores by class of the best trial; classes are uneven if they are so in the whole development part."""
+        """Scores by class of the best trial.
+
+        Classes are uneven if they are so in the whole development part, or if one has no validation image.
+        """
         if self.best is None or self.best.class_scores is None or self.checks is None:
             return None
-        return replace(self.best.class_scores, are_uneven=self.checks.are_classes_uneven)
+        scores = self.best.class_scores
+        return replace(scores, are_uneven=self.checks.are_classes_uneven or bool(scores.missing))
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `tuner show --json` prints."""

@@ -86,5 +86,6 @@ def trial_record_from(trial: FrozenTrial) -> TrialRecord:
 def _class_scores_from(stored: Mapping[str, Any] | None) -> ClassScores | None:
     if stored is None:
         return None
-    values = {one.name: stored[one.name] for one in fields(ClassScores)}
-    return ClassScores(**values | {"unrecognised": tuple(stored["unrecognised"])})
+    values = {one.name: stored[one.name] for one in fields(ClassScores) if one.name != "missing"}
+    texts = {name: tuple(stored.get(name, ())) for name in ("unrecognised", "missing")}
+    return ClassScores(**values | texts)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from tuner.data.image_parts import ImageParts
+from tuner.data.image_parts import STORED, ImageParts
 from tuner.data.known_sets import SETS_OF_CHARACTERS
+from tuner.data.prepare import TABLE_ENDINGS
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Flip
 
@@ -22,15 +24,26 @@ def decide_flip(space: SearchSpace, dataset: str | ImageParts, class_names: Sequ
     """Return the space with the flip that suits a data set, and a note for the user; unchanged, with no note, if fixed.
 
     dataset: as in DataSpec; of a set in memory, only the class names count. A mirrored digit or letter is another one
-    or none, so these are never flipped.
+    or none, so these are never flipped. Nor are images of arrays and tables whose labels are only numbers, because
+    their classes have no names that say what the images show.
     """
     if not is_flip_automatic(space):
         return space, ""
     if dataset in SETS_OF_CHARACTERS:
         return with_flip(space, "none"), f"flip is none, since mirrored images of {dataset} would be other characters"
+    if _has_labels_alone(dataset) and all(name.isdecimal() for name in class_names):
+        reason = "the labels are numbers without class names, so the images may be digits or letters"
+        return with_flip(space, "none"), f"flip is none, since {reason}; to decide it, set flip in the search space"
     if all(len(name) == 1 and name.isalnum() for name in class_names):
         return with_flip(space, "none"), "flip is none, since each class name is a single letter or digit"
     return with_flip(space, "horizontal"), "flip is horizontal, since the classes are not digits or letters"
+
+
+def _has_labels_alone(dataset: str | ImageParts) -> bool:
+    """Whether the classes of a data set may be named after its labels: those of arrays and tables, but not folders."""
+    if isinstance(dataset, ImageParts):
+        return True
+    return dataset.startswith(STORED) or Path(dataset).suffix.lower() in (".npz", *TABLE_ENDINGS)
 
 
 def choose_flip_without_images(space: SearchSpace) -> tuple[SearchSpace, str]:

@@ -62,6 +62,8 @@ def found_lines(checks: DataChecks, *, is_complete: bool = False, marks: dict[st
         )
     if checks.are_classes_uneven and not is_complete:
         lines.append(classes_line(checks))
+    if checks.untested_classes:
+        lines.append(_untested_line(checks))
     if checks.few_classes:
         each = [f"{checks.class_names[label]!r} ({checks.num_development[label]:,})" for label in checks.few_classes]
         more = f" and {len(each) - NUM_NAMED:,} more" if len(each) > NUM_NAMED else ""
@@ -77,6 +79,18 @@ def found_lines(checks: DataChecks, *, is_complete: bool = False, marks: dict[st
     if checks.unused:
         lines.append(f"files that are not used: {unused_in_words(checks.unused)}")
     return lines
+
+
+def _untested_line(checks: DataChecks) -> str:
+    untested = [checks.class_names[label] for label in checks.untested_classes]
+    more = f" and {len(untested) - NUM_NAMED:,} more" if len(untested) > NUM_NAMED else ""
+    have, them = ("class has", "it") if len(untested) == 1 else ("classes have", "them")
+    largest = max(range(len(checks.num_test)), key=lambda label: checks.num_test[label])
+    return (
+        f"{len(untested):,} {have} no test images, so the test accuracy says nothing about {them}: "
+        f"{', '.join(map(repr, untested[:NUM_NAMED]))}{more}; the largest class, {checks.class_names[largest]!r}, has "
+        f"{checks.num_test[largest] / checks.total_test:.1%} of the test images"
+    )
 
 
 def _repeats(checks: DataChecks) -> Iterator[str]:

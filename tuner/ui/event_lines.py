@@ -53,7 +53,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
         case ConfirmStarted():
             numbers = ("trials " if len(event.numbers) > 1 else "trial ") + ", ".join(map(str, event.numbers))
             notes = "".join(f"\n{note}" for note in event.notes)
-            return f"confirming: {numbers} again, on fresh splits, with {counted(event.num_seeds, 'seed')}{notes}"
+            split = "validated on the set's own validation part" if event.is_validation_fixed else "on fresh splits"
+            return f"confirming: {numbers} again, {split}, with {counted(event.num_seeds, 'seed')}{notes}"
         case ConfirmProgress():
             return describe_progress(event)
     return ""

@@ -105,7 +105,7 @@ def _confirmed(found: Confirmation, summary: StudySummary) -> str:
         "the search had promised": (
             f"{found.search_accuracy:.2%}",
             gap_in_words(found)
-            + ("" if found.validation_mean is None else f"; {found.validation_mean:.2%} on fresh splits"),
+            + ("" if found.validation_mean is None else f"; {found.validation_mean:.2%} when trained again"),
         ),
         "of the delivered file": (
             f"{found.delivered_test_accuracy:.2%}",
@@ -184,7 +184,7 @@ def _candidates(found: Confirmation) -> str:
     return (
         f"<details><summary>How it was confirmed: {counted(len(rows), 'candidate')} trained again in "
         f"{escape(_duration(found.seconds))}</summary><div class='scroll'><table><thead><tr><th>candidate</th>"
-        f"<th></th><th>accuracy on fresh splits, seed by seed</th><th>dropped</th></tr></thead>"
+        f"<th></th><th>validation accuracy, seed by seed</th><th>dropped</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></details>"
     )
 
