@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.__about__ import __version__
-from tuner.architecture.cost import network_cost
+from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.trace import trace
 from tuner.data.reading import DEFAULT, reading_in_words
 from tuner.deliver.export_formats import FORMATS, FormatName
@@ -44,7 +44,7 @@ def readme_of(
     architecture, origin = checkpoint.candidate.architecture, checkpoint.origin
     channels, height, width = architecture.input_shape
     reading = checkpoint.preprocessing.reading
-    num_parameters = network_cost(trace(architecture)).num_parameters
+    num_parameters = cost_of(architecture).num_parameters
     dataset = " ".join(str(origin.get("dataset", "images")).replace("`", "'").split())
     images = f"(N, {channels}, {height}, {width}), {'grey' if channels == 1 else 'red, green, blue'}"
     optimistic = "" if score.part == "test" else " The score is that of the search, and so optimistic."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
-from tuner.architecture.cost import network_cost
+from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, Join, Part, steps_of
 from tuner.architecture.trace import trace
@@ -77,7 +77,7 @@ STD = {list(preprocessing.std)!r}
 
 {"".join(_MODULES[join] for join in _joins(parts.values()))}class Network(nn.Module):
     """{channels}x{height}x{width} images to {_counted(architecture.num_classes, "logit")}; \
-{_counted(network_cost(trace(architecture)).num_parameters, "parameter")}."""
+{_counted(cost_of(architecture).num_parameters, "parameter")}."""
 
     def __init__(self) -> None:
         super().__init__()
