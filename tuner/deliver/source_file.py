@@ -12,6 +12,7 @@ from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, Join, Part, steps_of
 from tuner.architecture.trace import trace
 from tuner.data.reading import reading_in_words
+from tuner.data.resizing import resizing_in_words
 from tuner.training.checkpoint import Checkpoint
 
 LINE_LENGTH = 120
@@ -62,7 +63,8 @@ def source_of(checkpoint: Checkpoint) -> str:
     return f'''"""{_title(checkpoint)}
 
 Needs torch and weights.pt. Run as a script, it names the classes of the images in images.pt: a uint8 tensor of shape
-(N, {shape}), {_colours(channels)}.{f" {reading_in_words(preprocessing.reading)}".rstrip()}
+(N, {shape}), {_colours(channels)}.{f" {reading_in_words(preprocessing.reading)}".rstrip()}\
+{f"{chr(10)}{resizing_in_words(preprocessing.resizing, (height, width))}".rstrip()}
 
 In names of tensors: N images, K classes, C channels, H height, W width. The comments give each layer's output shape.
 """

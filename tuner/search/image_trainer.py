@@ -15,6 +15,7 @@ from tuner.data.development_part import load_cached
 from tuner.data.images import Preprocessing
 from tuner.data.reading import DEFAULT, Reading
 from tuner.data.resident import ResidentData, Statistics
+from tuner.data.resizing import DEFAULT_RESIZING, Resizing
 from tuner.data.splits import Split, fresh_split, split_development
 from tuner.data.training_data import TrainingData, measure_statistics, open_data
 from tuner.search.objective import is_better, value_of
@@ -43,7 +44,8 @@ class ImageTrainer:
 
     It is small enough to be sent to another process, which then opens the data set from the same memory-mapped file.
     `image_bytes` is the memory limit for images; larger sets are streamed. `statistics` are the mean and standard
-    deviation of the pixels, if they are already known. `reading` says how the values of image files became pixels.
+    deviation of the pixels, if they are already known. `reading` says how the values of image files became pixels,
+    and `resizing` how the images were resized.
     """
 
     dataset_folder: Path
@@ -54,6 +56,7 @@ class ImageTrainer:
     image_bytes: int = sys.maxsize
     statistics: Statistics | None = None
     reading: Reading = DEFAULT
+    resizing: Resizing = DEFAULT_RESIZING
     _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
@@ -161,6 +164,8 @@ class ImageTrainer:
                 mean=data.mean,
                 std=data.std,
                 reading=self.reading,
+                interpolation=self.resizing.interpolation,
+                crop_fraction=self.resizing.crop_fraction,
             ),
             class_names=data.class_names,
             scores=scores,

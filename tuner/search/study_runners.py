@@ -178,6 +178,7 @@ def _trainer(
         image_bytes=image_bytes,
         statistics=statistics,
         reading=dataset.reading,
+        resizing=dataset.resizing,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
+from tuner.data.resizing import DEFAULT_RESIZING
 from tuner.errors import CheckpointError, reason_of
 from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
@@ -27,8 +28,10 @@ from tuner.training.caller_settings import with_own_settings
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.released_defaults import with_defaults
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout. It is raised when older versions of tuner cannot read files of a new layout."""
+PLAIN_RESIZING_FORMAT = 2
+"""Version of files whose images are resized by the default rule, the only one that older versions know."""
 FLAT_FORMAT = 1
 """Version of files without joins, whose layers are one list, and without a flip test. Older versions read these too."""
 
@@ -57,8 +60,8 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
     layers = described_path(trace(checkpoint.candidate.architecture))
     return {
         **checkpoint.candidate.to_json(),
-        # In place of the candidate's: the files of both formats have a candidate of format 1.
-        "format": FORMAT if checkpoint.flip_test or any("join" in layer for layer in layers) else FLAT_FORMAT,
+        # In place of the candidate's: the files of all formats have a candidate of format 1.
+        "format": _format_of(checkpoint, layers),
         "layers": layers,
         "preprocessing": checkpoint.preprocessing.to_json(),
         "class_names": list(checkpoint.class_names),
@@ -67,6 +70,14 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "versions": dict(checkpoint.versions),
         **({"flip_test": True} if checkpoint.flip_test else {}),
     }
+
+
+def _format_of(checkpoint: Checkpoint, layers: Sequence[Mapping[str, Any]]) -> int:
+    """Return the lowest format whose readers understand the file."""
+    if checkpoint.preprocessing.resizing != DEFAULT_RESIZING:
+        return FORMAT
+    has_joins = any("join" in layer for layer in layers)
+    return PLAIN_RESIZING_FORMAT if checkpoint.flip_test or has_joins else FLAT_FORMAT
 
 
 def described_path(path: Items) -> list[dict[str, Any]]:
