@@ -14,6 +14,7 @@ from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbones import build_backbone
 from tuner.architecture.cost import Cost
 from tuner.architecture.factory import build_path
+from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.layer_modules import build_layer
 from tuner.architecture.trace import head_layers
 
@@ -42,12 +43,25 @@ class SplitNetwork:
 def split_network(network: BackboneNetwork) -> SplitNetwork:
     """Build a resolved network without its weights. Raises BackboneError if its library is not installed."""
     backbone = build_backbone(network.backbone)
-    layers = head_layers(network.head, (backbone.num_features, 1, 1), network.num_classes)
-    head = build_path([layer for layer in layers if layer.kind != "Flatten"], build_layer)
+    head = build_path(layers_of_head(network, num_features=backbone.num_features), build_layer)
     model = backbone.attach_head(head)
     start = _first_trained(backbone.stages, network.trained_stages)
     frozen, trained = backbone.stages[:start], backbone.stages[start:]
     return SplitNetwork(model, nn.Sequential(*frozen), trained, head, backbone.head_name)
+
+
+def layers_of_head(network: BackboneNetwork, *, num_features: int | None = None) -> list[Layer]:
+    """The layers of a network's head, from features (F) to logits. num_features: F, if it is known already."""
+    if num_features is None:
+        num_features = _num_features(network.backbone)
+    layers = head_layers(replace(network.head, pooling="flatten"), (num_features, 1, 1), network.num_classes)
+    return [layer for layer in layers if layer.kind != "Flatten"]
+
+
+@lru_cache
+def _num_features(name: str) -> int:
+    with torch.device("meta"):
+        return build_backbone(name).num_features
 
 
 def resolve_backbone(network: BackboneNetwork) -> BackboneNetwork:

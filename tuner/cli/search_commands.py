@@ -27,6 +27,7 @@ from tuner.cli.options import (
     parse_workers,
     plain_console,
     silence_optuna,
+    Weights,
 )
 from tuner.interrupts import leave_in_order, say_restart
 from tuner.search.processes import import_ahead
@@ -85,6 +86,7 @@ def run(
     split_column: SplitColumn = None,
     group_column: GroupColumn = None,
     group: Group = None,
+    weights: Weights = None,
     download: Annotated[bool, typer.Option(help="Download the data set if it is missing.")] = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
@@ -137,6 +139,7 @@ def run(
         studies=studies,
         storage=storage,
         allow=tuple(allow or ()),
+        weights=tuple(weights or ()),
         confirm="in full" if confirm_full else "in time" if confirm else "no",
     )
     console = plain_console()

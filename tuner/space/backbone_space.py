@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from tuner.architecture.backbone_network import BackboneNetwork, NumViews, TrainedStages, WeightsDigest
+from tuner.architecture.backbone_network import BackboneNetwork, NumViews, TrainedStages
 from tuner.architecture.backbones import input_of
 from tuner.architecture.spec import Head, InputSpec
 from tuner.errors import SpaceError
@@ -26,14 +26,12 @@ class BackboneSpace(Unshared):
     name: torchvision's name of a network, or `timm/NAME`. trained_stages: how many of the last stages are trained
     together with the head. image_size: side in pixels; 0 is the size that the weights were trained with. views: how
     many augmented views of every image are computed beforehand for networks with frozen stages.
-    weights: digest of the weights of each backbone. It is empty in a file, and a study stores it when it begins.
     """
 
     name: Parameter[BackboneName]
     trained_stages: Parameter[TrainedStages] = fixed(0)
     image_size: Parameter[ImageSide] = fixed(0)
     views: Parameter[NumViews] = fixed(0)
-    weights: dict[str, WeightsDigest] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> BackboneSpace:
@@ -46,24 +44,27 @@ class BackboneSpace(Unshared):
         for name, key in PARAMETERS.items():
             yield key, getattr(self, name)
 
-    def with_weights(self, digests: Mapping[str, str]) -> BackboneSpace:
-        """Return the section with only the backbones whose weights are given, in this order."""
-        return self.model_copy(update={"name": Parameter(choices=list(digests)), "weights": dict(digests)})
+    def with_names(self, names: Sequence[str]) -> BackboneSpace:
+        """Return the section with these backbones, in this order."""
+        return self.model_copy(update={"name": Parameter(choices=list(names))})
 
 
 def backbone_network(
-    values: Mapping[str, Any], space: BackboneSpace, head: Head, input_spec: InputSpec
+    values: Mapping[str, Any], weights: Mapping[str, str], head: Head, input_spec: InputSpec
 ) -> BackboneNetwork:
-    """Return the network of a trial's values. Raises SpaceError if the weights of its backbone are not known yet."""
+    """Return the network of a trial's values. weights: digest of the weights of each backbone.
+
+    Raises SpaceError if the weights of its backbone are not known yet.
+    """
     name, side = values["backbone"], values["image_size"]
-    if name not in space.weights:
+    if name not in weights:
         raise SpaceError(f"backbone.name: the weights of {name} must be found before networks are sampled")
     own = input_of(name)
     height, width = (side, side) if side else (own.height, own.width)
     return BackboneNetwork(
         input=InputSpec(3, height, width, input_spec.num_classes),
         backbone=name,
-        weights=space.weights[name],
+        weights=weights[name],
         trained_stages=values["trained_stages"],
         views=values["views"],
         head=replace(head, pooling="average"),

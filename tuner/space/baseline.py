@@ -111,7 +111,7 @@ def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: I
     if space.backbone is not None:
         given = backbone_given(configuration.backbone or {}, space.name)
         values = {name: _given(given, name, parameter) for name, parameter in space.backbone.own_parameters()}
-        architecture = backbone_network(values, space.backbone, Head(**head), input_spec).to_json()
+        architecture = backbone_network(values, space.weights, Head(**head), input_spec).to_json()
     else:
         blocks = list(_blocks_of(configuration, space))
         architecture = {"input": asdict(input_spec), "blocks": blocks, "head": head}

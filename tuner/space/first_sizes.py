@@ -20,8 +20,8 @@ def refuse_large_first(space: SearchSpace, input_spec: InputSpec, *, origin: str
     origin: names the space in the error.
     """
     limit = space.max_parameters
-    if limit is None:
-        return
+    if limit is None or (space.backbone is not None and not space.weights):
+        return  # a backbone is a choice among those whose weights can be had, which are not known yet
     space, _ = choose_flip_without_images(space)  # the flip changes no size
     for number, params in enumerate(first_params(space, origin=origin)):
         candidate = candidate_from(params, space, input_spec, epochs=1)

@@ -64,7 +64,7 @@ def candidate_from(params: Mapping[str, Any], space: SearchSpace, input_spec: In
     head = Head(**{name: values[f"head_{name}"] for name in type(space.head).model_fields})
     architecture: AnyArchitecture
     if space.backbone is not None:
-        architecture = backbone_network(values, space.backbone, head, input_spec)
+        architecture = backbone_network(values, space.weights, head, input_spec)
     else:
         architecture = Architecture(input_spec, _blocks(values, space), head)
     optimizer = values["optimizer"]

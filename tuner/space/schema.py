@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tuner.architecture.backbone_network import WeightsDigest
 from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
 from tuner.space.backbone_space import BackboneSpace
@@ -145,7 +146,8 @@ class Configuration(Strict):
 class SearchSpace(Strict):
     """A search space, as described in its TOML file.
 
-    max_parameters: candidates with more parameters are rejected before they train.
+    max_parameters: candidates with more parameters are rejected before they train. weights: digest of the pretrained
+    weights of each backbone. A file has none; a study stores them when it begins.
     """
 
     name: str
@@ -154,6 +156,7 @@ class SearchSpace(Strict):
     network: Network = Network()
     block: BlockSpace | None = None
     backbone: BackboneSpace | None = None
+    weights: dict[str, WeightsDigest] = Field(default_factory=dict)
     stem: StemSpace | None = None
     stage: StageSpace | None = None
     plain: PlainSpace | None = None

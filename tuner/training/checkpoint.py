@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tuner.architecture.factory import build_model
+from tuner.architecture.any_architecture import AnyArchitecture, build_any
 from tuner.architecture.flip_test import FlipTest
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, steps_of
@@ -57,7 +57,7 @@ class Checkpoint:
 
 def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of a checkpoint but its weights, as plain values that json.dumps takes: what each of its forms carries."""
-    layers = described_path(trace(checkpoint.candidate.architecture))
+    layers = described_layers(checkpoint.candidate.architecture)
     return {
         **checkpoint.candidate.to_json(),
         # In place of the candidate's: the files of all formats have a candidate of format 1.
@@ -74,10 +74,20 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _format_of(checkpoint: Checkpoint, layers: Sequence[Mapping[str, Any]]) -> int:
     """Return the lowest format whose readers understand the file."""
-    if checkpoint.preprocessing.resizing != DEFAULT_RESIZING:
+    is_pretrained = not isinstance(checkpoint.candidate.architecture, Architecture)
+    if is_pretrained or checkpoint.preprocessing.resizing != DEFAULT_RESIZING:
         return FORMAT
     has_joins = any("join" in layer for layer in layers)
     return PLAIN_RESIZING_FORMAT if checkpoint.flip_test or has_joins else FLAT_FORMAT
+
+
+def described_layers(architecture: AnyArchitecture) -> list[dict[str, Any]]:
+    """The layers of a network as plain values; of a network with a backbone, those of its head."""
+    if isinstance(architecture, Architecture):
+        return described_path(trace(architecture))
+    from tuner.architecture.backbone_modules import layers_of_head
+
+    return described_path(layers_of_head(architecture))
 
 
 def described_path(path: Items) -> list[dict[str, Any]]:
@@ -142,7 +152,7 @@ def checkpoint_from(data: object, path: Path) -> Checkpoint:
             flip_test=contents.flip_test,
         )
         with torch.device("meta"):  # a network of any size costs nothing there
-            shapes = {name: weight.shape for name, weight in build_model(contents.architecture).state_dict().items()}
+            shapes = {name: weight.shape for name, weight in build_any(contents.architecture).state_dict().items()}
         if shapes != {name: weight.shape for name, weight in contents.weights.items()}:
             raise ValueError("its weights are not those of its network")
         model_from(checkpoint)
@@ -181,7 +191,7 @@ class Contents(BaseModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    architecture: Architecture
+    architecture: AnyArchitecture
     recipe: Recipe
     weights: dict[str, Tensor] | None = None
     preprocessing: dict[str, Any]
@@ -192,15 +202,17 @@ class Contents(BaseModel):
     flip_test: Annotated[bool, Field(strict=True)] = False
 
 
-def model_from(checkpoint: Checkpoint) -> nn.Sequential:
+def model_from(checkpoint: Checkpoint) -> nn.Module:
     """Build the network with its weights, in eval mode: images_NCHW normalised by `preprocessing` to logits_NK."""
-    model = build_model(checkpoint.candidate.architecture)
+    model = build_any(checkpoint.candidate.architecture)
     model.load_state_dict(dict(checkpoint.weights))
-    return (FlipTest(*model) if checkpoint.flip_test else model).eval()
+    if checkpoint.flip_test:
+        model = FlipTest(*model) if isinstance(model, nn.Sequential) else FlipTest(model)
+    return model.eval()
 
 
 @with_own_settings
-def load_model(path: str | Path) -> nn.Sequential:
+def load_model(path: str | Path) -> nn.Module:
     """Load the network of a checkpoint file, in eval mode on the CPU.
 
     It takes fp32 images (N, C, H, W), normalised with the mean and standard deviation in the file. Raises
