@@ -61,8 +61,8 @@ def resize(image: PILImage, image_size: tuple[int, int], resizing: Resizing) -> 
     """Resize a grey or RGB image to (height, width), and crop what is beyond it on both sides.
 
     With a crop fraction below 1, the pixels are those of Resize and CenterCrop of torchvision.transforms, but for
-    rounding by 1 of 255: the resized sides and the margins of the crop are whole numbers. Only the part that is kept is
-    computed, so that a long and narrow image needs no more memory than others.
+    rounding by 1 or 2 of 255: the resized sides and the margins of the crop are whole numbers. Only the part that is
+    kept is computed, so that a long and narrow image needs no more memory than others.
     """
     from PIL import Image, ImageOps
 

@@ -30,10 +30,10 @@ from tuner.training.released_defaults import with_defaults
 
 FORMAT = 3
 """Version of the layout. It is raised when older versions of tuner cannot read files of a new layout."""
-PLAIN_RESIZING_FORMAT = 2
-"""Version of files whose images are resized by the default rule, the only one that older versions know."""
+NESTED_FORMAT = 2
+"""Version of files with joins or a flip test, whose images are resized by the default rule."""
 FLAT_FORMAT = 1
-"""Version of files without joins, whose layers are one list, and without a flip test. Older versions read these too."""
+"""Version of files with neither, whose layers are one list. Older versions read these too."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _format_of(checkpoint: Checkpoint, layers: Sequence[Mapping[str, Any]]) -> i
     if is_pretrained or checkpoint.preprocessing.resizing != DEFAULT_RESIZING:
         return FORMAT
     has_joins = any("join" in layer for layer in layers)
-    return PLAIN_RESIZING_FORMAT if checkpoint.flip_test or has_joins else FLAT_FORMAT
+    return NESTED_FORMAT if checkpoint.flip_test or has_joins else FLAT_FORMAT
 
 
 def described_layers(architecture: AnyArchitecture) -> list[dict[str, Any]]:
