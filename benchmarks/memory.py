@@ -15,7 +15,6 @@ from benchmarks.put_off import interrupts_put_off
 from benchmarks.subset import SubsetTrainer, choose_rows
 from benchmarks.throughput import load_list, networks
 from tuner.architecture.any_architecture import cost_of
-from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec
 from tuner.data.development_part import load_development
 from tuner.errors import RunnerError

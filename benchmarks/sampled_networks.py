@@ -12,7 +12,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.cost import Cost
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.errors import SpaceError
 from tuner.search.memory_limit import memory_excess
 from tuner.search.size_limit import size_excess

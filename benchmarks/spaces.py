@@ -16,7 +16,6 @@ from benchmarks.space_results import FORMAT, Measurement, RepeatedNetwork, Sampl
 from benchmarks.subset import Rows, choose_rows
 from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.development_part import load_development
 from tuner.deliver.intervals import Correct, Spread, accuracy_interval, difference_interval, pool, spread_of_seeds

@@ -18,8 +18,15 @@ from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
-from tuner.space.schema import SearchSpace
-from tuner.options import SPACE, RunOptions, check_options, default_epochs, options_of_study, wanted_trials, weights_from
+from tuner.options import (
+    SPACE,
+    RunOptions,
+    check_options,
+    default_epochs,
+    options_of_study,
+    wanted_trials,
+    weights_from,
+)
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
@@ -54,6 +61,7 @@ from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
+from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
@@ -245,9 +253,7 @@ def _with_weights(
         before = stored_space(earlier.settings)
         if before.backbone is not None and before.name == space.name:
             return space.model_copy(update={"backbone": before.backbone, "weights": before.weights}), []
-    return with_available_weights(
-        space, weights_from(options.weights), cache_dir=options.cache_dir, is_named=is_named
-    )
+    return with_available_weights(space, weights_from(options.weights), cache_dir=options.cache_dir, is_named=is_named)
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:

@@ -45,9 +45,12 @@ class BackboneNetwork:
 
     def __str__(self) -> str:
         """In one line: `resnet18 224x224, 2 stages trained | 256 relu d0.2 10`."""
-        trained = f"{self.trained_stages} stages trained" if self.trained_stages != 1 else "1 stage trained"
+        trained = f"{self.trained_stages} stage{'s' if self.trained_stages > 1 else ''} trained"
+        how = trained if self.trained_stages else "frozen"
         head = str(self.head).removeprefix(self.head.pooling).strip()
-        words = f"{self.backbone} {self.input.height}x{self.input.width}, {trained if self.trained_stages else 'frozen'}"
+        words = (
+            f"{self.backbone} {self.input.height}x{self.input.width}, {how}"
+        )
         return f"{words} | {head + ' ' if head else ''}{self.num_classes}"
 
     def to_json(self) -> dict[str, Any]:

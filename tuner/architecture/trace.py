@@ -48,6 +48,7 @@ def _part(number: int, block: Block, shape: Shape) -> Part:
 
 
 def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
+    """The layers of a head, from a feature map of this shape to logits."""
     if head.pooling == "average":
         yield (layer := layer_kinds.global_average(shape))
         shape = layer.output_shape

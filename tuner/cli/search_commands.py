@@ -19,6 +19,7 @@ from tuner.cli.options import (
     Storage,
     Studies,
     StudyName,
+    Weights,
     folder_arguments,
     open_study,
     parse_duration,
@@ -27,7 +28,6 @@ from tuner.cli.options import (
     parse_workers,
     plain_console,
     silence_optuna,
-    Weights,
 )
 from tuner.interrupts import leave_in_order, say_restart
 from tuner.search.processes import import_ahead

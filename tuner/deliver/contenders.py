@@ -9,7 +9,6 @@ from statistics import mean
 import numpy as np
 
 from tuner.architecture.any_architecture import cost_of
-from tuner.architecture.trace import trace
 from tuner.deliver.intervals import Correct, RaceRow, Spread, spread_in_race
 from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tuner.__about__ import __version__
 from tuner.architecture.any_architecture import cost_of
-from tuner.architecture.trace import trace
 from tuner.data.reading import DEFAULT, reading_in_words
 from tuner.data.resizing import resizing_in_words
 from tuner.deliver.export_formats import FORMATS, FormatName

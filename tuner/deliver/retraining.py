@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from tuner.architecture.any_architecture import cost_of
-from tuner.architecture.trace import trace
 from tuner.search.dispatch import Work, dispatch
 from tuner.search.executors import Executor
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded

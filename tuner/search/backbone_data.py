@@ -58,8 +58,7 @@ class BackboneData:
 
     def network(self, candidate: Candidate, *, seed: int) -> SplitNetwork:
         """Build a candidate's network with its pretrained weights and a head of random weights."""
-        network = candidate.architecture
-        assert isinstance(network, BackboneNetwork)
+        network = _backbone_of(candidate)
         if network.weights not in self._weights:
             self._weights[network.weights] = load_weights(network.weights, self.decoded.cache_dir)
         return pretrained_network(network, self._weights[network.weights], seed=seed, engine=self.engine)
@@ -68,8 +67,7 @@ class BackboneData:
         self, candidate: Candidate, network: SplitNetwork, split_of: Callable[[ImageDataset], Split]
     ) -> TrainingData:
         """Open the features of a candidate's frozen stages; its images if it has none, or if features are too large."""
-        architecture = candidate.architecture
-        assert isinstance(architecture, BackboneNetwork)
+        architecture = _backbone_of(candidate)
         preprocessing = preprocessing_of(architecture, self.reading)
         dataset = self._dataset(self.decoded.folders[preprocessing])
         split = split_of(dataset)
@@ -114,7 +112,7 @@ class BackboneData:
 
     def _latency(self, candidate: Candidate, network: SplitNetwork) -> float:
         """Milliseconds of the whole network for one image, measured once for a backbone and an image size."""
-        architecture = candidate.architecture
+        architecture = _backbone_of(candidate)
         key = f"{architecture.backbone} {architecture.input_shape}"
         if key not in self._latencies:
             self._latencies[key] = measure_latency(network.model, architecture.input_shape, engine=self.engine)
@@ -129,7 +127,7 @@ class BackboneData:
         self, candidate: Candidate, network: SplitNetwork, dataset: ImageDataset, preprocessing: Preprocessing
     ) -> list[Tensor] | None:
         """Features of the images and of each augmented view; None if they are too large to be kept."""
-        architecture = candidate.architecture
+        architecture = _backbone_of(candidate)
         found = []
         for view in range(architecture.views + 1):
             augmentation = augmentation_of(candidate.recipe, seed=VIEW_SEED, epoch=view) if view else None
@@ -157,6 +155,11 @@ class BackboneData:
                 return None
             found.append(features_NX)
         return found
+
+
+def _backbone_of(candidate: Candidate) -> BackboneNetwork:
+    assert isinstance(candidate.architecture, BackboneNetwork)
+    return candidate.architecture
 
 
 def preprocessing_of(network: BackboneNetwork, reading: Reading) -> Preprocessing:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.architecture.any_architecture import cost_of
-from tuner.architecture.trace import trace
 from tuner.search.dashboard_entries import MAX_NOTES, Shown, save_artifacts, trial_note
 from tuner.search.events import BestTrial, Outcome
 from tuner.search.objective import ranked

@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 
 from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError, SpaceError, StudyError
 from tuner.search.best_trials import BestTrials

@@ -28,9 +28,7 @@ def with_available_weights(
     section = space.backbone
     assert section is not None
     names = [*given, *(name for name in section.name.values if name not in given)]
-    found, notes = find_weights(
-        names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given)
-    )
+    found, notes = find_weights(names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given))
     digests = {one.backbone: one.digest for one in found}
     return space.model_copy(update={"backbone": section.with_names(list(digests)), "weights": digests}), notes
 

@@ -16,8 +16,8 @@ from tuner.data.resident import Statistics
 from tuner.data.splits import Split
 from tuner.data.training_data import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
-from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices, share_out, study_engine, study_engines
 from tuner.search.backbone_data import DecodedFolders
+from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices, share_out, study_engine, study_engines
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
 from tuner.training.engine import Engine
@@ -137,8 +137,12 @@ def prepare_runners(
     ]
     step_bytes = min(_step_bytes(device, num_runners) for device, num_runners in Counter(devices).items())
     # Groups make the train parts of fresh splits unequal, and seeds that train together take equally many steps.
-    is_together = decoded is None and dataset.groups_N is None and all(
-        engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in devices
+    is_together = (
+        decoded is None
+        and dataset.groups_N is None
+        and all(
+            engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in devices
+        )
     )
     return StudyRunners(
         trainers,

@@ -11,7 +11,6 @@ from tuner.architecture.any_architecture import cost_of, resolve_any
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.blocks import ActivationBlock, Block
 from tuner.architecture.spec import Architecture, Head, InputSpec
-from tuner.architecture.trace import resolve, trace
 from tuner.errors import SpaceError
 from tuner.space.backbone_space import backbone_given, backbone_network
 from tuner.space.parameter import Parameter, Rate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.errors import SpaceError
 from tuner.space.automatic_flip import choose_flip_without_images
 from tuner.space.sampling import candidate_from, first_params

@@ -48,7 +48,8 @@ class Recipe:
     one_cycle, which has a rise of its own. ema: decay of the exponential moving average of the weights that is scored
     and stored; 0 for none. class_weights: `balanced` weights classes in the training loss so that all count equally.
     stage_decay: factor of the learning rate of each trained stage of a backbone, relative to that of the stage behind
-    it; the head has the full rate. flip to contrast: augmentation, as `tuner.data.augmentation.Augmentation` describes it.
+    it; the head has the full rate. flip to contrast: augmentation, as `tuner.data.augmentation.Augmentation` describes
+    it.
     """
 
     optimizer: Optimizer = "adam"

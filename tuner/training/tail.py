@@ -74,9 +74,7 @@ def train_tail(
     Diverged as `train` does.
     """
     model = split.tail if is_on_features or not len(split.frozen) else nn.Sequential(Frozen(*split.frozen), *split.tail)
-    for result in train(
-        candidate, data, engine=tail_engine(engine), seed=seed, scores_all=scores_all, model=model
-    ):
+    for result in train(candidate, data, engine=tail_engine(engine), seed=seed, scores_all=scores_all, model=model):
         yield replace(result, weights=_whole_weights(split, result, model))
 
 
