@@ -48,9 +48,7 @@ class BackboneNetwork:
         trained = f"{self.trained_stages} stage{'s' if self.trained_stages > 1 else ''} trained"
         how = trained if self.trained_stages else "frozen"
         head = str(self.head).removeprefix(self.head.pooling).strip()
-        words = (
-            f"{self.backbone} {self.input.height}x{self.input.width}, {how}"
-        )
+        words = f"{self.backbone} {self.input.height}x{self.input.width}, {how}"
         return f"{words} | {head + ' ' if head else ''}{self.num_classes}"
 
     def to_json(self) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
         return False
     try:
         return bool(np.load(path, mmap_mode="r").shape == shape)
-    except (OSError, ValueError):  # damaged: it is computed again
+    except (EOFError, OSError, ValueError):  # damaged: it is computed again
         return False
 
 
