@@ -17,6 +17,7 @@ from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner
 from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_to_time
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
+from tuner.errors import OptionError
 from tuner.hardware import devices_for
 from tuner.options import (
     SPACE,
@@ -46,7 +47,7 @@ from tuner.search.settings import (
 )
 from tuner.search.storage import Storage, open_storage
 from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
-from tuner.search.study_backbones import decode_for_backbones, with_available_weights
+from tuner.search.study_backbones import decode_for_backbones, with_available_weights, with_stored_weights
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -105,6 +106,8 @@ def run_events(
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     checks = check_parts(parts)
+    if space.backbone is None and options.weights:
+        raise OptionError(f"weights must go with a space of backbones, and {space.name!r} has none: omit them")
     if space.backbone is not None:
         space, weight_notes = _with_weights(space, options, earlier, is_named=not is_bundled)
         notes = (*notes, *weight_notes)
@@ -249,11 +252,12 @@ def _with_weights(
     space: SearchSpace, options: RunOptions, earlier: StudyRecord | None, *, is_named: bool
 ) -> tuple[SearchSpace, list[str]]:
     """Return a space with the backbones whose weights can be had; those of a study are fixed when it begins."""
+    given = weights_from(options.weights)
     if earlier is not None:
-        before = stored_space(earlier.settings)
-        if before.backbone is not None and before.name == space.name:
-            return space.model_copy(update={"backbone": before.backbone, "weights": before.weights}), []
-    return with_available_weights(space, weights_from(options.weights), cache_dir=options.cache_dir, is_named=is_named)
+        stored = stored_space(earlier.settings)
+        if stored.backbone is not None and stored.name == space.name:
+            return with_stored_weights(space, stored, given, cache_dir=options.cache_dir), []
+    return with_available_weights(space, given, cache_dir=options.cache_dir, is_named=is_named)
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:

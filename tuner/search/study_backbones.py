@@ -10,7 +10,8 @@ from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
 from tuner.data.image_rule import spec_for
 from tuner.data.images import Preprocessing
-from tuner.pretrained.weights import find_weights
+from tuner.errors import BackboneError
+from tuner.pretrained.weights import find_weights, load_weights
 from tuner.search.backbone_data import DecodedFolders, preprocessing_of
 from tuner.search.study_runners import input_spec_of
 from tuner.space.backbone_space import backbone_network
@@ -31,6 +32,32 @@ def with_available_weights(
     found, notes = find_weights(names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given))
     digests = {one.backbone: one.digest for one in found}
     return space.model_copy(update={"backbone": section.with_names(list(digests)), "weights": digests}), notes
+
+
+def with_stored_weights(
+    space: SearchSpace, stored: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path
+) -> SearchSpace:
+    """Return a space with the backbones and weights that a study fixed when it began.
+
+    Weights whose copy is missing or damaged are read again from a given file. Raises BackboneError if there is none,
+    or if it has other weights.
+    """
+    for name, digest in stored.weights.items():
+        if name in given:
+            (found, *_), _ = find_weights([name], {name: given[name]}, cache_dir=cache_dir)
+            if found.digest != digest:
+                raise BackboneError(
+                    f"--weights {name}={given[name]}: the study began with other weights of {name} ({digest}, and the "
+                    f"file has {found.digest}): give that file, or start another study with --study NAME"
+                )
+        load_weights(digest, cache_dir)
+    added = [name for name in given if name not in stored.weights]
+    if added:
+        raise BackboneError(
+            f"--weights {added[0]}: the backbones of a study are fixed when it begins, and {added[0]} is not among "
+            f"them ({', '.join(stored.weights)}): omit it, or start another study with --study NAME"
+        )
+    return space.model_copy(update={"backbone": stored.backbone, "weights": stored.weights})
 
 
 def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocessing]:
