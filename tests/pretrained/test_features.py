@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.development_part import load_development
 from tuner.errors import DataError
-from tuner.pretrained.features import FeatureKey, cached_features
+from tuner.pretrained.features import NUM_COMPARED, FeatureKey, cached_features
 
 MEAN, STD = (0.5,), (0.25,)
 KEY = FeatureKey("pixels", "backbone", "weights", 3)
@@ -56,7 +56,7 @@ def test_features_are_computed_once(digits: ImageDataset, tmp_path: Path) -> Non
     first, second = Counting(), Counting()
     assert torch.equal(features(digits, first, tmp_path), features(digits, second, tmp_path))
     assert first.num_images == len(digits.labels_N) + 1  # one image to find the shape
-    assert second.num_images == 1
+    assert second.num_images == 1 + 2 * NUM_COMPARED
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_other_features_are_never_mistaken_for_them(digits: ImageDataset, tmp_pa
     features(digits, Counting(), tmp_path)
     stages = Counting()
     features(digits, stages, tmp_path, other)
-    assert stages.num_images > 1
+    assert stages.num_images == len(digits.labels_N) + 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"not an array"])
@@ -81,6 +81,18 @@ def test_damaged_features_are_computed_again(digits: ImageDataset, tmp_path: Pat
     expected = features(digits, Counting(), tmp_path).clone()
     (path,) = (tmp_path / "features").glob("*.npy")
     path.write_bytes(damage)
+    assert torch.equal(features(digits, Counting(), tmp_path), expected)
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_features_that_are_not_those_of_the_network_are_computed_again(
+    digits: ImageDataset, tmp_path: Path, row: int
+) -> None:
+    expected = features(digits, Counting(), tmp_path).clone()
+    (path,) = (tmp_path / "features").glob("*.npy")
+    changed = np.load(path)
+    changed[row] += 1.0
+    np.save(path, changed)
     assert torch.equal(features(digits, Counting(), tmp_path), expected)
 
 

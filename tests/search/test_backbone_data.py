@@ -133,7 +133,7 @@ def test_fresh_splits_and_all_images_are_trained_on_the_same_features(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("features were computed again")
 
-    monkeypatch.setattr(features, "_compute", fail)
+    monkeypatch.setattr("tuner.search.backbone_data.cached_features", fail)
     *_, last = trainer(FreshSplitTask(1, pretrained.candidate(), seed=4, split_seed=9))
     assert 0 < last.validation_accuracy <= 1
     assert last.latency_ms is not None

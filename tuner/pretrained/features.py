@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ FEATURES_BYTES = 8 * 2**30
 LARGEST_SHARE = 0.5
 """Largest share of the limit for the features of one set of images."""
 BATCH_SIZE = 32
+NUM_COMPARED = 4
+"""Number of images, at the start and at the end, whose stored features are compared with the network's own."""
 FORMAT = 1
 """Version of the files. Raised if features may differ from before."""
 
@@ -68,7 +70,8 @@ def cached_features(
     """Return features_NX (fp32, memory-mapped) of all images of a set; None if they are too large to be kept.
 
     frozen: the stages with their weights, on the device. mean, std: of the pixels / 255 that the weights expect. They
-    are computed once: another process that needs the same waits. Raises DataError if the cache is not writable.
+    are computed once: another process that needs the same waits. Stored features are compared with the network's own
+    for a few images, and computed again if they differ. Raises DataError if the cache is not writable.
     """
     folder = cache_dir / "features"
     path = folder / f"{key.digest}.npy"
@@ -76,21 +79,22 @@ def cached_features(
     num_bytes = int(np.prod(shape)) * 4
     if num_bytes > LARGEST_SHARE * limit_bytes:
         return None
+    scaling = pixel_scaling(mean, std, dtype=torch.float32, device=device)
+
+    def compute(rows: slice) -> Tensor:
+        return _features_of(dataset, rows, frozen, scaling=scaling, augmentation=augmentation, device=device)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key.digest}.lock"):
-            if not _is_whole(path, shape):
+            if not (_is_whole(path, shape) and _agrees(map_images(path), compute)):
                 _make_room(folder, num_bytes, limit_bytes)
                 with _new_file(path, shape) as features_NX:
-                    _compute(
-                        features_NX,
-                        dataset,
-                        frozen,
-                        scaling=pixel_scaling(mean, std, dtype=torch.float32, device=device),
-                        augmentation=augmentation,
-                        device=device,
-                        report=report,
-                    )
+                    for start in range(0, len(features_NX), BATCH_SIZE):
+                        rows = slice(start, start + BATCH_SIZE)
+                        features_NX[rows] = compute(rows).numpy()
+                        if report is not None:
+                            report("computing features", min(start + BATCH_SIZE, shape[0]), shape[0])
             path.touch()
             return map_images(path)
     except OSError as error:
@@ -137,27 +141,31 @@ def _new_file(path: Path, shape: tuple[int, ...]) -> Iterator[np.memmap]:
         temporary.unlink(missing_ok=True)
 
 
-def _compute(
-    features_NX: np.memmap,
+def _features_of(
     dataset: ImageDataset,
+    rows: slice,
     frozen: nn.Sequential,
     *,
     scaling: tuple[Tensor, Tensor],
     augmentation: EpochAugmentation | None,
     device: torch.device,
-    report: Report | None,
-) -> None:
-    num_images = len(features_NX)
+) -> Tensor:
+    """Compute the features of some images, on the CPU."""
+    pixels_BCHW = dataset.images_NCHW[rows].to(device)
+    if augmentation is None:
+        images_BCHW = scale_pixels(pixels_BCHW, scaling, dtype=torch.float32, channels_last=True)
+    else:
+        labels_B = dataset.labels_N[rows].to(device)
+        images_BCHW, _ = augmentation.apply(pixels_BCHW, labels_B, scaling=scaling, start=rows.start)
+        images_BCHW = as_input(images_BCHW, dtype=torch.float32, channels_last=True)
     frozen.eval()
     with torch.inference_mode():
-        for start in range(0, num_images, BATCH_SIZE):
-            pixels_BCHW = dataset.images_NCHW[start : start + BATCH_SIZE].to(device)
-            if augmentation is None:
-                images_BCHW = scale_pixels(pixels_BCHW, scaling, dtype=torch.float32, channels_last=True)
-            else:
-                labels_B = dataset.labels_N[start : start + BATCH_SIZE].to(device)
-                images_BCHW, _ = augmentation.apply(pixels_BCHW, labels_B, scaling=scaling, start=start)
-                images_BCHW = as_input(images_BCHW, dtype=torch.float32, channels_last=True)
-            features_NX[start : start + BATCH_SIZE] = frozen(images_BCHW).cpu().numpy()
-            if report is not None:
-                report("computing features", min(start + BATCH_SIZE, num_images), num_images)
+        features_BX: Tensor = frozen(images_BCHW).cpu()
+    return features_BX
+
+
+def _agrees(features_NX: Tensor, compute: Callable[[slice], Tensor]) -> bool:
+    """Whether the first and the last features of a file are those that the network gives now, except for rounding."""
+    num_images = len(features_NX)
+    compared = (slice(0, NUM_COMPARED), slice(max(0, num_images - NUM_COMPARED), num_images))
+    return all(torch.allclose(features_NX[rows], compute(rows), rtol=1e-3, atol=1e-3) for rows in compared)

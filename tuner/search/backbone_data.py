@@ -26,6 +26,7 @@ from tuner.training.augmentation import augmentation_of, draw_augmentation
 from tuner.training.candidate import Candidate
 from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency
+from tuner.training.process_settings import exact_arithmetic
 from tuner.training.results import EpochResult
 from tuner.training.tail import pretrained_network, train_tail
 
@@ -54,6 +55,7 @@ class BackboneData:
     reading: Reading = DEFAULT
     _datasets: dict[Path, ImageDataset] = field(default_factory=dict)
     _weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    _features: dict[FeatureKey, Tensor | None] = field(default_factory=dict)
     _latencies: dict[str, float] = field(default_factory=dict)
 
     def network(self, candidate: Candidate, *, seed: int) -> SplitNetwork:
@@ -131,26 +133,29 @@ class BackboneData:
         found = []
         for view in range(architecture.views + 1):
             augmentation = augmentation_of(candidate.recipe, seed=VIEW_SEED, epoch=view) if view else None
-            features_NX = cached_features(
-                FeatureKey(
-                    dataset.folder.name,
-                    architecture.backbone,
-                    architecture.weights,
-                    len(network.frozen),
-                    json.dumps(asdict(augmentation), sort_keys=True) if augmentation else "",
-                ),
-                dataset,
-                network.frozen,
-                mean=preprocessing.mean,
-                std=preprocessing.std,
-                device=torch.device(self.engine.device),
-                cache_dir=self.decoded.cache_dir,
-                augmentation=draw_augmentation(
+            key = FeatureKey(
+                dataset.folder.name,
+                architecture.backbone,
+                architecture.weights,
+                len(network.frozen),
+                json.dumps(asdict(augmentation), sort_keys=True) if augmentation else "",
+            )
+            if key not in self._features:
+                drawn = draw_augmentation(
                     candidate, engine=self.engine, seed=VIEW_SEED, epoch=view, num_images=len(dataset.labels_N)
                 )
-                if view
-                else None,
-            )
+                with exact_arithmetic():
+                    self._features[key] = cached_features(
+                        key,
+                        dataset,
+                        network.frozen,
+                        mean=preprocessing.mean,
+                        std=preprocessing.std,
+                        device=torch.device(self.engine.device),
+                        cache_dir=self.decoded.cache_dir,
+                        augmentation=drawn if view else None,
+                    )
+            features_NX = self._features[key]
             if features_NX is None:
                 return None
             found.append(features_NX)
