@@ -1,14 +1,15 @@
-"""`python -m benchmarks throughput|search|overhead|start|memory|verdicts|spaces|references|recipe`."""
+"""`python -m benchmarks NAME`: a command for each measurement, and for the table of results."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from benchmarks.output import say, show, text_of
+from benchmarks.result_commands import optuna_example, results
 from tuner import interrupts
 from tuner.cli.exit_codes import run_and_exit
 
@@ -137,7 +138,7 @@ def memory(
     interrupts.leave_in_order()
     result = measure(data_dir, dataset=dataset, num_images=images, say=lambda line: say(line, as_json))
     numbers = {key: value for key, value in result.items() if isinstance(value, float)}
-    show(result, as_json, text=lines(numbers))
+    show(result, as_json, text=text_of(numbers))
 
 
 @app.command()
@@ -286,17 +287,8 @@ def recipe(
     show(result, as_json, text=table(result))
 
 
-def say(line: str, as_json: bool) -> None:
-    typer.echo(line, err=as_json)
-
-
-def show(result: dict[str, Any], as_json: bool, *, text: str | None = None) -> None:
-    """Print a result: as JSON, as its own text, or a line for each of its figures."""
-    typer.echo(json.dumps(result, indent=2) if as_json else text or lines(result))
-
-
-def lines(result: dict[str, Any]) -> str:
-    return "\n".join(f"{key:<32} {value}" for key, value in result.items())
+app.command()(optuna_example)
+app.command()(results)
 
 
 def main() -> None:

@@ -14,8 +14,7 @@ from benchmarks.peak import train_watched
 from benchmarks.put_off import interrupts_put_off
 from benchmarks.subset import SubsetTrainer, choose_rows
 from benchmarks.throughput import load_list, networks
-from tuner.architecture.cost import network_cost
-from tuner.architecture.trace import trace
+from tuner.architecture.any_architecture import cost_of
 from tuner.data.dataset import DataSpec
 from tuner.data.development_part import load_development
 from tuner.errors import RunnerError
@@ -51,7 +50,7 @@ def measure(data_dir: Path, *, dataset: str, num_images: int, say: Say) -> dict[
         rows: list[dict[str, Any]] = []
         for candidate in networks(space, input_spec):
             base, added, _ = train_in_a_process(trainer, [candidate])
-            allowed = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
+            allowed = cost_of(candidate.architecture).training_bytes(candidate.recipe.batch_size)
             rows.append(
                 {
                     "network": str(candidate.architecture),

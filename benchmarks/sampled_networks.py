@@ -9,9 +9,9 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tuner.architecture.cost import Cost, network_cost
+from tuner.architecture.any_architecture import cost_of
+from tuner.architecture.cost import Cost
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.errors import SpaceError
 from tuner.search.memory_limit import memory_excess
 from tuner.search.size_limit import size_excess
@@ -56,7 +56,7 @@ def draw_networks(
         num_in_vain += 1
         params = random_params(space, generator)
         candidate = candidate_from(params, space, input_spec, epochs=epochs)
-        cost = network_cost(trace(candidate.architecture))
+        cost = cost_of(candidate.architecture)
         if _excess(cost, candidate, space, step_bytes):
             num_rejected += 1
         elif candidate.fingerprint in found:

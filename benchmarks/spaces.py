@@ -14,9 +14,8 @@ from benchmarks.references import choose_reference, reference_candidate
 from benchmarks.sampled_networks import Drawn, draw_networks
 from benchmarks.space_results import FORMAT, Measurement, RepeatedNetwork, SampledNetwork, Settings, SpaceResult
 from benchmarks.subset import Rows, choose_rows
-from tuner.architecture.cost import network_cost
+from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.development_part import load_development
 from tuner.deliver.intervals import Correct, Spread, accuracy_interval, difference_interval, pool, spread_of_seeds
@@ -157,7 +156,7 @@ def _correct(one: Trained) -> Correct:
 
 
 def _repeated(candidate: Candidate, trained: Sequence[Trained], correct_SN: Correct, spread: Spread) -> RepeatedNetwork:
-    cost = network_cost(trace(candidate.architecture))
+    cost = cost_of(candidate.architecture)
     return RepeatedNetwork(
         candidate.to_json(),
         cost.flops,

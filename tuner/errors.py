@@ -3,6 +3,7 @@
 TunerError
 ├── OptionError        an option out of its range
 ├── SpaceError         a search space that cannot be sampled
+├── BackboneError      a pretrained network that is unknown, or whose weights cannot be loaded
 ├── DataError          images that cannot be read or split
 │   └── BrokenImage    one image file that cannot be read
 ├── StudyError         a study that does not exist, or is not the one asked for
@@ -33,6 +34,10 @@ class OptionError(TunerError):
 
 class SpaceError(TunerError):
     """A search space, or a configuration in it, breaks a rule of the schema."""
+
+
+class BackboneError(TunerError):
+    """A backbone is unknown, or its pretrained weights are missing or do not fit."""
 
 
 class DataError(TunerError):

@@ -49,6 +49,7 @@ class RunOptions:
     image_column, label_column, split_column: columns of a table (.csv), if their names are not known ones.
     group_column, group: where the group of each image is found, such as its patient: a column of a table, or a regular
     expression on file names. Images of one group stay on one side of every split.
+    weights: files of pretrained weights for a space of backbones, each as NAME=FILE.
     confirm: whether to retrain the best trials and score the winner on the test set: in time (what is left of the
     budget, or a third of the run's time without one), in full, or not at all.
 
@@ -77,6 +78,7 @@ class RunOptions:
     split_column: str | None = None
     group_column: str | None = None
     group: str | None = None
+    weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Keep a pair of arrays or a data set as ImageParts, so that its images are read once."""
@@ -116,6 +118,17 @@ class RunOptions:
     def columns(self) -> Columns:
         """The columns of a table that are given."""
         return Columns(self.image_column, self.label_column, self.split_column, self.group_column)
+
+
+def weights_from(given: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of `weights` by the names of their backbones. Raises OptionError if a name is repeated."""
+    files: dict[str, Path] = {}
+    for one in given:
+        name, _, file = one.partition("=")
+        if name in files:
+            raise OptionError(f"weights must have one file for each backbone; {name} is given twice: remove one")
+        files[name] = Path(file)
+    return files
 
 
 def wanted_trials(options: StudyOptions, budget_seconds: float) -> int | None:
@@ -210,6 +223,10 @@ SIZE: Rule = (
     "(height, width) in whole pixels",
     lambda value: isinstance(value, tuple) and len(value) == 2 and all(map(_is_whole, value)),
 )
+WEIGHTS: Rule = (
+    "a tuple of texts like NAME=FILE, with the name of a backbone",
+    lambda value: isinstance(value, tuple) and all(isinstance(one, str) and all(one.partition("=")) for one in value),
+)
 CONFIRM = ("in time", "in full", "no")
 RULES: dict[str, Rule] = {
     "dataset": _or_none(DATA),
@@ -224,6 +241,7 @@ RULES: dict[str, Rule] = {
     "study": _or_none(TEXT),
     "studies": FOLDER,
     "storage": _or_none(TEXT),
+    "weights": WEIGHTS,
     "trials": _or_none(_whole(1, 10**9)),
     "epochs": _or_none(_whole(1, 100_000)),
     "seed": _or_none(_whole(0, 2**63 - 1)),

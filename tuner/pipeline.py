@@ -10,15 +10,24 @@ from pathlib import Path
 
 from tuner.data.data_checks import DataChecks, refuse_meaningless
 from tuner.data.dataset import DataSpec, ImageDataset, Report
-from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts
+from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts, fix_parts_for
 from tuner.data.splits import Split, split_development
 from tuner.data.training_data import memory_for_images, stream_limit
 from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner
 from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_to_time
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
+from tuner.errors import OptionError
 from tuner.hardware import devices_for
-from tuner.options import SPACE, RunOptions, check_options, default_epochs, options_of_study, wanted_trials
+from tuner.options import (
+    SPACE,
+    RunOptions,
+    check_options,
+    default_epochs,
+    options_of_study,
+    wanted_trials,
+    weights_from,
+)
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
@@ -38,6 +47,7 @@ from tuner.search.settings import (
 )
 from tuner.search.storage import Storage, open_storage
 from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
+from tuner.search.study_backbones import decode_for_backbones, with_available_weights, with_stored_weights
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -52,6 +62,7 @@ from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
+from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
@@ -95,6 +106,11 @@ def run_events(
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     checks = check_parts(parts)
+    if space.backbone is None and options.weights:
+        raise OptionError(f"weights must go with a space of backbones, and {space.name!r} has none: omit them")
+    if space.backbone is not None:
+        space, weight_notes = _with_weights(space, options, earlier, is_named=not is_bundled)
+        notes = (*notes, *weight_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
@@ -127,7 +143,8 @@ def run_events(
             save_wanted_trials(record, num_trials)
         save_allowed(record, wanted.allow)
         record.save_checks(checks)
-        runners = prepare_runners(record, dataset, split, folder, places=places)
+        decoded = decode_for_backbones(space, wanted.data_spec, dataset, report=report)
+        runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
         notes = (*notes, *filter(None, [flip_note]), *runners.notes)
         yield _data_ready(record, dataset, split, runners.held, notes, checks)
         plan = SearchPlan(
@@ -190,7 +207,8 @@ def confirm_events(
         fix_test_set(record, parts.test)
         split = split_development(dataset, seed=record.settings.seed)
         places = place_runners(devices, dataset, workers=workers)
-        runners = prepare_runners(record, dataset, split, folder, places=places)
+        decoded = decode_for_backbones(stored_space(record.settings), spec, dataset)
+        runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
         yield _data_ready(record, dataset, split, runners.held, places.measured.notes)
         with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
             if in_time:
@@ -210,6 +228,7 @@ def _confirm(
         epochs=record.settings.epochs,
         splits=Splits(runners.num_validation, runners.num_images, runners.is_validation_fixed),
         load_test_set=lambda: open_test_set(record, parts.test),
+        load_test_set_for=lambda preprocessing: open_test_set(record, fix_parts_for(parts, preprocessing).test),
         development=parts.development,
         device=runners.device,
         memory_bytes=runners.image_bytes,
@@ -227,6 +246,18 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
     if confirmed is None or confirmed.num_trials != sum(trial.counts for trial in trials):
         return True
     return in_full and not confirmed.is_full
+
+
+def _with_weights(
+    space: SearchSpace, options: RunOptions, earlier: StudyRecord | None, *, is_named: bool
+) -> tuple[SearchSpace, list[str]]:
+    """Return a space with the backbones whose weights can be had; those of a study are fixed when it begins."""
+    given = weights_from(options.weights)
+    if earlier is not None:
+        stored = stored_space(earlier.settings)
+        if stored.backbone is not None and stored.name == space.name:
+            return with_stored_weights(space, stored, given, cache_dir=options.cache_dir), []
+    return with_available_weights(space, given, cache_dir=options.cache_dir, is_named=is_named)
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:

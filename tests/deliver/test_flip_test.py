@@ -27,7 +27,7 @@ from tuner.deliver.traced_program import traced_program
 from tuner.errors import CheckpointError
 from tuner.training.checkpoint import (
     FLAT_FORMAT,
-    FORMAT,
+    NESTED_FORMAT,
     Checkpoint,
     checkpoint_from,
     description_of,
@@ -111,7 +111,7 @@ def test_every_form_gives_the_mean_of_two_passes(
 def test_a_checkpoint_says_so_only_if_it_has_a_flip_test_and_then_older_versions_refuse_it() -> None:
     assert "flip_test" not in description_of(PLAIN)
     assert description_of(PLAIN)["format"] == FLAT_FORMAT
-    assert description_of(FLIPPED)["format"] == FORMAT
+    assert description_of(FLIPPED)["format"] == NESTED_FORMAT
     with pytest.raises(CheckpointError, match="flip_test"):
         checkpoint_from({**description_of(FLIPPED), "weights": dict(PLAIN.weights), "flip_test": "yes"}, Path("a.pt"))
 

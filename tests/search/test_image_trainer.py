@@ -11,6 +11,7 @@ from rehearsal import DIGITS, EPOCHS, SPACE
 
 from tests.training.peak_memory import private_bytes
 from tuner.data.development_part import DataSpec, load_development
+from tuner.data.image_rule import is_decoded_for
 from tuner.data.resident import ResidentData
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.study_files import checkpoint_path
@@ -152,3 +153,13 @@ def test_the_real_trainer_gives_back_what_was_freed_before_a_training_and_when_i
         assert before - private_bytes()[0] > 80 * 2**20
     finally:
         keep_freed_memory(False)
+
+
+def test_a_checkpoint_says_how_its_images_were_resized(tmp_path: Path) -> None:
+    spec = DataSpec("digits", tmp_path / "data", tmp_path / "cache", interpolation="bicubic", crop_fraction=0.5)
+    dataset = load_development(spec)
+    trainer = ImageTrainer(dataset.folder, "study", tmp_path / "study", 0, Engine("cpu"), resizing=dataset.resizing)
+    next(trainer(TASK))
+    preprocessing = load_checkpoint(checkpoint_path(trainer.study_folder, TASK.number)).preprocessing
+    assert is_decoded_for(dataset, preprocessing)
+    assert (preprocessing.interpolation, preprocessing.crop_fraction) == ("bicubic", 0.5)

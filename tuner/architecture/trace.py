@@ -39,7 +39,7 @@ def trace(architecture: Architecture) -> tuple[Part, ...]:
     for number, block in enumerate(architecture.blocks, start=1):
         parts.append(_part(number, block, shape))
         shape = parts[-1].output_shape
-    head = _head_layers(architecture.head, shape, architecture.num_classes)
+    head = head_layers(architecture.head, shape, architecture.num_classes)
     return (*parts, Part("head", tuple(head)))
 
 
@@ -47,7 +47,8 @@ def _part(number: int, block: Block, shape: Shape) -> Part:
     return Part(f"block {number}", tuple(block.path(shape)))
 
 
-def _head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
+def head_layers(head: Head, shape: Shape, num_classes: int) -> Iterator[Layer]:
+    """The layers of a head, from a feature map of this shape to logits."""
     if head.pooling == "average":
         yield (layer := layer_kinds.global_average(shape))
         shape = layer.output_shape

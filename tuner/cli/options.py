@@ -71,6 +71,13 @@ Group = Annotated[
         help="Regular expression that finds the group of an image, such as its patient, in its file name.",
     ),
 ]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE",
+        help="File (.pth, .pt, .safetensors) with the pretrained weights of a backbone; can be repeated.",
+    ),
+]
 STUDIES, DATA_DIR = Path("studies"), Path("data")
 
 

@@ -21,6 +21,7 @@ from tuner.cli.options import (
     Storage,
     Studies,
     StudyName,
+    Weights,
     folder_arguments,
     open_study,
     parse_allowed,
@@ -83,6 +84,7 @@ def run(
     split_column: SplitColumn = None,
     group_column: GroupColumn = None,
     group: Group = None,
+    weights: Weights = None,
     download: Download = True,
     studies: Studies = STUDIES,
     storage: Storage = None,
@@ -135,6 +137,7 @@ def run(
         studies=studies,
         storage=storage,
         allow=parse_allowed(allow),
+        weights=tuple(weights or ()),
         confirm="in full" if confirm_full else "in time" if confirm else "no",
     )
     console = plain_console()

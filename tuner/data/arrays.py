@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from tuner.data.dataset import DecodablePart, DecodableSource, Decoding, Report
 from tuner.data.digests import hash_array
 from tuner.data.image_records import describe_pixels, unknown_sources
-from tuner.data.image_rule import choose_rule
+from tuner.data.image_rule import ImageRule, choose_rule
 from tuner.data.images import ImageFacts, picture_from, pixels_from
-from tuner.data.reading import Levels, Reading, vanishes_over
+from tuner.data.reading import Levels, vanishes_over
 from tuner.data.threads import map_in_threads
 from tuner.errors import DataError
 
@@ -39,18 +39,19 @@ def source_from_arrays(
     decoding: Decoding,
     levels: Levels | None = None,
 ) -> DecodableSource:
-    """Make a source from arrays, which are resized if another (height, width) is requested or a side is too long.
+    """Make a source from arrays, which are resized if the decoding says so or a side is too long.
 
     The development part determines channels, size and ground. levels: the range from which grey values of more
     than 8 bits were scaled to 0..255, if they were. Raises DataError if images, labels and classes do not match.
     """
     rule = choose_rule(_facts_of(development.images_NCHW), decoding)
-    reading = rule.reading if levels is None else replace(rule.reading, levels=levels)
+    if levels is not None:
+        rule = replace(rule, reading=replace(rule.reading, levels=levels))
     first, second = (
-        _decodable(part, name=name, num_classes=len(class_names), shape_CHW=rule.shape_CHW, reading=reading)
+        _decodable(part, name=name, num_classes=len(class_names), rule=rule)
         for part in (replace(one, notes=(*one.notes, *rule.notes)) for one in (development, test))
     )
-    return DecodableSource(name, tuple(class_names), rule.shape_CHW, first, second, reading)
+    return DecodableSource(name, tuple(class_names), rule.shape_CHW, first, second, rule.reading, rule.resizing)
 
 
 def _facts_of(images_NCHW: NDArray[np.uint8]) -> list[ImageFacts]:
@@ -61,9 +62,7 @@ def _facts_of(images_NCHW: NDArray[np.uint8]) -> list[ImageFacts]:
     return [replace(facts, vanishes=vanishes_over(image_4HW.transpose(1, 2, 0))) for image_4HW in images_NCHW]
 
 
-def _decodable(
-    part: ArrayPart, *, name: str, num_classes: int, shape_CHW: tuple[int, int, int], reading: Reading
-) -> DecodablePart:
+def _decodable(part: ArrayPart, *, name: str, num_classes: int, rule: ImageRule) -> DecodablePart:
     images_NCHW, labels_N = part.images_NCHW, part.labels_N
     if len(images_NCHW) != len(labels_N) or not len(labels_N):
         raise DataError(
@@ -76,7 +75,8 @@ def _decodable(
             f"they are between {labels_N.min()} and {labels_N.max()}: "
             "its files are damaged, fetch them again"
         )
-    channels, height, width = shape_CHW
+    channels, height, width = rule.shape_CHW
+    resizing = rule.resizing
     sources_N = unknown_sources(len(images_NCHW))
 
     def describe_sources() -> None:
@@ -84,7 +84,7 @@ def _decodable(
         sources_N["source"] = describe_pixels(rows_NB)["pixels"]
         sources_N["height"], sources_N["width"] = images_NCHW.shape[2:]
 
-    if images_NCHW.shape[1:] == shape_CHW:
+    if images_NCHW.shape[1:] == rule.shape_CHW and resizing.crop_fraction == 1:
 
         def copy_into(target_NCHW: NDArray[np.uint8], _: Report | None) -> str:
             np.copyto(target_NCHW, images_NCHW)
@@ -97,7 +97,9 @@ def _decodable(
 
     def resize(index: int) -> NDArray[np.uint8]:
         picture = picture_from(images_NCHW[index])
-        return pixels_from(picture, channels=channels, height=height, width=width, reading=reading)
+        return pixels_from(
+            picture, channels=channels, height=height, width=width, reading=rule.reading, resizing=resizing
+        )
 
     def decode_into(target_NCHW: NDArray[np.uint8], report: Report | None) -> str:
         resized = map_in_threads(resize, range(len(images_NCHW)), what=f"converting {name}", report=report)
@@ -107,8 +109,11 @@ def _decodable(
         return hash_array(images_NCHW)
 
     notes = part.notes
-    if images_NCHW.shape[2:] != (height, width):
-        own = f"{images_NCHW.shape[2]}x{images_NCHW.shape[3]}"
-        note = f"images of {own} pixels are resized to cover {height}x{width} (height x width) and centre-cropped"
-        notes = (*notes, note)
+    if images_NCHW.shape[2:] != (height, width) or resizing.crop_fraction < 1:
+        own, target, covered = (
+            "{}x{}".format(*size)
+            for size in (images_NCHW.shape[2:], (height, width), resizing.covered_size((height, width)))
+        )
+        note = f"images of {own} pixels are {resizing.verb} to cover {covered} (height x width) and centre-cropped"
+        notes = (*notes, note if covered == target else f"{note} to {target}")
     return DecodablePart(labels_N, decode_into, part.validation_start, notes, part.groups_N, sources_N)

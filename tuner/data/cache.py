@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tuner.data.dataset import DecodablePart, DecodableSource, ImageDataset, Report
 from tuner.data.digests import hash_lines, hash_pixels, hash_source
+from tuner.data.free_space import make_room
 from tuner.data.image_records import (
     PartRecords,
     add_records,
@@ -26,6 +27,7 @@ from tuner.data.image_records import (
 )
 from tuner.data.mapped_images import map_images
 from tuner.data.reading import Reading
+from tuner.data.resizing import Resizing
 from tuner.data.synced_files import sync_file, sync_folder
 from tuner.errors import DataError
 
@@ -61,10 +63,12 @@ class _Meta:
     notes: list[str]
     sizes: dict[str, int]
     reading: dict[str, Any] = field(default_factory=dict)
+    resizing: dict[str, Any] = field(default_factory=dict)
 
     def to_text(self) -> str:
-        """The text of the file; it determines the folder's name, so a default reading is omitted as in the past."""
-        return json.dumps({key: value for key, value in asdict(self).items() if key != "reading" or value})
+        """The text of the file; it determines the folder's name, so defaults are omitted as in the past."""
+        omitted = {key for key in ("reading", "resizing") if not getattr(self, key)}
+        return json.dumps({key: value for key, value in asdict(self).items() if key not in omitted})
 
 
 def save_part(
@@ -78,7 +82,7 @@ def save_part(
     shape_NCHW = (len(part.labels_N), *source.image_shape)
     temporary = cache_dir / f".tmp-{uuid.uuid4().hex}"
     try:
-        _make_room(cache_dir, num_bytes=int(np.prod(shape_NCHW)))
+        make_room(cache_dir, num_bytes=int(np.prod(shape_NCHW)))
         temporary.mkdir()
         meta = _write_part(temporary, part, source=source, shape_NCHW=shape_NCHW, report=report)
         folder = cache_dir / _folder_name(meta)
@@ -113,6 +117,7 @@ def load_cached(folder: Path) -> ImageDataset:
         notes=tuple(meta.notes),
         reading=Reading.from_json(meta.reading),
         groups_N=None if groups_N is None else torch.from_numpy(groups_N),
+        resizing=Resizing.from_json(meta.resizing),
     )
 
 
@@ -247,6 +252,7 @@ def _write_part(
         notes=list(part.notes),
         sizes={name: (folder / name).stat().st_size for name in (_IMAGES, _LABELS)},
         reading=source.reading.to_json(),
+        resizing=source.resizing.to_json(),
     )
     (folder / _META).write_text(meta.to_text(), encoding="utf-8")
     for name in (_IMAGES, _LABELS, _META):
@@ -287,14 +293,3 @@ def _read_meta(folder: Path) -> _Meta:
     if not sound:
         raise DataError(f"a cached data set must be whole; {folder} is damaged or older: load the data set again")
     return meta
-
-
-def _make_room(cache_dir: Path, *, num_bytes: int) -> None:
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache_dir).free
-    # Asked beforehand, because writing a memory map to a full disk kills the process instead of raising.
-    if num_bytes > free:
-        raise DataError(
-            f"the decoded images need {num_bytes / 1e6:,.0f} MB and {cache_dir} has {free / 1e6:,.0f} MB free: "
-            "choose a smaller image size or another cache folder"
-        )

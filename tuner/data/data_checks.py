@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from tuner.data.image_records import PartRecords
+from tuner.data.resizing import DEFAULT_RESIZING, Resizing
 from tuner.data.unused_files import UnusedFiles
 from tuner.errors import DataError
 from tuner.formats import refuse_newer_format
@@ -155,6 +156,7 @@ def compare_parts(
     *,
     validation_start: int | None,
     image_size: tuple[int, int],
+    resizing: Resizing = DEFAULT_RESIZING,
     unused: UnusedFiles,
 ) -> DataChecks:
     """Compare the records of both parts. validation_start: first row of the source's own validation part, if any."""
@@ -166,7 +168,7 @@ def compare_parts(
     start = num_development if validation_start is None else validation_start
     pairs = np.unique(groups_N * num_classes + labels_N)
     labels_of_group = np.bincount(pairs // num_classes, minlength=num_groups)
-    cropped_N = _cropped_shares(development.records_N, image_size)
+    cropped_N = _cropped_shares(development.records_N, image_size, resizing)
     return DataChecks(
         class_names=tuple(class_names),
         num_development=_counts(development.labels_N, num_classes),
@@ -254,11 +256,14 @@ def _counts(labels_N: NDArray[np.int64], num_classes: int) -> tuple[int, ...]:
     return tuple(np.bincount(labels_N, minlength=num_classes).tolist())
 
 
-def _cropped_shares(records_N: NDArray[np.void], image_size: tuple[int, int]) -> NDArray[np.float64]:
-    """Share of each image that is lost where an image is scaled to cover (height, width) and centre-cropped."""
+def _cropped_shares(
+    records_N: NDArray[np.void], image_size: tuple[int, int], resizing: Resizing
+) -> NDArray[np.float64]:
+    """Share of each image that is lost where an image is resized and centre-cropped to (height, width)."""
     known_N = records_N[records_N["height"] > 0]
     heights_N, widths_N = known_N["height"].astype(np.float64), known_N["width"].astype(np.float64)
     height, width = image_size
-    scales_N = np.maximum(height / heights_N, width / widths_N)
+    covered_height, covered_width = resizing.covered_size(image_size)
+    scales_N = np.maximum(covered_height / heights_N, covered_width / widths_N)
     shares_N: NDArray[np.float64] = 1 - height * width / (scales_N**2 * heights_N * widths_N)
     return shares_N.clip(0, 1)

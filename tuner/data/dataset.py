@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.data.image_parts import ImageParts, may_be_images, parts_from
 from tuner.data.reading import DEFAULT, Reading
+from tuner.data.resizing import DEFAULT_RESIZING, Interpolation, Resizing
 from tuner.data.unused_files import UnusedFiles
 from tuner.errors import DataError
 
@@ -30,16 +31,30 @@ class Decoding:
 
     The digest of an image set does not cover it, so a resumed study compares its result (`image_size` of its settings).
     image_size: (height, width) in pixels; None applies the rule of images.py. reading: how values become pixels; None
-    chooses it from the development part.
+    chooses it from the development part. channels: 3 gives grey images three equal channels; None applies the rule of
+    images.py. interpolation, crop_fraction: as in Resizing.
     """
 
     image_size: tuple[int, int] | None = None
     reading: Reading | None = None
+    channels: Literal[3] | None = None
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 1.0
+
+    @property
+    def resizing(self) -> Resizing:
+        """How images are resized. Raises ValueError for an interpolation or a crop fraction that cannot be."""
+        return Resizing(self.interpolation, self.crop_fraction)
 
     @property
     def key(self) -> str:
-        """Text that is the same for two decodings only if they give the same pixels."""
-        values = {key: value for key, value in asdict(self).items() if key != "reading" or value is not None}
+        """Text that is the same for two decodings only if they give the same pixels.
+
+        Values with their default are omitted, except for the first one, so that keys of earlier versions stay the same.
+        """
+        values = {
+            key: value for key, value in asdict(self).items() if key == "image_size" or value != getattr(Decoding, key)
+        }
         return json.dumps(values, sort_keys=True)
 
 
@@ -76,7 +91,9 @@ class DataSpec:
     dataset: a known name, the path of a folder or file as a text, or a data set in memory; a pair of arrays or a torch
     data set is kept as ImageParts, so that its images are read once. `image_size` is (height, width) in pixels;
     None applies the rule of images.py. reading: as in Decoding. columns: for a table (.csv). group: regular expression
-    that finds the group of an image in its file name.
+    that finds the group of an image in its file name. channels, interpolation, crop_fraction: as in Decoding; other
+    values than the defaults give the same images, in the same parts and with the same digest, decoded for a network
+    that expects them like that.
     """
 
     dataset: str | ImageParts
@@ -87,9 +104,18 @@ class DataSpec:
     reading: Reading | None = None
     columns: Columns = Columns()
     group: str | None = None
+    channels: Literal[3] | None = None
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        """Convert what may be images. Raises DataError for an object that is no data set."""
+        """Convert what may be images. Raises DataError for an object that is no data set, and for other decodings."""
+        if self.channels not in (None, 3):
+            raise DataError(f"channels of a data set must be 3, or None for those of its images; got {self.channels!r}")
+        try:
+            self.decoding.resizing  # noqa: B018 - checked here, where the user gives it
+        except ValueError as error:
+            raise DataError(str(error)) from error
         given: object = self.dataset
         if may_be_images(given):
             object.__setattr__(self, "dataset", parts_from(given))
@@ -102,7 +128,13 @@ class DataSpec:
     @property
     def decoding(self) -> Decoding:
         """How the images are decoded."""
-        return Decoding(self.image_size, self.reading)
+        return Decoding(
+            self.image_size,
+            self.reading,
+            channels=self.channels,
+            interpolation=self.interpolation,
+            crop_fraction=self.crop_fraction,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +150,7 @@ class ImageDataset:
     notes: decisions that were made for the user and should be reported.
     repairs: damaged parts of the cache that were decoded again.
     unused: number of files of the source that are not used, by extension; empty where the cache alone was opened.
-    reading: how the values of the files became pixels.
+    reading: how the values of the files became pixels. resizing: how the images were resized.
     groups_N: int64 number of each image's group, from 0; None without groups, and if the validation part is given.
     """
 
@@ -134,6 +166,7 @@ class ImageDataset:
     unused: UnusedFiles = field(default_factory=dict)
     reading: Reading = DEFAULT
     groups_N: Tensor | None = None
+    resizing: Resizing = DEFAULT_RESIZING
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -170,6 +203,7 @@ class DecodableSource:
     development: DecodablePart
     test: DecodablePart
     reading: Reading = DEFAULT
+    resizing: Resizing = DEFAULT_RESIZING
 
 
 @dataclass(frozen=True, eq=False)

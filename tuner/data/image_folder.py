@@ -15,9 +15,8 @@ from tuner.data.folder_listing import Classes, FolderListing, list_folder
 from tuner.data.given_path import given_path
 from tuner.data.groups import describe_groups, groups_from_names, numbers_of, refuse_cut_groups
 from tuner.data.image_records import unknown_sources
-from tuner.data.image_rule import choose_rule
+from tuner.data.image_rule import ImageRule, choose_rule
 from tuner.data.images import bombs_as_errors, inspect_image, read_hashed_pixels
-from tuner.data.reading import Reading
 from tuner.data.set_aside import set_test_aside
 from tuner.data.table_listing import list_table
 from tuner.data.threads import map_in_threads
@@ -107,22 +106,21 @@ def _read(listing: FolderListing, spec: DataSpec, *, report: Report | None) -> D
             development,
             np.concatenate([train_labels_N, validation_labels_N]),
             every=every,
-            shape_CHW=rule.shape_CHW,
+            rule=rule,
             validation_start=len(train) if validation else None,
             notes=notes,
-            reading=rule.reading,
             groups_N=None if groups is None or validation else numbers_of([groups[name] for name in train]),
         ),
         test=_decodable(
             [listing.root / name for name in test],
             test_labels_N,
             every=every,
-            shape_CHW=rule.shape_CHW,
+            rule=rule,
             validation_start=None,
             notes=notes,
-            reading=rule.reading,
         ),
         reading=rule.reading,
+        resizing=rule.resizing,
     )
 
 
@@ -160,18 +158,19 @@ def _decodable(
     labels_N: NDArray[np.int64],
     *,
     every: Sequence[Path],
-    shape_CHW: tuple[int, int, int],
+    rule: ImageRule,
     validation_start: int | None,
     notes: Sequence[str],
-    reading: Reading,
     groups_N: NDArray[np.int64] | None = None,
 ) -> DecodablePart:
     """Prepare one part. every: the files of both parts, which are all checked if one of them is broken."""
-    channels, height, width = shape_CHW
+    channels, height, width = rule.shape_CHW
     sources_N = unknown_sources(len(paths))
 
     def decode(path: Path) -> tuple[NDArray[np.uint8], bytes, tuple[int, int]]:
-        return read_hashed_pixels(path, channels=channels, height=height, width=width, reading=reading)
+        return read_hashed_pixels(
+            path, channels=channels, height=height, width=width, reading=rule.reading, resizing=rule.resizing
+        )
 
     def decode_into(images_NCHW: NDArray[np.uint8], report: Report | None) -> str:
         digest = hashlib.blake2b(b"files", digest_size=16)

@@ -10,7 +10,9 @@
 5. An image of another size is resized (bilinear, antialiased) so that it covers the target, and centre-cropped.
 
 Reading, channels and size are determined from the development part only, and applied to the test part and to new
-images.
+images. A network that starts from pretrained weights gets the images that these weights expect: 3 channels, of which
+grey images have equal ones; a bicubic filter; or a crop fraction below 1, with which every image is resized so that it
+covers the target divided by the fraction, and then centre-cropped to the target (resizing.py).
 """
 
 import hashlib
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.data.reading import DEFAULT, GROUNDS, WIDEST, Levels, Reading, scale_levels, vanishes_over
+from tuner.data.resizing import DEFAULT_RESIZING, Interpolation, Resizing, resize
 from tuner.errors import BrokenImage, CheckpointError
 
 if TYPE_CHECKING:
@@ -44,7 +47,10 @@ _EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes a network's input. `mean` and `std` are per channel, of pixels divided by 255."""
+    """How an image file becomes a network's input. `mean` and `std` are per channel, of pixels divided by 255.
+
+    interpolation, crop_fraction: as in Resizing.
+    """
 
     channels: int
     height: int
@@ -52,11 +58,24 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     reading: Reading = DEFAULT
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 1.0
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+    @property
+    def resizing(self) -> Resizing:
+        """How images are resized. Raises ValueError for an interpolation or a crop fraction that cannot be."""
+        return Resizing(self.interpolation, self.crop_fraction)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for json.dumps; `levels` and `ground` of the reading only if they are not the default."""
+        """Return plain values for json.dumps; those of the reading and of the resizing only if not the default."""
         sides = {"channels": self.channels, "height": self.height, "width": self.width}
-        return {**sides, "mean": list(self.mean), "std": list(self.std), **self.reading.to_json()}
+        values = {**sides, "mean": list(self.mean), "std": list(self.std)}
+        return {**values, **self.reading.to_json(), **self.resizing.to_json()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -64,16 +83,17 @@ class Preprocessing:
         try:
             channels, height, width = (int(values[key]) for key in ("channels", "height", "width"))
             mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
-            reading = Reading.from_json(values)
+            reading, resizing = Reading.from_json(values), Resizing.from_json(values)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"preprocessing must have channels, height, width, mean, std and valid levels; got {values}"
+                "preprocessing must have channels, height, width, mean, std and valid levels, and valid resizing "
+                f"(interpolation and crop_fraction) if it has one; got {values}"
             ) from error
         if channels not in (1, 3) or min(height, width) < 1 or {len(mean), len(std)} != {channels} or min(std) <= 0:
             raise CheckpointError(
                 f"preprocessing must have 1 or 3 channels with mean and std above 0 each; got {values}"
             )
-        return cls(channels, height, width, mean, std, reading)
+        return cls(channels, height, width, mean, std, reading, resizing.interpolation, resizing.crop_fraction)
 
 
 @dataclass(frozen=True)
@@ -99,17 +119,34 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
             height=preprocessing.height,
             width=preprocessing.width,
             reading=preprocessing.reading,
+            resizing=preprocessing.resizing,
         )
     return torch.from_numpy(pixels_CHW)
 
 
-def read_pixels(path: Path, *, channels: int, height: int, width: int, reading: Reading = DEFAULT) -> NDArray[np.uint8]:
+def read_pixels(
+    path: Path,
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    reading: Reading = DEFAULT,
+    resizing: Resizing = DEFAULT_RESIZING,
+) -> NDArray[np.uint8]:
     """Read one file as uint8 (C, H, W). Raises BrokenImage for a file that cannot be decoded."""
-    return read_hashed_pixels(path, channels=channels, height=height, width=width, reading=reading)[0]
+    return read_hashed_pixels(path, channels=channels, height=height, width=width, reading=reading, resizing=resizing)[
+        0
+    ]
 
 
 def read_hashed_pixels(
-    path: Path, *, channels: int, height: int, width: int, reading: Reading = DEFAULT
+    path: Path,
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    reading: Reading = DEFAULT,
+    resizing: Resizing = DEFAULT_RESIZING,
 ) -> tuple[NDArray[np.uint8], bytes, tuple[int, int]]:
     """Read one file as uint8 (C, H, W), with a digest of its bytes (16 bytes) and its own (height, width).
 
@@ -124,7 +161,9 @@ def read_hashed_pixels(
         with Image.open(file) as image:
             upright = ImageOps.exif_transpose(image)
             own_size = upright.height, upright.width
-            pixels_CHW = pixels_from(upright, channels=channels, height=height, width=width, reading=reading)
+            pixels_CHW = pixels_from(
+                upright, channels=channels, height=height, width=width, reading=reading, resizing=resizing
+            )
             return pixels_CHW, digest, own_size
 
 
@@ -161,15 +200,17 @@ def picture_from(image_CHW: NDArray[np.uint8]) -> "PILImage":
 
 
 def pixels_from(
-    image: "PILImage", *, channels: int, height: int, width: int, reading: Reading = DEFAULT
+    image: "PILImage",
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    reading: Reading = DEFAULT,
+    resizing: Resizing = DEFAULT_RESIZING,
 ) -> NDArray[np.uint8]:
     """Convert, resize and crop a Pillow image to uint8 (C, H, W)."""
-    from PIL import Image, ImageOps
-
     opaque = _opaque(image, reading).convert("L" if channels == 1 else "RGB")
-    if opaque.size != (width, height):
-        opaque = ImageOps.fit(opaque, (width, height), Image.Resampling.BILINEAR)
-    pixels = np.array(opaque, dtype=np.uint8)
+    pixels = np.array(resize(opaque, (height, width), resizing), dtype=np.uint8)
     return pixels[np.newaxis] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

@@ -97,6 +97,7 @@ def source_from_items(parts: ImageParts, scanned: Mapping[str, list[Item]], *, d
         _decodable(development, rule, start, notes),
         _decodable([rows["test"]], rule, None, notes),
         rule.reading,
+        rule.resizing,
     )
 
 
@@ -159,7 +160,12 @@ def _decodable(
                     )
                 with errors_naming(name_of(index, part.what)):
                     images_NCHW[row] = pixels_from(
-                        image, channels=channels, height=height, width=width, reading=rule.reading
+                        image,
+                        channels=channels,
+                        height=height,
+                        width=width,
+                        reading=rule.reading,
+                        resizing=rule.resizing,
                     )
                 sources_N[row] = (item.digest, item.facts.height, item.facts.width)
                 digest.update(item.digest)

@@ -9,6 +9,8 @@ from tuner.data.cache import CachedPart, is_intact, load_cached, load_meta, load
 from tuner.data.data_checks import DataChecks, compare_parts
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.image_records import PartRecords
+from tuner.data.image_rule import is_decoded_for, spec_for
+from tuner.data.images import Preprocessing
 from tuner.data.prepare import prepare
 from tuner.errors import DataError
 
@@ -54,6 +56,13 @@ def fix_parts(spec: DataSpec, *, report: Report | None = None) -> FixedParts:
     return FixedParts(development, SealedPart(spec, load_meta(parts.test), development.digest))
 
 
+def fix_parts_for(parts: FixedParts, preprocessing: Preprocessing, *, report: Report | None = None) -> FixedParts:
+    """Return the same parts, decoded as a network expects them. Raises DataError as fix_parts does."""
+    if is_decoded_for(parts.development, preprocessing):
+        return parts
+    return fix_parts(spec_for(parts.test.spec, preprocessing), report=report)
+
+
 def fix_test_part(spec: DataSpec, *, report: Report | None = None) -> SealedPart:
     """Fix the current test part of a data set; no image of either part is opened.
 
@@ -77,6 +86,7 @@ def check_parts(parts: FixedParts) -> DataChecks:
         development.class_names,
         validation_start=None if validation is None else len(development.labels_N) - len(validation),
         image_size=development.image_size,
+        resizing=development.resizing,
         unused=development.unused,
     )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import ImageDataset
+from tuner.data.images import Preprocessing
 from tuner.deliver.conclusion import conclude
 from tuner.deliver.confirm_plan import NUM_CANDIDATES, NUM_SEEDS, ConfirmPlan, affordable, plan_final
 from tuner.deliver.contenders import Splits, contender_from, work_of
@@ -69,6 +70,7 @@ def confirm(
     epochs: int,
     splits: Splits,
     load_test_set: Callable[[], ImageDataset],
+    load_test_set_for: Callable[[Preprocessing], ImageDataset] | None = None,
     development: ImageDataset,
     device: torch.device,
     memory_bytes: int,
@@ -78,7 +80,8 @@ def confirm(
     """Confirm a study's winner and yield events. Raises StudyError if there is nothing to confirm.
 
     epochs: number of epochs of a full trial. load_test_set: called once, after the last choice; the opening is counted
-    before the call.
+    before the call. load_test_set_for: the same images, decoded for a backbone; None if all networks have the images
+    of the data set.
     development: the images of train and validation; a note reports test images that are among them.
     memory_bytes: memory for images. together_bytes: memory for a training step of seeds that train together; 0 if no
     seeds may train together.
@@ -127,18 +130,17 @@ def confirm(
 
         num_openings = record.count_test_set_opening()
         test_set = load_test_set()
-        scores = {
-            one.trial.number: [
-                score_checkpoint(
-                    load_checkpoint(retrained_path(folder, one.trial.number, seed_number=number)),
-                    test_set,
-                    device=device,
-                    memory_bytes=memory_bytes,
-                )
-                for number in range(num_final)
+        scores = {}
+        for one in finalists.each:
+            paths = [retrained_path(folder, one.trial.number, seed_number=number) for number in range(num_final)]
+            checkpoints = [load_checkpoint(path) for path in paths]
+            images = test_set
+            if load_test_set_for is not None:
+                images = load_test_set_for(checkpoints[0].preprocessing)
+            scores[one.trial.number] = [
+                score_checkpoint(checkpoint, images, device=device, memory_bytes=memory_bytes)
+                for checkpoint in checkpoints
             ]
-            for one in finalists.each
-        }
         num_shared = count_shared_images(test_set, development)
         confirmation = conclude(
             winner,

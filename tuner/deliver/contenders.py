@@ -8,8 +8,7 @@ from statistics import mean
 
 import numpy as np
 
-from tuner.architecture.cost import network_cost
-from tuner.architecture.trace import trace
+from tuner.architecture.any_architecture import cost_of
 from tuner.deliver.intervals import Correct, RaceRow, Spread, spread_in_race
 from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate
@@ -92,7 +91,7 @@ def contender_from(trial: TrialRecord, *, epochs: int, seconds_per_work: float =
 
 def work_of(trial: TrialRecord) -> float:
     """Cost of one epoch of a trial, in the units of `Cost.work`."""
-    return network_cost(trace(trial.candidate.architecture)).work
+    return cost_of(trial.candidate.architecture).work
 
 
 def spread_of(contenders: Iterable[Contender], splits: Splits) -> Spread:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from tuner.data.data_checks import are_uneven
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
+from tuner.data.image_rule import spec_for
 from tuner.data.sealed import fix_test_part, open_sealed
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import BATCH, Classifier, with_flip_test
@@ -100,7 +101,7 @@ def evaluate(
     flip_test: bool = False,
     report: Report | None = None,
 ) -> Evaluation:
-    """Score a network on a part of a data set, read at the image size of the network.
+    """Score a network on a part of a data set, read with the size, channels and resizing of the network.
 
     Train and validation parts are split as the checkpoint says. With `flip_test`, the logits are the mean of those of
     each image and of its mirror image, as they always are for a file that was exported with it. Raises DataError for a
@@ -108,19 +109,17 @@ def evaluate(
     """
     if flip_test:
         classifier = with_flip_test(classifier)
-    size = (classifier.preprocessing.height, classifier.preprocessing.width)
-    spec = replace(spec, image_size=size, reading=classifier.preprocessing.reading)
+    spec = replace(spec_for(spec, classifier.preprocessing), reading=classifier.preprocessing.reading)
     opened = load_part(spec, part, split_seed=classifier.origin.get("split_seed"), report=report)
     labels_of = _labels_by_name(opened.class_names, classifier.class_names)
-    channels = classifier.preprocessing.channels
-    if opened.images_NCHW.shape[1] > channels:
+    if opened.images_NCHW.shape[1] > classifier.preprocessing.channels:
         raise DataError(f"the network takes grey images, and those of {spec.dataset!r} are in colour: make them grey")
     num_classes = len(classifier.class_names)
     loss_sum = 0.0
     counts_K, correct_K = torch.zeros(num_classes, dtype=torch.int64), torch.zeros(num_classes, dtype=torch.int64)
     for images_BCHW, labels_B in opened.batches():
         truth_B = labels_of[labels_B]
-        logits_BK = classifier.logits(images_BCHW.expand(-1, channels, -1, -1))
+        logits_BK = classifier.logits(images_BCHW)
         loss_sum += functional.cross_entropy(logits_BK.double(), truth_B, reduction="sum").item()
         counts_K += truth_B.bincount(minlength=num_classes)
         correct_K += truth_B[logits_BK.argmax(1) == truth_B].bincount(minlength=num_classes)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from tuner.data.dataset import Report
-from tuner.data.sealed import fix_parts
+from tuner.data.image_rule import is_decoded_for
+from tuner.data.sealed import fix_parts, fix_parts_for
 from tuner.deliver.classifier import classifier_from
 from tuner.deliver.evaluate import Part, development_part_of, test_part_of
 from tuner.deliver.export_check import Checked, Reference, check, num_undecided, reference_of, save_images
@@ -26,6 +27,7 @@ from tuner.errors import CheckpointError, DataError, StudyError, reason_of
 from tuner.search.checkpoints import load_confirmed_checkpoint, load_trial_checkpoint
 from tuner.search.older_studies import is_of_older_version, refuse_older_version
 from tuner.search.record import StudyRecord
+from tuner.search.study_data import are_images_of
 from tuner.search.summary import summarise
 from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.caller_settings import with_own_settings
@@ -152,9 +154,11 @@ def _part_of_score(
     """Load the images that the stored score was computed on. Raises DataError if they have changed."""
     spec = record.data_spec(studies / ".cache")
     parts = fix_parts(spec, report=report)
-    size = (checkpoint.preprocessing.height, checkpoint.preprocessing.width)
-    expected = (checkpoint.origin.get("dataset_digest"), size, checkpoint.preprocessing.reading)
-    if (parts.development.digest, parts.development.image_size, parts.development.reading) != expected:
+    are_same = are_images_of(record, parts.development)
+    if are_same:
+        parts = fix_parts_for(parts, checkpoint.preprocessing, report=report)
+        are_same = is_decoded_for(parts.development, checkpoint.preprocessing)
+    if not are_same or parts.development.digest != checkpoint.origin.get("dataset_digest"):
         raise DataError(
             f"an export is checked on the images of its study, and those of {spec.dataset!r} have changed since: "
             "put the old ones back"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.__about__ import __version__
-from tuner.architecture.cost import network_cost
-from tuner.architecture.trace import trace
+from tuner.architecture.any_architecture import cost_of
 from tuner.data.reading import DEFAULT, reading_in_words
+from tuner.data.resizing import resizing_in_words
 from tuner.deliver.export_formats import FORMATS, FormatName
 from tuner.training.checkpoint import Checkpoint
 
@@ -44,7 +44,10 @@ def readme_of(
     architecture, origin = checkpoint.candidate.architecture, checkpoint.origin
     channels, height, width = architecture.input_shape
     reading = checkpoint.preprocessing.reading
-    num_parameters = network_cost(trace(architecture)).num_parameters
+    resized = resizing_in_words(checkpoint.preprocessing.resizing, (height, width)) or (
+        f"An image of another size is scaled to cover {height}x{width} pixels (height x width) and centre-cropped."
+    )
+    num_parameters = cost_of(architecture).num_parameters
     dataset = " ".join(str(origin.get("dataset", "images")).replace("`", "'").split())
     images = f"(N, {channels}, {height}, {width}), {'grey' if channels == 1 else 'red, green, blue'}"
     optimistic = "" if score.part == "test" else " The score is that of the search, and so optimistic."
@@ -65,7 +68,7 @@ Every file was loaded again in a separate process by the lines below, and run on
 exactly as many of them correctly as the network itself.
 
 The lines read `images.pt`, a uint8 tensor of shape {images}, or `images.npy`, the same as an array.
-An image of another size is scaled to cover {height}x{width} pixels (height x width) and centre-cropped.
+{resized}
 {"" if reading == DEFAULT else f"{reading_in_words(reading)}{chr(10)}"}"""
     ]
     for name, file_name in files.items():

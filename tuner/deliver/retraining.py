@@ -6,8 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from tuner.architecture.cost import network_cost
-from tuner.architecture.trace import trace
+from tuner.architecture.any_architecture import cost_of
 from tuner.search.dispatch import Work, dispatch
 from tuner.search.executors import Executor
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded
@@ -42,7 +41,7 @@ def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_by
     num_groups = ceil(num_runners / max(1, len(by_number)))  # of each trial
     sizes = {}
     for number, (first, *others) in by_number.items():
-        cost = network_cost(trace(first.candidate.architecture))
+        cost = cost_of(first.candidate.architecture)
         recipe = first.candidate.recipe
         by_memory = int(together_bytes / cost.training_bytes(recipe.batch_size, has_average=recipe.ema > 0))
         sizes[number] = min(ceil((1 + len(others)) / num_groups), by_memory)

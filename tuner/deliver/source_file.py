@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
-from tuner.architecture.cost import network_cost
+from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, Join, Part, steps_of
 from tuner.architecture.trace import trace
+from tuner.data.images import Preprocessing
 from tuner.data.reading import reading_in_words
+from tuner.data.resizing import resizing_in_words
 from tuner.training.checkpoint import Checkpoint
 
 LINE_LENGTH = 120
@@ -62,7 +64,7 @@ def source_of(checkpoint: Checkpoint) -> str:
     return f'''"""{_title(checkpoint)}
 
 Needs torch and weights.pt. Run as a script, it names the classes of the images in images.pt: a uint8 tensor of shape
-(N, {shape}), {_colours(channels)}.{f" {reading_in_words(preprocessing.reading)}".rstrip()}
+(N, {shape}), {_colours(channels)}.{f" {reading_in_words(preprocessing.reading)}".rstrip()}{_resizing(preprocessing)}
 
 In names of tensors: N images, K classes, C channels, H height, W width. The comments give each layer's output shape.
 """
@@ -77,7 +79,7 @@ STD = {list(preprocessing.std)!r}
 
 {"".join(_MODULES[join] for join in _joins(parts.values()))}class Network(nn.Module):
     """{channels}x{height}x{width} images to {_counted(architecture.num_classes, "logit")}; \
-{_counted(network_cost(trace(architecture)).num_parameters, "parameter")}."""
+{_counted(cost_of(architecture).num_parameters, "parameter")}."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,6 +213,12 @@ def _title(checkpoint: Checkpoint) -> str:
     found = f", trial {origin['trial']} of study {origin['study']}" if {"trial", "study"} <= origin.keys() else ""
     escaped = repr(f"{title}{found}.")[1:-1].replace('"', '\\"')  # names are the user's: none may end the docstring
     return "\n".join(textwrap.wrap(escaped, LINE_LENGTH - 3, break_long_words=False, break_on_hyphens=False))
+
+
+def _resizing(preprocessing: Preprocessing) -> str:
+    """How images are resized, on lines of their own; empty for the default."""
+    described = resizing_in_words(preprocessing.resizing, preprocessing.image_size)
+    return "".join(f"\n{line}" for line in textwrap.wrap(described, LINE_LENGTH))
 
 
 def _colours(channels: int) -> str:

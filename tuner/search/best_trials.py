@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.architecture.cost import network_cost
-from tuner.architecture.trace import trace
+from tuner.architecture.any_architecture import cost_of
 from tuner.search.dashboard_entries import MAX_NOTES, Shown, save_artifacts, trial_note
 from tuner.search.events import BestTrial, Outcome
 from tuner.search.objective import ranked
@@ -40,7 +39,7 @@ class BestTrials:
 
     def add(self, number: int, candidate: Candidate, accuracy: float, epoch: int) -> None:
         """Add a complete trial to the ranking. `accuracy` (0..1) is its best, which it had in epoch `epoch`."""
-        num_parameters = network_cost(trace(candidate.architecture)).num_parameters
+        num_parameters = cost_of(candidate.architecture).num_parameters
         self._ranked.append(BestTrial(number, accuracy, epoch, num_parameters))
         self._ranked = ranked(self._ranked)
 
@@ -58,7 +57,7 @@ class BestTrials:
         number, candidate = running.number, running.candidate
         note = None
         if number < MAX_NOTES:
-            cost = network_cost(trace(candidate.architecture))
+            cost = cost_of(candidate.architecture)
             note = trial_note(
                 outcome=outcome,
                 reason=reason,

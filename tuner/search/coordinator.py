@@ -14,9 +14,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from tuner.architecture.cost import network_cost
+from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError, SpaceError, StudyError
 from tuner.search.best_trials import BestTrials
@@ -200,7 +199,7 @@ class _Search:
             if running is not None:
                 candidate = running.candidate
                 self._running[running.number] = running
-                num_parameters = network_cost(trace(candidate.architecture)).num_parameters
+                num_parameters = cost_of(candidate.architecture).num_parameters
                 yield TrialStarted(running.number, candidate, num_parameters, runner)
                 return SearchTask(running.number, candidate, training_seed(self._plan.seed, candidate))
         return None
@@ -224,7 +223,7 @@ class _Search:
             if baseline.changes or baseline.origin == "family":
                 yield BaselineChosen(number, describe_baseline(baseline.to_json()))
         self._next_number += 1
-        cost = network_cost(trace(candidate.architecture))
+        cost = cost_of(candidate.architecture)
         excess, too_large = self._excess(candidate)
         stored = self._record.begin(
             candidate,
@@ -263,7 +262,7 @@ class _Search:
     def _excess(self, candidate: Candidate) -> tuple[float | None, str]:
         """How far a candidate is beyond the limits of its space and of the memory, and why; the first reason counts."""
         plan = self._plan
-        cost, recipe = network_cost(trace(candidate.architecture)), candidate.recipe
+        cost, recipe = cost_of(candidate.architecture), candidate.recipe
         size = size_excess(cost, plan.space.max_parameters)
         memory = memory_excess(
             cost,
@@ -289,7 +288,7 @@ class _Search:
     def _work(self, params: Params) -> float:
         plan = self._plan
         candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
-        return network_cost(trace(candidate.architecture)).work
+        return cost_of(candidate.architecture).work
 
     def wants_next_epoch(self, task: SearchTask, result: EpochResult) -> bool:
         """Record an epoch, and apply the stopping rule."""
@@ -383,7 +382,7 @@ class _Search:
             self._best.first,
             not_shown=shown.problem,
         )
-        self._count(ended.counts, network_cost(trace(running.candidate.architecture)).num_parameters)
+        self._count(ended.counts, cost_of(running.candidate.architecture).num_parameters)
         return ended
 
     def _learn(self, trial: KnownTrial, candidate: Candidate, params: Params, *, is_repeated: bool) -> None:

@@ -10,13 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tuner.architecture.backbone_network import BackboneNetwork
+from tuner.architecture.spec import Architecture
 from tuner.data.dataset import ImageDataset
 from tuner.data.development_part import load_cached
 from tuner.data.images import Preprocessing
 from tuner.data.reading import DEFAULT, Reading
 from tuner.data.resident import ResidentData, Statistics
+from tuner.data.resizing import DEFAULT_RESIZING, Resizing
 from tuner.data.splits import Split, fresh_split, split_development
 from tuner.data.training_data import TrainingData, measure_statistics, open_data
+from tuner.search.backbone_data import BackboneData, DecodedFolders, preprocessing_of
 from tuner.search.objective import is_better, value_of
 from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import (
@@ -43,7 +47,9 @@ class ImageTrainer:
 
     It is small enough to be sent to another process, which then opens the data set from the same memory-mapped file.
     `image_bytes` is the memory limit for images; larger sets are streamed. `statistics` are the mean and standard
-    deviation of the pixels, if they are already known. `reading` says how the values of image files became pixels.
+    deviation of the pixels, if they are already known. `reading` says how the values of image files became pixels,
+    and `resizing` how the images were resized. `decoded` are the images as pretrained backbones expect them; None for a
+    study without any.
     """
 
     dataset_folder: Path
@@ -54,16 +60,19 @@ class ImageTrainer:
     image_bytes: int = sys.maxsize
     statistics: Statistics | None = None
     reading: Reading = DEFAULT
+    resizing: Resizing = DEFAULT_RESIZING
+    decoded: DecodedFolders | None = None
     _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
+    _backbones: list[BackboneData] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         """Train a task; the data set is opened for the first one."""
         give_back_memory(self.engine)  # of a training that was stopped
         match task:
-            case SearchTask():
-                yield from self._keep_best(task, checkpoint_path(self.study_folder, task.number))
-            case LongerTask():
-                yield from self._keep_best(task, task.output)
+            case SearchTask() | LongerTask():
+                path = checkpoint_path(self.study_folder, task.number) if isinstance(task, SearchTask) else task.output
+                is_traced = isinstance(task.candidate.architecture, Architecture)
+                yield from (self._keep_best if is_traced else self._keep_best_in_memory)(task, path)
             case FreshSplitTask() | AllImagesTask():
                 yield from self._keep_last(task)
             case SeedGroup():
@@ -72,20 +81,53 @@ class ImageTrainer:
 
     def _keep_best(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
         """Score every epoch, and save the weights whenever the score is the best so far."""
-        data = self._open(task)
+        data, results = self._train(task)
         best: float | None = None
-        for result in train(task.candidate, data, engine=self.engine, seed=task.seed):
+        for result in results:
             if is_better(value_of(result), best):
                 best = value_of(result)
                 self._save(task, data, result, path)
             yield result
 
+    def _keep_best_in_memory(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
+        """As `_keep_best`, but the best weights are saved after the last epoch.
+
+        A backbone's weights take longer to save than an epoch of its head takes to train.
+        """
+        data, results = self._train(task)
+        best: EpochResult | None = None
+        for result in results:
+            if best is None or is_better(value_of(result), value_of(best)):
+                assert result.weights is not None
+                best = replace(result, weights={name: value.clone() for name, value in result.weights.items()})
+            if result.epoch == task.candidate.recipe.epochs:
+                self._save(task, data, best, path)
+            yield result
+
     def _keep_last(self, task: FreshSplitTask | AllImagesTask) -> Iterator[EpochResult]:
         """Score only the last epoch, since the search's own split is not used."""
-        data = self._open(task)
-        for result in train(task.candidate, data, engine=self.engine, seed=task.seed, scores_all=False):
+        data, results = self._train(task, scores_all=False)
+        for result in results:
             self._save_last(task, data, result)
             yield result
+
+    def _train(self, task: SingleTask, *, scores_all: bool = True) -> tuple[TrainingData, Iterator[EpochResult]]:
+        """Open the data of a task, and return it with the epochs of its training."""
+        candidate = task.candidate
+        if isinstance(candidate.architecture, Architecture):
+            data: TrainingData = self._open(task)
+            return data, train(candidate, data, engine=self.engine, seed=task.seed, scores_all=scores_all)
+        backbones = self._open_backbones()
+        network = backbones.network(candidate, seed=task.seed)
+        data = backbones.open(candidate, network, lambda dataset: self._split(dataset, task))
+        return data, backbones.train(candidate, network, data, seed=task.seed, scores_all=scores_all)
+
+    def _open_backbones(self) -> BackboneData:
+        if not self._backbones:
+            assert self.decoded is not None
+            prepare_process(self.engine)
+            self._backbones.append(BackboneData(self.decoded, self.engine, self.image_bytes, self.reading))
+        return self._backbones[0]
 
     def _train_together(self, group: SeedGroup) -> Iterator[EpochResult]:
         """Train several seeds of one candidate in the same steps, each as it would be trained alone."""
@@ -100,7 +142,7 @@ class ImageTrainer:
             self._save(task, data, result, task.output)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_opened": {}}
+        return {**self.__dict__, "_opened": {}, "_backbones": []}
 
     def _open(self, task: SingleTask) -> TrainingData:
         """Open the images with the split of the task; all data sets in memory share one mapped file."""
@@ -147,20 +189,25 @@ class ImageTrainer:
         result: EpochResult,
         weights: Mapping[str, Tensor],
     ) -> Checkpoint:
-        input_spec = task.candidate.architecture.input
+        architecture = task.candidate.architecture
+        input_spec = architecture.input
         scores = {"validation_accuracy": result.validation_accuracy, "validation_loss": result.validation_loss}
         if isinstance(task, AllImagesTask):
             scores = {}
         return Checkpoint(
             candidate=task.candidate,
             weights=weights,
-            preprocessing=Preprocessing(
+            preprocessing=preprocessing_of(architecture, self.reading)
+            if isinstance(architecture, BackboneNetwork)
+            else Preprocessing(
                 channels=input_spec.channels,
                 height=input_spec.height,
                 width=input_spec.width,
                 mean=data.mean,
                 std=data.std,
                 reading=self.reading,
+                interpolation=self.resizing.interpolation,
+                crop_fraction=self.resizing.crop_fraction,
             ),
             class_names=data.class_names,
             scores=scores,

@@ -16,6 +16,7 @@ from tuner.data.resident import Statistics
 from tuner.data.splits import Split
 from tuner.data.training_data import fits_in_memory, how_it_is_held, measure_statistics, memory_for_images
 from tuner.hardware import GPU_CONTEXT_BYTES, memory_bytes, num_cores
+from tuner.search.backbone_data import DecodedFolders
 from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices, share_out, study_engine, study_engines
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
@@ -105,9 +106,17 @@ def memory_for_runners(places: Sequence[torch.device]) -> int:
 
 
 def prepare_runners(
-    record: StudyRecord, dataset: ImageDataset, split: Split, folder: Path, *, places: RunnerPlaces
+    record: StudyRecord,
+    dataset: ImageDataset,
+    split: Split,
+    folder: Path,
+    *,
+    places: RunnerPlaces,
+    decoded: DecodedFolders | None = None,
 ) -> StudyRunners:
     """Make trainers for a study's runners, which save checkpoints in `folder`; new engines are stored in the study.
+
+    decoded: the images as pretrained backbones expect them; None for a space without any.
 
     The memory limit of a training step is that of the runner with the least memory, since any runner may get a trial.
     """
@@ -122,13 +131,18 @@ def prepare_runners(
             engine=replace(engines[device], num_threads=num_threads),
             image_bytes=image_bytes,
             statistics=statistics,
+            decoded=decoded,
         )
         for device in devices
     ]
     step_bytes = min(_step_bytes(device, num_runners) for device, num_runners in Counter(devices).items())
     # Groups make the train parts of fresh splits unequal, and seeds that train together take equally many steps.
-    is_together = dataset.groups_N is None and all(
-        engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in devices
+    is_together = (
+        decoded is None
+        and dataset.groups_N is None
+        and all(
+            engines[device].seeds_together and fits_in_memory(dataset, image_bytes, device=device) for device in devices
+        )
     )
     return StudyRunners(
         trainers,
@@ -146,7 +160,13 @@ def prepare_runners(
 
 
 def prepare_trainer(
-    record: StudyRecord, dataset: ImageDataset, split: Split, folder: Path, *, device: torch.device
+    record: StudyRecord,
+    dataset: ImageDataset,
+    split: Split,
+    folder: Path,
+    *,
+    device: torch.device,
+    decoded: DecodedFolders | None = None,
 ) -> ImageTrainer:
     """Make a trainer for training a single trial of a study on one device; nothing is written to the study."""
     image_bytes = memory_for_images(device)
@@ -157,6 +177,7 @@ def prepare_trainer(
         engine=study_engine(record, device, input_spec_of(dataset).shape),
         image_bytes=image_bytes,
         statistics=measure_statistics(dataset, split, memory_bytes=image_bytes),
+        decoded=decoded,
     )
 
 
@@ -168,6 +189,7 @@ def _trainer(
     engine: Engine,
     image_bytes: int,
     statistics: Statistics,
+    decoded: DecodedFolders | None,
 ) -> ImageTrainer:
     return ImageTrainer(
         dataset.folder,
@@ -178,6 +200,8 @@ def _trainer(
         image_bytes=image_bytes,
         statistics=statistics,
         reading=dataset.reading,
+        resizing=dataset.resizing,
+        decoded=decoded,
     )
 
 

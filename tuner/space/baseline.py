@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from typing import Any, Literal
 
+from tuner.architecture.any_architecture import cost_of, resolve_any
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.blocks import ActivationBlock, Block
-from tuner.architecture.cost import network_cost
-from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import resolve, trace
+from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import SpaceError
+from tuner.space.backbone_space import backbone_given, backbone_network
 from tuner.space.parameter import Parameter, Rate
 from tuner.space.sampling import Params, params_of
 from tuner.space.schema import Configuration, SearchSpace
@@ -104,16 +105,16 @@ def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: I
         name: _given(configuration.recipe, name, _of_optimizer(parameter, optimizer))
         for name, parameter in space.recipe
     }
-    return Candidate.from_json(
-        {
-            "architecture": {
-                "input": asdict(input_spec),
-                "blocks": list(_blocks_of(configuration, space)),
-                "head": {name: _given(configuration.head, name, parameter) for name, parameter in space.head},
-            },
-            "recipe": {"epochs": epochs, **recipe},
-        }
-    )
+    head = {name: _given(configuration.head, name, parameter) for name, parameter in space.head}
+    architecture: dict[str, Any]
+    if space.backbone is not None:
+        given = backbone_given(configuration.backbone or {}, space.name)
+        values = {name: _given(given, name, parameter) for name, parameter in space.backbone.own_parameters()}
+        architecture = backbone_network(values, space.weights, Head(**head), input_spec).to_json()
+    else:
+        blocks = list(_blocks_of(configuration, space))
+        architecture = {"input": asdict(input_spec), "blocks": blocks, "head": head}
+    return Candidate.from_json({"architecture": architecture, "recipe": {"epochs": epochs, **recipe}})
 
 
 def _blocks_of(configuration: Configuration, space: SearchSpace) -> Iterator[dict[str, Any]]:
@@ -127,7 +128,9 @@ def _blocks_of(configuration: Configuration, space: SearchSpace) -> Iterator[dic
 
 
 def _default_of(space: SearchSpace) -> Configuration:
-    """What a space is compared with that gives no first configuration: of stages, its own defaults."""
+    """What a space is compared with that gives no first configuration: plain blocks, or else its own defaults."""
+    if space.backbone is not None:
+        return Configuration(backbone={})
     return PLAIN_DEFAULT if space.stage is None else Configuration(stage=[{}] * space.stage.num_stages.default)
 
 
@@ -149,13 +152,13 @@ def _with_allowed_parameters(candidate: Candidate, max_parameters: int | None) -
     """Return the candidate with its channels halved until it has no more parameters, or one channel in each block."""
     if max_parameters is None:
         return candidate
-    while _num_parameters(candidate) > max_parameters and max(_channels(candidate)) > 1:
+    while _num_parameters(candidate) > max_parameters and max(_channels(candidate), default=1) > 1:
         candidate = _with_half_the_channels(candidate)
     return candidate
 
 
 def _num_parameters(candidate: Candidate) -> int:
-    return network_cost(trace(resolve(candidate.architecture))).num_parameters
+    return cost_of(resolve_any(candidate.architecture)).num_parameters
 
 
 def _smaller_and_smaller(candidate: Candidate) -> Iterator[Candidate]:
@@ -163,7 +166,7 @@ def _smaller_and_smaller(candidate: Candidate) -> Iterator[Candidate]:
     while candidate.recipe.batch_size > MIN_BATCH_SIZE:
         candidate = _with_half_the_batch(candidate)
         yield candidate
-    while max(_channels(candidate)) > 1:
+    while max(_channels(candidate), default=1) > 1:
         candidate = _with_half_the_channels(candidate)
         yield candidate
     while candidate.recipe.batch_size > 1:
@@ -183,6 +186,7 @@ def _with_half_the_batch(candidate: Candidate) -> Candidate:
 
 def _with_half_the_channels(candidate: Candidate) -> Candidate:
     architecture = candidate.architecture
+    assert isinstance(architecture, Architecture)
     return replace(candidate, architecture=replace(architecture, blocks=tuple(map(_halved, architecture.blocks))))
 
 
@@ -191,8 +195,11 @@ def _halved(block: Block) -> Block:
 
 
 def _channels(candidate: Candidate) -> list[int]:
-    """Output channels of every block that has a number of its own."""
-    return [block.out_channels for block in candidate.architecture.blocks if not isinstance(block, ActivationBlock)]
+    """Output channels of every block that has a number of its own; a backbone has none that can be changed."""
+    architecture = candidate.architecture
+    if isinstance(architecture, BackboneNetwork):
+        return []
+    return [block.out_channels for block in architecture.blocks if not isinstance(block, ActivationBlock)]
 
 
 def _differences(given: Candidate, candidate: Candidate) -> Iterator[str]:
@@ -219,6 +226,7 @@ def _params_in(
     """
     recipe = {name: getattr(candidate.recipe, name) for name, _ in space.recipe}
     if space.block is not None:
+        assert isinstance(candidate.architecture, Architecture)
         configuration = Configuration(
             block=[{name: getattr(block, name) for name, _ in space.block} for block in candidate.architecture.blocks],
             head={name: getattr(candidate.architecture.head, name) for name, _ in space.head},

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tuner.architecture.cost import network_cost
+from tuner.architecture.any_architecture import cost_of
 from tuner.architecture.spec import InputSpec
-from tuner.architecture.trace import trace
 from tuner.errors import SpaceError
 from tuner.space.automatic_flip import choose_flip_without_images
 from tuner.space.sampling import candidate_from, first_params
@@ -20,12 +19,12 @@ def refuse_large_first(space: SearchSpace, input_spec: InputSpec, *, origin: str
     origin: names the space in the error.
     """
     limit = space.max_parameters
-    if limit is None:
-        return
+    if limit is None or (space.backbone is not None and not space.weights):
+        return  # a backbone is a choice among those whose weights can be had, which are not known yet
     space, _ = choose_flip_without_images(space)  # the flip changes no size
     for number, params in enumerate(first_params(space, origin=origin)):
         candidate = candidate_from(params, space, input_spec, epochs=1)
-        num_parameters = network_cost(trace(candidate.architecture)).num_parameters
+        num_parameters = cost_of(candidate.architecture).num_parameters
         if num_parameters > limit:
             rule = f"must have at most max_parameters = {limit:,} parameters"
             found = _count_in_words(num_parameters, input_spec)

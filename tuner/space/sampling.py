@@ -10,10 +10,12 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial, TrialState, create_trial
 
+from tuner.architecture.any_architecture import AnyArchitecture
 from tuner.architecture.blocks import Block, PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import SpaceError
 from tuner.space.automatic_flip import AUTO
+from tuner.space.backbone_space import backbone_given, backbone_network
 from tuner.space.parameter import Parameter
 from tuner.space.schema import BlockSpace, Configuration, SearchSpace
 from tuner.space.stage_blocks import stage_blocks, stages_given
@@ -59,15 +61,12 @@ def candidate_from(params: Mapping[str, Any], space: SearchSpace, input_spec: In
     values = {
         name: parameter.default if parameter.is_fixed else params[name] for name, parameter in space.parameters.items()
     }
-    blocks: tuple[Block, ...]
-    if space.stage is not None:
-        blocks = stage_blocks(values, space)
-    else:
-        blocks = tuple(
-            PlainBlock(**{name: _of_block(values, name, number) for name in BlockSpace.model_fields})
-            for number in range(1, values["num_blocks"] + 1)
-        )
     head = Head(**{name: values[f"head_{name}"] for name in type(space.head).model_fields})
+    architecture: AnyArchitecture
+    if space.backbone is not None:
+        architecture = backbone_network(values, space.weights, head, input_spec)
+    else:
+        architecture = Architecture(input_spec, _blocks(values, space), head)
     optimizer = values["optimizer"]
     if values["flip"] == AUTO:
         raise SpaceError(f'{space.name}: recipe.flip: "auto" must be decided from the data set before sampling')
@@ -78,7 +77,16 @@ def candidate_from(params: Mapping[str, Any], space: SearchSpace, input_spec: In
             for name in type(space.recipe).model_fields
         },
     )
-    return resolve_candidate(Candidate(Architecture(input_spec, blocks, head), recipe))
+    return resolve_candidate(Candidate(architecture, recipe))
+
+
+def _blocks(values: Mapping[str, Any], space: SearchSpace) -> tuple[Block, ...]:
+    if space.stage is not None:
+        return stage_blocks(values, space)
+    return tuple(
+        PlainBlock(**{name: _of_block(values, name, number) for name in BlockSpace.model_fields})
+        for number in range(1, values["num_blocks"] + 1)
+    )
 
 
 def _ask(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
@@ -124,7 +132,11 @@ def params_of(configuration: Configuration, space: SearchSpace, origin: str) -> 
 
     Raises SpaceError if a value is outside the space; the error names the configuration by its `origin`.
     """
-    given = stages_given(configuration, space, origin) if space.block is None else {}
+    given: dict[str, Any] = {}
+    if space.backbone is not None:
+        given = backbone_given(configuration.backbone or {}, origin)
+    elif space.block is None:
+        given = stages_given(configuration, space, origin)
     blocks = configuration.block or []
     if space.block is not None:
         given["num_blocks"] = len(blocks)

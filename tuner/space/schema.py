@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tuner.architecture.backbone_network import WeightsDigest
 from tuner.architecture.blocks.fields import Activation, Count, DropoutRate, Normalization, Padding, Pooling, Window
 from tuner.architecture.spec import FeatureCount, HeadPooling
+from tuner.space.backbone_space import BackboneSpace
 from tuner.space.parameter import Parameter, Rate, Strict, Unshared, fixed
 from tuner.space.stages import (
     OF_FIRST,
@@ -33,6 +35,7 @@ from tuner.training.candidate import (
     Momentum,
     Optimizer,
     Schedule,
+    StageDecay,
     Translate,
     WarmUp,
     WeightAverageDecay,
@@ -95,6 +98,7 @@ class RecipeSpace(Unshared):
     warm_up: Parameter[WarmUp] = fixed(0.0)
     ema: Parameter[WeightAverageDecay] = fixed(0.0)
     class_weights: Parameter[ClassWeights] = fixed("none")
+    stage_decay: Parameter[StageDecay] = fixed(1.0)
     flip: Parameter[SpaceFlip] = fixed("none")
     translate: Parameter[Translate] = fixed(0.0)
     cutout: Parameter[Cutout] = fixed(0.0)
@@ -110,12 +114,17 @@ class RecipeSpace(Unshared):
             missing = [key for key in self.optimizer.values if rate.by_optimizer and key not in rate.by_optimizer]
             if missing:
                 raise ValueError(f"{name} is given per optimizer, but not for {', '.join(missing)}")
+        without = [one for one in self.optimizer.values if one in ("sgdw", "muon")]
+        lowest = min(self.stage_decay.choices or [self.stage_decay.low or 1.0])
+        if lowest < 1.0 and without:
+            raise ValueError(f"stage_decay below 1 must go with adam, adamw or sgd, got {without[0]}")
         return self
 
 
 class Configuration(Strict):
     """A section [[first]]: a configuration to try first. Missing keys take the first choice or the low end."""
 
+    backbone: dict[str, Any] | None = None
     block: Tables | None = None
     stem: dict[str, Any] | None = None
     stage: Tables | None = None
@@ -125,18 +134,20 @@ class Configuration(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Configuration:
-        if (self.block is None) == (self.stage is None):
-            raise ValueError("needs either block or stage, a list of tables")
+        if [self.block, self.stage, self.backbone].count(None) != 2:
+            raise ValueError("needs either block or stage, a list of tables, or backbone")
         for name in ("stem", "last_channels"):
-            if self.block is not None and getattr(self, name) is not None:
-                raise ValueError(f"{name} has no effect in a configuration with block; remove it")
+            if self.stage is None and getattr(self, name) is not None:
+                kind = "block" if self.block is not None else "backbone"
+                raise ValueError(f"{name} has no effect in a configuration with {kind}; remove it")
         return self
 
 
 class SearchSpace(Strict):
     """A search space, as described in its TOML file.
 
-    max_parameters: candidates with more parameters are rejected before they train.
+    max_parameters: candidates with more parameters are rejected before they train. weights: digest of the pretrained
+    weights of each backbone. A file has none; a study stores them when it begins.
     """
 
     name: str
@@ -144,6 +155,8 @@ class SearchSpace(Strict):
     max_parameters: MaxParameters | None = None
     network: Network = Network()
     block: BlockSpace | None = None
+    backbone: BackboneSpace | None = None
+    weights: dict[str, WeightsDigest] = Field(default_factory=dict)
     stem: StemSpace | None = None
     stage: StageSpace | None = None
     plain: PlainSpace | None = None
@@ -156,17 +169,21 @@ class SearchSpace(Strict):
     @model_validator(mode="after")
     def _check(self) -> SearchSpace:
         """Refuse sections that are missing, that exclude each other, or that nothing would be drawn from."""
-        if (self.block is None) == (self.stage is None):
-            raise ValueError("a space needs either [block], for plain networks, or [stage], for networks in stages")
+        if [self.block, self.stage, self.backbone].count(None) != 2:
+            raise ValueError(
+                "a space needs either [block], for plain networks, or [stage], for networks in stages, or [backbone], "
+                "for pretrained networks"
+            )
         for name in SECTIONS:
             if getattr(self, name) is not None and name not in self.stage_sections:
-                reason = f"no stage is of the {name} family" if self.block is None else "the space has no [stage]"
+                reason = f"no stage is of the {name} family" if self.stage is not None else "the space has no [stage]"
                 raise ValueError(f"[{name}] has no effect, since {reason}; remove it")
         if self.stage is not None:
             self._check_stage(self.stage)
         for configuration in self.first:
-            if (configuration.stage is None) != (self.stage is None):
-                raise ValueError(f"first: a configuration of this space needs {'stage' if self.stage else 'block'}")
+            needed = "block" if self.block else "stage" if self.stage else "backbone"
+            if getattr(configuration, needed) is None:
+                raise ValueError(f"first: a configuration of this space needs {needed}")
         return self
 
     def _check_stage(self, stage: StageSpace) -> None:
@@ -186,8 +203,11 @@ class SearchSpace(Strict):
     @property
     def sections(self) -> dict[str, Strict]:
         """The sections that something is drawn from, by their names in the file."""
+        networks: dict[str, Strict]
         if self.block is not None:
-            networks: dict[str, Strict] = {"network": self.network, "block": self.block}
+            networks = {"network": self.network, "block": self.block}
+        elif self.backbone is not None:
+            networks = {"backbone": self.backbone}
         else:
             assert self.stage is not None
             networks = {"stage": self.stage, **self.stage_sections}
@@ -208,7 +228,9 @@ class SearchSpace(Strict):
         return dict(self._name_parameters())
 
     def _name_parameters(self) -> Iterator[tuple[str, Parameter[Any]]]:
-        if self.block is None:
+        if self.backbone is not None:
+            yield from self.backbone.own_parameters()
+        elif self.block is None:
             assert self.stage is not None
             yield from stage_parameters(self.stage, self.stage_sections)
         else:

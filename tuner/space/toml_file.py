@@ -40,6 +40,8 @@ def load_space(name_or_path: str) -> SearchSpace:
         raise SpaceError(f"{path}: not a TOML file: {error}") from error
     if "name" in data:
         raise SpaceError(f"{path}: name: a space is named after its file; remove the key")
+    if "weights" in data:
+        raise SpaceError(f"{path}: weights: files of weights are given with --weights NAME=FILE; remove the key")
     space = parse_space({"name": shown_name(path.stem), **data}, origin=str(path))
     _refuse_without_effect(data, space, origin=str(path))
     first_params(space, origin=str(path))

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
-from tuner.architecture.spec import Architecture
-from tuner.architecture.trace import resolve
+from tuner.architecture.any_architecture import AnyArchitecture, resolve_any
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.formats import refuse_newer_format
 from tuner.training.released_defaults import CANDIDATE_FORMAT, with_defaults, without_defaults
 
@@ -26,6 +26,7 @@ Momentum = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 LabelSmoothing = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 WarmUp = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
 WeightAverageDecay = Annotated[float, Field(ge=0.0, lt=1.0, strict=True)]
+StageDecay = Annotated[float, Field(gt=0.0, le=1.0, strict=True)]
 ClassWeights = Literal["none", "balanced"]
 BatchSize = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 Epochs = Annotated[int, Field(ge=1, le=100_000, strict=True)]
@@ -46,7 +47,9 @@ class Recipe:
     by SGD, SGDW and Muon. warm_up: share of all steps in which the rate first rises, for schedules other than
     one_cycle, which has a rise of its own. ema: decay of the exponential moving average of the weights that is scored
     and stored; 0 for none. class_weights: `balanced` weights classes in the training loss so that all count equally.
-    flip to contrast: augmentation, as `tuner.data.augmentation.Augmentation` describes it.
+    stage_decay: factor of the learning rate of each trained stage of a backbone, relative to that of the stage behind
+    it; the head has the full rate. flip to contrast: augmentation, as `tuner.data.augmentation.Augmentation` describes
+    it.
     """
 
     optimizer: Optimizer = "adam"
@@ -60,6 +63,7 @@ class Recipe:
     warm_up: WarmUp = 0.0
     ema: WeightAverageDecay = 0.0
     class_weights: ClassWeights = "none"
+    stage_decay: StageDecay = 1.0
     flip: Flip = "none"
     translate: Translate = 0.0
     cutout: Cutout = 0.0
@@ -74,7 +78,7 @@ class Recipe:
 class Candidate:
     """A network and its recipe: everything that training depends on except the data, the seed and the machine."""
 
-    architecture: Architecture
+    architecture: AnyArchitecture
     recipe: Recipe
 
     @cached_property
@@ -108,7 +112,26 @@ def resolve_candidate(candidate: Candidate) -> Candidate:
         recipe = replace(recipe, momentum=0.9)
     if recipe.schedule == "one_cycle":
         recipe = replace(recipe, warm_up=0.0)
-    return Candidate(resolve(candidate.architecture), recipe)
+    architecture = resolve_any(candidate.architecture)
+    if isinstance(architecture, BackboneNetwork):
+        recipe = _recipe_of_backbone(recipe, architecture)
+    else:
+        recipe = replace(recipe, stage_decay=1.0)
+    return Candidate(architecture, recipe)
+
+
+def _recipe_of_backbone(recipe: Recipe, network: BackboneNetwork) -> Recipe:
+    """Return the recipe without what has no effect: features are augmented only in views, and are not mixed."""
+    from tuner.architecture.backbone_modules import has_frozen_stages  # imports torch
+
+    if network.trained_stages == 0:
+        recipe = replace(recipe, stage_decay=1.0)
+    if not has_frozen_stages(network):
+        return recipe
+    recipe = replace(recipe, mixup=0.0, cutmix=0.0)
+    if network.views == 0:
+        recipe = replace(recipe, flip="none", translate=0.0, cutout=0.0, brightness=0.0, contrast=0.0)
+    return recipe
 
 
 _ADAPTER = TypeAdapter(Candidate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tuner.architecture.factory import build_model
+from tuner.architecture.any_architecture import AnyArchitecture, build_any
 from tuner.architecture.flip_test import FlipTest
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
+from tuner.data.resizing import DEFAULT_RESIZING
 from tuner.errors import CheckpointError, reason_of
 from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
@@ -27,10 +28,12 @@ from tuner.training.caller_settings import with_own_settings
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.released_defaults import with_defaults
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout. It is raised when older versions of tuner cannot read files of a new layout."""
+NESTED_FORMAT = 2
+"""Version of files with joins or a flip test, whose images are resized by the default rule."""
 FLAT_FORMAT = 1
-"""Version of files without joins, whose layers are one list, and without a flip test. Older versions read these too."""
+"""Version of files with neither, whose layers are one list. Older versions read these too."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ class Checkpoint:
 
 def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """All of a checkpoint but its weights, as plain values that json.dumps takes: what each of its forms carries."""
-    layers = described_path(trace(checkpoint.candidate.architecture))
+    layers = described_layers(checkpoint.candidate.architecture)
     return {
         **checkpoint.candidate.to_json(),
-        # In place of the candidate's: the files of both formats have a candidate of format 1.
-        "format": FORMAT if checkpoint.flip_test or any("join" in layer for layer in layers) else FLAT_FORMAT,
+        # In place of the candidate's: the files of all formats have a candidate of format 1.
+        "format": _format_of(checkpoint, layers),
         "layers": layers,
         "preprocessing": checkpoint.preprocessing.to_json(),
         "class_names": list(checkpoint.class_names),
@@ -67,6 +70,24 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "versions": dict(checkpoint.versions),
         **({"flip_test": True} if checkpoint.flip_test else {}),
     }
+
+
+def _format_of(checkpoint: Checkpoint, layers: Sequence[Mapping[str, Any]]) -> int:
+    """Return the lowest format whose readers understand the file."""
+    is_pretrained = not isinstance(checkpoint.candidate.architecture, Architecture)
+    if is_pretrained or checkpoint.preprocessing.resizing != DEFAULT_RESIZING:
+        return FORMAT
+    has_joins = any("join" in layer for layer in layers)
+    return NESTED_FORMAT if checkpoint.flip_test or has_joins else FLAT_FORMAT
+
+
+def described_layers(architecture: AnyArchitecture) -> list[dict[str, Any]]:
+    """The layers of a network as plain values; of a network with a backbone, those of its head."""
+    if isinstance(architecture, Architecture):
+        return described_path(trace(architecture))
+    from tuner.architecture.backbone_modules import layers_of_head
+
+    return described_path(layers_of_head(architecture))
 
 
 def described_path(path: Items) -> list[dict[str, Any]]:
@@ -131,7 +152,7 @@ def checkpoint_from(data: object, path: Path) -> Checkpoint:
             flip_test=contents.flip_test,
         )
         with torch.device("meta"):  # a network of any size costs nothing there
-            shapes = {name: weight.shape for name, weight in build_model(contents.architecture).state_dict().items()}
+            shapes = {name: weight.shape for name, weight in build_any(contents.architecture).state_dict().items()}
         if shapes != {name: weight.shape for name, weight in contents.weights.items()}:
             raise ValueError("its weights are not those of its network")
         model_from(checkpoint)
@@ -170,7 +191,7 @@ class Contents(BaseModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    architecture: Architecture
+    architecture: AnyArchitecture
     recipe: Recipe
     weights: dict[str, Tensor] | None = None
     preprocessing: dict[str, Any]
@@ -181,15 +202,17 @@ class Contents(BaseModel):
     flip_test: Annotated[bool, Field(strict=True)] = False
 
 
-def model_from(checkpoint: Checkpoint) -> nn.Sequential:
+def model_from(checkpoint: Checkpoint) -> nn.Module:
     """Build the network with its weights, in eval mode: images_NCHW normalised by `preprocessing` to logits_NK."""
-    model = build_model(checkpoint.candidate.architecture)
+    model = build_any(checkpoint.candidate.architecture)
     model.load_state_dict(dict(checkpoint.weights))
-    return (FlipTest(*model) if checkpoint.flip_test else model).eval()
+    if checkpoint.flip_test:
+        model = FlipTest(*model) if isinstance(model, nn.Sequential) else FlipTest(model)
+    return model.eval()
 
 
 @with_own_settings
-def load_model(path: str | Path) -> nn.Sequential:
+def load_model(path: str | Path) -> nn.Module:
     """Load the network of a checkpoint file, in eval mode on the CPU.
 
     It takes fp32 images (N, C, H, W), normalised with the mean and standard deviation in the file. Raises

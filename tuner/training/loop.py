@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.architecture.cost import SCORED_AT_ONCE, network_cost
+from tuner.architecture.any_architecture import AnyArchitecture, cost_of
+from tuner.architecture.cost import SCORED_AT_ONCE
 from tuner.architecture.factory import build_model, initialise
 from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import Architecture
@@ -41,9 +42,17 @@ MiB in fp32).
 
 
 def train(
-    candidate: Candidate, data: TrainingData, *, engine: Engine, seed: int, scores_all: bool = True
+    candidate: Candidate,
+    data: TrainingData,
+    *,
+    engine: Engine,
+    seed: int,
+    scores_all: bool = True,
+    model: nn.Sequential | None = None,
 ) -> Iterator[EpochResult]:
     """Train a resolved candidate from fresh weights and yield a result after each epoch.
+
+    model: a placed model to train from its present weights, in place of a fresh one. Its latency is not measured.
 
     Training stops when the caller closes the iterator. Every epoch has its own random seed, so epoch n depends only on
     the weights and their average before it, and on the optimizer's state. With `ema`, scores and weights are those of
@@ -53,7 +62,10 @@ def train(
     Every epoch is scored on the validation part, or only the last one if `scores_all` is false; none is scored if there
     are no validation rows. Epochs without a score have NOT_SCORED.
     """
-    model = fresh_model(candidate.architecture, seed, engine=engine)
+    has_own_model = model is None
+    if model is None:
+        assert isinstance(candidate.architecture, Architecture)
+        model = fresh_model(candidate.architecture, seed, engine=engine)
     average = WeightAverage(model, decay=candidate.recipe.ema) if candidate.recipe.ema else None
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -78,6 +90,7 @@ def train(
             train_loss=trained.losses[0],
             training_seconds=trained.seconds,
             scores_all=scores_all,
+            measures_latency=has_own_model,
         )
 
 
@@ -173,6 +186,7 @@ def epoch_result(
     train_loss: float,
     training_seconds: float,
     scores_all: bool,
+    measures_latency: bool = True,
 ) -> EpochResult:
     """Score a model after an epoch if requested, and return the result. Raises Diverged as `train` does.
 
@@ -203,18 +217,24 @@ def epoch_result(
         seconds,
         weights=weights,
         confusion=confusion,
-        latency_ms=measure_latency(model, candidate.architecture.input_shape, engine=engine) if is_last else None,
+        latency_ms=measure_latency(model, candidate.architecture.input_shape, engine=engine)
+        if is_last and measures_latency
+        else None,
         correct_N=correct_N if is_last else None,
     )
 
 
-def evaluation_batch(device: torch.device, architecture: Architecture) -> int:
+def evaluation_batch(device: torch.device, architecture: AnyArchitecture) -> int:
     """How many images a network scores at once on a device."""
-    parts = trace(architecture)
+    cost = cost_of(architecture)
     if device.type == "cpu":
-        return network_cost(parts).scored_at_once
+        return cost.scored_at_once
     by_image = EVALUATION_VALUES_GPU // math.prod(architecture.input_shape)
-    by_layer = EVALUATION_LAYER_GPU // max(math.prod(layer.output_shape) for layer in layers_of(parts))
+    if isinstance(architecture, Architecture):
+        widest = max(math.prod(layer.output_shape) for layer in layers_of(trace(architecture)))
+    else:
+        widest = cost.widest
+    by_layer = EVALUATION_LAYER_GPU // widest
     return max(1, min(EVALUATION_BATCH_GPU, by_image, by_layer))
 
 

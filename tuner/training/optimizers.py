@@ -139,13 +139,14 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, engine: Engine) -> AnyO
     optimizer_class: type[torch.optim.Adam]
     match recipe.optimizer:
         case "sgd":
-            return torch.optim.SGD(model.parameters(), weight_decay=recipe.weight_decay, **of_sgd, **implementation)
+            groups = groups_by_depth(model, recipe)
+            return torch.optim.SGD(groups, weight_decay=recipe.weight_decay, **of_sgd, **implementation)
         case "sgdw":
             weights, others = split_parameters(model)
             decayed = [weight.parameter for weight in weights]
-            groups = ((decayed, recipe.weight_decay), (others, 0.0))
+            by_decay = ((decayed, recipe.weight_decay), (others, 0.0))
             return SGDW(
-                [{"params": parameters, "decoupled_decay": decay} for parameters, decay in groups if parameters],
+                [{"params": parameters, "decoupled_decay": decay} for parameters, decay in by_decay if parameters],
                 **of_sgd,
                 **implementation,
             )
@@ -158,12 +159,33 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, engine: Engine) -> AnyO
         case _:
             assert_never(recipe.optimizer)
     return optimizer_class(
-        model.parameters(),
+        groups_by_depth(model, recipe),
         lr=learning_rate,
         weight_decay=recipe.weight_decay,
         capturable=engine.graph,
         **implementation,
     )
+
+
+RATE_FACTOR = "rate_factor"
+"""Key of a parameter group: its learning rate as a multiple of the recipe's."""
+
+
+def groups_by_depth(model: nn.Module, recipe: Recipe) -> Any:
+    """Return the parameters of a model, or with `stage_decay`, a group for each module of the tail of a backbone.
+
+    The last module, which is the head, has the full rate, and each module in front of it the rate of the next one times
+    `stage_decay`. Modules without parameters to train do not count. Source: Howard and Ruder, Universal Language Model
+    Fine-tuning for Text Classification, 2018, section 3.2, where the factor is 1 / 2.6.
+    """
+    if recipe.stage_decay == 1.0:
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = []
+    for module in reversed(list(model.children())):
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, RATE_FACTOR: recipe.stage_decay ** len(groups)})
+    return groups
 
 
 def engine_for(recipe: Recipe, engine: Engine) -> Engine:
@@ -194,7 +216,8 @@ def split_parameters(model: nn.Module) -> tuple[list[MatrixWeight], list[Tensor]
 def set_learning_rate(optimizer: AnyOptimizer, learning_rate: float) -> None:
     """Set the learning rate of the next step; in place if it is a tensor, as a captured step requires."""
     for group in optimizer.param_groups:
+        rate = learning_rate * group.get(RATE_FACTOR, 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(learning_rate)
+            group["lr"].fill_(rate)
         else:
-            group["lr"] = learning_rate
+            group["lr"] = rate

@@ -70,6 +70,7 @@ RELEASED_DEFAULTS: dict[str, Part] = {
         "warm_up": 0.0,
         "ema": 0.0,
         "class_weights": "none",
+        "stage_decay": 1.0,
         "flip": "none",
         "translate": 0.0,
         "cutout": 0.0,

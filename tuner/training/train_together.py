@@ -44,8 +44,10 @@ def train_together(
         raise ValueError(
             "seeds that train together must have equally many images, so that they take the same number of steps"
         )
-    models = [fresh_model(candidate.architecture, seed, engine=engine) for seed in seeds]
-    stacked = stack_models(models, candidate.architecture, engine=engine)
+    architecture = candidate.architecture
+    assert isinstance(architecture, Architecture), "seeds of a pretrained network train one after another"
+    models = [fresh_model(architecture, seed, engine=engine) for seed in seeds]
+    stacked = stack_models(models, architecture, engine=engine)
     average = WeightAverage(stacked, decay=candidate.recipe.ema) if candidate.recipe.ema else None
     given = [class_weights_of(candidate.recipe, data) for data in datas]
     weights_of_each = [weights_K for weights_K in given if weights_K is not None]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuner.data.dataset import ImageDataset
-from tuner.data.sealed import fix_parts
+from tuner.data.sealed import fix_parts, fix_parts_for
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import normalise
 from tuner.deliver.sealed_set import open_test_set
@@ -83,6 +83,8 @@ def judge(record: StudyRecord, summary: StudySummary, *, studies: Path) -> Judge
     development = parts.development
     if not are_images_of(record, development):
         raise StudyError("the images are not those that the study was run with")
+    parts = fix_parts_for(parts, checkpoint.preprocessing)
+    development = parts.development
     if summary.confirmed:
         test = open_test_set(record, parts.test)
         where = scored_set_in_words(summary.confirmed)

@@ -1,0 +1,162 @@
+"""Searches of pretrained networks from options to a confirmed winner, and how they are resumed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.pretrained_networks import NAME
+from tuner.architecture.backbone_network import BackboneNetwork
+from tuner.architecture.backbones import build_backbone
+from tuner.data.dataset import DataSpec
+from tuner.deliver.classifier import load_classifier
+from tuner.deliver.evaluate import evaluate
+from tuner.errors import BackboneError, OptionError, SpaceError
+from tuner.options import RunOptions
+from tuner.pipeline import load_summary, run
+from tuner.search.study_location import existing_storage
+from tuner.search.study_lookup import load_study
+from tuner.space.toml_file import load_space
+from tuner.training.checkpoint import load_checkpoint
+
+SPACE = f"""
+[backbone]
+name = ["{NAME}", "resnet18"]
+trained_stages = [0, 1]
+image_size = [32, 40]
+[recipe]
+optimizer = "adamw"
+learning_rate = {{ low = 1e-3, high = 1e-2, log = true }}
+batch_size = 64
+[[first]]
+backbone = {{ trained_stages = 1, image_size = 40 }}
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "weights.pth"
+    torch.save(build_backbone(NAME).model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weights in the caches of torch, and no server to load them from."""
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setattr("tuner.pretrained.downloads.CONNECT_SECONDS", 0.01, raising=False)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+def options_in(folder: Path, file: Path, **changes: Any) -> RunOptions:
+    """A short study of digits whose space has one backbone with weights, and one without."""
+    space = folder / "small.toml"
+    space.write_text(SPACE.replace(', "resnet18"', ""), encoding="utf-8")
+    defaults: dict[str, Any] = {"trials": 2, "epochs": 1, "workers": 1, "device": "cpu", "weights": (f"{NAME}={file}",)}
+    return RunOptions(
+        dataset="digits", space=str(space), studies=folder / "studies", data_dir=folder, **(defaults | changes)
+    )
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_a_confirmed_network_that_scores_as_stored(file: Path, tmp_path: Path) -> None:
+    options = options_in(tmp_path, file)
+    run(options)
+    summary = load_summary(options)
+    assert summary.confirmed is not None
+    assert summary.delivered is not None
+    checkpoint = load_checkpoint(summary.delivered)
+    network = checkpoint.candidate.architecture
+    assert isinstance(network, BackboneNetwork)
+    assert network.backbone == NAME
+    record = load_study(existing_storage(options.studies, None), options.study_name)
+    first = record.trials()[0].candidate.architecture
+    assert isinstance(first, BackboneNetwork)
+    assert (first.trained_stages, first.input_shape) == (1, (3, 40, 40))
+    evaluation = evaluate(
+        load_classifier(summary.delivered), DataSpec("digits", tmp_path, options.cache_dir), part="test"
+    )
+    assert evaluation.accuracy == checkpoint.scores["test_accuracy"] == summary.confirmed.delivered_test_accuracy
+
+
+def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
+    options = options_in(tmp_path, file, confirm="no", trials=1)
+    run(options)
+    moved = file.with_name("gone.pth")
+    more = options_in(tmp_path, file, confirm="no", trials=2, weights=())
+    run(more)
+    record = load_study(existing_storage(options.studies, None), options.study_name)
+    trials = record.trials()
+    assert len(trials) == 2
+    assert len({trial.candidate.architecture.weights for trial in trials}) == 1
+    shutil.rmtree(options.cache_dir / "weights")
+    with pytest.raises(BackboneError, match=r"cannot be read.*--weights NAME=FILE"):
+        run(options_in(tmp_path, file, confirm="no", trials=3, weights=()))
+    run(options_in(tmp_path, file, confirm="no", trials=3))
+    assert len(record.trials()) == 3
+    torch.manual_seed(1)
+    torch.save(build_backbone(NAME).model.state_dict(), moved)
+    with pytest.raises(BackboneError, match=r"the study began with other weights"):
+        run(options_in(tmp_path, moved, confirm="no", trials=4))
+    with pytest.raises(BackboneError, match=r"fixed when it begins, and resnet18 is not among them"):
+        run(options_in(tmp_path, file, confirm="no", trials=4, weights=(f"resnet18={file}",)))
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "words"),
+    [
+        (("resnet18",), OptionError, "weights must be a tuple of texts like NAME="),
+        (("a=1", "a=2"), OptionError, "a is given twice"),
+        (("resnett18=FILE",), BackboneError, "resnet18"),
+        (("resnet18=FILE",), BackboneError, "weights.pth"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused_in_one_line(
+    tmp_path: Path, file: Path, weights: tuple[str, ...], error: type[Exception], words: str
+) -> None:
+    given = tuple(one.replace("FILE", str(file)) for one in weights)
+    with pytest.raises(error) as caught:
+        run(options_in(tmp_path, file, weights=given))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "studies").glob("digits*"))
+
+
+def test_a_backbone_that_the_user_names_must_have_weights(tmp_path: Path, file: Path) -> None:
+    options = options_in(tmp_path, file)
+    Path(str(options.space)).write_text(SPACE, encoding="utf-8")
+    with pytest.raises(BackboneError, match=r"resnet18 has no weights here.*--weights resnet18=FILE"):
+        run(options)
+
+
+def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file: Path) -> None:
+    options = RunOptions(dataset="digits", space="cnn", studies=tmp_path, weights=(f"{NAME}={file}",))
+    with pytest.raises(OptionError, match=r"weights must go with a space of backbones, and 'cnn' has none"):
+        run(options)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('name = "resnet18"\nweights = {}', "backbone.weights: unknown key"),
+        ("name = { low = 1, high = 2 }", "backbone"),
+        ('name = "resnet18"\ntrained_stages = -1', "trained_stages"),
+        ('name = "resnet18"\nimage_size = 4096', "image_size"),
+        ('name = "resnet18"\n[network]\nnum_blocks = 2\n[block]\nout_channels = 8', "either [block]"),
+        ('name = "resnet18"\n[[first]]\nblock = [{ out_channels = 8 }]', "needs backbone"),
+        ('name = "resnet18"\n[[first]]\nbackbone = { depth = 8 }', "backbone.depth"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused_in_one_line(tmp_path: Path, change: str, words: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(f"recipe = {{ learning_rate = 1e-3 }}\n[backbone]\n{change}\n", encoding="utf-8")
+    with pytest.raises(SpaceError) as caught:
+        load_space(str(path))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

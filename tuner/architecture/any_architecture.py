@@ -1,0 +1,47 @@
+"""AnyArchitecture: a traced network, or a pretrained backbone with a head, and what both can be asked.
+
+torch is imported only for a backbone, or to build a network.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tuner.architecture.backbone_network import BackboneNetwork
+from tuner.architecture.cost import Cost, network_cost
+from tuner.architecture.spec import Architecture
+from tuner.architecture.trace import resolve, trace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+AnyArchitecture = Architecture | BackboneNetwork
+
+
+def resolve_any(architecture: AnyArchitecture) -> AnyArchitecture:
+    """Return the architecture as it is built and stored."""
+    if isinstance(architecture, BackboneNetwork):
+        from tuner.architecture.backbone_modules import resolve_backbone
+
+        return resolve_backbone(architecture)
+    return resolve(architecture)
+
+
+def cost_of(architecture: AnyArchitecture) -> Cost:
+    """The cost of a resolved architecture."""
+    if isinstance(architecture, BackboneNetwork):
+        from tuner.architecture.backbone_modules import backbone_cost
+
+        return backbone_cost(architecture)
+    return network_cost(trace(architecture))
+
+
+def build_any(architecture: AnyArchitecture) -> nn.Module:
+    """The module of a resolved architecture, images_NCHW (float, normalised) to logits_NK, without its weights."""
+    if isinstance(architecture, BackboneNetwork):
+        from tuner.architecture.backbone_modules import split_network
+
+        return split_network(architecture).model
+    from tuner.architecture.factory import build_model
+
+    return build_model(architecture)

@@ -1,0 +1,91 @@
+"""The backbones of a study: weights that can be had, and images decoded as each of them expects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuner.architecture.spec import Head
+from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.development_part import load_development
+from tuner.data.image_rule import spec_for
+from tuner.data.images import Preprocessing
+from tuner.errors import BackboneError
+from tuner.pretrained.weights import find_weights, load_weights
+from tuner.search.backbone_data import DecodedFolders, preprocessing_of
+from tuner.search.study_runners import input_spec_of
+from tuner.space.backbone_space import backbone_network
+from tuner.space.schema import SearchSpace
+
+
+def with_available_weights(
+    space: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path, is_named: bool
+) -> tuple[SearchSpace, list[str]]:
+    """Return a space with only those backbones whose weights can be had, with their digests, and notes on the others.
+
+    given: files of weights by backbone, which also adds backbones to the space. is_named: whether the user has named
+    the backbones, so that each one that cannot be had is an error. Raises BackboneError.
+    """
+    section = space.backbone
+    assert section is not None
+    names = [*given, *(name for name in section.name.values if name not in given)]
+    found, notes = find_weights(names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given))
+    digests = {one.backbone: one.digest for one in found}
+    return space.model_copy(update={"backbone": section.with_names(list(digests)), "weights": digests}), notes
+
+
+def with_stored_weights(
+    space: SearchSpace, stored: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path
+) -> SearchSpace:
+    """Return a space with the backbones and weights that a study fixed when it began.
+
+    Weights whose copy is missing or damaged are read again from a given file. Raises BackboneError if there is none,
+    or if it has other weights.
+    """
+    for name, digest in stored.weights.items():
+        if name in given:
+            (found, *_), _ = find_weights([name], {name: given[name]}, cache_dir=cache_dir)
+            if found.digest != digest:
+                raise BackboneError(
+                    f"--weights {name}={given[name]}: the study began with other weights of {name} ({digest}, and the "
+                    f"file has {found.digest}): give that file, or start another study with --study NAME"
+                )
+        load_weights(digest, cache_dir)
+    added = [name for name in given if name not in stored.weights]
+    if added:
+        raise BackboneError(
+            f"--weights {added[0]}: the backbones of a study are fixed when it begins, and {added[0]} is not among "
+            f"them ({', '.join(stored.weights)}): omit it, or start another study with --study NAME"
+        )
+    return space.model_copy(update={"backbone": stored.backbone, "weights": stored.weights})
+
+
+def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocessing]:
+    """Every preprocessing that networks of a space with backbones expect, without repetitions."""
+    section = space.backbone
+    assert section is not None
+    input_spec = input_spec_of(dataset)
+    values = {name: parameter.default for name, parameter in section.own_parameters()}
+    found: dict[Preprocessing, None] = {}
+    for name in section.name.values:
+        for side in section.image_size.values:
+            values |= {"backbone": name, "image_size": side}
+            network = backbone_network(values, space.weights, Head(), input_spec)
+            found[preprocessing_of(network, dataset.reading)] = None
+    return list(found)
+
+
+def decode_for_backbones(
+    space: SearchSpace, spec: DataSpec, dataset: ImageDataset, *, report: Report | None = None
+) -> DecodedFolders | None:
+    """Decode both parts of a data set for every backbone and image size; None for a space without backbones.
+
+    Raises DataError as load_development does.
+    """
+    if space.backbone is None:
+        return None
+    folders = {
+        preprocessing: load_development(spec_for(spec, preprocessing), report=report).folder
+        for preprocessing in preprocessings(space, dataset)
+    }
+    return DecodedFolders(folders, spec.cache_dir)

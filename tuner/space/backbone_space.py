@@ -1,0 +1,84 @@
+"""[backbone]: the section of a space of pretrained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from tuner.architecture.backbone_network import BackboneNetwork, NumViews, TrainedStages
+from tuner.architecture.backbones import input_of
+from tuner.architecture.spec import Head, InputSpec
+from tuner.errors import SpaceError
+from tuner.space.parameter import Parameter, Unshared, fixed
+
+BackboneName = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
+ImageSide = Annotated[int, Field(ge=0, le=1024, strict=True)]
+PARAMETERS = {"name": "backbone", "trained_stages": "trained_stages", "image_size": "image_size", "views": "views"}
+"""The parameters of the section, with their names in the study."""
+
+
+class BackboneSpace(Unshared):
+    """[backbone]: which pretrained networks are tried, how much of them is trained, and on images of which size.
+
+    name: torchvision's name of a network, or `timm/NAME`. trained_stages: how many of the last stages are trained
+    together with the head. image_size: side in pixels; 0 is the size that the weights were trained with. views: how
+    many augmented views of every image are computed beforehand for networks with frozen stages.
+    """
+
+    name: Parameter[BackboneName]
+    trained_stages: Parameter[TrainedStages] = fixed(0)
+    image_size: Parameter[ImageSide] = fixed(0)
+    views: Parameter[NumViews] = fixed(0)
+
+    @model_validator(mode="after")
+    def _check(self) -> BackboneSpace:
+        if self.name.choices is None:
+            raise ValueError("name must be a name or a list of names, not a range")
+        return self
+
+    def own_parameters(self) -> Iterator[tuple[str, Parameter[Any]]]:
+        """Every parameter with its name in the study."""
+        for name, key in PARAMETERS.items():
+            yield key, getattr(self, name)
+
+    def with_names(self, names: Sequence[str]) -> BackboneSpace:
+        """Return the section with these backbones, in this order."""
+        return self.model_copy(update={"name": Parameter(choices=list(names))})
+
+
+def backbone_network(
+    values: Mapping[str, Any], weights: Mapping[str, str], head: Head, input_spec: InputSpec
+) -> BackboneNetwork:
+    """Return the network of a trial's values. weights: digest of the weights of each backbone.
+
+    Raises SpaceError if the weights of its backbone are not known yet.
+    """
+    name, side = values["backbone"], values["image_size"]
+    if name not in weights:
+        raise SpaceError(f"backbone.name: the weights of {name} must be found before networks are sampled")
+    own = input_of(name)
+    height, width = (side, side) if side else (own.height, own.width)
+    return BackboneNetwork(
+        input=InputSpec(3, height, width, input_spec.num_classes),
+        backbone=name,
+        weights=weights[name],
+        trained_stages=values["trained_stages"],
+        views=values["views"],
+        head=replace(head, pooling="average"),
+    )
+
+
+def backbone_given(given: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return the values of a configuration's `backbone` by their names in the study.
+
+    Raises SpaceError for an unknown key.
+    """
+    unknown = [key for key in given if key not in PARAMETERS]
+    if unknown:
+        raise SpaceError(
+            f"{origin}: backbone.{unknown[0]}: not a parameter of this space; remove it or fix its spelling"
+        )
+    return {PARAMETERS[name]: value for name, value in given.items()}

@@ -1,0 +1,89 @@
+"""Train the tail of a pretrained network on the features of its frozen stages, or the whole network on images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tuner.architecture.backbone_modules import SplitNetwork, split_network
+from tuner.architecture.backbone_network import BackboneNetwork
+from tuner.architecture.factory import initialise
+from tuner.data.training_data import TrainingData
+from tuner.training.candidate import Candidate
+from tuner.training.engine import Engine
+from tuner.training.loop import train
+from tuner.training.results import EpochResult
+from tuner.training.seeds import derive_seed
+from tuner.training.step import place
+
+
+class Frozen(nn.Sequential):
+    """Frozen stages in front of a tail: always in eval mode, so that batch normalization keeps its statistics."""
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Compute the features without gradients."""
+        with torch.no_grad():
+            features_NX: Tensor = super().forward(images_NCHW)  # type: ignore[no-untyped-call]
+        return features_NX
+
+
+def tail_engine(engine: Engine) -> Engine:
+    """Return the engine for layers of other libraries: layer by layer, in fp32, without a CUDA graph."""
+    return replace(engine, blocks="layers", precision="fp32", graph=False)
+
+
+def pretrained_network(
+    network: BackboneNetwork, weights: Mapping[str, Tensor], *, seed: int, engine: Engine
+) -> SplitNetwork:
+    """Build a placed network with the weights of its backbone, and with a head of random weights.
+
+    weights: of the backbone without its classifier, with the library's names.
+    """
+    split = split_network(network)
+    missing, unexpected = split.model.load_state_dict(dict(weights), strict=False)
+    of_head = [name for name in split.model.state_dict() if name.startswith(f"{split.head_name}.")]
+    assert not unexpected, f"weights that the network does not have: {unexpected}"
+    assert set(missing) <= set(of_head), f"weights that are missing: {sorted(set(missing) - set(of_head))}"
+    initialise(split.head, seed=derive_seed(seed, "weights"))
+    place(split.model, engine)
+    split.frozen.requires_grad_(False)
+    split.frozen.eval()
+    return split
+
+
+def train_tail(
+    candidate: Candidate,
+    split: SplitNetwork,
+    data: TrainingData,
+    *,
+    is_on_features: bool,
+    engine: Engine,
+    seed: int,
+    scores_all: bool = True,
+) -> Iterator[EpochResult]:
+    """Train a resolved candidate, and yield a result with the weights of the whole network after each epoch.
+
+    split: from `pretrained_network`. data: features of the frozen stages if `is_on_features`, otherwise images. Raises
+    Diverged as `train` does.
+    """
+    model = split.tail if is_on_features or not len(split.frozen) else nn.Sequential(Frozen(*split.frozen), *split.tail)
+    for result in train(candidate, data, engine=tail_engine(engine), seed=seed, scores_all=scores_all, model=model):
+        yield replace(result, weights=_whole_weights(split, result, model))
+
+
+def _whole_weights(split: SplitNetwork, result: EpochResult, model: nn.Sequential) -> dict[str, Tensor]:
+    """Return the state dict of the whole network with the tail's weights, which may be those of a moving average."""
+    whole: dict[str, Tensor] = split.model.state_dict()
+    assert result.weights is not None
+    name_of = {id(tensor): name for name, tensor in split.model.state_dict(keep_vars=True).items()}
+    own = model.state_dict(keep_vars=True)
+    for name, value in result.weights.items():
+        whole[name_of[id(own[name])]] = value
+    return whole
