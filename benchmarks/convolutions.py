@@ -9,6 +9,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from tuner.architecture.any_architecture import as_traced
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.layer_modules import build_layer
 from tuner.architecture.parts import layers_of
@@ -28,7 +29,7 @@ def seconds_in_convolutions(candidate: Candidate, *, engine: Engine, num_images:
     other layers use the caches too.
     """
     prepare_process(engine)
-    layers = [layer for layer in layers_of(trace(candidate.architecture)) if layer.kind == "Conv2d"]
+    layers = [layer for layer in layers_of(trace(as_traced(candidate.architecture))) if layer.kind == "Conv2d"]
     known: dict[str, float] = {}
     total = 0.0
     for position, layer in enumerate(layers):

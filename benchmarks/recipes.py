@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.subset import choose_rows
+from tuner.architecture.any_architecture import as_traced
 from tuner.architecture.factory import build_model
 from tuner.architecture.flip_test import FlipTest
 from tuner.data.dataset import DataSpec
@@ -134,7 +135,7 @@ def trained(name: str, candidate: Candidate, data: ResidentData, *, engine: Engi
         assert last.weights is not None
         correct.append(last.correct_N)
         if name == BASE:
-            model = build_model(candidate.architecture)
+            model = build_model(as_traced(candidate.architecture))
             model.load_state_dict(last.weights)
             plain = Engine(engine.device, num_threads=engine.num_threads)
             flipped.append(evaluate(FlipTest(*model).to(engine.device), data, engine=plain)[1])

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
 from benchmarks.subset import Rows
+from tuner.architecture.any_architecture import as_traced
 from tuner.architecture.factory import build_path
 from tuner.architecture.trace import trace
 from tuner.data.development_part import load_cached
@@ -55,7 +56,9 @@ def train_textbook(
     torch.manual_seed(seed)
     loader = DataLoader(Subset(images, rows.train), batch_size=recipe.batch_size, shuffle=True)
     scored = DataLoader(Subset(images, rows.validation), batch_size=256)
-    model = build_path(trace(candidate.architecture), lambda layer: getattr(nn, layer.kind)(**layer.arguments))
+    model = build_path(
+        trace(as_traced(candidate.architecture)), lambda layer: getattr(nn, layer.kind)(**layer.arguments)
+    )
     model.to(device)
     optimizer = textbook_optimizer(model, recipe)
     num_steps = recipe.epochs * len(loader)

@@ -19,6 +19,7 @@ from benchmarks.convolutions import seconds_in_convolutions
 from benchmarks.every_core import run_processes
 from benchmarks.subset import SubsetTrainer, choose_rows
 from benchmarks.textbook import train_textbook
+from tuner.architecture.any_architecture import as_traced
 from tuner.architecture.cost import layer_cost
 from tuner.architecture.parts import layers_of
 from tuner.architecture.spec import InputSpec
@@ -200,7 +201,7 @@ def networks(space: SearchSpace, input_spec: InputSpec) -> list[Candidate]:
 
 def training_flops(candidate: Candidate) -> int:
     """FLOPs to learn from one image: forward, and twice as many back, but no gradient of the image itself."""
-    costs = [layer_cost(layer).flops for layer in layers_of(trace(candidate.architecture))]
+    costs = [layer_cost(layer).flops for layer in layers_of(trace(as_traced(candidate.architecture)))]
     return 3 * sum(costs) - costs[0]
 
 

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 AnyArchitecture = Architecture | BackboneNetwork
 
 
+def as_traced(architecture: AnyArchitecture) -> Architecture:
+    """Return an architecture that must be a traced one. Raises TypeError for a backbone."""
+    if not isinstance(architecture, Architecture):
+        raise TypeError(f"must be a network of layers that are traced, got {architecture}")
+    return architecture
+
+
 def resolve_any(architecture: AnyArchitecture) -> AnyArchitecture:
     """Return the architecture as it is built and stored."""
     if isinstance(architecture, BackboneNetwork):
