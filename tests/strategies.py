@@ -87,7 +87,12 @@ def wide_space(name: str, *, kernel_size: Any, padding: Any) -> SearchSpace:
     )
 
 
-BUNDLED = {name: with_flip(load_space(name), "horizontal") for name in bundled_spaces()}
+BUNDLED = {
+    name: with_flip(space, "horizontal")
+    for name, space in ((name, load_space(name)) for name in bundled_spaces())
+    if space.backbone is None
+}
+"""The bundled spaces of traced networks. The one of pretrained networks is in tests/space/test_backbone_space.py."""
 WIDE = wide_space("wide", kernel_size={"low": 1, "high": 11, "step": 2}, padding=list(get_args(Padding)))
 WIDE_VALID = wide_space("wide-valid", kernel_size={"low": 1, "high": 11}, padding="valid")
 WIDE_STAGES = parse_space(

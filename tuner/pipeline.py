@@ -251,7 +251,7 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 def _with_weights(
     space: SearchSpace, options: RunOptions, earlier: StudyRecord | None, *, is_named: bool
 ) -> tuple[SearchSpace, list[str]]:
-    """Return a space with the backbones whose weights can be had; those of a study are fixed when it begins."""
+    """Return a space with the backbones with available weights; those of a study are fixed when it begins."""
     given = weights_from(options.weights)
     if earlier is not None:
         stored = stored_space(earlier.settings)

@@ -237,7 +237,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_a_name_that_is_not_bundled_is_refused_with_those_that_are() -> None:
-    with pytest.raises(SpaceError, match=r"no search space 'cmm': bundled are article, cnn, mobile, resnet;.*\.toml"):
+    with pytest.raises(
+        SpaceError, match=r"no search space 'cmm': bundled are article, cnn, mobile, pretrained, resnet;.*\.toml"
+    ):
         load_space("cmm")
 
 

@@ -390,7 +390,8 @@ def test_a_wheel_installed_elsewhere_brings_its_spaces(tmp_path: Path) -> None:
     code += "from tuner.space.toml_file import bundled_spaces\nprint(*bundled_spaces().values())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        str(site / "tuner" / "search_spaces" / f"{name}.toml") for name in ("article", "cnn", "mobile", "resnet")
+        str(site / "tuner" / "search_spaces" / f"{name}.toml")
+        for name in ("article", "cnn", "mobile", "pretrained", "resnet")
     ]
 
 

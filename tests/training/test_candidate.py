@@ -6,6 +6,7 @@ from hypothesis import given
 from pydantic import ValidationError
 
 from tests.strategies import candidates
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.blocks import ActivationBlock, InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
@@ -13,6 +14,7 @@ from tuner.training.released_defaults import CANDIDATE_FORMAT, RELEASED_DEFAULTS
 
 NETWORK = Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(4),), Head())
 SGD = Recipe(optimizer="sgd")
+TRAINED = BackboneNetwork(InputSpec(3, 32, 32, 2), "resnet18", "0" * 16, trained_stages=5)
 
 OTHER_VALUES: dict[str, Any] = {
     "optimizer": "adamw",
@@ -26,6 +28,7 @@ OTHER_VALUES: dict[str, Any] = {
     "warm_up": 0.1,
     "ema": 0.99,
     "class_weights": "balanced",
+    "stage_decay": 0.5,
     "flip": "horizontal",
     "translate": 0.125,
     "cutout": 0.25,
@@ -38,10 +41,13 @@ OTHER_VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
 def test_every_part_of_a_recipe_changes_the_fingerprint(name: str) -> None:
+    network = TRAINED if name == "stage_decay" else NETWORK
     assert (
-        Candidate(NETWORK, SGD).fingerprint
-        != Candidate(NETWORK, replace(SGD, **{name: OTHER_VALUES[name]})).fingerprint
+        Candidate(network, SGD).fingerprint
+        != Candidate(network, replace(SGD, **{name: OTHER_VALUES[name]})).fingerprint
     )
+    if name == "stage_decay":  # only a backbone has stages with rates of their own
+        assert Candidate(NETWORK, SGD).fingerprint == Candidate(NETWORK, replace(SGD, stage_decay=0.5)).fingerprint
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
@@ -148,6 +154,7 @@ def test_released_defaults_are_never_changed() -> None:
             "warm_up": 0.0,
             "ema": 0.0,
             "class_weights": "none",
+            "stage_decay": 1.0,
             "flip": "none",
             "translate": 0.0,
             "cutout": 0.0,

@@ -1,4 +1,4 @@
-"""The backbones of a study: weights that can be had, and images decoded as each of them expects."""
+"""The backbones of a study: available weights, and images decoded as each of them expects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.space.schema import SearchSpace
 def with_available_weights(
     space: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path, is_named: bool
 ) -> tuple[SearchSpace, list[str]]:
-    """Return a space with only those backbones whose weights can be had, with their digests, and notes on the others.
+    """Return a space with only those backbones with available weights, with their digests, and notes on the others.
 
     given: files of weights by backbone, which also adds backbones to the space. is_named: whether the user has named
     the backbones, so that each one that cannot be had is an error. Raises BackboneError.
