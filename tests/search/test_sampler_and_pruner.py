@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.strategies import BUNDLED, WIDE
 from tuner.search.optuna_tpe import NUM_RANDOM, NUM_THRIFTY, Cost
-from tuner.search.sampler_and_pruner import KEPT_BEST, KEPT_LATEST, MAX_SEEN, Strategy, rungs
+from tuner.search.sampler_and_pruner import KEPT_BEST, KEPT_LATEST, MAX_SEEN, MIN_COMPARED, Strategy, rungs
 from tuner.space.sampling import Params, distributions, first_params
 
 CNN = BUNDLED["cnn"]
@@ -167,6 +167,23 @@ def dearness(params: Mapping[str, Any]) -> float:
 def test_what_is_cheap_is_proposed_before_what_is_dear(numbers: range) -> None:
     thrifty, plain = ([*map(dearness, proposals(numbers.stop, cost=cost))] for cost in (dearness, None))
     assert sum(thrifty[numbers.start :]) < 0.7 * sum(plain[numbers.start :])
+
+
+def proposals_after(correlation: float, *, cost: Cost | None) -> list[Params]:
+    """What is proposed after trials whose accuracy grew with their cost by this much."""
+    strategy = Strategy(distributions(CNN), seed=0, epochs=5, cost=cost)
+    for number in range(MIN_COMPARED):
+        params = strategy.propose(number)
+        accuracy = 0.5 + correlation * dearness(params) / 1_000
+        strategy.learn(number, params, {2: accuracy}, state=TrialState.PRUNED)
+    return [strategy.propose(number) for number in range(MIN_COMPARED, NUM_RANDOM)]
+
+
+def test_what_is_cheap_is_not_preferred_where_what_is_dear_was_better() -> None:
+    at_any_cost = proposals_after(1.0, cost=None)
+    assert proposals_after(1.0, cost=dearness) == at_any_cost
+    for correlation in (-1.0, 0.0):  # all equal tells nothing
+        assert proposals_after(correlation, cost=dearness) != at_any_cost
 
 
 def after(*curves: Mapping[int, float], epochs: int = 20) -> Strategy:

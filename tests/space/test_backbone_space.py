@@ -84,9 +84,8 @@ def test_a_baseline_that_needs_less_memory_has_a_smaller_batch(space: SearchSpac
 
 def test_a_side_of_its_own_replaces_that_of_the_weights(space: SearchSpace) -> None:
     assert space.backbone is not None
-    sized = space.model_copy(
-        update={"backbone": space.backbone.model_copy(update={"image_size": Parameter(choices=[96])})}
-    )
+    section = space.backbone.model_copy(update={"image_size": Parameter(choices=[96])})
+    sized = space.model_copy(update={"backbone": section})
     sized = parse_space({"name": "sized", **space_to_json(sized)}, origin="sized")
     (params, *_) = first_params(sized)
     assert candidate_from(params, sized, PHOTOGRAPHS, epochs=1).architecture.input_shape == (3, 96, 96)
