@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from tuner.data.dataset import ImageDataset
+from tuner.data.image_rule import is_decoded_for
 from tuner.data.images import Preprocessing
 from tuner.deliver.conclusion import conclude
 from tuner.deliver.confirm_plan import NUM_CANDIDATES, NUM_SEEDS, ConfirmPlan, affordable, plan_final
@@ -134,9 +135,7 @@ def confirm(
         for one in finalists.each:
             paths = [retrained_path(folder, one.trial.number, seed_number=number) for number in range(num_final)]
             checkpoints = [load_checkpoint(path) for path in paths]
-            images = test_set
-            if load_test_set_for is not None:
-                images = load_test_set_for(checkpoints[0].preprocessing)
+            images = _decoded_for(checkpoints[0].preprocessing, test_set, load_test_set_for)
             scores[one.trial.number] = [
                 score_checkpoint(checkpoint, images, device=device, memory_bytes=memory_bytes)
                 for checkpoint in checkpoints
@@ -174,6 +173,15 @@ def confirm(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     yield Confirmed(confirmation, confirmed_path(folder))
+
+
+def _decoded_for(
+    preprocessing: Preprocessing, test_set: ImageDataset, load: Callable[[Preprocessing], ImageDataset] | None
+) -> ImageDataset:
+    """Return the test set as a network expects it; `load` decodes it if the data set's own images are others."""
+    if load is None or is_decoded_for(test_set, preprocessing):
+        return test_set
+    return load(preprocessing)
 
 
 def refuse_without_winner(record: StudyRecord, trials: Sequence[TrialRecord]) -> None:
