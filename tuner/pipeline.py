@@ -17,7 +17,6 @@ from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner
 from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_to_time
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
-from tuner.errors import OptionError
 from tuner.hardware import devices_for
 from tuner.options import (
     SPACE,
@@ -47,7 +46,7 @@ from tuner.search.settings import (
 )
 from tuner.search.storage import Storage, open_storage
 from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
-from tuner.search.study_backbones import decode_for_backbones, with_available_weights, with_stored_weights
+from tuner.search.study_backbones import decode_for_backbones, with_weights
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -62,7 +61,6 @@ from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
-from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
@@ -106,11 +104,11 @@ def run_events(
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     checks = check_parts(parts)
-    if space.backbone is None and options.weights:
-        raise OptionError(f"weights must go with a space of backbones, and {space.name!r} has none: omit them")
-    if space.backbone is not None:
-        space, weight_notes = _with_weights(space, options, earlier, is_named=not is_bundled)
-        notes = (*notes, *weight_notes)
+    stored = None if earlier is None else stored_space(earlier.settings)
+    space, weight_notes = with_weights(
+        space, weights_from(options.weights), stored, cache_dir=options.cache_dir, is_named=not is_bundled
+    )
+    notes = (*notes, *weight_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
@@ -246,18 +244,6 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
     if confirmed is None or confirmed.num_trials != sum(trial.counts for trial in trials):
         return True
     return in_full and not confirmed.is_full
-
-
-def _with_weights(
-    space: SearchSpace, options: RunOptions, earlier: StudyRecord | None, *, is_named: bool
-) -> tuple[SearchSpace, list[str]]:
-    """Return a space with the backbones with available weights; those of a study are fixed when it begins."""
-    given = weights_from(options.weights)
-    if earlier is not None:
-        stored = stored_space(earlier.settings)
-        if stored.backbone is not None and stored.name == space.name:
-            return with_stored_weights(space, stored, given, cache_dir=options.cache_dir), []
-    return with_available_weights(space, given, cache_dir=options.cache_dir, is_named=is_named)
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:

@@ -10,7 +10,7 @@ from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
 from tuner.data.image_rule import spec_for
 from tuner.data.images import Preprocessing
-from tuner.errors import BackboneError
+from tuner.errors import BackboneError, OptionError
 from tuner.pretrained.weights import find_weights, load_weights
 from tuner.search.backbone_data import DecodedFolders, preprocessing_of
 from tuner.search.study_runners import input_spec_of
@@ -18,13 +18,30 @@ from tuner.space.backbone_space import backbone_network
 from tuner.space.schema import SearchSpace
 
 
+def with_weights(
+    space: SearchSpace, given: Mapping[str, Path], stored: SearchSpace | None, *, cache_dir: Path, is_named: bool
+) -> tuple[SearchSpace, list[str]]:
+    """Return a space with the weights of its backbones, and notes; a space without backbones stays as it is.
+
+    given: files of weights by backbone. stored: the space of the study that is resumed, whose backbones and weights are
+    fixed. is_named: whether the user has named the backbones, so that each one without weights is an error. Raises
+    BackboneError, and OptionError for weights without backbones.
+    """
+    if space.backbone is None:
+        if given:
+            raise OptionError(f"weights must go with a space of backbones, and {space.name!r} has none: omit them")
+        return space, []
+    if stored is not None and stored.backbone is not None and stored.name == space.name:
+        return with_stored_weights(space, stored, given, cache_dir=cache_dir), []
+    return with_available_weights(space, given, cache_dir=cache_dir, is_named=is_named)
+
+
 def with_available_weights(
     space: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path, is_named: bool
 ) -> tuple[SearchSpace, list[str]]:
     """Return a space with only those backbones with available weights, with their digests, and notes on the others.
 
-    given: files of weights by backbone, which also adds backbones to the space. is_named: whether the user has named
-    the backbones, so that each one that cannot be had is an error. Raises BackboneError.
+    given: files of weights by backbone, which also adds backbones to the space. Raises BackboneError.
     """
     section = space.backbone
     assert section is not None
