@@ -47,7 +47,7 @@ class OwnSearch:
             "interval": None if self.confirmed.interval is None else list(self.confirmed.interval),
             "delivered_accuracy": self.confirmed.delivered_test_accuracy,
             "trials": sum(trial.counts for trial in self.record.trials()),
-            "winner": dict(winner.params),
+            "winner": winner.candidate.to_json(),
             "num_parameters": winner.num_parameters,
         }
 

@@ -43,12 +43,12 @@ def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
     """
     listing = list_with_test_part(plan.dataset)
     chosen = choose_images(listing, plan.images_per_class, seed=plan.seed)
-    read_weights(plan.file, plan.backbone)  # an error before anything is trained
     own = input_of(plan.backbone)
     if own.fixed_size and (own.height, own.width) != (plan.image_size, plan.image_size):
         raise BackboneError(
             f"--image-size must be {own.height} for {plan.backbone}, which has no other size; got {plan.image_size}"
         )
+    read_weights(plan.file, plan.backbone)  # an error before anything is trained
     device = device_name(choose_device("auto"))
     say(f"{device}, {num_cores()} cores, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as temporary:
