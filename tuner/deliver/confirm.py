@@ -24,7 +24,7 @@ from tuner.deliver.confirm_plan import NUM_CANDIDATES, NUM_SEEDS, ConfirmPlan, a
 from tuner.deliver.contenders import Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed
 from tuner.deliver.retraining import ConfirmProgress
-from tuner.deliver.scoring import score_checkpoint, score_classes_on
+from tuner.deliver.scoring import on_all_cores, score_checkpoint, score_classes_on
 from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
 from tuner.search.confirmation import Confirmation
@@ -136,10 +136,11 @@ def confirm(
             paths = [retrained_path(folder, one.trial.number, seed_number=number) for number in range(num_final)]
             checkpoints = [load_checkpoint(path) for path in paths]
             images = _decoded_for(checkpoints[0].preprocessing, test_set, load_test_set_for)
-            scores[one.trial.number] = [
-                score_checkpoint(checkpoint, images, device=device, memory_bytes=memory_bytes)
-                for checkpoint in checkpoints
-            ]
+            with on_all_cores():
+                scores[one.trial.number] = [
+                    score_checkpoint(checkpoint, images, device=device, memory_bytes=memory_bytes)
+                    for checkpoint in checkpoints
+                ]
         num_shared = count_shared_images(test_set, development)
         confirmation = conclude(
             winner,

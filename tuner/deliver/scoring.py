@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from tuner.data.data_checks import are_uneven
 from tuner.data.dataset import ImageDataset
 from tuner.data.splits import Split
 from tuner.data.training_data import open_data
+from tuner.hardware import num_cores
 from tuner.search.class_scores import ClassScores, score_classes
 from tuner.training.checkpoint import Checkpoint, model_from
 from tuner.training.loop import evaluation_batch
@@ -48,6 +50,17 @@ def score_classes_on(test_set: ImageDataset, scores: Sequence[Score], *, develop
         test_set.class_names,
         are_uneven=are_uneven(counts) or are_uneven(ours),
     )
+
+
+@contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Let torch use all cores within the block, for scoring while no runner trains."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(num_cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def score_checkpoint(
