@@ -39,7 +39,7 @@ image_size = 32
 views = 1
 [recipe]
 optimizer = "adamw"
-learning_rate = 3e-3
+learning_rate = {{ low = 1e-3, high = 1e-2, log = true }}
 stage_decay = 0.3
 batch_size = 64
 translate = 0.1
@@ -155,6 +155,7 @@ def test_commands_show_the_network(
     options: RunOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     name, studies = options.study_name, ("--studies", options.studies)
     rc, printed = command(monkeypatch, capfd, "inspect", name, "--trial", "0", *studies)
     assert rc == 0, printed
