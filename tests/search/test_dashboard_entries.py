@@ -182,6 +182,11 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatc
             "balanced class weights",
         ),
         (
+            Recipe("adamw", 1e-3, stage_decay=0.3),
+            "adamw, learning rate 0.001, constant schedule, batches of 64, weight decay 0, "
+            "learning rate times 0.3 for each stage before the head",
+        ),
+        (
             Recipe("sgdw", 0.1, momentum=0.8),
             "sgdw, learning rate 0.1, constant schedule, batches of 64, weight decay 0, momentum 0.8",
         ),

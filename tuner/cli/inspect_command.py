@@ -99,7 +99,7 @@ def inspect(
         record = open_study(target, studies, storage)
         candidate = _stored(record, trial)
         if augmented:
-            _print_with_sheet(candidate, _images_of(record, studies), record.settings.seed, output)
+            _print_with_sheet(candidate, _images_of(record, candidate, studies), record.settings.seed, output)
             return
     elif target is None:
         raise typer.BadParameter("inspect takes a space (`tuner spaces` lists them), or --trial with a study")
@@ -124,6 +124,10 @@ def inspect(
         from tuner.space.toml_file import load_space
 
         space, note = choose_flip_without_images(load_space(target))
+        if image_shape is not None and space.backbone is not None:
+            raise typer.BadParameter(
+                "--input must be omitted for a space of pretrained networks, which set the size of their images"
+            )
         channels, height, width = parse_shape(image_shape or "1x28x28")
         candidate = _sampled(space, InputSpec(channels, height, width, num_classes or 10), seed=seed)
         if note:
@@ -141,23 +145,28 @@ def _stored(record: StudyRecord, trial: int) -> Candidate:
 def _sampled(space: SearchSpace, input_spec: InputSpec, *, seed: int | None) -> Candidate:
     from tuner.space.sampling import candidate_from, first_params, random_params
 
+    if space.backbone is not None:
+        space = space.model_copy(update={"weights": space.backbone.unknown_weights()})
     first = first_params(space)
     params = first[0] if first and seed is None else random_params(space, random.Random(seed or 0))
     return candidate_from(params, space, input_spec, epochs=1)
 
 
-def _images_of(record: StudyRecord, studies: Path) -> ImageDataset:
+def _images_of(record: StudyRecord, candidate: Candidate, studies: Path) -> ImageDataset:
+    from tuner.search.study_backbones import decode_for_network
     from tuner.search.study_data import load_study_images
     from tuner.ui.console import progress_reporter
 
     with progress_reporter(plain_console(stderr=True), quiet=False) as report:
-        return load_study_images(record, studies=studies, report=report)[1]
+        spec, images = load_study_images(record, studies=studies, report=report)
+        return decode_for_network(candidate.architecture, spec, images, report=report)
 
 
 def _print_space_with_sheet(
     target: str, spec: DataSpec, studies: Path, *, seed: int | None, output: Path | None
 ) -> None:
     from tuner.data.development_part import load_development
+    from tuner.search.study_backbones import decode_for_network
     from tuner.search.study_runners import input_spec_of
     from tuner.space.automatic_flip import decide_flip
     from tuner.space.toml_file import load_space
@@ -166,11 +175,14 @@ def _print_space_with_sheet(
     space = load_space(target)
     with cache_folder(studies) as cache:
         with progress_reporter(plain_console(stderr=True), quiet=False) as report:
-            images = load_development(replace(spec, cache_dir=cache), report=report)
-        space, note = decide_flip(space, spec.dataset, images.class_names)
+            spec = replace(spec, cache_dir=cache)
+            images = load_development(spec, report=report)
+            space, note = decide_flip(space, spec.dataset, images.class_names)
+            candidate = _sampled(space, input_spec_of(images), seed=seed)
+            images = decode_for_network(candidate.architecture, spec, images, report=report)
         if note:
             say(note)
-        _print_with_sheet(_sampled(space, input_spec_of(images), seed=seed), images, seed or 0, output)
+        _print_with_sheet(candidate, images, seed or 0, output)
 
 
 def _print_with_sheet(candidate: Candidate, images: ImageDataset, seed: int, output: Path | None) -> None:

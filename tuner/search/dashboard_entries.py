@@ -160,9 +160,10 @@ def study_note(
         dataset, data = settings.dataset, {}
     is_looked_up = data.get("data_dir") and dataset != "digits" and not Path(dataset).is_absolute()
     where = f", looked for in {_code(data['data_dir'])}" if is_looked_up else ""
+    kind = "Pretrained" if settings.space.get("backbone") else "Convolutional"
     lines = [
         f"## {name}",
-        f"Convolutional networks for **{_code(dataset)}**{where}, from the "
+        f"{kind} networks for **{_code(dataset)}**{where}, from the "
         f"space {_code(settings.space_name)}, {counted(settings.epochs, 'epoch')} a trial, "
         f"seed {settings.seed}.",
         f"Trained on {engine.device} with {engine.num_threads} thread(s) a runner, in {engine.precision}; "
@@ -193,6 +194,7 @@ def recipe_in_words(recipe: Recipe) -> str:
     words += [f"label smoothing {recipe.label_smoothing:.3g}"] if recipe.label_smoothing else []
     words += [f"warm-up in {recipe.warm_up:.3g} of the steps"] if recipe.warm_up else []
     words += [f"moving average of weights with decay {recipe.ema:.6g}"] if recipe.ema else []
+    words += [f"learning rate times {recipe.stage_decay:.3g} for each stage before the head"] * (recipe.stage_decay < 1)
     words += [f"{recipe.class_weights} class weights"] if recipe.class_weights != "none" else []
     words += augmentation_in_words(recipe)
     return ", ".join(words)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from tuner.architecture.any_architecture import AnyArchitecture
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import Head
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
@@ -166,3 +168,15 @@ def decode_for_backbones(
         for preprocessing in preprocessings(space, dataset)
     }
     return DecodedFolders(folders, spec.cache_dir)
+
+
+def decode_for_network(
+    network: AnyArchitecture, spec: DataSpec, dataset: ImageDataset, *, report: Report | None = None
+) -> ImageDataset:
+    """Return the images of a data set as a network expects them: decoded for its weights if it has a backbone.
+
+    Raises DataError as load_development does.
+    """
+    if not isinstance(network, BackboneNetwork):
+        return dataset
+    return load_development(spec_for(spec, preprocessing_of(network, dataset.reading)), report=report)

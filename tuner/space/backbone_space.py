@@ -18,6 +18,8 @@ BackboneName = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 ImageSide = Annotated[int, Field(ge=0, le=1024, strict=True)]
 PARAMETERS = {"name": "backbone", "trained_stages": "trained_stages", "image_size": "image_size", "views": "views"}
 """The parameters of the section, with their names in the study."""
+UNKNOWN_WEIGHTS = "0" * 16
+"""Stands for the digest of weights in networks that are only shown."""
 
 
 class BackboneSpace(Unshared):
@@ -43,6 +45,10 @@ class BackboneSpace(Unshared):
         """Every parameter with its name in the study."""
         for name, key in PARAMETERS.items():
             yield key, getattr(self, name)
+
+    def unknown_weights(self) -> dict[str, str]:
+        """Weights of each backbone for networks that are only shown, which needs no weights."""
+        return dict.fromkeys(self.name.values, UNKNOWN_WEIGHTS)
 
     def with_names(self, names: Sequence[str]) -> BackboneSpace:
         """Return the section with these backbones, in this order."""

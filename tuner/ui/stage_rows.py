@@ -1,4 +1,4 @@
-"""The rows of a backbone's stages in the table of a network's layers."""
+"""The rows of a backbone's stages in the table of a network's layers, and its weights in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbone_stages import stages_of
+from tuner.space.backbone_space import UNKNOWN_WEIGHTS
 
 
 def stage_rows(network: BackboneNetwork) -> Iterator[tuple[str, ...]]:
@@ -19,3 +20,10 @@ def stage_rows(network: BackboneNetwork) -> Iterator[tuple[str, ...]]:
             f"{stage.num_parameters:,}",
             f"{stage.flops:,}",
         )
+
+
+def weights_in_words(network: BackboneNetwork) -> str:
+    """Describe the weights of a backbone and the images of its frozen stages, as in `pretrained 0f3c...; 4 views`."""
+    digest = "" if network.weights == UNKNOWN_WEIGHTS else f" ({network.weights})"
+    views = f"{network.views} augmented view{'s' if network.views > 1 else ''}"
+    return f"pretrained{digest}" + (f"; trained on {views} of every image" if network.views else "")

@@ -67,6 +67,10 @@ class NetworkTable:
             else:
                 table.add_row(part, layer, output, arithmetic, *costs)
         yield table
+        if not isinstance(self.candidate.architecture, Architecture):
+            from tuner.ui.stage_rows import weights_in_words  # imports torch
+
+            yield Text(f"weights  {weights_in_words(self.candidate.architecture)}")
         yield Text(f"recipe   {recipe_in_words(self.candidate.recipe)}")
 
 

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from tuner.search.record import StudyRecord
+from tuner.search.study_backbones import decode_for_network
 from tuner.search.study_data import load_study_images
 from tuner.training.candidate import Candidate
 from tuner.ui.contact_sheet import contact_sheet, draw_sheet
@@ -17,7 +18,8 @@ def contact_sheet_uri(record: StudyRecord, candidate: Candidate, *, studies: Pat
 
     Raises TunerError if the study's images are missing or have changed.
     """
-    _, dataset = load_study_images(record, studies=studies)
+    spec, dataset = load_study_images(record, studies=studies)
+    dataset = decode_for_network(candidate.architecture, spec, dataset)
     page = draw_sheet(contact_sheet(dataset, candidate, seed=record.settings.seed))
     file = io.BytesIO()
     page.save(file, "PNG", optimize=True)

@@ -172,7 +172,10 @@ def _augmentation_section(record: StudyRecord, winner: TrialRecord, studies: Pat
     words = ", ".join(augmentation_in_words(winner.candidate.recipe))
     if not words:
         return
-    caption = f'<p class="caption">Training images of the first epochs, with {escape(words)}.</p>'
+    architecture = winner.candidate.architecture
+    has_views = not isinstance(architecture, Architecture) and architecture.views > 0
+    which = "Augmented views of training images" if has_views else "Training images of the first epochs"
+    caption = f'<p class="caption">{which}, with {escape(words)}.</p>'
     try:
         uri = contact_sheet_uri(record, winner.candidate, studies=studies)
     except TunerError as error:
