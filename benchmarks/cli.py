@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.output import say, show, text_of
+from benchmarks.pretrained_commands import transfer, tutorial
 from benchmarks.result_commands import optuna_example, results
 from tuner import interrupts
 from tuner.cli.exit_codes import run_and_exit
@@ -287,8 +288,8 @@ def recipe(
     show(result, as_json, text=table(result))
 
 
-app.command()(optuna_example)
-app.command()(results)
+for command in (optuna_example, results, tutorial, transfer):
+    app.command()(command)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ from tuner.search.settings import (
 )
 from tuner.search.storage import Storage, open_storage
 from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
-from tuner.search.study_backbones import decode_for_backbones, with_weights
+from tuner.search.study_backbones import decode_for_backbones, rank_backbones, with_weights
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -65,6 +65,8 @@ from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
 
+RANKING_SHARE = 0.15
+"""Largest share of a budget in which another backbone is ranked before the search."""
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]
 """Function that makes the executor for a study's trainers, one runner for each, with local_executor's arguments."""
@@ -115,6 +117,13 @@ def run_events(
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
+    decoded = decode_for_backbones(space, wanted.data_spec, dataset, report=report)
+    if decoded is not None and stored is None:
+        seconds = RANKING_SHARE * options.budget_seconds
+        space, ranking_notes = rank_backbones(
+            space, decoded, dataset, split, device=device, seconds=seconds, report=report
+        )
+        notes = (*notes, *ranking_notes)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
     settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs, is_space_bundled=is_bundled)
     folder = options.studies / name
@@ -144,7 +153,6 @@ def run_events(
             save_wanted_trials(record, num_trials)
         save_allowed(record, wanted.allow)
         record.save_checks(checks)
-        decoded = decode_for_backbones(space, wanted.data_spec, dataset, report=report)
         runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
         notes = (*notes, *filter(None, [flip_note]), *runners.notes)
         yield _data_ready(record, dataset, split, runners.held, notes, checks)

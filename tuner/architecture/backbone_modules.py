@@ -64,6 +64,13 @@ def _num_features(name: str) -> int:
         return build_backbone(name).num_features
 
 
+@lru_cache
+def head_name_of(name: str) -> str:
+    """The name that a backbone's classifier, and so the head of a network with it, has in the library's module."""
+    with torch.device("meta"):
+        return build_backbone(name).head_name
+
+
 def resolve_backbone(network: BackboneNetwork) -> BackboneNetwork:
     """Return the network with at most as many trained stages as it has, and with defaults for fields without effect."""
     head = replace(network.head, pooling="average")

@@ -31,7 +31,7 @@ from tuner.search.study_data import are_images_of
 from tuner.search.summary import summarise
 from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.caller_settings import with_own_settings
-from tuner.training.checkpoint import Checkpoint
+from tuner.training.checkpoint import Checkpoint, backbone_of
 
 README = "README.md"
 CHECKS_AT_ONCE = 2
@@ -195,7 +195,13 @@ def _write_and_check(
         for name, file_name in file_names.items():
             FORMATS[name].write(checkpoint, folder / FORMATS[name].file_name, program)
             checks[name] = pool.submit(
-                check, FORMATS[name], folder, reference, name=file_name, flip_test=checkpoint.flip_test
+                check,
+                FORMATS[name],
+                folder,
+                reference,
+                name=file_name,
+                flip_test=checkpoint.flip_test,
+                backbone=backbone_of(checkpoint),
             )
     return {name: checked.result() for name, checked in checks.items()}
 

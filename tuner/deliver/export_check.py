@@ -76,14 +76,18 @@ def save_images(part: Part, folder: Path, *, names: set[str]) -> None:
         torch.save(torch.from_numpy(np.load(path, mmap_mode="c")), folder / "images.pt")
 
 
-def check(one: Format, folder: Path, reference: Reference, *, name: str, flip_test: bool = False) -> Checked:
+def check(
+    one: Format, folder: Path, reference: Reference, *, name: str, flip_test: bool = False, backbone: str = ""
+) -> Checked:
     """Use a new file in its folder, in a fresh process without tuner, and compare its result with the reference.
 
     The file has the format's default name, and `save_images` has put the images beside it. name: the user's name for
-    the file. flip_test: whether the file was written with it. Raises CheckpointError with both numbers if they differ.
+    the file. flip_test: whether the file was written with it. backbone: as in `Format.usage`. Raises CheckpointError
+    with both numbers if they differ.
     """
     script = folder / f"check {one.file_name}.py"
-    script.write_text(_BEFORE + one.usage(one.file_name, flip_test=flip_test) + _AFTER[one.images], encoding="utf-8")
+    usage = one.usage(one.file_name, flip_test=flip_test, backbone=backbone)
+    script.write_text(_BEFORE + usage + _AFTER[one.images], encoding="utf-8")
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONDONTWRITEBYTECODE": "1"}
     environment.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # a fresh process knows no CPU quota
     environment.pop("PYTHONSAFEPATH", None)  # model.py is imported from the script's folder

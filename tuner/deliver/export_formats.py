@@ -16,6 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from tuner.deliver import onnx_file, safetensors_file
+from tuner.deliver.backbone_source import BUILD_HEAD, import_lines, library_of, rebuilt_model
 from tuner.deliver.source_file import literal, named_weights, source_of
 from tuner.training.checkpoint import Checkpoint, description_of, save_checkpoint
 
@@ -32,7 +33,8 @@ Program = Callable[[], ExportedProgram]
 class Format:
     """One export format.
 
-    file_name: default name of its file. about: description for a README.
+    file_name: default name of its file. about: description for a README; about_backbone: the same for a network with a
+    backbone, where it differs, with LIBRARY for the package that builds the backbone.
     write: writes to a path; python writes its weights beside it. snippet: the code that uses the file, named `FILE` in
     it.
     images: the file of images that the code reads. needs: packages of the extra `export`.
@@ -45,15 +47,29 @@ class Format:
     images: Literal["images.pt", "images.npy"] = "images.pt"
     needs: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    about_backbone: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
         """Names of all files that it writes into a folder."""
         return (self.file_name, *self.companions)
 
-    def usage(self, file_name: str, *, flip_test: bool = False) -> str:
-        """The code that uses a file with this name. Networks that it builds itself need other code for a flip test."""
+    def description(self, *, backbone: str = "") -> str:
+        """What the file is. backbone: as in `usage`."""
+        if not backbone:
+            return self.about
+        return (self.about_backbone or self.about).replace("LIBRARY", library_of(backbone))
+
+    def usage(self, file_name: str, *, flip_test: bool = False, backbone: str = "") -> str:
+        """The code that uses a file with this name.
+
+        Networks that it builds itself need other code for a flip test, and for a backbone. backbone: name of the
+        network's backbone, empty for a traced network.
+        """
         code = self.snippet.replace(_ONE_PASS, _TWO_PASSES) if flip_test else self.snippet
+        if backbone and _BUILD in code:
+            code = code.replace("import torch\n", import_lines(backbone)).replace(_BUILD, BUILD_HEAD)
+            code = code.replace(_BUILT_MODEL, rebuilt_model(backbone))
         return code.replace("FILE", literal(file_name))
 
 
@@ -105,8 +121,12 @@ _TWO_PASSES = """\
     batches = [(batch_NCHW / 255 - mean) / std for batch_NCHW in images_NCHW.split(64)]
     logits_NK = torch.cat([(model(batch_NCHW) + model(batch_NCHW.flip(3))) / 2 for batch_NCHW in batches])
 """
-_REBUILD = """\
+_BUILT_MODEL = """\
 model = build(checkpoint["layers"])
+"""
+_REBUILD = (
+    _BUILT_MODEL
+    + """\
 model.load_state_dict({weights})
 model.eval()
 
@@ -115,11 +135,14 @@ mean, std = (torch.tensor(checkpoint["preprocessing"][key]).view(-1, 1, 1) for k
 with torch.inference_mode():
 {passes}print([checkpoint["class_names"][index] for index in logits_NK.argmax(1)])
 """
+)
 
 FORMATS: dict[FormatName, Format] = {
     "pt": Format(
         file_name="best.pt",
         about="Weights, layers, preprocessing, classes, scores and origin; plain torch loads it and runs no code in it",
+        about_backbone="Weights, layers of the head, preprocessing, classes, scores and origin; loading it runs no "
+        "code in it, and LIBRARY builds the backbone",
         write=_write_pt,
         snippet="""\
 import torch
@@ -197,6 +220,8 @@ print([class_names[index] for index in logits_NK.argmax(1)])
         file_name="model.py",
         about=f"The network as source to read and change, which imports torch alone, with its weights in {WEIGHTS}; "
         "`python model.py` names the classes of the images in images.pt",
+        about_backbone=f"The network as source to read and change, which imports torch and LIBRARY, with its weights "
+        f"in {WEIGHTS}; `python model.py` names the classes of the images in images.pt",
         write=_write_python,
         companions=(WEIGHTS,),
         snippet="""\

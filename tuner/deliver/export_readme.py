@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from tuner.__about__ import __version__
 from tuner.architecture.any_architecture import cost_of
 from tuner.data.reading import DEFAULT, reading_in_words
 from tuner.data.resizing import resizing_in_words
+from tuner.deliver.backbone_source import library_of
 from tuner.deliver.export_formats import FORMATS, FormatName
-from tuner.training.checkpoint import Checkpoint
+from tuner.training.checkpoint import Checkpoint, backbone_of
 
 MARK = "<!-- written by tuner export -->"
 """First line of the README, by which a later export recognizes a folder as its own."""
@@ -57,13 +59,14 @@ def readme_of(
         if without_flip_test
         else ""
     )
+    backbone = backbone_of(checkpoint)
     parts = [
         f"""{MARK}
 # A network for {dataset}
 
 Trial {origin["trial"]} of study {origin["study"]}, written by tuner {__version__}: \
 {architecture.num_classes:,} classes, {num_parameters:,} parameters, {score}.{optimistic}
-{mirrored}
+{mirrored}{_pretrained(backbone, files) if backbone else ""}
 Every file was loaded again in a separate process by the lines below, and run on all of these images: it classified
 exactly as many of them correctly as the network itself.
 
@@ -73,9 +76,20 @@ The lines read `images.pt`, a uint8 tensor of shape {images}, or `images.npy`, t
     ]
     for name, file_name in files.items():
         one = FORMATS[name]
-        usage = one.usage(file_name, flip_test=checkpoint.flip_test)
-        parts.append(f"{HEADING}{file_name}\n\n{one.about}.\n\n```python\n{usage}```\n")
+        usage = one.usage(file_name, flip_test=checkpoint.flip_test, backbone=backbone)
+        parts.append(f"{HEADING}{file_name}\n\n{one.description(backbone=backbone)}.\n\n```python\n{usage}```\n")
     return "\n".join(parts)
+
+
+def _pretrained(backbone: str, files: Mapping[FormatName, str]) -> str:
+    """A paragraph about a network with a backbone: where its layers come from, and what its files need."""
+    library = library_of(backbone)
+    needing = [name for format, name in files.items() if format in ("pt", "safetensors", "python")]
+    needs = f" {' and '.join(needing)} need{'' if len(needing) > 1 else 's'} the package {library}." if needing else ""
+    return f"""
+The network is {backbone} with pretrained weights and a new head, built by {library} {version(library)}. Every file
+contains all of its weights, so nothing is downloaded.{needs}
+"""
 
 
 def headings_of(readme: str) -> set[str]:

@@ -1,22 +1,25 @@
-"""Write a checkpoint as readable Python source: one file that imports only torch."""
+"""Write a checkpoint as readable Python source: one file that imports torch, and the library of a backbone."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from tuner.architecture.any_architecture import cost_of
+from tuner.architecture.backbone_modules import head_name_of, layers_of_head
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.parts import Items, Join, Part, steps_of
+from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
 from tuner.data.reading import reading_in_words
 from tuner.data.resizing import resizing_in_words
-from tuner.training.checkpoint import Checkpoint
-
-LINE_LENGTH = 120
+from tuner.deliver.backbone_source import LINE_LENGTH, assigned_backbone, import_lines, library_of
+from tuner.training.checkpoint import Checkpoint, backbone_of
 
 _JOINS: Mapping[Join, str] = {"add": "Residual", "multiply": "Scaled"}
 """Name of the module of each join in the source."""
@@ -60,24 +63,23 @@ def source_of(checkpoint: Checkpoint) -> str:
     architecture, preprocessing = checkpoint.candidate.architecture, checkpoint.preprocessing
     channels, height, width = architecture.input_shape
     shape = f"{channels}, {height}, {width}"
-    parts = _parts(checkpoint)
+    body = _body_of(architecture)
     return f'''"""{_title(checkpoint)}
 
-Needs torch and weights.pt. Run as a script, it names the classes of the images in images.pt: a uint8 tensor of shape
+{body.needs}Run as a script, it names the classes of the images in images.pt: a uint8 tensor of shape
 (N, {shape}), {_colours(channels)}.{f" {reading_in_words(preprocessing.reading)}".rstrip()}{_resizing(preprocessing)}
 
 In names of tensors: N images, K classes, C channels, H height, W width. The comments give each layer's output shape.
 """
 
-import torch
-from torch import Tensor, nn
+{body.imports}from torch import Tensor, nn
 
 {_class_names(checkpoint.class_names)}
-MEAN = {list(preprocessing.mean)!r}  # of pixel / 255 in the training images, per channel
+MEAN = {list(preprocessing.mean)!r}  # of pixel / 255 in {body.measured_on}, per channel
 STD = {list(preprocessing.std)!r}
 
 
-{"".join(_MODULES[join] for join in _joins(parts.values()))}class Network(nn.Module):
+{body.modules}class Network(nn.Module):
     """{channels}x{height}x{width} images to {_counted(architecture.num_classes, "logit")}; \
 {_counted(cost_of(architecture).num_parameters, "parameter")}."""
 
@@ -85,8 +87,8 @@ STD = {list(preprocessing.std)!r}
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(-1, 1, 1), persistent=False)
-{"".join(_part_source(name, part) for name, part in parts.items())}
-{_forward_source(list(parts), shape=shape, num_classes=architecture.num_classes, flip_test=checkpoint.flip_test)}
+{body.source}
+{_forward_source(body.attributes, shape=shape, num_classes=architecture.num_classes, flip_test=checkpoint.flip_test)}
 
 
 def load(path: str = "weights.pt") -> Network:
@@ -111,20 +113,64 @@ if __name__ == "__main__":
 
 
 def named_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The weights by the names that they have in model.py: `block1.0.weight` for what was `0.weight`."""
-    steps = [
-        f"{name}.{number}" for name, part in _parts(checkpoint).items() for number, _ in enumerate(steps_of([part]))
-    ]
-    weights = {}
-    for name, weight in checkpoint.weights.items():
-        position, _, rest = name.partition(".")
-        weights[f"{steps[int(position)]}.{rest}"] = weight.detach().cpu().contiguous().clone()
-    return weights
+    """The weights by the names that they have in model.py: `block1.0.weight` for what was `0.weight`.
+
+    The names of a network with a backbone have `network.` before them.
+    """
+    architecture = checkpoint.candidate.architecture
+    if isinstance(architecture, BackboneNetwork):
+        names = {name: f"network.{name}" for name in checkpoint.weights}
+    else:
+        steps = [
+            f"{name}.{number}"
+            for name, part in _parts(architecture).items()
+            for number, _ in enumerate(steps_of([part]))
+        ]
+        split = {name: name.partition(".") for name in checkpoint.weights}
+        names = {name: f"{steps[int(position)]}.{rest}" for name, (position, _, rest) in split.items()}
+    return {names[name]: weight.detach().cpu().contiguous().clone() for name, weight in checkpoint.weights.items()}
 
 
-def _parts(checkpoint: Checkpoint) -> dict[str, Part]:
+@dataclass(frozen=True)
+class _Body:
+    """What the source of a network consists of.
+
+    attributes: of the class, in the order in which its forward pass calls them. source: the lines of its constructor
+    that create them. modules: classes that they need. needs: what the file needs, up to the next sentence.
+    measured_on: the images whose mean and standard deviation the source contains.
+    """
+
+    attributes: tuple[str, ...]
+    source: str
+    modules: str = ""
+    imports: str = "import torch\n"
+    needs: str = "Needs torch and weights.pt. "
+    measured_on: str = "the training images"
+
+
+def _body_of(architecture: Architecture | BackboneNetwork) -> _Body:
+    if isinstance(architecture, Architecture):
+        parts = _parts(architecture)
+        return _Body(
+            tuple(parts),
+            "".join(_part_source(name, part) for name, part in parts.items()),
+            "".join(_MODULES[join] for join in _joins(parts.values())),
+        )
+    name = architecture.backbone
+    head = "\n".join(_path_source("head = nn.Sequential(", layers_of_head(architecture), indent=8, end=")"))
+    attached = f'        self.network.set_submodule("{head_name_of(name)}", head)\n'
+    return _Body(
+        ("network",),
+        f"{assigned_backbone('self.network', name, indent=8)}{head}\n{attached}",
+        imports=import_lines(name),
+        needs=f"Needs torch, {library_of(name)} and weights.pt, which has all of the weights: nothing is downloaded.\n",
+        measured_on="the images of the pretraining",
+    )
+
+
+def _parts(architecture: Architecture) -> dict[str, Part]:
     """The parts by the names of attributes: `block1`, `block2`, ..., `head`."""
-    return {part.name.replace(" ", ""): part for part in trace(checkpoint.candidate.architecture)}
+    return {part.name.replace(" ", ""): part for part in trace(architecture)}
 
 
 def _joins(items: Iterable[Layer | Part]) -> list[Join]:
@@ -137,7 +183,7 @@ def _joins(items: Iterable[Layer | Part]) -> list[Join]:
     return list(found)
 
 
-def _forward_source(parts: list[str], *, shape: str, num_classes: int, flip_test: bool) -> str:
+def _forward_source(parts: Iterable[str], *, shape: str, num_classes: int, flip_test: bool) -> str:
     *earlier, last = parts
     layers = "".join(f"        x = self.{name}(x)\n" for name in earlier) + f"        return self.{last}(x)"
     opening = f"""\
@@ -209,7 +255,9 @@ def literal(text: str) -> str:
 
 def _title(checkpoint: Checkpoint) -> str:
     origin = checkpoint.origin
-    title = f"A convolutional network for {origin['dataset']}" if "dataset" in origin else "A convolutional network"
+    backbone = backbone_of(checkpoint)
+    network = f"A pretrained {backbone} with a new head" if backbone else "A convolutional network"
+    title = f"{network} for {origin['dataset']}" if "dataset" in origin else network
     found = f", trial {origin['trial']} of study {origin['study']}" if {"trial", "study"} <= origin.keys() else ""
     escaped = repr(f"{title}{found}.")[1:-1].replace('"', '\\"')  # names are the user's: none may end the docstring
     return "\n".join(textwrap.wrap(escaped, LINE_LENGTH - 3, break_long_words=False, break_on_hyphens=False))

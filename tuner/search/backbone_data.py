@@ -13,7 +13,7 @@ from torch import Tensor
 from tuner.architecture.backbone_modules import SplitNetwork
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbones import input_of
-from tuner.data.dataset import ImageDataset
+from tuner.data.dataset import ImageDataset, Report
 from tuner.data.development_part import load_cached
 from tuner.data.feature_data import FeatureData
 from tuner.data.images import Preprocessing
@@ -47,12 +47,16 @@ class DecodedFolders:
 
 @dataclass(frozen=True)
 class BackboneData:
-    """Opens images and features for candidates with a backbone, and keeps what several candidates share."""
+    """Opens images and features for candidates with a backbone, and keeps what several candidates share.
+
+    report: is called while features are computed.
+    """
 
     decoded: DecodedFolders
     engine: Engine
     image_bytes: int
     reading: Reading = DEFAULT
+    report: Report | None = None
     _datasets: dict[Path, ImageDataset] = field(default_factory=dict)
     _weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     _features: dict[FeatureKey, Tensor | None] = field(default_factory=dict)
@@ -154,6 +158,7 @@ class BackboneData:
                         device=torch.device(self.engine.device),
                         cache_dir=self.decoded.cache_dir,
                         augmentation=drawn if view else None,
+                        report=self.report,
                     )
             features_NX = self._features[key]
             if features_NX is None:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import torch
 
 from tuner.architecture.spec import Head
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
+from tuner.data.feature_data import FeatureData
 from tuner.data.image_rule import spec_for
 from tuner.data.images import Preprocessing
+from tuner.data.splits import Split
+from tuner.data.training_data import memory_for_images
 from tuner.errors import BackboneError, OptionError
+from tuner.hardware import num_cores
+from tuner.pretrained.ranking import log_me
 from tuner.pretrained.weights import find_weights, load_weights
-from tuner.search.backbone_data import DecodedFolders, preprocessing_of
+from tuner.search.backbone_data import BackboneData, DecodedFolders, preprocessing_of
 from tuner.search.study_runners import input_spec_of
 from tuner.space.backbone_space import backbone_network
 from tuner.space.schema import SearchSpace
+from tuner.training.candidate import Candidate, Recipe, resolve_candidate
+from tuner.training.engine import Engine
+from tuner.training.process_settings import prepare_process
 
 
 def with_weights(
@@ -75,6 +86,55 @@ def with_stored_weights(
             f"them ({', '.join(stored.weights)}): omit it, or start another study with --study NAME"
         )
     return space.model_copy(update={"backbone": stored.backbone, "weights": stored.weights})
+
+
+def rank_backbones(
+    space: SearchSpace,
+    decoded: DecodedFolders,
+    dataset: ImageDataset,
+    split: Split,
+    *,
+    device: torch.device,
+    seconds: float,
+    report: Report | None = None,
+) -> tuple[SearchSpace, list[str]]:
+    """Return a space with its backbones in the order of LogME on the training images, and notes on the order.
+
+    The features that this takes are those of frozen backbones, which the search then finds in the cache. They are
+    computed with all cores, before the runners start. seconds: no backbone begins after them; those that were not
+    reached come last. Changes torch's number of threads.
+    """
+    section = space.backbone
+    assert section is not None
+    engine = Engine(str(device), num_threads=num_cores())
+    prepare_process(engine)
+    backbones = BackboneData(decoded, engine, memory_for_images(device), dataset.reading, report=report)
+    started = time.monotonic()
+    values = {name: parameter.default for name, parameter in section.own_parameters()} | {
+        "trained_stages": 0,
+        "views": 0,
+    }
+    scores: dict[str, float] = {}
+    for name in section.name.values:
+        if scores and time.monotonic() - started >= seconds:
+            break
+        network = backbone_network(values | {"backbone": name}, space.weights, Head(), input_spec_of(dataset))
+        candidate = resolve_candidate(Candidate(network, Recipe()))
+        data = backbones.open(candidate, backbones.network(candidate, seed=0), lambda _: split)
+        if isinstance(data, FeatureData):
+            rows_N = split.train_indices_N
+            scores[name] = log_me(data.views_NX[0][rows_N], data.labels_N[rows_N])
+    order = sorted(scores, key=lambda name: scores[name], reverse=True)
+    unknown = [name for name in section.name.values if name not in scores]
+    notes = []
+    if len(order) > 1:
+        ranked = ", ".join(f"{name} ({scores[name]:.2f})" for name in order)
+        notes = [f"backbones in the order of LogME on the training images: {ranked}"]
+    if unknown and order:
+        notes.append(f"not ranked, and tried last: {', '.join(unknown)}")
+    names = [*order, *unknown]
+    weights = {name: space.weights[name] for name in names}
+    return space.model_copy(update={"backbone": section.with_names(names), "weights": weights}), notes
 
 
 def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocessing]:

@@ -40,7 +40,8 @@ FLAT_FORMAT = 1
 class Checkpoint:
     """A network with everything that is needed to use it and to identify it.
 
-    weights: CPU fp32 tensors, with the names that `build_model` gives them. scores: by name, accuracies in 0..1.
+    weights: CPU fp32 tensors, with the names that `build_model` gives them, or of a network with a backbone, with those
+    of the backbone's library. scores: by name, accuracies in 0..1.
     origin: data set, its digest, study, trial, seed. versions: of the packages that trained it. flip_test: whether its
     logits are the mean of those of an image and of its mirror image.
     """
@@ -70,6 +71,12 @@ def description_of(checkpoint: Checkpoint) -> dict[str, Any]:
         "versions": dict(checkpoint.versions),
         **({"flip_test": True} if checkpoint.flip_test else {}),
     }
+
+
+def backbone_of(checkpoint: Checkpoint) -> str:
+    """Name of the backbone of a checkpoint's network; empty for a traced network."""
+    architecture = checkpoint.candidate.architecture
+    return "" if isinstance(architecture, Architecture) else architecture.backbone
 
 
 def _format_of(checkpoint: Checkpoint, layers: Sequence[Mapping[str, Any]]) -> int:
@@ -203,11 +210,14 @@ class Contents(BaseModel):
 
 
 def model_from(checkpoint: Checkpoint) -> nn.Module:
-    """Build the network with its weights, in eval mode: images_NCHW normalised by `preprocessing` to logits_NK."""
+    """Build the network with its weights, in eval mode: images_NCHW normalised by `preprocessing` to logits_NK.
+
+    With a flip test, the whole module of a network with a backbone is the only layer of the result.
+    """
     model = build_any(checkpoint.candidate.architecture)
     model.load_state_dict(dict(checkpoint.weights))
     if checkpoint.flip_test:
-        model = FlipTest(*model) if isinstance(model, nn.Sequential) else FlipTest(model)
+        model = FlipTest(model) if backbone_of(checkpoint) else FlipTest(*model.children())
     return model.eval()
 
 

@@ -11,9 +11,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from tuner.architecture.cost import layer_cost, network_cost
+from tuner.architecture.any_architecture import AnyArchitecture, cost_of
+from tuner.architecture.cost import layer_cost
 from tuner.architecture.layer_kinds import Layer
-from tuner.architecture.parts import Items, steps_of
+from tuner.architecture.parts import Items, Part, steps_of
 from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.search.class_sentences import class_sentences
@@ -69,14 +70,25 @@ class NetworkTable:
         yield Text(f"recipe   {recipe_in_words(self.candidate.recipe)}")
 
 
-def layer_rows(architecture: Architecture) -> list[tuple[str, ...]]:
-    """Part, layer, output, arithmetic, parameters and FLOPs: of the input, of every layer and join, and in all."""
-    parts = trace(architecture)
+def layer_rows(architecture: AnyArchitecture) -> list[tuple[str, ...]]:
+    """Part, layer, output, arithmetic, parameters and FLOPs: of the input, of every layer and join, and in all.
+
+    A backbone has a row for each of its stages; those that are not trained are called frozen.
+    """
+    parts: tuple[Part, ...]
     rows: list[tuple[str, ...]] = [("input", "", shape_in_words(architecture.input_shape), "", "", "")]
+    if isinstance(architecture, Architecture):
+        parts = trace(architecture)
+    else:
+        from tuner.architecture.backbone_modules import layers_of_head  # imports torch
+        from tuner.ui.stage_rows import stage_rows
+
+        parts = (Part("head", tuple(layers_of_head(architecture))),)
+        rows += stage_rows(architecture)
     for part in parts:
         (_, *first), *others = _rows_of(part.main)
         rows += [(part.name, *first), *others]
-    total = network_cost(parts)
+    total = cost_of(architecture)
     return [*rows, ("total", "", "", "", f"{total.num_parameters:,}", f"{total.flops:,}")]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from tuner.__about__ import __version__
+from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.errors import StudyError, TunerError, reason_of
 from tuner.names import shown_name
@@ -148,15 +149,20 @@ def _search_sections(
 
 
 def _winner_section(winner: TrialRecord) -> str:
-    drawing = network_drawing(trace(winner.candidate.architecture))
-    *rows, total = (_row("td", row) for row in layer_rows(winner.candidate.architecture))
+    architecture = winner.candidate.architecture
+    drawing = (
+        f'<div class="scroll card" tabindex="0">{network_drawing(trace(architecture))}</div>'
+        if isinstance(architecture, Architecture)
+        else ""  # a backbone has more layers than a drawing can show
+    )
+    *rows, total = (_row("td", row) for row in layer_rows(architecture))
     head = _row("th", ["part", "layer", "output", "arithmetic", "parameters", "FLOPs"])
     table = f"<table class='layers'><thead>{head}</thead><tbody>{''.join(rows)}</tbody><tfoot>{total}</tfoot></table>"
     return _section(
         f"The winner: trial {winner.number}",
-        f'<p class="caption"><code>{escape(str(winner.candidate.architecture))}</code></p>',
+        f'<p class="caption"><code>{escape(str(architecture))}</code></p>',
         f'<p class="caption">Trained with {escape(recipe_in_words(winner.candidate.recipe))}.</p>',
-        f'<div class="scroll card" tabindex="0">{drawing}</div>',
+        drawing,
         f'<div class="scroll card" tabindex="0">{table}</div>',
     )
 

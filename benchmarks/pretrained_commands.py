@@ -1,0 +1,76 @@
+"""Commands for pretrained networks: `tutorial` and `transfer`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.output import say, show
+from tuner import interrupts
+
+Folder = Annotated[str, typer.Option(help="Path of an image folder with train/ and test/.")]
+Weights = Annotated[str, typer.Option(metavar="NAME=FILE", help="Backbone, and the file with its pretrained weights.")]
+Seed = Annotated[int, typer.Option(help="Random seed for splitting, sampling and training.", min=0)]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="New JSON file for the result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
+
+
+def tutorial(
+    dataset: Folder,
+    weights: Weights,
+    seed: Seed = 0,
+    budget: Annotated[str, typer.Option(help="Time limit for our whole search, such as 90s or 5m.")] = "5m",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """The recipe of PyTorch's transfer-learning tutorial, then our search with the same weights: accuracy and time."""
+    from benchmarks.pretrained_space import parse_weights
+    from benchmarks.tutorial import Plan, measure, table
+
+    _check(budget, output)
+    plan = Plan(dataset, *parse_weights(weights), seed=seed, budget=budget)
+    result = measure(plan, say=lambda line: say(line, as_json))
+    _finish(result, output, as_json, text=table(result))
+
+
+def transfer(
+    dataset: Folder,
+    weights: Weights,
+    images_per_class: Annotated[int, typer.Option(help="Number of training images of each class.", min=1)] = 500,
+    image_size: Annotated[
+        int, typer.Option(help="Side of the images of pretrained networks, in pixels.", min=1, max=1024)
+    ] = 96,
+    seed: Seed = 0,
+    budget: Annotated[str, typer.Option(help="Time limit for each of the two searches, such as 30m.")] = "30m",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """The spaces pretrained and resnet on the same few training images of a larger set, with the same time."""
+    from benchmarks.pretrained_space import parse_weights
+    from benchmarks.transfer import Plan, measure, table
+
+    _check(budget, output)
+    plan = Plan(dataset, *parse_weights(weights), images_per_class, image_size, seed=seed, budget=budget)
+    result = measure(plan, say=lambda line: say(line, as_json))
+    _finish(result, output, as_json, text=table(result))
+
+
+def _check(budget: str, output: Path | None) -> None:
+    """Refuse a budget that is no time, and an output that exists, before anything is trained."""
+    from benchmarks.space_results import refuse_existing
+    from tuner.cli.options import parse_duration
+
+    interrupts.leave_in_order()
+    parse_duration(budget)
+    if output is not None:
+        refuse_existing(output)
+
+
+def _finish(result: dict[str, Any], output: Path | None, as_json: bool, *, text: str) -> None:
+    if output is not None:
+        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        say(f"stored in {output}", as_json)
+    show(result, as_json, text=text)

@@ -1,0 +1,97 @@
+"""What pretrained weights are worth with few images: the spaces `pretrained` and `resnet` on the same ones."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.image_folders import choose_images, link_images, list_with_test_part
+from benchmarks.own_search import Say, in_words, run_search
+from benchmarks.pretrained_space import write_space
+from tuner.architecture.backbones import input_of
+from tuner.errors import BackboneError
+from tuner.hardware import device_name, num_cores
+from tuner.pretrained.weights_file import read_weights
+from tuner.training.device import choose_device
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. dataset: path of an image folder with train/ and test/. file: weights of the backbone.
+
+    image_size: side of the images of pretrained networks in pixels; the space `resnet` has images of their own size.
+    """
+
+    dataset: str
+    backbone: str
+    file: Path
+    images_per_class: int
+    image_size: int
+    seed: int
+    budget: str
+
+
+def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
+    """Search both spaces with the budget, one after the other, each on its own decoding of the images.
+
+    Raises DataError for a folder without test images or with too few images of a class, and BackboneError for weights
+    that do not fit.
+    """
+    listing = list_with_test_part(plan.dataset)
+    chosen = choose_images(listing, plan.images_per_class, seed=plan.seed)
+    own = input_of(plan.backbone)
+    if own.fixed_size and (own.height, own.width) != (plan.image_size, plan.image_size):
+        raise BackboneError(
+            f"--image-size must be {own.height} for {plan.backbone}, which has no other size; got {plan.image_size}"
+        )
+    read_weights(plan.file, plan.backbone)  # an error before anything is trained
+    device = device_name(choose_device("auto"))
+    say(f"{device}, {num_cores()} cores, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        images = link_images(listing, chosen, folder / listing.root.name)
+        space = write_space(folder, plan.backbone, image_size=plan.image_size)
+        spaces = {
+            "pretrained": ["--space", str(space), "--weights", f"{plan.backbone}={plan.file}"],
+            "resnet": ["--space", "resnet"],
+        }
+        found = {}
+        for name, options in spaces.items():
+            options = ["--dataset", str(images), *options, "--budget", plan.budget, "--seed", str(plan.seed)]
+            say(f"{name}: tuner run {' '.join(options)}")
+            # Folders of their own, so that neither search uses images that the other one has decoded.
+            found[name] = run_search(options, studies=folder / f"studies-{name}", say=say).to_json()
+            say(f"{name}: {in_words(found[name])}")
+    return {
+        "dataset": listing.root.name,
+        "machine": device,
+        "cores": num_cores(),
+        "torch": torch.__version__,
+        "backbone": plan.backbone,
+        "image_size": plan.image_size,
+        "images_per_class": plan.images_per_class,
+        "seed": plan.seed,
+        "budget": plan.budget,
+        "num_train": sum(map(len, chosen.values())),
+        "num_test": sum(map(len, (listing.test or {}).values())),
+        **found,
+        "difference_in_points": 100 * (found["pretrained"]["accuracy"] - found["resnet"]["accuracy"]),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format a result as text."""
+    return "\n".join(
+        [
+            f"{result['dataset']}: {result['num_train']:,} images to train on, {result['num_test']:,} to test; "
+            f"seed {result['seed']}, {result['budget']} each",
+            f"pretrained  {in_words(result['pretrained'])} ({result['backbone']}, images of {result['image_size']} "
+            "pixels)",
+            f"resnet      {in_words(result['resnet'])}",
+            f"difference  {result['difference_in_points']:+.2f} points",
+        ]
+    )
