@@ -4,6 +4,8 @@ They run as they are printed, in a folder of their own, but on less data and for
 
 - MNIST is replaced by scikit-learn's digits, enlarged to 28x28 pixels and stored as MNIST's files in `data/MNIST/raw`.
 - `--dataset cifar10` becomes `--dataset stand-ins/cifar10`, a folder of generated colour images of 32x32 pixels.
+- `hymenoptera_data` is a folder of generated colour images of 80x80 pixels, and `--space pretrained` becomes
+  `--space stand-ins/pretrained.toml`, the bundled space with one small backbone, whose weights are random.
 - `--budget ...` becomes `--trials 2 --epochs 1`.
 
 A block of `text` is the output of the block before it. Any number may stand where it has a number, and anything where
@@ -25,14 +27,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
 from tests.data.sample_data import write_idx
+from tests.pretrained_networks import NAME
+from tuner.architecture.backbones import build_backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "docs" / name for name in ("from-the-article.md", "from-the-article.zh-CN.md")]
-REPLACEMENTS = ((r"--dataset cifar10\b", "--dataset stand-ins/cifar10"), (r"--budget \S+", "--trials 2 --epochs 1"))
+REPLACEMENTS = (
+    (r"--dataset cifar10\b", "--dataset stand-ins/cifar10"),
+    (r"--space pretrained\b", f"--space stand-ins/pretrained.toml --weights {NAME}=stand-ins/weights.pth"),
+    (r"--budget \S+", "--trials 2 --epochs 1"),
+)
 SPACE_FILE = "my-space.toml"
 SECONDS = 600
 """Limit of one command, so that one that hangs fails."""
@@ -60,7 +69,7 @@ def blocks_of(path: Path) -> list[Block]:
 
 
 def write_stand_ins(folder: Path) -> None:
-    """Write the stand-ins for MNIST and CIFAR-10 below a folder."""
+    """Write the stand-ins for MNIST, CIFAR-10, ants and bees, and pretrained weights below a folder."""
     digits = load_digits()
     for part, images, labels in (
         ("train", digits.images[:600], digits.target[:600]),
@@ -77,6 +86,17 @@ def write_stand_ins(folder: Path) -> None:
             classes.mkdir(parents=True)
             for number in range(count):
                 draw_thing(name, random).save(classes / f"{number}.png")
+    for part, count in (("train", 40), ("test", 10)):
+        for name, thing in (("ants", "cat"), ("bees", "ship")):
+            classes = folder / "hymenoptera_data" / part / name
+            classes.mkdir(parents=True)
+            for number in range(count):
+                draw_thing(thing, random).resize((80, 80)).save(classes / f"{number}.png")
+    bundled = (ROOT / "search_spaces" / "pretrained.toml").read_text(encoding="utf-8")
+    small = re.sub(r"^name = .*$", f'name = "{NAME}"', bundled, flags=re.M).replace("image_size = 0", "image_size = 64")
+    (folder / "stand-ins" / "pretrained.toml").write_text(small, encoding="utf-8")
+    torch.manual_seed(0)
+    torch.save(build_backbone(NAME).model.state_dict(), folder / "stand-ins" / "weights.pth")
 
 
 def draw_thing(name: str, random: np.random.Generator) -> Image.Image:

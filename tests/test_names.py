@@ -149,10 +149,10 @@ def test_letters_beyond_ascii_are_searched_and_shown_in_an_ascii_locale(tmp_path
     tuner(*RUN, "--dataset", "set", "--no-confirm", cwd=tmp_path, **ASCII)
     assert states(tmp_path) == ["complete"]
     tuner("report", cwd=tmp_path, **ASCII)
-    said = tuner("predict", "studies/set-cnn/trial-00000.pt", "set/é", cwd=tmp_path, **ASCII)
+    said = tuner("predict", "studies/set-auto/trial-00000.pt", "set/é", cwd=tmp_path, **ASCII)
     assert said.isascii()
     assert said.startswith(r"set/\xc3\xa9/0.png: ")
-    (first, *_) = json.loads(tuner("predict", "studies/set-cnn/trial-00000.pt", "set/é", "--json", cwd=tmp_path))
+    (first, *_) = json.loads(tuner("predict", "studies/set-auto/trial-00000.pt", "set/é", "--json", cwd=tmp_path))
     assert sorted(first["classes"]) == ["plain", "é"]
 
 

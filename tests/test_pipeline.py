@@ -423,6 +423,7 @@ def test_studies_that_are_not_there_are_refused_with_where_they_were_sought(tmp_
     ("dataset", "space", "name"),
     [
         ("digits", "cnn", "digits-cnn"),
+        ("digits", "auto", "digits-auto"),
         ("fashion-mnist", "article", "fashion-mnist-article"),
         ("/data/My Pets", "cnn", "my-pets-cnn"),
         ("photos/", "spaces/Wide_Nets.toml", "photos-wide-nets"),

@@ -97,13 +97,13 @@ def test_a_total_that_is_neither_given_nor_stored_is_the_default_and_none_with_a
 def test_options_that_are_not_given_have_their_documented_defaults() -> None:
     wanted = complete_options(RunOptions(studies=Path("s")), None)
     spec = DataSpec("digits", Path("data"), Path("s/.cache"), image_size=None, download=True)
-    assert wanted == StudyOptions(spec, space="cnn", trials=None, epochs=None, seed=0)
-    assert RunOptions().study_name == "digits-cnn"
+    assert wanted == StudyOptions(spec, space="auto", trials=None, epochs=None, seed=0)
+    assert RunOptions().study_name == RunOptions(space="auto").study_name == "digits-auto"
     assert RunOptions(dataset="a/Pets", space="b/tiny.toml").study_name == "pets-tiny"
 
 
 def test_options_that_are_not_given_come_from_the_study_and_given_ones_do_not() -> None:
-    assert complete_options(RunOptions(), STORED) == STORED
+    assert complete_options(RunOptions(), STORED) == complete_options(RunOptions(space="auto"), STORED) == STORED
     given = RunOptions("mnist", Path("d"), (4, 4), space="article", trials=1, epochs=9, seed=0, download=False)
     spec = DataSpec("mnist", Path("d"), Path("cache"), image_size=(4, 4), download=False)
     assert complete_options(given, STORED) == StudyOptions(spec, space="article", trials=1, epochs=9, seed=0)

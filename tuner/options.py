@@ -15,11 +15,12 @@ from tuner.names import shown_name
 from tuner.search.record import StudyRecord
 from tuner.search.stored_options import StudyOptions, load_options
 from tuner.search.study_location import default_study_name
+from tuner.space.automatic_space import AUTO
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
-DATASET, DATA_DIR, SPACE, TRIALS, SEED = "digits", Path("data"), "cnn", 50, 0
+DATASET, DATA_DIR, SPACE, TRIALS, SEED = "digits", Path("data"), AUTO, 50, 0
 """Defaults of a new study for options that are not given; RunOptions and `tuner run --help` document them."""
 SMALL_SET = 10_000
 EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
@@ -32,10 +33,12 @@ class RunOptions:
 
     `dataset`, `data_dir`, `image_size`, `space`, `trials`, `epochs`, `seed`, the columns and `group` have the value
     that the study stores if they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space
-    `cnn`, 50 trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
+    `auto`, 50 trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
     dataset: a known name, the path of a folder or file, `ImageParts`, a pair of arrays or tensors (images, labels), or
     a `torch.utils.data.Dataset` of (image, label).
+    space: the name of a bundled space, the path of a TOML file, or `auto`: the space of the study; for a new study, the
+    bundled space that suits the images.
     study: named after the data set and the space by default.
     allow: names of what would make the scores of the data set meaningless, and is accepted: `duplicates`, `constant`,
     `labels`. What a study has accepted once stays accepted.
@@ -90,6 +93,11 @@ class RunOptions:
         """The data set as `__post_init__` keeps it."""
         assert isinstance(self.dataset, str | ImageParts | None)
         return self.dataset
+
+    @property
+    def given_space(self) -> str | None:
+        """The space; None if it is that of the study, or chosen for a new one."""
+        return None if self.space == AUTO else self.space
 
     @property
     def study_name(self) -> str:
@@ -155,7 +163,7 @@ def complete_options(options: RunOptions, stored: StudyOptions | None) -> StudyO
     )
     return StudyOptions(
         spec,
-        space=options.space or base.space,
+        space=options.given_space or base.space,
         trials=options.trials or base.trials,
         epochs=options.epochs or base.epochs,
         seed=base.seed if options.seed is None else options.seed,
@@ -186,10 +194,11 @@ def _notes_on_stored(options: RunOptions, stored: StudyOptions) -> tuple[str, ..
         "epochs": stored.epochs,
         "seed": stored.seed,
     }
+    given = vars(options) | {"space": options.given_space}
     taken = [
         f"--{name.replace('_', '-')} {value}"
         for name, value in values.items()
-        if value is not None and getattr(options, name) is None
+        if value is not None and given[name] is None
     ]
     taken += [f"--allow {name}" for name in stored.allow if name not in options.allow]
     return (f"options taken from the study: {' '.join(taken)}",) if taken else ()

@@ -19,7 +19,6 @@ from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
 from tuner.hardware import devices_for
 from tuner.options import (
-    SPACE,
     RunOptions,
     check_options,
     default_epochs,
@@ -57,6 +56,7 @@ from tuner.search.study_location import (
 )
 from tuner.search.study_lookup import create_study, find_study, load_study
 from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
+from tuner.search.study_space import choose_space
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
@@ -90,7 +90,7 @@ def run_events(
         import_ahead()
     name = options.study_name
     check_study_name(name)
-    given_space = None if options.space is None else load_space(options.space)
+    space = None if options.given_space is None else load_space(options.given_space)
     make_studies_folder(options.studies)
     url = storage_url(options.studies, options.storage)
     storage = open_storage(url) if has_storage(options.studies, options.storage) else None
@@ -100,17 +100,20 @@ def run_events(
         _ = earlier.engine, earlier.confirmed  # a newer version may have stored them: refuse before anything is written
     wanted, notes = options_of_study(options, earlier)
     is_bundled = _has_bundled_space(options, earlier)
-    space = given_space or (stored_space(earlier.settings) if earlier and not is_bundled else load_space(wanted.space))
+    if space is None and earlier is not None:
+        space = load_space(wanted.space) if is_bundled else stored_space(earlier.settings)
     device, devices = devices_of_run(options.device, earlier)
     forced = parse_forced(options.engine, device)
     parts = fix_parts(wanted.data_spec, report=report)
     dataset = parts.development
     checks = check_parts(parts)
     stored = None if earlier is None else stored_space(earlier.settings)
-    space, weight_notes = with_weights(
-        space, weights_from(options.weights), stored, cache_dir=options.cache_dir, is_named=not is_bundled
-    )
-    notes = (*notes, *weight_notes)
+    weights = weights_from(options.weights)
+    if space is None:
+        space, space_notes = choose_space(input_spec_of(dataset), weights, cache_dir=options.cache_dir)
+    else:
+        space, space_notes = with_weights(space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled)
+    notes = (*notes, *space_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
@@ -255,10 +258,10 @@ def _wants_confirmation(record: StudyRecord, trials: list[TrialRecord], *, in_fu
 
 
 def _has_bundled_space(options: RunOptions, earlier: StudyRecord | None) -> bool:
-    """Whether a run's space comes with tuner; if --space is not given, the study's space is meant."""
-    if options.space is not None or earlier is None:
-        return (options.space or SPACE) in bundled_spaces()
-    return earlier.settings.is_space_bundled and earlier.settings.space_name in bundled_spaces()
+    """Whether a run's space comes with tuner, as one does that is chosen for a new study."""
+    if options.given_space is not None:
+        return options.given_space in bundled_spaces()
+    return earlier is None or (earlier.settings.is_space_bundled and earlier.settings.space_name in bundled_spaces())
 
 
 @contextmanager

@@ -43,14 +43,14 @@ def test_a_run_ends_with_the_winner_its_score_its_file_and_the_next_commands(wor
     confirmed = shown["confirmed"]
     assert f"winner   trial {confirmed['number']} of 8" in log
     assert f"{confirmed['test_accuracy']:.2%} on 360 sealed images" in log
-    assert str(Path("studies/digits-cnn/confirmed.pt")) in log
-    assert "tuner export digits-cnn -o best.pt" in log
+    assert str(Path("studies/digits-auto/confirmed.pt")) in log
+    assert "tuner export digits-auto -o best.pt" in log
     assert "360 of its 1,797 images" in log
 
 
 def test_show_gives_counts_by_state_and_the_best_trial_as_optuna_has_it(workplace: Path) -> None:
-    shown = json.loads(run_tuner("show", "digits-cnn", "--json", cwd=workplace).stdout)
-    study = optuna.load_study(study_name="digits-cnn", storage=f"sqlite:///{workplace}/studies/tuner.db")
+    shown = json.loads(run_tuner("show", "digits-auto", "--json", cwd=workplace).stdout)
+    study = optuna.load_study(study_name="digits-auto", storage=f"sqlite:///{workplace}/studies/tuner.db")
     states = [trial.state.name.lower() for trial in study.trials]
     assert shown["trials"]["complete"] == states.count("complete")
     assert shown["trials"]["counted"] == 8
@@ -64,21 +64,21 @@ def test_show_gives_counts_by_state_and_the_best_trial_as_optuna_has_it(workplac
 def test_the_latest_study_is_taken_and_named_when_none_is_given(workplace: Path) -> None:
     shown = run_tuner("show", cwd=workplace)
     assert shown.returncode == 0
-    assert "study digits-cnn (the latest)" in shown.stderr
-    assert "digits-cnn" in run_tuner("list", cwd=workplace).stdout
+    assert "study digits-auto (the latest)" in shown.stderr
+    assert "digits-auto" in run_tuner("list", cwd=workplace).stdout
 
 
 def test_the_same_command_again_says_that_the_study_is_complete(workplace: Path) -> None:
     again = run_tuner("run", "--trials", "8", "--epochs", "8", "--workers", "1", cwd=workplace)
     assert again.returncode == 0
-    assert "study digits-cnn is complete: it has 8 trials" in again.stdout
+    assert "study digits-auto is complete: it has 8 trials" in again.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "what_differs"),
     [
         (["--seed", "7"], "seed was 0, not 7"),
-        (["--space", "article", "--study", "digits-cnn"], 'space was "cnn", not "article"'),
+        (["--space", "article", "--study", "digits-auto"], 'space was "cnn", not "article"'),
         (["--image-size", "9"], "--image-size was unset, not 9x9"),
         (["--epochs", "9"], "epochs was 8, not 9"),
     ],
@@ -171,11 +171,11 @@ def test_inspect_shows_samples_by_seed_and_stored_trials(
     one = run_tuner("inspect", "cnn", "--seed", "1", cwd=workplace).stdout
     same, other = (tuner_here("inspect", "cnn", "--seed", seed, cwd=workplace).stdout for seed in "12")
     assert one == same != other
-    stored = tuner_here("inspect", "digits-cnn", "--trial", "0", cwd=workplace)
+    stored = tuner_here("inspect", "digits-auto", "--trial", "0", cwd=workplace)
     assert stored.returncode == 0
     assert "1x8x8" in stored.stdout
     for option in (["--seed", "1"], ["--input", "1x8x8"], ["--classes", "3"]):
-        refused = tuner_here("inspect", "digits-cnn", "--trial", "0", *option, cwd=workplace)
+        refused = tuner_here("inspect", "digits-auto", "--trial", "0", *option, cwd=workplace)
         assert refused.returncode == 2
         assert "--trial shows a stored network" in refused.stderr
 
@@ -319,17 +319,17 @@ def test_a_finished_study_is_shown_and_exported_from_a_folder_that_cannot_be_wri
     leave_out = shutil.ignore_patterns("tuner.db-*")  # what SQLite keeps while somebody, such as a test, has it open
     shutil.copytree(workplace / "studies", tmp_path / "studies", ignore=leave_out)
     before = {path: path.read_bytes() for path in (tmp_path / "studies").rglob("*") if path.is_file()}
-    folders = [tmp_path / "studies", tmp_path / "studies" / "digits-cnn"]
+    folders = [tmp_path / "studies", tmp_path / "studies" / "digits-auto"]
     for path in [*before, *folders]:
         path.chmod(0o444 if path.is_file() else 0o555)
     try:
-        listed, shown = run_tuner("list", cwd=tmp_path), run_tuner("show", "digits-cnn", cwd=tmp_path)
-        exported = run_tuner("export", "digits-cnn", "-o", "best.pt", cwd=tmp_path)
+        listed, shown = run_tuner("list", cwd=tmp_path), run_tuner("show", "digits-auto", cwd=tmp_path)
+        exported = run_tuner("export", "digits-auto", "-o", "best.pt", cwd=tmp_path)
     finally:
         for path in folders:
             path.chmod(0o755)
     assert [done.stderr for done in (listed, shown, exported)] == [""] * 3
-    assert "digits-cnn" in listed.stdout
+    assert "digits-auto" in listed.stdout
     assert "complete" in shown.stdout
     assert tuner.load_model(tmp_path / "best.pt")
     assert {path: path.read_bytes() for path in (tmp_path / "studies").rglob("*") if path.is_file()} == before
@@ -346,7 +346,7 @@ def test_one_study_that_cannot_be_read_does_not_hide_the_others(workplace: Path,
     assert listed.returncode == 2
     assert listed.stderr.startswith(f"tuner: error: study {broken.name!r}: trial 0 cannot be read")
     assert len(listed.stderr.strip().splitlines()) == 1
-    assert "digits-cnn" in listed.stdout
+    assert "digits-auto" in listed.stdout
     refused = run_tuner("show", cwd=tmp_path)
     assert refused.returncode == 2
     assert len(refused.stderr.strip().splitlines()) == 1

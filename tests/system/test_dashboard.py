@@ -72,7 +72,7 @@ def test_the_dashboard_shows_a_finished_study_with_its_notes_and_artifacts_and_r
     best, port = shown["best"], free_port()
     url = f"http://127.0.0.1:{port}"
     with (
-        process("dashboard", "digits-cnn", "--port", str(port), "--read-only", cwd=workplace),
+        process("dashboard", "digits-auto", "--port", str(port), "--read-only", cwd=workplace),
         browser(chromium, tmp_path) as page,
     ):
         wait_for(f"{url}/api/studies")
@@ -136,10 +136,10 @@ def test_the_dashboard_shows_a_study_that_is_running(chromium: str, tmp_path: Pa
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     (tmp_path / "slow.toml").write_text(SLOW, encoding="utf-8")
-    arguments = ("--trials", "500", "--epochs", "3", "--workers", "1", "--space", "slow.toml", "--study", "digits-cnn")
+    arguments = ("--trials", "500", "--epochs", "3", "--workers", "1", "--space", "slow.toml", "--study", "digits-auto")
     with process("run", *arguments, cwd=tmp_path):
         deadline = time.monotonic() + 120
-        while not list(artifacts_folder(tmp_path / "studies" / "digits-cnn").glob("*")):
+        while not list(artifacts_folder(tmp_path / "studies" / "digits-auto").glob("*")):
             assert time.monotonic() < deadline, "trial 0 never ended"
             time.sleep(0.2)
         with (
@@ -175,7 +175,7 @@ def test_another_address_needs_read_only_or_a_flag_that_says_what_it_allows(
 def test_with_one_of_them_it_serves_on_every_address(workplace: Path, flag: str) -> None:
     port = free_port()
     with process("dashboard", "--host", "0.0.0.0", "--port", str(port), flag, cwd=workplace):
-        assert "digits-cnn" in wait_for(f"http://127.0.0.1:{port}/api/studies")
+        assert "digits-auto" in wait_for(f"http://127.0.0.1:{port}/api/studies")
 
 
 @pytest.mark.slow

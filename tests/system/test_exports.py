@@ -51,7 +51,7 @@ def exported(workplace: Path) -> Path:
     done = run_tuner("export", "--format", "all", "-o", "out/all", cwd=workplace)
     assert done.returncode == 0, done.stderr
     (workplace / "export.log").write_text(done.stdout, encoding="utf-8")
-    assert done.stderr == "study digits-cnn (the latest)\n"
+    assert done.stderr == "study digits-auto (the latest)\n"
     return workplace / "out" / "all"
 
 
@@ -386,8 +386,10 @@ def test_a_confirmed_winner_is_exported_and_checked_on_the_test_set(copied: Path
     assert f"test accuracy {num_correct / 360:.2%} ({num_correct} of 360 images)" in done.stdout
     assert "optimistic" not in done.stdout
     assert load_checkpoint(copied / "best.pt").scores == {"test_accuracy": num_correct / 360}
-    confirmed_path(copied / "studies" / "digits-cnn").unlink()
-    with pytest.raises(CheckpointError, match="the checkpoint of the confirmed winner of study 'digits-cnn' is not in"):
+    confirmed_path(copied / "studies" / "digits-auto").unlink()
+    with pytest.raises(
+        CheckpointError, match="the checkpoint of the confirmed winner of study 'digits-auto' is not in"
+    ):
         export(study_of(copied), studies=copied / "studies", output=copied / "again.pt")
 
 
@@ -456,7 +458,7 @@ def test_a_file_of_the_users_that_an_export_has_not_listed_stays(workplace: Path
 def test_a_file_can_be_called_as_one_that_the_check_needs(workplace: Path, tmp_path: Path) -> None:
     for name in ("images.pt", "images.npy"):
         export(study_of(workplace), studies=workplace / "studies", output=tmp_path / name)
-        assert load_checkpoint(tmp_path / name).origin["study"] == "digits-cnn"
+        assert load_checkpoint(tmp_path / name).origin["study"] == "digits-auto"
     assert {path.name for path in tmp_path.iterdir()} == {"images.pt", "images.npy"}
 
 

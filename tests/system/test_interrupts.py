@@ -100,7 +100,7 @@ def test_an_interrupt_of_a_search_is_one_line(
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
-            if line.startswith("study digits-cnn:"):
+            if line.startswith("study digits-auto:"):
                 break
         interrupt(process)
         assert process.stderr.read() == f"{LINE}\n"

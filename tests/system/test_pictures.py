@@ -34,7 +34,7 @@ def test_the_documented_command_makes_both_pictures_without_a_path_of_the_machin
     assert done.returncode == 0, done.stderr
     svg = (tmp_path / "made" / "run.svg").read_text(encoding="utf-8")
     assert "winner" in svg
-    assert "studies/digits-cnn/confirmed.pt" in svg
+    assert "studies/digits-auto/confirmed.pt" in svg
     assert str(tmp_path) not in svg
     with Image.open(tmp_path / "made" / "report.png") as picture:
         assert picture.format == "PNG"

@@ -53,7 +53,7 @@ def unconfirmed(workplace: Path, tmp_path: Path) -> Path:
     """The same study as it was before its confirmation."""
     shutil.copytree(workplace / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns(".lock"))
     record_of(tmp_path).save_confirmed(None)
-    (tmp_path / "studies" / "digits-cnn" / "confirmed.pt").unlink()
+    (tmp_path / "studies" / "digits-auto" / "confirmed.pt").unlink()
     return tmp_path
 
 
@@ -84,10 +84,10 @@ def test_a_confirmed_study_is_judged_by_the_delivered_file_on_the_sealed_test_se
     page = report.read_text(encoding="utf-8")
     record = record_of(workplace)
     assert record.confirmed is not None
-    study = optuna.load_study(study_name="digits-cnn", storage=record.storage)
+    study = optuna.load_study(study_name="digits-auto", storage=record.storage)
     check_figures(page, study, winner=record.confirmed.number)
     test = load_test_set(record.data_spec(workplace / "studies" / ".cache"))
-    checkpoint = tuner.load_checkpoint(workplace / "studies" / "digits-cnn" / "confirmed.pt")
+    checkpoint = tuner.load_checkpoint(workplace / "studies" / "digits-auto" / "confirmed.pt")
     expected = expected_confusion(checkpoint, test.images_NCHW[:], test.labels_N)
     assert np.array_equal(confusion_of(page), expected)
     accuracy = expected.trace() / expected.sum()
@@ -107,9 +107,9 @@ def test_an_unconfirmed_study_is_judged_on_its_validation_images_and_the_test_se
     record = record_of(unconfirmed)
     page = report_page(record, studies=unconfirmed / "studies")
     development = load_development(record.data_spec(unconfirmed / "studies" / ".cache"))
-    study = optuna.load_study(study_name="digits-cnn", storage=record.storage)
+    study = optuna.load_study(study_name="digits-auto", storage=record.storage)
     check_figures(page, study, winner=study.best_trial.number)
-    path = unconfirmed / "studies" / "digits-cnn" / f"trial-{study.best_trial.number:05}.pt"
+    path = unconfirmed / "studies" / "digits-auto" / f"trial-{study.best_trial.number:05}.pt"
     rows_N = split_development(development, seed=0).validation_indices_N
     expected = expected_confusion(
         tuner.load_checkpoint(path), development.images_NCHW[rows_N], development.labels_N[rows_N]
@@ -122,7 +122,7 @@ def test_an_unconfirmed_study_is_judged_on_its_validation_images_and_the_test_se
 
 @pytest.mark.slow
 def test_where_the_checkpoint_is_gone_the_page_says_so_and_has_the_rest(unconfirmed: Path) -> None:
-    for path in (unconfirmed / "studies" / "digits-cnn").glob("*.pt"):
+    for path in (unconfirmed / "studies" / "digits-auto").glob("*.pt"):
         path.unlink()
     assert run_tuner("report", cwd=unconfirmed).returncode == 0
     page = (unconfirmed / "report.html").read_text(encoding="utf-8")
@@ -138,7 +138,7 @@ def test_where_the_delivered_file_is_of_another_confirmation_the_page_says_so_an
     assert record.confirmed is not None
     record.save_confirmed(replace(record.confirmed, delivered_test_accuracy=0.5))
     page = report_page(record, studies=tmp_path / "studies")
-    assert "not the confirmed winner of study &#x27;digits-cnn&#x27;" in page
+    assert "not the confirmed winner of study &#x27;digits-auto&#x27;" in page
     assert 'id="confusion-absent"' in page
     assert '<figure class="mistake">' not in page
 

@@ -47,8 +47,8 @@ def test_list_has_a_column_of_disk_use_in_which_a_linked_file_counts_once(workpl
     listed = json.loads(run_tuner("list", "--json", cwd=workplace).stdout)[0]
     studies = workplace / "studies"
     record = load_study(open_storage(f"sqlite:///{studies / 'tuner.db'}"))
-    own = {path for path in (studies / "digits-cnn").rglob("*") if path.is_file()}
-    shown = {artifacts_folder(studies / "digits-cnn") / name for name in record.storage.artifact_ids(record.study_id)}
+    own = {path for path in (studies / "digits-auto").rglob("*") if path.is_file()}
+    shown = {artifacts_folder(studies / "digits-auto") / name for name in record.storage.artifact_ids(record.study_id)}
     linked = {path for path in shown if any(path.samefile(one) for one in own)}
     assert linked
     expected = sum(path.stat().st_size for path in own | shown - linked)
@@ -58,9 +58,9 @@ def test_list_has_a_column_of_disk_use_in_which_a_linked_file_counts_once(workpl
 
 @pytest.mark.slow
 def test_compare_shows_two_studies_side_by_side_and_where_they_differ(copy: Path, tuner_here: Tuner) -> None:
-    compared = run_tuner("compare", "digits-cnn", "other", cwd=copy)
+    compared = run_tuner("compare", "digits-auto", "other", cwd=copy)
     assert compared.returncode == 0, compared.stderr
-    shown = json.loads(tuner_here("show", "digits-cnn", "--json", cwd=copy).stdout)
+    shown = json.loads(tuner_here("show", "digits-auto", "--json", cwd=copy).stdout)
     text = " ".join(compared.stdout.split())
     assert re.search(r"data set digits digits", text)
     assert re.search(r"trials 8 1", text)
@@ -74,7 +74,7 @@ def test_compare_shows_two_studies_side_by_side_and_where_they_differ(copy: Path
 
 @pytest.mark.slow
 def test_a_study_compared_with_itself_differs_nowhere(workplace: Path) -> None:
-    compared = run_tuner("compare", "digits-cnn", "digits-cnn", cwd=workplace)
+    compared = run_tuner("compare", "digits-auto", "digits-auto", cwd=workplace)
     assert compared.returncode == 0
     assert "differ" not in compared.stdout.replace("difference", "")
 
@@ -82,10 +82,10 @@ def test_a_study_compared_with_itself_differs_nowhere(workplace: Path) -> None:
 @pytest.mark.slow
 def test_delete_names_what_goes_asks_and_removes_one_study_whole(copy: Path) -> None:
     before = files_in(copy / "studies")
-    command = [sys.executable, "-m", "tuner", "delete", "digits-cnn"]
+    command = [sys.executable, "-m", "tuner", "delete", "digits-auto"]
     for answer in ("n\n", ""):
         kept = subprocess.run(command, cwd=copy, input=answer, capture_output=True, text=True, check=False)
-        assert re.search(r"Delete study digits-cnn: 8 trials, [\d.]+ MB of files permanently\?", kept.stdout)
+        assert re.search(r"Delete study digits-auto: 8 trials, [\d.]+ MB of files permanently\?", kept.stdout)
         assert kept.returncode == (0 if answer else 2)
         assert "nothing was deleted" in kept.stdout + kept.stderr
         assert "Traceback" not in kept.stderr
@@ -94,7 +94,7 @@ def test_delete_names_what_goes_asks_and_removes_one_study_whole(copy: Path) -> 
     assert gone.returncode == 0, gone.stderr
     left = json.loads(run_tuner("list", "--json", cwd=copy).stdout)
     assert [study["study"] for study in left] == ["other"]
-    assert not [path.name for path in (copy / "studies").iterdir() if "digits-cnn" in path.name]
+    assert not [path.name for path in (copy / "studies").iterdir() if "digits-auto" in path.name]
     record = load_study(open_storage(f"sqlite:///{copy / 'studies' / 'tuner.db'}"))
     artifacts = {path.name for path in artifacts_folder(copy / "studies" / "other").iterdir()}
     assert artifacts == set(record.storage.artifact_ids(record.study_id))
@@ -124,7 +124,7 @@ def test_a_study_that_runs_is_not_deleted(copy: Path, tuner_here: Tuner) -> None
 def with_two(with_other: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Beside the others, a study of the same name in another storage, with its files in another folder."""
     folder = shutil.copytree(with_other, tmp_path_factory.mktemp("with-two"), dirs_exist_ok=True)
-    elsewhere = ("--storage", "sqlite:///b.db", "--studies", "B", "--study", "digits-cnn")
+    elsewhere = ("--storage", "sqlite:///b.db", "--studies", "B", "--study", "digits-auto")
     done = run_tuner("run", *SHORT, "--space", "article", *elsewhere, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -140,10 +140,10 @@ def two(with_two: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "command",
     [
-        ["delete", "digits-cnn", "--yes"],
-        ["confirm", "digits-cnn"],
-        ["train", "digits-cnn", "--trial", "0", "--epochs", "1"],
-        ["run", "--trials", "2", "--epochs", "1", "--space", "article", "--study", "digits-cnn"],
+        ["delete", "digits-auto", "--yes"],
+        ["confirm", "digits-auto"],
+        ["train", "digits-auto", "--trial", "0", "--epochs", "1"],
+        ["run", "--trials", "2", "--epochs", "1", "--space", "article", "--study", "digits-auto"],
     ],
     ids=lambda command: command[0],
 )
@@ -153,7 +153,7 @@ def test_a_study_of_the_same_name_loses_no_file_to_a_command_that_gives_the_wron
     before = files_in(two)
     refused = tuner_here(*command, "--storage", "sqlite:///b.db", cwd=two)
     assert refused.returncode == 2, refused.stdout
-    assert f"{Path('studies', 'digits-cnn')}: the folder of another study 'digits-cnn'" in refused.stderr
+    assert f"{Path('studies', 'digits-auto')}: the folder of another study 'digits-auto'" in refused.stderr
     assert "--studies" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
     assert files_in(two) == before
@@ -161,7 +161,7 @@ def test_a_study_of_the_same_name_loses_no_file_to_a_command_that_gives_the_wron
     assert shown["trials"]["counted"] == 1
     assert shown["best"] is None or shown["best"]["checkpoint"] is None
     assert json.loads(tuner_here("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout)[0]["disk_bytes"] == 0
-    deleted = tuner_here("delete", "digits-cnn", "--yes", "--storage", "sqlite:///b.db", "--studies", "B", cwd=two)
+    deleted = tuner_here("delete", "digits-auto", "--yes", "--storage", "sqlite:///b.db", "--studies", "B", cwd=two)
     assert deleted.returncode == 0, deleted.stderr
     assert files_in(two) == {name: content for name, content in before.items() if not name.startswith("B")}
 
@@ -170,15 +170,15 @@ def test_a_study_of_the_same_name_loses_no_file_to_a_command_that_gives_the_wron
 def test_a_study_whose_folder_is_not_there_is_deleted_and_that_is_reported(two: Path, tuner_here: Tuner) -> None:
     before = files_in(two)
     there = ("--storage", "sqlite:///b.db", "--studies", "nowhere")
-    deleted = tuner_here("delete", "digits-cnn", "--yes", *there, cwd=two)
+    deleted = tuner_here("delete", "digits-auto", "--yes", *there, cwd=two)
     assert deleted.returncode == 0, deleted.stderr
-    assert f"there is no folder {Path('nowhere', 'digits-cnn')}" in deleted.stdout
+    assert f"there is no folder {Path('nowhere', 'digits-auto')}" in deleted.stdout
     assert files_in(two) == before
     assert json.loads(tuner_here("list", "--json", "--storage", "sqlite:///b.db", cwd=two).stdout) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["..", "\x1b[31m\n../digits-cnn"])
+@pytest.mark.parametrize("name", ["..", "\x1b[31m\n../digits-auto"])
 def test_a_study_that_another_program_renamed_to_a_path_is_named_by_list_and_touched_by_nothing(
     copy: Path, tuner_here: Tuner, name: str
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_study_that_another_program_renamed_to_a_path_is_named_by_list_and_tou
     before = files_in(copy)
     listed = tuner_here("list", cwd=copy)
     assert listed.returncode == 2
-    assert "digits-cnn" in listed.stdout
+    assert "digits-auto" in listed.stdout
     for said in (listed, tuner_here("delete", name, "--yes", cwd=copy), tuner_here("show", cwd=copy)):
         assert said.returncode == 2
         assert f"study {name!a}: a study's name is also the name of its folder" in said.stderr
@@ -196,7 +196,7 @@ def test_a_study_that_another_program_renamed_to_a_path_is_named_by_list_and_tou
     assert files_in(copy) == before
 
 
-@pytest.mark.parametrize("arguments", [["delete", "nothing", "--yes"], ["compare", "digits-cnn", "nothing"]])
+@pytest.mark.parametrize("arguments", [["delete", "nothing", "--yes"], ["compare", "digits-auto", "nothing"]])
 def test_a_study_that_does_not_exist_is_named_in_one_line(
     workplace: Path, tuner_here: Tuner, arguments: list[str]
 ) -> None:

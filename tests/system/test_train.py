@@ -33,15 +33,15 @@ def test_the_trial_that_the_search_trained_least_is_trained_longer_and_its_file_
 ) -> None:
     record = load_study(existing_storage(copied / "studies"))
     number = min(record.trials(), key=lambda trial: len(trial.curve)).number
-    done = run_tuner("train", "digits-cnn", "--trial", str(number), "--epochs", "3", cwd=copied)
+    done = run_tuner("train", "digits-auto", "--trial", str(number), "--epochs", "3", cwd=copied)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "digits: 1,149 images to train on, 288 to validate; device cpu"
-    assert lines[1].startswith(f"study digits-cnn: trial {number} for 3 epochs: ")
+    assert lines[1].startswith(f"study digits-auto: trial {number} for 3 epochs: ")
     epochs = [re.match(r"\[(\d)/3\] ([\d.]+%) validation accuracy", line) for line in lines[2:5]]
     assert [match and match.group(1) for match in epochs] == ["1", "2", "3"]
-    file = copied / "studies" / "digits-cnn" / f"trained-{number:05}.pt"
+    file = copied / "studies" / "digits-auto" / f"trained-{number:05}.pt"
     checkpoint = load_checkpoint(file)
     accuracy = checkpoint.scores["validation_accuracy"]
     best = checkpoint.origin["epoch"]
@@ -62,25 +62,25 @@ def test_quiet_it_says_nothing_and_writes_the_file_asked_for(
     monkeypatch.chdir(copied)
     monkeypatch.setattr("tuner.cli.options._notes", [])  # those of commands that other tests have run
     monkeypatch.setattr(
-        sys, "argv", ["tuner", "train", "digits-cnn", "--trial", "0", "--epochs", "1", "-q", "-o", "my.pt"]
+        sys, "argv", ["tuner", "train", "digits-auto", "--trial", "0", "--epochs", "1", "-q", "-o", "my.pt"]
     )
     with pytest.raises(SystemExit) as caught:
         main()
     printed = capfd.readouterr()
     assert (caught.value.code, printed.out, printed.err) == (0, "", "")
     assert load_checkpoint(copied / "my.pt").candidate.recipe.epochs == 1
-    assert not list(copied.glob("studies/digits-cnn/trained-*"))
+    assert not list(copied.glob("studies/digits-auto/trained-*"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["digits-cnn", "--trial", "99", "--epochs", "5"], "no trial 99"),
+        (["digits-auto", "--trial", "99", "--epochs", "5"], "no trial 99"),
         (["nothing", "--trial", "0", "--epochs", "5"], "no study 'nothing'"),
-        (["digits-cnn", "--trial", "0", "--epochs", "0"], "--epochs"),
-        (["digits-cnn", "--trial", "0"], "--epochs"),
-        (["digits-cnn", "--epochs", "5"], "--trial"),
-        (["digits-cnn", "--trial", "0", "--epochs", "5", "-o", "run.log"], "-o run.log: already exists"),
+        (["digits-auto", "--trial", "0", "--epochs", "0"], "--epochs"),
+        (["digits-auto", "--trial", "0"], "--epochs"),
+        (["digits-auto", "--epochs", "5"], "--trial"),
+        (["digits-auto", "--trial", "0", "--epochs", "5", "-o", "run.log"], "-o run.log: already exists"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(

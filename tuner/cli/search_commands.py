@@ -51,7 +51,10 @@ def run(
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option(help="Search space: a bundled name (see `tuner spaces`; cnn by default) or a TOML file."),
+        typer.Option(
+            help="Search space: a bundled name (see `tuner spaces`), a TOML file, or auto (the default), which chooses "
+            "a bundled one that suits the images."
+        ),
     ] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; DATASET-SPACE by default.")] = None,
     epochs: Annotated[

@@ -26,7 +26,7 @@ CONNECT_SECONDS = 10.0
 
 
 class Unavailable(BackboneError):  # noqa: N818 - what is wrong, not an error of its own
-    """The weights of one backbone are in no cache and cannot be downloaded, with the reason."""
+    """The weights of a backbone, or of all of them, are in no cache and cannot be downloaded, with the reason."""
 
 
 def library_weights(name: str, unreachable: dict[str, str]) -> dict[str, Tensor]:

@@ -33,8 +33,8 @@ def find_weights(
 
     given: files by backbone. Without a file, weights come from the caches of torch and timm, or are downloaded. A copy
     is kept in `cache_dir`. Returns the weights, in the order of the names, and at most one line about backbones without
-    weights. Raises BackboneError if a file does not fit, if a backbone in `asked_by_name` has no weights, or if none
-    has.
+    weights. Raises BackboneError if a file does not fit or if a backbone in `asked_by_name` has no weights, and
+    Unavailable if no backbone has.
     """
     found: list[AvailableWeights] = []
     reasons: dict[str, str] = {}
@@ -57,7 +57,7 @@ def find_weights(
     if not reasons:
         raise BackboneError("a search of pretrained networks needs at least one backbone: give --weights NAME=FILE")
     advice = _advice(next(iter(reasons)))
-    raise BackboneError(f"at least one backbone must have weights, and none has: {_listed(reasons)}: {advice}")
+    raise Unavailable(f"at least one backbone must have weights, and none has: {_listed(reasons)}: {advice}")
 
 
 def load_weights(weights: AvailableWeights | str, cache_dir: Path) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def make_studies_folder(studies: Path) -> None:
 
 
 def default_study_name(dataset: str, space: str) -> str:
-    """Name a study after its data set and space, each a name or a path, as in `digits-cnn`."""
+    """Name a study after its data set and space, each a name or a path, as in `digits-auto`."""
     names = (FILE_ENDING.sub("", Path(dataset).name) or dataset, Path(space).stem)
     name = "-".join(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images" for name in names)
     return name[-MAX_NAME:].strip("-")
