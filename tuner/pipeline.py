@@ -110,9 +110,13 @@ def run_events(
     stored = None if earlier is None else stored_space(earlier.settings)
     weights = weights_from(options.weights)
     if space is None:
-        space, space_notes = choose_space(input_spec_of(dataset), weights, cache_dir=options.cache_dir)
+        space, space_notes = choose_space(
+            input_spec_of(dataset), weights, cache_dir=options.cache_dir, download=options.download
+        )
     else:
-        space, space_notes = with_weights(space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled)
+        space, space_notes = with_weights(
+            space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled, download=options.download
+        )
     notes = (*notes, *space_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)

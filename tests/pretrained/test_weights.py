@@ -234,3 +234,10 @@ def test_an_offline_hub_is_respected(file: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     _, (line,) = find_weights([TIMM], {NAME: file}, cache_dir=tmp_path)
     assert line.endswith(f"{TIMM} (HF_HUB_OFFLINE is set)")
+
+
+def test_nothing_is_downloaded_if_that_is_not_allowed(tmp_path: Path, file: Path) -> None:
+    names, given = [NAME, OTHER, TIMM], {NAME: file}
+    found, (note,) = find_weights(names, given, cache_dir=tmp_path / "cache", download=False)
+    assert [one.backbone for one in found] == [NAME]
+    assert note.endswith(f"{OTHER}, {TIMM} (in no cache, and nothing may be downloaded)")

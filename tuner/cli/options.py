@@ -49,7 +49,7 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Folder that data sets are read from and downloaded to; data by default.")
 ]
 ImageSize = Annotated[str | None, typer.Option(help="Size to scale the images to, in pixels: N or HEIGHTxWIDTH.")]
-Download = Annotated[bool, typer.Option(help="Download the data set if it is missing.")]
+Download = Annotated[bool, typer.Option(help="Download the data set, and pretrained weights, if they are missing.")]
 ImageColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column of a .csv file that holds the paths of the images.")
 ]

@@ -29,20 +29,21 @@ class Unavailable(BackboneError):  # noqa: N818 - what is wrong, not an error of
     """The weights of a backbone, or of all of them, are in no cache and cannot be downloaded, with the reason."""
 
 
-def library_weights(name: str, unreachable: dict[str, str]) -> dict[str, Tensor]:
+def library_weights(name: str, unreachable: dict[str, str], *, download: bool = True) -> dict[str, Tensor]:
     """Weights of a backbone from its library's cache, or downloaded into it.
 
-    unreachable: reasons by server, which this function completes, so that no server is tried twice. Raises Unavailable.
+    unreachable: reasons by server, which this function completes, so that no server is tried twice. download: whether
+    weights that are in no cache may be downloaded. Raises Unavailable.
     """
     if not is_timm(name):
         check_name(name)
-        return _torchvision_weights(name, unreachable)
+        return _torchvision_weights(name, unreachable, download=download)
     try:
         import timm
     except ImportError as error:
         raise Unavailable('timm is not installed: pip install "tuner[pretrained]"') from error
     check_name(name)
-    return _timm_weights(name, timm, unreachable)
+    return _timm_weights(name, timm, unreachable, download=download)
 
 
 def where_from(name: str) -> str:
@@ -60,12 +61,12 @@ def where_from(name: str) -> str:
     return f"{url} into {_cached_file(url).parent}"
 
 
-def _torchvision_weights(name: str, unreachable: dict[str, str]) -> dict[str, Tensor]:
+def _torchvision_weights(name: str, unreachable: dict[str, str], *, download: bool) -> dict[str, Tensor]:
     url = _url_of(name)
     path = _cached_file(url)
     hash_prefix = path.stem.rpartition("-")[2]  # as torch.hub expects: the first digits of the file's SHA-256
     if not path.exists():
-        _check_reachable(url, unreachable)
+        _check_reachable(url, unreachable, download=download)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _timeout():
@@ -87,7 +88,7 @@ def _torchvision_weights(name: str, unreachable: dict[str, str]) -> dict[str, Te
     return read_weights(path, name)
 
 
-def _timm_weights(name: str, timm: Any, unreachable: dict[str, str]) -> dict[str, Tensor]:
+def _timm_weights(name: str, timm: Any, unreachable: dict[str, str], *, download: bool) -> dict[str, Tensor]:
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub import utils as hub_utils
 
@@ -109,7 +110,7 @@ def _timm_weights(name: str, timm: Any, unreachable: dict[str, str]) -> dict[str
     else:
         raise Unavailable("timm has no weights for it")
     if not overlay:
-        _check_reachable(url, unreachable)
+        _check_reachable(url, unreachable, download=download)
     had_bars = not hub.are_progress_bars_disabled()
     hub.disable_progress_bars()
     try:
@@ -144,11 +145,14 @@ def _cached_file(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
 
 
-def _check_reachable(url: str, unreachable: dict[str, str]) -> None:
-    """Raise Unavailable if a server does not answer in time. Any answer is one, such as that of a proxy.
+def _check_reachable(url: str, unreachable: dict[str, str], *, download: bool) -> None:
+    """Raise Unavailable if nothing may be downloaded, or if a server does not answer in time.
 
-    The request runs in a thread because the look-up of a name has no time limit of its own.
+    Any answer is one, such as that of a proxy. The request runs in a thread because the
+    look-up of a name has no time limit of its own.
     """
+    if not download:
+        raise Unavailable("in no cache, and nothing may be downloaded")
     server = urlsplit(url).netloc
     if server not in unreachable:
         reasons: list[str] = []

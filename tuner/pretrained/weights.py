@@ -27,11 +27,17 @@ class AvailableWeights:
 
 
 def find_weights(
-    names: Sequence[str], given: Mapping[str, Path], *, cache_dir: Path, asked_by_name: Collection[str] = ()
+    names: Sequence[str],
+    given: Mapping[str, Path],
+    *,
+    cache_dir: Path,
+    asked_by_name: Collection[str] = (),
+    download: bool = True,
 ) -> tuple[list[AvailableWeights], list[str]]:
     """Find the weights of all named backbones, and of those that are given.
 
-    given: files by backbone. Without a file, weights come from the caches of torch and timm, or are downloaded. A copy
+    given: files by backbone. Without a file, weights come from the caches of torch and timm, or are downloaded if
+    `download` allows it. A copy
     is kept in `cache_dir`. Returns the weights, in the order of the names, and at most one line about backbones without
     weights. Raises BackboneError if a file does not fit or if a backbone in `asked_by_name` has no weights, and
     Unavailable if no backbone has.
@@ -45,7 +51,7 @@ def find_weights(
                 check_name(name)
                 weights = read_weights(given[name], name)
             else:
-                weights = library_weights(name, unreachable)
+                weights = library_weights(name, unreachable, download=download)
         except Unavailable as error:
             if name in asked_by_name:
                 raise BackboneError(f"{name} has no weights here ({error}): {_advice(name)}") from error

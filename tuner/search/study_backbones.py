@@ -32,13 +32,19 @@ from tuner.training.process_settings import prepare_process
 
 
 def with_weights(
-    space: SearchSpace, given: Mapping[str, Path], stored: SearchSpace | None, *, cache_dir: Path, is_named: bool
+    space: SearchSpace,
+    given: Mapping[str, Path],
+    stored: SearchSpace | None,
+    *,
+    cache_dir: Path,
+    is_named: bool,
+    download: bool,
 ) -> tuple[SearchSpace, list[str]]:
     """Return a space with the weights of its backbones, and notes; a space without backbones stays as it is.
 
     given: files of weights by backbone. stored: the space of the study that is resumed, whose backbones and weights are
-    fixed. is_named: whether the user has named the backbones, so that each one without weights is an error. Raises
-    BackboneError, and OptionError for weights without backbones.
+    fixed. is_named: whether the user has named the backbones, so that each one without weights is an error. download:
+    whether weights may be downloaded. Raises BackboneError, and OptionError for weights without backbones.
     """
     if space.backbone is None:
         if given:
@@ -46,11 +52,11 @@ def with_weights(
         return space, []
     if stored is not None and stored.backbone is not None and stored.name == space.name:
         return with_stored_weights(space, stored, given, cache_dir=cache_dir), []
-    return with_available_weights(space, given, cache_dir=cache_dir, is_named=is_named)
+    return with_available_weights(space, given, cache_dir=cache_dir, is_named=is_named, download=download)
 
 
 def with_available_weights(
-    space: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path, is_named: bool
+    space: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path, is_named: bool, download: bool = True
 ) -> tuple[SearchSpace, list[str]]:
     """Return a space with only those backbones with available weights, with their digests, and notes on the others.
 
@@ -59,7 +65,9 @@ def with_available_weights(
     section = space.backbone
     assert section is not None
     names = [*given, *(name for name in section.name.values if name not in given)]
-    found, notes = find_weights(names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given))
+    found, notes = find_weights(
+        names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given), download=download
+    )
     digests = {one.backbone: one.digest for one in found}
     return space.model_copy(update={"backbone": section.with_names(list(digests)), "weights": digests}), notes
 

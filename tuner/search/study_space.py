@@ -13,18 +13,21 @@ from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import load_space
 
 
-def choose_space(images: InputSpec, weights: Mapping[str, Path], *, cache_dir: Path) -> tuple[SearchSpace, list[str]]:
+def choose_space(
+    images: InputSpec, weights: Mapping[str, Path], *, cache_dir: Path, download: bool
+) -> tuple[SearchSpace, list[str]]:
     """Return the bundled space that suits a data set, with the weights of its backbones, and notes with the reason.
 
-    weights: given files by backbone. Weights are looked for, and downloaded, only if the images are large enough for
-    pretrained networks. Raises BackboneError as with_available_weights, except if no weights are available.
+    weights: given files by backbone. Weights are looked for, and downloaded if `download` allows it, only if the images
+    are large enough for pretrained networks. Raises BackboneError as with_available_weights, except if no weights are
+    available.
     """
     name, note = automatic_space(images.shape, are_weights_given=bool(weights))
     space = load_space(name)
     if space.backbone is None:
         return space, [note]
     try:
-        space, notes = with_available_weights(space, weights, cache_dir=cache_dir, is_named=False)
+        space, notes = with_available_weights(space, weights, cache_dir=cache_dir, is_named=False, download=download)
     except Unavailable as error:
         name, note = automatic_space(images.shape, without_weights=str(error))
         return load_space(name), [note]
