@@ -14,7 +14,7 @@ from tuner.space.toml_file import load_space
 
 
 def choose_space(
-    images: InputSpec, weights: Mapping[str, Path], *, cache_dir: Path, download: bool
+    images: InputSpec, weights: Mapping[str, Path], *, cache_dir: Path, download: bool = True
 ) -> tuple[SearchSpace, list[str]]:
     """Return the bundled space that suits a data set, with the weights of its backbones, and notes with the reason.
 
