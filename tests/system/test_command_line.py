@@ -194,7 +194,7 @@ def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
 def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
     printed = run_tuner("spaces", cwd=tmp_path).stdout
     assert "article" in printed
-    assert "0.0003 to 0.01, log" in printed
+    assert "0.003 to 0.05, log" in printed
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from tuner.architecture.backbone_network import BackboneNetwork, NumViews, TrainedStages
-from tuner.architecture.backbones import input_of
 from tuner.architecture.spec import Head, InputSpec
 from tuner.errors import SpaceError
 from tuner.space.parameter import Parameter, Unshared, fixed
@@ -62,6 +61,8 @@ def backbone_network(
 
     Raises SpaceError if the weights of its backbone are not known yet.
     """
+    from tuner.architecture.backbones import input_of  # imports torch, which a space without backbones does without
+
     name, side = values["backbone"], values["image_size"]
     if name not in weights:
         raise SpaceError(f"backbone.name: the weights of {name} must be found before networks are sampled")
