@@ -15,7 +15,7 @@ from tuner.architecture.backbones import build_backbone
 from tuner.data.dataset import DataSpec
 from tuner.deliver.classifier import load_classifier
 from tuner.deliver.evaluate import evaluate
-from tuner.errors import BackboneError, OptionError, SpaceError
+from tuner.errors import BackboneError, OptionError, SpaceError, StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import load_summary, run
 from tuner.search.study_location import existing_storage
@@ -100,6 +100,12 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
         run(options_in(tmp_path, file, confirm="no", trials=3, weights=()))
     run(options_in(tmp_path, file, confirm="no", trials=3))
     assert len(record.trials()) == 3
+    edited = options_in(tmp_path, file, confirm="no", trials=4)
+    Path(str(edited.space)).write_text(
+        SPACE.replace(', "resnet18"', "").replace("[0, 1]", "[0, 1, 2]"), encoding="utf-8"
+    )
+    with pytest.raises(StudyError, match=r"backbone.trained_stages was \[0, 1\], not \[0, 1, 2\]"):
+        run(edited)
     torch.manual_seed(1)
     torch.save(build_backbone(NAME).model.state_dict(), moved)
     with pytest.raises(BackboneError, match=r"the study began with other weights"):
@@ -149,6 +155,7 @@ def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file
         ('name = "resnet18"\ntrained_stages = -1', "trained_stages"),
         ('name = "resnet18"\nimage_size = 4096', "image_size"),
         ('name = "resnet18"\n[network]\nnum_blocks = 2\n[block]\nout_channels = 8', "either [block]"),
+        ('name = "resnet18"\n[network]\nnum_blocks = 2', "[network] has no effect in a space with [backbone]"),
         ('name = "resnet18"\n[[first]]\nblock = [{ out_channels = 8 }]', "needs backbone"),
         ('name = "resnet18"\n[[first]]\nbackbone = { depth = 8 }', "backbone.depth"),
     ],

@@ -135,7 +135,7 @@ def weights_from(given: tuple[str, ...]) -> dict[str, Path]:
         name, _, file = one.partition("=")
         if name in files:
             raise OptionError(f"weights must have one file for each backbone; {name} is given twice: remove one")
-        files[name] = Path(file)
+        files[name] = Path(file).expanduser()
     return files
 
 

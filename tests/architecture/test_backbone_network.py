@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tuner.architecture.any_architecture import build_any, cost_of, resolve_any
 from tuner.architecture.backbone_modules import has_frozen_stages, num_stages, split_network
 from tuner.architecture.backbone_network import BackboneNetwork
+from tuner.architecture.backbones import input_of
 from tuner.architecture.spec import Head, InputSpec
+from tuner.errors import BackboneError
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 
 NETWORK = BackboneNetwork(
@@ -95,3 +97,16 @@ def test_more_trained_stages_than_there_are_mean_all_of_them() -> None:
     assert isinstance(resolved, BackboneNetwork)
     assert resolved.trained_stages == 5
     assert resolve_any(resolved) == resolved
+
+
+@pytest.mark.parametrize(("name", "side"), [("alexnet", 32), ("vit_b_16", 96)])
+def test_images_that_a_backbone_cannot_take_are_an_error_in_one_line(name: str, side: int) -> None:
+    network = BackboneNetwork(InputSpec(3, side, side, 4), name, "0" * 16)
+    with pytest.raises(BackboneError, match=rf"{name} cannot take images of {side}x{side} pixels") as caught:
+        cost_of(network)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_backbone_that_passes_a_parameter_to_a_layer_is_counted() -> None:
+    side = input_of("timm/test_vit3").height
+    assert cost_of(BackboneNetwork(InputSpec(3, side, side, 4), "timm/test_vit3", "0" * 16)).flops > 0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.development_part import load_development
 from tuner.errors import DataError
-from tuner.pretrained.features import NUM_COMPARED, FeatureKey, cached_features
+from tuner.pretrained.features import NUM_COMPARED, FeatureKey, _new_file, cached_features
 
 MEAN, STD = (0.5,), (0.25,)
 KEY = FeatureKey("pixels", "backbone", "weights", 3)
@@ -141,3 +141,35 @@ def test_a_file_has_the_bytes_of_its_array_alone(digits: ImageDataset, tmp_path:
     found_NF = features(digits, Counting(), tmp_path)
     (path,) = (tmp_path / "features").glob("*.npy")
     assert np.array_equal(np.load(path), found_NF.numpy())
+
+
+def test_features_that_another_process_still_computes_are_not_removed(digits: ImageDataset, tmp_path: Path) -> None:
+    size = len(digits.labels_N) * 64 * 4
+    with _new_file(tmp_path / "other.npy", (4, 4)) as unfinished_NF:
+        (tmp_path / "features").mkdir()
+        (path,) = (one for one in tmp_path.iterdir() if one.is_file())
+        moved = path.rename(tmp_path / "features" / path.name)
+        features(digits, Counting(), tmp_path, limit_bytes=2 * size)
+        features(digits, Counting(), tmp_path, FeatureKey("b", "b", "b", 1), limit_bytes=2 * size)
+        features(digits, Counting(), tmp_path, FeatureKey("c", "c", "c", 1), limit_bytes=2 * size)
+        assert moved.exists()
+        moved.rename(path)
+        unfinished_NF[:] = 1.0
+    assert (tmp_path / "other.npy").exists()
+
+
+def test_the_features_of_all_views_count(digits: ImageDataset, tmp_path: Path) -> None:
+    size = len(digits.labels_N) * 64 * 4
+    features(digits, Counting(), tmp_path, limit_bytes=4 * size, num_sets=2)
+    found = cached_features(
+        KEY,
+        digits,
+        Counting(),
+        mean=MEAN,
+        std=STD,
+        device=torch.device("cpu"),
+        cache_dir=tmp_path,
+        limit_bytes=4 * size,
+        num_sets=3,
+    )
+    assert found is None

@@ -241,3 +241,12 @@ def test_nothing_is_downloaded_if_that_is_not_allowed(tmp_path: Path, file: Path
     found, (note,) = find_weights(names, given, cache_dir=tmp_path / "cache", download=False)
     assert [one.backbone for one in found] == [NAME]
     assert note.endswith(f"{OTHER}, {TIMM} (in no cache, and nothing may be downloaded)")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, file: Path) -> None:
+    state = torch.load(file, weights_only=True)
+    name = next(iter(state))
+    state[name].view(-1)[0] = float("nan")
+    torch.save(state, tmp_path / "broken.pth")
+    with pytest.raises(BackboneError, match=rf"the weights of {NAME} must be finite numbers, and {name} is not"):
+        find_weights([NAME], {NAME: tmp_path / "broken.pth"}, cache_dir=tmp_path / "cache")

@@ -89,3 +89,22 @@ def test_a_side_of_its_own_replaces_that_of_the_weights(space: SearchSpace) -> N
     sized = parse_space({"name": "sized", **space_to_json(sized)}, origin="sized")
     (params, *_) = first_params(sized)
     assert candidate_from(params, sized, PHOTOGRAPHS, epochs=1).architecture.input_shape == (3, 96, 96)
+
+
+def test_a_space_with_other_backbones_samples_them_and_begins_with_the_first() -> None:
+    data = {
+        "name": "own",
+        "backbone": {"name": ["resnet18", "resnet34"]},
+        "recipe": {"learning_rate": {"low": 1e-3, "high": 1e-2}},
+        "first": [{"backbone": {"trained_stages": 0}}],
+    }
+    own = parse_space(data, origin="own")
+    assert own.parameters["backbone"].values == ["resnet18", "resnet34"]
+    changed = own.with_backbones({"resnet50": "2" * 16, "resnet18": "1" * 16})
+    assert changed.parameters["backbone"].values == ["resnet50", "resnet18"]
+    (params,) = first_params(changed)
+    assert params["backbone"] == "resnet50"
+    assert (
+        candidate_from(params, changed, PHOTOGRAPHS, epochs=1).architecture
+        == next(baselines(changed, PHOTOGRAPHS, epochs=1)).candidate.architecture
+    )

@@ -17,6 +17,7 @@ from tuner.architecture.factory import build_path
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.layer_modules import build_layer
 from tuner.architecture.trace import head_layers
+from tuner.errors import BackboneError
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,15 +99,24 @@ def backbone_cost(network: BackboneNetwork) -> Cost:
     """The cost of a resolved network, counted on the meta device.
 
     Parameters and FLOPs are those of the whole network, as torch's counter counts them; activations are those of the
-    tail, which training keeps, and the widest layer is that of the whole network.
+    tail, which training keeps, and the widest layer is that of the whole network. Raises BackboneError for images that
+    the backbone cannot take.
     """
     with torch.device("meta"):
         split = split_network(network)
         images_1CHW = torch.empty(1, *network.input_shape)
     split.model.eval()
     whole, tail = _Outputs(split.model), _Outputs(split.tail)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), whole, tail:
-        logits_1K = split.model(images_1CHW)
+    split.model.requires_grad_(False)  # the counter cannot follow a parameter that is passed on as an input
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), whole, tail:
+            logits_1K = split.model(images_1CHW)
+    except (AssertionError, RuntimeError, ValueError) as error:  # what the libraries raise for images of a wrong size
+        height, width = network.input_shape[1:]
+        words = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"{network.backbone} cannot take images of {height}x{width} pixels ({words}): give another image_size"
+        ) from error
     parameters = list(split.model.parameters())
     buffers = [buffer for buffer in split.model.buffers() if buffer.is_floating_point()]
     return Cost(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tuner.data.augmentation import EpochAugmentation
 from tuner.data.dataset import ImageDataset, Report
 from tuner.data.mapped_images import map_images
 from tuner.data.resident import as_input, pixel_scaling, scale_pixels
+from tuner.data.synced_files import sync_file
 from tuner.errors import DataError, reason_of
 
 FEATURES_BYTES = 8 * 2**30
@@ -64,11 +65,13 @@ def cached_features(
     device: torch.device,
     cache_dir: Path,
     augmentation: EpochAugmentation | None = None,
+    num_sets: int = 1,
     limit_bytes: int = FEATURES_BYTES,
     report: Report | None = None,
 ) -> Tensor | None:
     """Return features_NX (fp32, memory-mapped) of all images of a set; None if they are too large to be kept.
 
+    num_sets: how many sets of features of this size are needed together, such as those of all views.
     frozen: the stages with their weights, on the device. mean, std: of the pixels / 255 that the weights expect. They
     are computed once: another process that needs the same waits. Stored features are compared with the network's own
     for a few images, and computed again if they differ. Raises DataError if the cache is not writable.
@@ -77,7 +80,7 @@ def cached_features(
     path = folder / f"{key.digest}.npy"
     shape = (len(dataset.labels_N), *_shape_of_one(frozen, dataset, device=device))
     num_bytes = int(np.prod(shape)) * 4
-    if num_bytes > LARGEST_SHARE * limit_bytes:
+    if num_sets * num_bytes > LARGEST_SHARE * limit_bytes:
         return None
     scaling = pixel_scaling(mean, std, dtype=torch.float32, device=device)
 
@@ -118,24 +121,29 @@ def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
 
 def _make_room(folder: Path, num_bytes: int, limit_bytes: int) -> None:
     """Delete the least recently used features until the new ones fit; a process that has them open keeps them."""
-    files = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
+    found: list[tuple[float, int, Path]] = []
+    for path in folder.glob("*.npy"):
+        with suppress(FileNotFoundError):  # another process may make room too
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
         if total + num_bytes <= limit_bytes:
             return
-        total -= path.stat().st_size
+        total -= size
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _new_file(path: Path, shape: tuple[int, ...]) -> Iterator[np.memmap]:
     """Map a new file, which gets its name when it is whole."""
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.npy")
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
         mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         yield mapped
         mapped.flush()
         del mapped
+        sync_file(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

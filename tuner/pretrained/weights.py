@@ -88,7 +88,10 @@ def load_weights(weights: AvailableWeights | str, cache_dir: Path) -> dict[str, 
 
 
 def _keep(name: str, weights: Mapping[str, Tensor], cache_dir: Path) -> AvailableWeights:
-    """Write the copy of weights, unless a complete one exists."""
+    """Write the copy of weights, unless a complete one exists. Raises BackboneError for weights that are not finite."""
+    for key, one in weights.items():
+        if not bool(one.isfinite().all()):
+            raise BackboneError(f"the weights of {name} must be finite numbers, and {key} is not: give another file")
     digest = weights_digest(weights)
     path = _copy_of(digest, cache_dir)
     try:

@@ -20,7 +20,7 @@ from tuner.data.images import Preprocessing
 from tuner.data.reading import DEFAULT, Reading
 from tuner.data.splits import Split
 from tuner.data.training_data import TrainingData, open_data
-from tuner.pretrained.features import FeatureKey, cached_features
+from tuner.pretrained.features import FEATURES_BYTES, LARGEST_SHARE, FeatureKey, cached_features
 from tuner.pretrained.weights import load_weights
 from tuner.training.augmentation import augmentation_of, draw_augmentation
 from tuner.training.candidate import Candidate
@@ -145,6 +145,7 @@ class BackboneData:
                 json.dumps(asdict(augmentation), sort_keys=True) if augmentation else "",
             )
             if key not in self._features:
+                self._make_room()
                 drawn = draw_augmentation(
                     candidate, engine=self.engine, seed=VIEW_SEED, epoch=view, num_images=len(dataset.labels_N)
                 )
@@ -158,6 +159,7 @@ class BackboneData:
                         device=torch.device(self.engine.device),
                         cache_dir=self.decoded.cache_dir,
                         augmentation=drawn if view else None,
+                        num_sets=architecture.views + 1,
                         report=self.report,
                     )
             features_NX = self._features[key]
@@ -165,6 +167,12 @@ class BackboneData:
                 return None
             found.append(features_NX)
         return found
+
+    def _make_room(self) -> None:
+        """Close the features of earlier candidates, since the disk keeps deleted files that are open."""
+        mapped = [one for one in self._features.values() if one is not None]
+        if sum(one.numel() * one.element_size() for one in mapped) > LARGEST_SHARE * FEATURES_BYTES:
+            self._features.clear()
 
 
 def _backbone_of(candidate: Candidate) -> BackboneNetwork:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tuner.architecture.any_architecture import AnyArchitecture
+from tuner.architecture.backbone_modules import backbone_cost, resolve_backbone
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import Head
 from tuner.data.dataset import DataSpec, ImageDataset, Report
@@ -69,7 +70,7 @@ def with_available_weights(
         names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given), download=download
     )
     digests = {one.backbone: one.digest for one in found}
-    return space.model_copy(update={"backbone": section.with_names(list(digests)), "weights": digests}), notes
+    return space.with_backbones(digests), notes
 
 
 def with_stored_weights(
@@ -95,7 +96,7 @@ def with_stored_weights(
             f"--weights {added[0]}: the backbones of a study are fixed when it begins, and {added[0]} is not among "
             f"them ({', '.join(stored.weights)}): omit it, or start another study with --study NAME"
         )
-    return space.model_copy(update={"backbone": stored.backbone, "weights": stored.weights})
+    return space.with_backbones(stored.weights)
 
 
 def rank_backbones(
@@ -143,12 +144,14 @@ def rank_backbones(
     if unknown and order:
         notes.append(f"not ranked, and tried last: {', '.join(unknown)}")
     names = [*order, *unknown]
-    weights = {name: space.weights[name] for name in names}
-    return space.model_copy(update={"backbone": section.with_names(names), "weights": weights}), notes
+    return space.with_backbones({name: space.weights[name] for name in names}), notes
 
 
 def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocessing]:
-    """Every preprocessing that networks of a space with backbones expect, without repetitions."""
+    """Every preprocessing that networks of a space with backbones expect, without repetitions.
+
+    Raises BackboneError for an image size that a backbone cannot take.
+    """
     section = space.backbone
     assert section is not None
     input_spec = input_spec_of(dataset)
@@ -158,6 +161,7 @@ def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocess
         for side in section.image_size.values:
             values |= {"backbone": name, "image_size": side}
             network = backbone_network(values, space.weights, Head(), input_spec)
+            backbone_cost(resolve_backbone(network))  # raises BackboneError for a size that the backbone cannot take
             found[preprocessing_of(network, dataset.reading)] = None
     return list(found)
 
@@ -167,7 +171,7 @@ def decode_for_backbones(
 ) -> DecodedFolders | None:
     """Decode both parts of a data set for every backbone and image size; None for a space without backbones.
 
-    Raises DataError as load_development does.
+    Raises DataError as load_development does, and BackboneError as preprocessings does.
     """
     if space.backbone is None:
         return None

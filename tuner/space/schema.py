@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -185,6 +185,16 @@ class SearchSpace(Strict):
             if getattr(configuration, needed) is None:
                 raise ValueError(f"first: a configuration of this space needs {needed}")
         return self
+
+    def with_backbones(self, weights: Mapping[str, str]) -> SearchSpace:
+        """Return the space with these backbones, in this order. weights: digest of the weights of each.
+
+        It is validated again: a copy of the model would keep the parameters of the earlier backbones.
+        """
+        assert self.backbone is not None
+        sections = {name: getattr(self, name) for name in SearchSpace.model_fields}
+        backbone = self.backbone.with_names(list(weights))
+        return SearchSpace.model_validate({**sections, "backbone": backbone, "weights": dict(weights)})
 
     def _check_stage(self, stage: StageSpace) -> None:
         for name in (*ONE_DRAW, *OF_FIRST.values()):

@@ -58,7 +58,9 @@ def parse_space(data: object, *, origin: str) -> SearchSpace:
 
 
 def _refuse_without_effect(data: Mapping[str, Any], space: SearchSpace, *, origin: str) -> None:
-    """Raise SpaceError for what a file with [stage] gives, even with the default's value, although nothing reads it."""
+    """Raise SpaceError for what a file gives, even with the default's value, although nothing reads it."""
+    if space.backbone is not None and "network" in data:
+        raise SpaceError(f"{origin}: [network] has no effect in a space with [backbone]; remove it")
     if space.stage is None:
         return
     if "network" in data:
