@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tuner.deliver.classifier import load_classifier
 from tuner.deliver.evaluate import evaluate
 from tuner.errors import BackboneError, OptionError, SpaceError, StudyError
 from tuner.options import RunOptions
-from tuner.pipeline import load_summary, run
+from tuner.pipeline import load_summary, run, run_events
+from tuner.search.events import DataReady
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
 from tuner.space.toml_file import load_space
@@ -112,6 +114,13 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
         run(options_in(tmp_path, moved, confirm="no", trials=4))
     with pytest.raises(BackboneError, match=r"fixed when it begins, and resnet18 is not among them"):
         run(options_in(tmp_path, file, confirm="no", trials=4, weights=(f"resnet18={file}",)))
+
+
+def test_a_size_of_images_that_has_no_effect_is_noted(file: Path, tmp_path: Path) -> None:
+    with closing(run_events(options_in(tmp_path, file, image_size=(16, 16)))) as events:
+        ready = next(events)
+    assert isinstance(ready, DataReady)
+    assert any("--image-size does not change the images of pretrained networks" in note for note in ready.notes)
 
 
 @pytest.mark.parametrize(

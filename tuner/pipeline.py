@@ -117,6 +117,8 @@ def run_events(
         space, space_notes = with_weights(
             space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled, download=options.download
         )
+    if space.backbone is not None and options.image_size is not None:
+        space_notes = [*space_notes, "--image-size does not change the images of pretrained networks; image_size does"]
     notes = (*notes, *space_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)

@@ -213,6 +213,7 @@ def test_spaces_explains_every_bundled_space(tmp_path: Path) -> None:
         (["run", "--image-size", "big"], "--image-size"),
         (["run", "--image-size", "0"], "image"),
         (["run", "--study", "../up"], "--study"),
+        (["run", "--weights", "shuf.pth"], "--weights must be NAME=FILE with the name of a backbone, got 'shuf.pth'"),
         (["run", "--allow", "foo"], "--allow must be one of duplicates, constant, labels, got 'foo'"),
         (
             ["check", "--dataset", "digits", "--allow", "foo"],

@@ -111,6 +111,14 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def parse_weights(given: list[str] | None) -> tuple[str, ...]:
+    """Check that every `--weights` has a name and a file. Raises typer.BadParameter."""
+    for one in given or []:
+        if not all(one.partition("=")):
+            raise typer.BadParameter(f"--weights must be NAME=FILE with the name of a backbone, got {one!r}")
+    return tuple(given or ())
+
+
 def parse_allowed(names: list[str] | None) -> tuple[str, ...]:
     """Check the values of --allow. Raises typer.BadParameter for an unknown one."""
     from tuner.data.data_checks import PROBLEMS

@@ -28,6 +28,7 @@ from tuner.cli.options import (
     parse_duration,
     parse_image_size,
     parse_shape,
+    parse_weights,
     parse_workers,
     plain_console,
     silence_optuna,
@@ -140,7 +141,7 @@ def run(
         studies=studies,
         storage=storage,
         allow=parse_allowed(allow),
-        weights=tuple(weights or ()),
+        weights=parse_weights(weights),
         confirm="in full" if confirm_full else "in time" if confirm else "no",
     )
     console = plain_console()
