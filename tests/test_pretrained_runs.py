@@ -87,6 +87,7 @@ def test_a_search_ends_with_a_confirmed_network_that_scores_as_stored(file: Path
     assert evaluation.accuracy == checkpoint.scores["test_accuracy"] == summary.confirmed.delivered_test_accuracy
 
 
+@pytest.mark.slow
 def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
     options = options_in(tmp_path, file, confirm="no", trials=1)
     run(options)
