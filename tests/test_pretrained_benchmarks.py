@@ -196,6 +196,7 @@ def test_both_spaces_are_searched_with_the_same_few_images(
     assert "40x48" in printed.err  # the size of the images that resnet gets
 
 
+@pytest.mark.slow
 def test_a_search_that_fails_is_one_line_with_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match=r"ended with exit code 2: .*no search space 'nothing'") as caught:
         run_search(["--space", "nothing"], studies=tmp_path / "studies", say=lambda _: None)

@@ -611,6 +611,7 @@ def test_a_complete_and_confirmed_study_is_not_confirmed_again_and_one_with_more
     assert load_summary(options).to_json()["confirmed"]["num_trials"] == 5
 
 
+@pytest.mark.slow
 def test_a_study_can_be_confirmed_later_with_the_same_result_as_at_once(
     confirmed: tuple[RunOptions, list[object]], tmp_path: Path
 ) -> None:

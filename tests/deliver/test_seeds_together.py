@@ -148,6 +148,7 @@ learning_rate = { low = 1e-3, high = 1e-2, log = true }
 """
 
 
+@pytest.mark.slow
 def test_real_digits_are_confirmed_together_as_they_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout the seeds learn the same either way, but for rounding."""
     (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
