@@ -123,8 +123,8 @@ def run_events(
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
-    decoded = decode_for_backbones(space, wanted.data_spec, dataset, report=report)
-    if decoded is not None and stored is None:
+    decoded = None if stored else decode_for_backbones(space, wanted.data_spec, dataset, report=report)
+    if decoded is not None:
         seconds = RANKING_SHARE * options.budget_seconds
         space, ranking_notes = rank_backbones(
             space, decoded, dataset, split, device=device, seconds=seconds, report=report
@@ -159,6 +159,8 @@ def run_events(
             save_wanted_trials(record, num_trials)
         save_allowed(record, wanted.allow)
         record.save_checks(checks)
+        if decoded is None:  # of a study that is resumed: not before it is known to be this one, with its own space
+            decoded = decode_for_backbones(space, wanted.data_spec, dataset, report=report)
         runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
         notes = (*notes, *filter(None, [flip_note]), *runners.notes)
         yield _data_ready(record, dataset, split, runners.held, notes, checks)

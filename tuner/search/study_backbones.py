@@ -121,10 +121,8 @@ def rank_backbones(
     prepare_process(engine)
     backbones = BackboneData(decoded, engine, memory_for_images(device), dataset.reading, report=report)
     started = time.monotonic()
-    values = {name: parameter.default for name, parameter in section.own_parameters()} | {
-        "trained_stages": 0,
-        "views": 0,
-    }
+    values = {name: parameter.default for name, parameter in section.own_parameters()}
+    values |= {"trained_stages": 0, "views": 0}
     scores: dict[str, float] = {}
     for name in section.name.values:
         if scores and time.monotonic() - started >= seconds:
