@@ -34,6 +34,17 @@ def resolve_any(architecture: AnyArchitecture) -> AnyArchitecture:
     return resolve(architecture)
 
 
+def kind_of(architecture: AnyArchitecture) -> str:
+    """The kind of a network, within which accuracies after the same few epochs are compared; empty for traced networks.
+
+    A head on frozen features is nearly as good after two epochs as it ever becomes, and a backbone whose stages are
+    trained is worse than that at first, and better in the end.
+    """
+    if not isinstance(architecture, BackboneNetwork):
+        return ""
+    return "networks with trained stages" if architecture.trained_stages else "frozen networks"
+
+
 def cost_of(architecture: AnyArchitecture) -> Cost:
     """The cost of a resolved architecture."""
     if isinstance(architecture, BackboneNetwork):

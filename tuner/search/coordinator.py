@@ -14,7 +14,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from tuner.architecture.any_architecture import cost_of
+from tuner.architecture.any_architecture import cost_of, kind_of
 from tuner.architecture.spec import InputSpec
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError, SpaceError, StudyError
@@ -295,7 +295,8 @@ class _Search:
         running = self._running[task.number]
         running.take(result)
         self._has_trained = True
-        reason = self._strategy.reason_to_stop(running.number, running.curve)
+        kind = kind_of(running.candidate.architecture)
+        reason = self._strategy.reason_to_stop(running.number, running.curve, kind=kind)
         if running.number != self._baseline_number:  # a comparison needs all of the baseline's epochs
             running.reason_to_stop = reason
         return not running.reason_to_stop
@@ -388,7 +389,10 @@ class _Search:
     def _learn(self, trial: KnownTrial, candidate: Candidate, params: Params, *, is_repeated: bool) -> None:
         """Report to the sampler how a trial ended; a repeated trial has the result that its candidate had before."""
         learned = self._known.end(candidate.fingerprint, trial, is_repeated=is_repeated)
-        self._strategy.learn(trial.number, params, learned.curve, state=learned.state, is_repeated=is_repeated)
+        kind = kind_of(candidate.architecture)
+        self._strategy.learn(
+            trial.number, params, learned.curve, state=learned.state, is_repeated=is_repeated, kind=kind
+        )
 
     def _count(self, counts: bool, num_parameters: int) -> None:
         self._num_counted += counts

@@ -27,6 +27,21 @@ MIN_COMPARED, DEARER_ARE_BETTER = 6, 0.3
 """Number of trials, and rank correlation of their costs and accuracies, above which cheap ones are not preferred."""
 
 
+class Rung:
+    """The best accuracy of every trial that has reached an epoch, by the kind of its network."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, dict[int, float]] = {}
+
+    def of_kind(self, kind: str) -> dict[int, float]:
+        """Accuracy by trial, for networks of a kind."""
+        return self._by_kind.setdefault(kind, {})
+
+    def of_all(self) -> dict[int, float]:
+        """Accuracy by trial, for all networks."""
+        return {number: accuracy for there in self._by_kind.values() for number, accuracy in there.items()}
+
+
 class Strategy:
     """Proposes parameters and decides which trials continue.
 
@@ -46,7 +61,7 @@ class Strategy:
         self._space = JointSpace(distributions, cost)
         self._distributions = dict(distributions)
         self._seed = seed
-        self._rungs: dict[int, dict[int, float]] = {epoch: {} for epoch in rungs(epochs)}
+        self._rungs = {epoch: Rung() for epoch in rungs(epochs)}
         self._mirror = Mirror()
 
     def propose(self, number: int, params: Params | None = None) -> Params:
@@ -70,17 +85,26 @@ class Strategy:
         return set(params) == set(self._distributions)
 
     def learn(
-        self, number: int, params: Params, curve: Mapping[int, float], *, state: TrialState, is_repeated: bool = False
+        self,
+        number: int,
+        params: Params,
+        curve: Mapping[int, float],
+        *,
+        state: TrialState,
+        is_repeated: bool = False,
+        kind: str = "",
     ) -> None:
         """Record how a trial ended, in this run or an earlier one.
 
         curve: its validation accuracy by epoch. A trial without the parameters of the space counts at the rungs, but
         the sampler does not see it. is_repeated: whether the curve is that of an earlier trial of the same candidate;
-        the sampler sees such a trial, but it does not count at the rungs, where its candidate would count twice.
+        the sampler sees such a trial, but it does not count at the rungs, where its candidate would count twice. kind:
+        as in `reason_to_stop`.
         """
-        for epoch, there in self._rungs.items():
+        for epoch, rung in self._rungs.items():
             if epoch in curve and not is_repeated:
-                there[number] = best_value((value for at, value in curve.items() if at <= epoch), default=BELOW_ALL)
+                best = best_value((value for at, value in curve.items() if at <= epoch), default=BELOW_ALL)
+                rung.of_kind(kind)[number] = best
         if not self._is_in_space(params):
             return
         known = self._mirror.known
@@ -126,7 +150,7 @@ class Strategy:
         Cheap trials are then no bargain. Of 32 networks of each space, drawn and trained by `benchmarks spaces`, the
         cheapest of four were better for the same time in `mobile` (by 2 points), and worse in `resnet` (by 2 points).
         """
-        cost, there = self._space.cost, self._rungs[min(self._rungs)] if self._rungs else {}
+        cost, there = self._space.cost, self._rungs[min(self._rungs)].of_all() if self._rungs else {}
         known = [(number, self._mirror.known[number]) for number in there if number in self._mirror.known]
         if cost is None or len(known) < MIN_COMPARED:
             return False
@@ -135,24 +159,27 @@ class Strategy:
             return False
         return bool(np.corrcoef(_ranks(costs), _ranks(accuracies))[0, 1] > DEARER_ARE_BETTER)
 
-    def reason_to_stop(self, number: int, curve: Mapping[int, float]) -> str:
+    def reason_to_stop(self, number: int, curve: Mapping[int, float], *, kind: str = "") -> str:
         """Why a trial should stop after its last epoch; empty if it should continue.
 
         Rule: at every rung, a trial continues if its best accuracy so far is among the best third (rounded up) of all
-        trials that have reached the rung, itself included. Source: asynchronous successive halving in its stopping
-        variant (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020), with an eta of 3.
+        trials of its kind that have reached the rung, itself included. Source: asynchronous successive halving in its
+        stopping variant (Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020), with an eta of 3.
+
+        kind: of the network, if networks learn at speeds that differ by kind, in the plural for the reason.
         """
         epoch, best = max(curve), best_value(curve.values(), default=BELOW_ALL)
         if epoch not in self._rungs:
             return ""
-        there = self._rungs[epoch]
+        there = self._rungs[epoch].of_kind(kind)
         there[number] = best
         place = 1 + sum(is_better(value, best) for value in there.values())
         num_going_on = ceil(len(there) / ETA)
         if place <= num_going_on:
             return ""
+        of_kind = f" {kind}" if kind else ""
         who = "the best continues" if num_going_on == 1 else f"the top {num_going_on} continue"
-        return f"best accuracy {best:.2%} after epoch {epoch}: ranked {place} of {len(there)}; {who}"
+        return f"best accuracy {best:.2%} after epoch {epoch}: ranked {place} of {len(there)}{of_kind}; {who}"
 
 
 def _as_running(number: int, params: Params, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:

@@ -34,6 +34,22 @@ class Frozen(nn.Sequential):
         return features_NX
 
 
+class Tail(nn.Sequential):
+    """What is trained: its batch normalization keeps the statistics of the pretrained weights, and learns its scale.
+
+    Batches of a few images of another kind would spoil these statistics. Source: Keras, Transfer learning and
+    fine-tuning, section "An important note about BatchNormalization".
+    """
+
+    def train(self, mode: bool = True) -> Tail:
+        """Set the mode of everything but the batch normalizations, which stay in eval mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
 def tail_engine(engine: Engine) -> Engine:
     """Return the engine for layers of other libraries: layer by layer, in fp32, without a CUDA graph."""
     return replace(engine, blocks="layers", precision="fp32", graph=False)
@@ -73,7 +89,9 @@ def train_tail(
     split: from `pretrained_network`. data: features of the frozen stages if `is_on_features`, otherwise images. Raises
     Diverged as `train` does.
     """
-    model = split.tail if is_on_features or not len(split.frozen) else nn.Sequential(Frozen(*split.frozen), *split.tail)
+    model = Tail(*split.tail)
+    if not is_on_features and len(split.frozen):
+        model = Tail(Frozen(*split.frozen), *split.tail)
     for result in train(candidate, data, engine=tail_engine(engine), seed=seed, scores_all=scores_all, model=model):
         yield replace(result, weights=_whole_weights(split, result, model))
 
