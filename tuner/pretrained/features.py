@@ -104,6 +104,11 @@ def cached_features(
         raise DataError(f"{folder}: the features of {key.backbone} cannot be written: {reason_of(error)}") from error
 
 
+def delete_features(key: FeatureKey, cache_dir: Path) -> None:
+    """Delete stored features, so that they are computed again; a process that has them open keeps them."""
+    (cache_dir / "features" / f"{key.digest}.npy").unlink(missing_ok=True)
+
+
 def _shape_of_one(frozen: nn.Sequential, dataset: ImageDataset, *, device: torch.device) -> tuple[int, ...]:
     image_1CHW = torch.zeros(1, *dataset.images_NCHW.shape[1:], device=device)
     with torch.inference_mode():
