@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.development_part import load_development
 from tuner.errors import DataError
-from tuner.pretrained.features import NUM_COMPARED, FeatureKey, _new_file, cached_features
+from tuner.pretrained.feature_files import write_features
+from tuner.pretrained.features import NUM_COMPARED, FeatureKey, cached_features
 
 MEAN, STD = (0.5,), (0.25,)
 KEY = FeatureKey("pixels", "backbone", "weights", 3)
@@ -92,7 +95,7 @@ def test_features_that_are_not_those_of_the_network_are_computed_again(
     (path,) = (tmp_path / "features").glob("*.npy")
     changed = np.load(path)
     changed[row] += 1.0
-    np.save(path, changed)
+    write_features(path, changed.shape, [changed])
     assert torch.equal(features(digits, Counting(), tmp_path), expected)
 
 
@@ -145,17 +148,15 @@ def test_a_file_has_the_bytes_of_its_array_alone(digits: ImageDataset, tmp_path:
 
 def test_features_that_another_process_still_computes_are_not_removed(digits: ImageDataset, tmp_path: Path) -> None:
     size = len(digits.labels_N) * 64 * 4
-    with _new_file(tmp_path / "other.npy", (4, 4)) as unfinished_NF:
-        (tmp_path / "features").mkdir()
-        (path,) = (one for one in tmp_path.iterdir() if one.is_file())
-        moved = path.rename(tmp_path / "features" / path.name)
-        features(digits, Counting(), tmp_path, limit_bytes=2 * size)
-        features(digits, Counting(), tmp_path, FeatureKey("b", "b", "b", 1), limit_bytes=2 * size)
-        features(digits, Counting(), tmp_path, FeatureKey("c", "c", "c", 1), limit_bytes=2 * size)
-        assert moved.exists()
-        moved.rename(path)
-        unfinished_NF[:] = 1.0
-    assert (tmp_path / "other.npy").exists()
+
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for name in ("a", "b", "c"):
+            features(digits, Counting(), tmp_path, FeatureKey(name, name, name, 1), limit_bytes=2 * size)
+        yield np.ones((4, 4), np.float32)
+
+    (tmp_path / "features").mkdir()
+    write_features(tmp_path / "features" / "other.npy", (4, 4), batches())
+    assert np.array_equal(np.load(tmp_path / "features" / "other.npy"), np.ones((4, 4)))
 
 
 def test_the_features_of_all_views_count(digits: ImageDataset, tmp_path: Path) -> None:

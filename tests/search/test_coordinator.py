@@ -29,12 +29,11 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError
-from tuner.search.best_trials import NUM_KEPT
 from tuner.search.coordinator import MAX_ALIKE, search
 from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
 from tuner.search.executors import Answer, InProcess
 from tuner.search.record import CONSTRAINTS
-from tuner.search.study_files import checkpoint_path
+from tuner.search.study_files import NUM_KEPT, checkpoint_path
 from tuner.search.summary import summarise
 from tuner.search.tasks import SearchTask, TrialTask
 from tuner.search.trial_runner import Trainer

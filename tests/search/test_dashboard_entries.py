@@ -15,9 +15,8 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from optuna_dashboard.artifact._backend import list_trial_artifacts
 from rehearsal import Rehearsal, curve_of, ended
 
-from tuner.search.best_trials import NUM_KEPT
 from tuner.search.dashboard_entries import NOTE_LENGTH, note_attributes, recipe_in_words, save_artifacts
-from tuner.search.study_files import artifact_path, artifacts_folder, checkpoint_path
+from tuner.search.study_files import NUM_KEPT, artifact_path, artifacts_folder, checkpoint_path
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe

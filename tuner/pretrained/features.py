@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tuner.data.augmentation import EpochAugmentation
 from tuner.data.dataset import ImageDataset, Report
 from tuner.data.mapped_images import map_images
 from tuner.data.resident import as_input, pixel_scaling, scale_pixels
-from tuner.data.synced_files import sync_file
 from tuner.errors import DataError, reason_of
+from tuner.pretrained.feature_files import delete_file, is_sound, lock_of, make_room, write_features
 
 FEATURES_BYTES = 8 * 2**30
 """Limit for all features in a cache folder. The least recently used ones are deleted to make room."""
@@ -29,7 +27,7 @@ LARGEST_SHARE = 0.5
 BATCH_SIZE = 32
 NUM_COMPARED = 4
 """Number of images, at the start and at the end, whose stored features are compared with the network's own."""
-FORMAT = 1
+FORMAT = 2
 """Version of the files. Raised if features may differ from before."""
 
 
@@ -73,11 +71,11 @@ def cached_features(
 
     num_sets: how many sets of features of this size are needed together, such as those of all views.
     frozen: the stages with their weights, on the device. mean, std: of the pixels / 255 that the weights expect. They
-    are computed once: another process that needs the same waits. Stored features are compared with the network's own
-    for a few images, and computed again if they differ. Raises DataError if the cache is not writable.
+    are computed once: another process that needs the same waits. Stored features are computed again if their checksum
+    is wrong, or if they differ from the network's own for a few images. Raises DataError if they cannot be written, for
+    example to a full disk.
     """
-    folder = cache_dir / "features"
-    path = folder / f"{key.digest}.npy"
+    path = _path_of(key, cache_dir)
     shape = (len(dataset.labels_N), *_shape_of_one(frozen, dataset, device=device))
     num_bytes = int(np.prod(shape)) * 4
     if num_sets * num_bytes > LARGEST_SHARE * limit_bytes:
@@ -87,66 +85,38 @@ def cached_features(
     def compute(rows: slice) -> Tensor:
         return _features_of(dataset, rows, frozen, scaling=scaling, augmentation=augmentation, device=device)
 
+    def batches() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, shape[0], BATCH_SIZE):
+            yield compute(slice(start, start + BATCH_SIZE)).numpy()
+            if report is not None:
+                report("computing features", min(start + BATCH_SIZE, shape[0]), shape[0])
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key.digest}.lock"):
-            if not (_is_whole(path, shape) and _agrees(map_images(path), compute)):
-                _make_room(folder, num_bytes, limit_bytes)
-                with _new_file(path, shape) as features_NX:
-                    for start in range(0, len(features_NX), BATCH_SIZE):
-                        rows = slice(start, start + BATCH_SIZE)
-                        features_NX[rows] = compute(rows).numpy()
-                        if report is not None:
-                            report("computing features", min(start + BATCH_SIZE, shape[0]), shape[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock_of(path):
+            if not (is_sound(path, shape) and _agrees(map_images(path), compute)):
+                make_room(path, num_bytes, limit_bytes)
+                write_features(path, shape, batches())
             path.touch()
             return map_images(path)
     except OSError as error:
-        raise DataError(f"{folder}: the features of {key.backbone} cannot be written: {reason_of(error)}") from error
+        message = f"{path.parent}: the features of {key.backbone} cannot be written: {reason_of(error)}"
+        raise DataError(message) from error
+
+
+def delete_features(key: FeatureKey, cache_dir: Path) -> None:
+    """Delete stored features, so that they are computed again; a process that has them open keeps them."""
+    delete_file(_path_of(key, cache_dir), waits=True)
+
+
+def _path_of(key: FeatureKey, cache_dir: Path) -> Path:
+    return cache_dir / "features" / f"{key.digest}.npy"
 
 
 def _shape_of_one(frozen: nn.Sequential, dataset: ImageDataset, *, device: torch.device) -> tuple[int, ...]:
     image_1CHW = torch.zeros(1, *dataset.images_NCHW.shape[1:], device=device)
     with torch.inference_mode():
         return tuple(frozen.eval()(image_1CHW).shape[1:])
-
-
-def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        return bool(np.load(path, mmap_mode="r").shape == shape)
-    except (EOFError, OSError, ValueError):  # damaged: it is computed again
-        return False
-
-
-def _make_room(folder: Path, num_bytes: int, limit_bytes: int) -> None:
-    """Delete the least recently used features until the new ones fit; a process that has them open keeps them."""
-    found: list[tuple[float, int, Path]] = []
-    for path in folder.glob("*.npy"):
-        with suppress(FileNotFoundError):  # another process may make room too
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total + num_bytes <= limit_bytes:
-            return
-        total -= size
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _new_file(path: Path, shape: tuple[int, ...]) -> Iterator[np.memmap]:
-    """Map a new file, which gets its name when it is whole."""
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
-    try:
-        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        yield mapped
-        mapped.flush()
-        del mapped
-        sync_file(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _features_of(

@@ -20,15 +20,18 @@ from tuner.data.images import Preprocessing
 from tuner.data.reading import DEFAULT, Reading
 from tuner.data.splits import Split
 from tuner.data.training_data import TrainingData, open_data
-from tuner.pretrained.features import FEATURES_BYTES, LARGEST_SHARE, FeatureKey, cached_features
+from tuner.errors import BackboneError
+from tuner.pretrained.features import FEATURES_BYTES, LARGEST_SHARE, FeatureKey, cached_features, delete_features
 from tuner.pretrained.weights import load_weights
 from tuner.training.augmentation import augmentation_of, draw_augmentation
 from tuner.training.candidate import Candidate
+from tuner.training.checkpoint import Checkpoint
 from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency
 from tuner.training.process_settings import exact_arithmetic
 from tuner.training.results import EpochResult
 from tuner.training.tail import pretrained_network, train_tail
+from tuner.training.whole_network import disagreement
 
 VIEW_SEED = 0
 """Random seed of the augmented views. It is the same for all trials, so that they share the features of a view."""
@@ -116,6 +119,25 @@ class BackboneData:
             is_last = result.epoch == candidate.recipe.epochs
             yield replace(result, latency_ms=self._latency(candidate, network)) if is_last else result
 
+    def check(self, checkpoint: Checkpoint, network: SplitNetwork, data: FeatureData) -> None:
+        """Compare the whole network of a checkpoint with the features that it was trained on.
+
+        network: the modules that were trained. Raises BackboneError if they disagree, and deletes the features, so that
+        they are computed again.
+        """
+        candidate = checkpoint.candidate
+        dataset = self._dataset(self.decoded.folders[checkpoint.preprocessing])
+        reason = disagreement(checkpoint, data, dataset.images_NCHW, engine=self.engine)
+        if not reason:
+            return
+        for key in self._keys(candidate, network, dataset):
+            self._features.pop(key, None)
+            delete_features(key, self.decoded.cache_dir)
+        raise BackboneError(
+            f"the whole network does not agree with the cached features of its frozen stages ({reason}): its features "
+            "were deleted, and will be computed again for the next trial"
+        )
+
     def _latency(self, candidate: Candidate, network: SplitNetwork) -> float:
         """Milliseconds of the whole network for one image, measured once for a backbone and an image size."""
         architecture = _backbone_of(candidate)
@@ -133,17 +155,9 @@ class BackboneData:
         self, candidate: Candidate, network: SplitNetwork, dataset: ImageDataset, preprocessing: Preprocessing
     ) -> list[Tensor] | None:
         """Features of the images and of each augmented view; None if they are too large to be kept."""
-        architecture = _backbone_of(candidate)
+        keys = self._keys(candidate, network, dataset)
         found = []
-        for view in range(architecture.views + 1):
-            augmentation = augmentation_of(candidate.recipe, seed=VIEW_SEED, epoch=view) if view else None
-            key = FeatureKey(
-                dataset.folder.name,
-                architecture.backbone,
-                architecture.weights,
-                len(network.frozen),
-                json.dumps(asdict(augmentation), sort_keys=True) if augmentation else "",
-            )
+        for view, key in enumerate(keys):
             if key not in self._features:
                 self._make_room()
                 drawn = draw_augmentation(
@@ -159,7 +173,7 @@ class BackboneData:
                         device=torch.device(self.engine.device),
                         cache_dir=self.decoded.cache_dir,
                         augmentation=drawn if view else None,
-                        num_sets=architecture.views + 1,
+                        num_sets=len(keys),
                         report=self.report,
                     )
             features_NX = self._features[key]
@@ -167,6 +181,23 @@ class BackboneData:
                 return None
             found.append(features_NX)
         return found
+
+    def _keys(self, candidate: Candidate, network: SplitNetwork, dataset: ImageDataset) -> list[FeatureKey]:
+        """The keys of the features of the images, and of those of each augmented view."""
+        architecture = _backbone_of(candidate)
+        keys = []
+        for view in range(architecture.views + 1):
+            augmentation = augmentation_of(candidate.recipe, seed=VIEW_SEED, epoch=view) if view else None
+            keys.append(
+                FeatureKey(
+                    dataset.folder.name,
+                    architecture.backbone,
+                    architecture.weights,
+                    len(network.frozen),
+                    json.dumps(asdict(augmentation), sort_keys=True) if augmentation else "",
+                )
+            )
+        return keys
 
     def _make_room(self) -> None:
         """Close the features of earlier candidates, since the disk keeps deleted files that are open."""

@@ -11,11 +11,8 @@ from tuner.search.events import BestTrial, Outcome
 from tuner.search.objective import ranked
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
-from tuner.search.study_files import artifact_path, checkpoint_path
+from tuner.search.study_files import NUM_KEPT, artifact_path, checkpoint_path
 from tuner.training.candidate import Candidate
-
-NUM_KEPT = 5
-"""How many of the best trials keep their checkpoints."""
 
 
 class BestTrials:

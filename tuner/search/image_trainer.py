@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tuner.architecture.backbone_modules import SplitNetwork
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import Architecture
 from tuner.data.dataset import ImageDataset
 from tuner.data.development_part import load_cached
+from tuner.data.feature_data import FeatureData
 from tuner.data.images import Preprocessing
 from tuner.data.reading import DEFAULT, Reading
 from tuner.data.resident import ResidentData, Statistics
@@ -21,8 +23,8 @@ from tuner.data.resizing import DEFAULT_RESIZING, Resizing
 from tuner.data.splits import Split, fresh_split, split_development
 from tuner.data.training_data import TrainingData, measure_statistics, open_data
 from tuner.search.backbone_data import BackboneData, DecodedFolders, preprocessing_of
-from tuner.search.objective import is_better, value_of
-from tuner.search.study_files import checkpoint_path
+from tuner.search.objective import is_better, rank_key, value_of
+from tuner.search.study_files import NUM_KEPT, checkpoint_path
 from tuner.search.tasks import (
     AllImagesTask,
     FreshSplitTask,
@@ -64,6 +66,7 @@ class ImageTrainer:
     decoded: DecodedFolders | None = None
     _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
     _backbones: list[BackboneData] = field(default_factory=list, compare=False, repr=False)
+    _complete: list[tuple[float, int]] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
         """Train a task; the data set is opened for the first one."""
@@ -90,19 +93,30 @@ class ImageTrainer:
             yield result
 
     def _keep_best_in_memory(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
-        """As `_keep_best`, but the best weights are saved after the last epoch.
+        """As `_keep_best`, but the best weights are saved after the last epoch, and checked if they may be kept.
 
-        A backbone's weights take longer to save than an epoch of its head takes to train.
+        A backbone's weights take longer to save than an epoch of its head takes to train. The check compares the whole
+        network with the features that it was trained on. Raises BackboneError if they disagree.
         """
-        data, results = self._train(task)
+        backbones = self._open_backbones()
+        network, data = self._open_backbone(task)
         best: EpochResult | None = None
-        for result in results:
+        for result in backbones.train(task.candidate, network, data, seed=task.seed, scores_all=True):
             if best is None or is_better(value_of(result), value_of(best)):
                 assert result.weights is not None
                 best = replace(result, weights={name: value.clone() for name, value in result.weights.items()})
             if result.epoch == task.candidate.recipe.epochs:
+                rank = rank_key(value_of(best), task.number)
+                if isinstance(data, FeatureData) and self._may_be_kept(task, rank):
+                    assert best.weights is not None
+                    backbones.check(self._checkpoint(task, data, best, best.weights), network, data)
                 self._save(task, data, best, path)
+                self._complete.append(rank)
             yield result
+
+    def _may_be_kept(self, task: SearchTask | LongerTask, rank: tuple[float, int]) -> bool:
+        """Whether a complete trial may be among those that keep their checkpoints, as far as this runner knows."""
+        return isinstance(task, LongerTask) or sum(one < rank for one in self._complete) < NUM_KEPT
 
     def _keep_last(self, task: FreshSplitTask | AllImagesTask) -> Iterator[EpochResult]:
         """Score only the last epoch, since the search's own split is not used."""
@@ -118,9 +132,14 @@ class ImageTrainer:
             data: TrainingData = self._open(task)
             return data, train(candidate, data, engine=self.engine, seed=task.seed, scores_all=scores_all)
         backbones = self._open_backbones()
-        network = backbones.network(candidate, seed=task.seed)
-        data = backbones.open(candidate, network, lambda dataset: self._split(dataset, task))
+        network, data = self._open_backbone(task)
         return data, backbones.train(candidate, network, data, seed=task.seed, scores_all=scores_all)
+
+    def _open_backbone(self, task: SingleTask) -> tuple[SplitNetwork, TrainingData]:
+        """Build the network of a task with a backbone, and open the data that it is trained on."""
+        backbones = self._open_backbones()
+        network = backbones.network(task.candidate, seed=task.seed)
+        return network, backbones.open(task.candidate, network, lambda dataset: self._split(dataset, task))
 
     def _open_backbones(self) -> BackboneData:
         if not self._backbones:
@@ -142,7 +161,7 @@ class ImageTrainer:
             self._save(task, data, result, task.output)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_opened": {}, "_backbones": []}
+        return {**self.__dict__, "_opened": {}, "_backbones": [], "_complete": []}
 
     def _open(self, task: SingleTask) -> TrainingData:
         """Open the images with the split of the task; all data sets in memory share one mapped file."""

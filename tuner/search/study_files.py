@@ -15,6 +15,8 @@ LOCK = ".lock"
 """File in a study's folder, which the process that writes there locks."""
 OF_TRIALS, TRAINED_LATER = "trial-*.pt", "trained-*.pt"
 """Patterns of the names that checkpoint_path and trained_path return."""
+NUM_KEPT = 5
+"""How many of the best trials keep their checkpoints."""
 ArtifactKind = Literal["checkpoint", "curve", "confusion"]
 NAMESPACE = uuid.UUID("8a6f0b5e-3d0f-5e0a-9d57-6f6f1c6b7c11")
 

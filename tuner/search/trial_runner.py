@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from tuner.errors import TunerError
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.training.failures import is_device_broken, is_out_of_memory
 from tuner.training.results import Diverged, EpochResult
@@ -34,7 +35,8 @@ class TrialRunner:
         except Diverged as error:
             return TrainingEnded("diverged", str(error))
         except Exception as error:  # noqa: BLE001 - a trial that fails must not end the search; it is stored with its traceback
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            is_sentence = isinstance(error, TunerError)
+            reason = str(error) if is_sentence else f"{type(error).__name__}: {error}".splitlines()[0]
             return TrainingEnded(
                 "out of memory" if is_out_of_memory(error) else "failed",
                 reason,
