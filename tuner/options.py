@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 DATASET, DATA_DIR, SPACE, TRIALS, SEED = "digits", Path("data"), AUTO, 50, 0
 """Defaults of a new study for options that are not given; RunOptions and `tuner run --help` document them."""
 SMALL_SET = 10_000
-EPOCHS_SMALL, EPOCHS_LARGE = 20, 5
-"""Default number of epochs of a trial, for training parts of less than SMALL_SET images and for others."""
+EPOCHS_SMALL, EPOCHS_SMALL_PRETRAINED, EPOCHS_LARGE = 20, 10, 5
+"""Default number of epochs of a trial: for training parts of less than SMALL_SET images, the same with pretrained
+weights, and for others."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,8 @@ def check_options(options: RunOptions) -> None:
             raise OptionError(f"{name} must be {words}, got {value!r}")
 
 
-def default_epochs(num_train: int) -> int:
-    """Default number of epochs of a trial, by the number of training images."""
-    return EPOCHS_SMALL if num_train < SMALL_SET else EPOCHS_LARGE
+def default_epochs(num_train: int, *, is_pretrained: bool) -> int:
+    """Default number of epochs of a trial, by the number of training images, and whether its weights are pretrained."""
+    if num_train >= SMALL_SET:
+        return EPOCHS_LARGE
+    return EPOCHS_SMALL_PRETRAINED if is_pretrained else EPOCHS_SMALL

@@ -130,7 +130,7 @@ def run_events(
             space, decoded, dataset, split, device=device, seconds=seconds, report=report
         )
         notes = (*notes, *ranking_notes)
-    epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
+    epochs = wanted.epochs or default_epochs(len(split.train_indices_N), is_pretrained=space.backbone is not None)
     settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs, is_space_bundled=is_bundled)
     folder = options.studies / name
     storage = storage or open_storage(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SearchTask
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
 from tuner.training.loop import evaluate
+from tuner.training.tail import head_alone
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +73,26 @@ def test_frozen_stages_keep_their_weights_and_statistics_and_the_others_do_not(
     of_head = {name for name in after if name.startswith("fc.")}
     assert changed - of_head
     assert all(name.startswith(("conv5", "stage4")) for name in changed - of_head)
-    assert {name.rpartition(".")[2] for name in changed} >= {"running_mean", "running_var", "weight", "bias"}
+    assert {name.rpartition(".")[2] for name in changed} == {"weight", "bias"}  # statistics stay, trained or not
     only_head = weights_after(pretrained, tmp_path / "frozen", 0)
     assert all(torch.equal(only_head[name], before[name]) for name in before if not name.startswith("fc."))
+
+
+@pytest.mark.parametrize("trained_stages", [2, NUM_STAGES])
+def test_stages_are_trained_after_a_head_that_was_trained_alone(
+    pretrained: Pretrained, tmp_path: Path, trained_stages: int
+) -> None:
+    task = AllImagesTask(0, head_alone(pretrained.candidate(trained_stages)), 3, tmp_path / "alone.pt")
+    trainer = pretrained.trainer(tmp_path)
+    for _ in trainer(task):
+        pass
+    alone = load_checkpoint(task.output).weights
+    still = replace(task, candidate=pretrained.candidate(trained_stages, learning_rate=1e-12), output=tmp_path / "2.pt")
+    for _ in trainer(still):
+        pass
+    begun = load_checkpoint(still.output).weights
+    for name in ("fc.0.weight", "fc.0.bias"):
+        assert torch.allclose(begun[name], alone[name], atol=1e-6)
 
 
 def test_training_on_features_is_training_with_frozen_stages(

@@ -61,7 +61,10 @@ def run(
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1, max=100_000, help="Epochs per trial; 20 by default with fewer than 10,000 training images, else 5."
+            min=1,
+            max=100_000,
+            help="Epochs per trial; 20 by default with fewer than 10,000 training images (10 for pretrained networks), "
+            "else 5.",
         ),
     ] = None,
     seed: Annotated[

@@ -30,7 +30,7 @@ from tuner.training.engine import Engine
 from tuner.training.latency import measure_latency
 from tuner.training.process_settings import exact_arithmetic
 from tuner.training.results import EpochResult
-from tuner.training.tail import pretrained_network, train_tail
+from tuner.training.tail import head_alone, pretrained_network, train_tail
 from tuner.training.whole_network import disagreement
 
 VIEW_SEED = 0
@@ -71,6 +71,22 @@ class BackboneData:
         if network.weights not in self._weights:
             self._weights[network.weights] = load_weights(network.weights, self.decoded.cache_dir)
         return pretrained_network(network, self._weights[network.weights], seed=seed, engine=self.engine)
+
+    def train_head_first(
+        self, candidate: Candidate, network: SplitNetwork, split_of: Callable[[ImageDataset], Split], *, seed: int
+    ) -> None:
+        """Train the head alone on frozen features, if stages are to be trained after it.
+
+        A random head would first spoil the stages behind it. Source: Kumar et al., Fine-Tuning can Distort Pretrained
+        Features and Underperform Out-of-Distribution, 2022, section 3.4 (LP-FT).
+        """
+        if not _backbone_of(candidate).trained_stages:
+            return
+        alone = head_alone(candidate)
+        frozen = self.network(alone, seed=seed)
+        for _ in self.train(alone, frozen, self.open(alone, frozen, split_of), seed=seed, scores_all=False):
+            pass
+        network.head.load_state_dict(frozen.head.state_dict())
 
     def open(
         self, candidate: Candidate, network: SplitNetwork, split_of: Callable[[ImageDataset], Split]

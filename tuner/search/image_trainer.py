@@ -139,7 +139,12 @@ class ImageTrainer:
         """Build the network of a task with a backbone, and open the data that it is trained on."""
         backbones = self._open_backbones()
         network = backbones.network(task.candidate, seed=task.seed)
-        return network, backbones.open(task.candidate, network, lambda dataset: self._split(dataset, task))
+
+        def split_of(dataset: ImageDataset) -> Split:
+            return self._split(dataset, task)
+
+        backbones.train_head_first(task.candidate, network, split_of, seed=task.seed)
+        return network, backbones.open(task.candidate, network, split_of)
 
     def _open_backbones(self) -> BackboneData:
         if not self._backbones:

@@ -12,12 +12,17 @@ from tuner.architecture.backbone_modules import SplitNetwork, split_network
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.factory import initialise
 from tuner.data.training_data import TrainingData
-from tuner.training.candidate import Candidate
+from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.engine import Engine
 from tuner.training.loop import train
 from tuner.training.results import EpochResult
 from tuner.training.seeds import derive_seed
 from tuner.training.step import place
+
+HEAD_RECIPE = Recipe(
+    optimizer="adamw", learning_rate=3e-3, schedule="one_cycle", batch_size=32, epochs=10, weight_decay=1e-2
+)
+"""How the head is trained alone before stages are trained with it."""
 
 
 class Frozen(nn.Sequential):
@@ -72,6 +77,12 @@ def pretrained_network(
     split.frozen.requires_grad_(False)
     split.frozen.eval()
     return split
+
+
+def head_alone(candidate: Candidate) -> Candidate:
+    """Return the resolved candidate that trains only the head of a backbone, on features without augmentation."""
+    assert isinstance(candidate.architecture, BackboneNetwork)
+    return resolve_candidate(Candidate(replace(candidate.architecture, trained_stages=0, views=0), HEAD_RECIPE))
 
 
 def train_tail(
