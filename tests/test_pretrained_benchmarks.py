@@ -176,8 +176,12 @@ def test_the_tutorial_and_our_search_are_scored_on_the_same_test_images(
     assert 0 < trial["seconds"] < ours["seconds"]
     for accuracy in (epoch["accuracy"], trial["accuracy"], ours["delivered_accuracy"]):
         assert accuracy * 2 * NUM_TEST == pytest.approx(round(accuracy * 2 * NUM_TEST))
-    if ours["seconds_reached"] is not None:
-        assert result["ratio"] == pytest.approx(result["tutorial"]["seconds"] / ours["seconds_reached"])
+    for to in (result["to_last"], result["to_best"]):
+        assert to["accuracy"] == epoch["accuracy"]
+        if to["seconds_reached"] is not None:
+            assert to["ratio"] == pytest.approx(result["tutorial"]["seconds"] / to["seconds_reached"])
+        if to["ratio_of_command"] is not None:
+            assert ours["accuracy"] >= to["accuracy"]
     assert f"tutorial  best {epoch['accuracy']:.2%} (epoch 1, " in tutorial.table(result)
 
 
