@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.data.data_checks import DataChecks, refuse_meaningless
-from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.data_checks import refuse_meaningless
+from tuner.data.dataset import DataSpec, Report
 from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts, fix_parts_for
-from tuner.data.splits import Split, split_development
+from tuner.data.splits import split_development
 from tuner.data.training_data import memory_for_images, stream_limit
 from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner
 from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_to_time
@@ -26,6 +26,7 @@ from tuner.options import (
     wanted_trials,
     weights_from,
 )
+from tuner.search.backbone_images import with_image_size
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
@@ -55,6 +56,7 @@ from tuner.search.study_location import (
     storage_url,
 )
 from tuner.search.study_lookup import create_study, find_study, load_study
+from tuner.search.study_report import data_ready
 from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.study_space import choose_space
 from tuner.search.summary import StudySummary, best_trial, summarise
@@ -117,8 +119,7 @@ def run_events(
         space, space_notes = with_weights(
             space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled, download=options.download
         )
-    if space.backbone is not None and options.image_size is not None:
-        space_notes = [*space_notes, "--image-size does not change the images of pretrained networks; image_size does"]
+    space = with_image_size(space, wanted.data_spec.image_size, stored)
     notes = (*notes, *space_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
@@ -163,7 +164,7 @@ def run_events(
             decoded = decode_for_backbones(space, wanted.data_spec, dataset, report=report)
         runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
         notes = (*notes, *filter(None, [flip_note]), *runners.notes)
-        yield _data_ready(record, dataset, split, runners.held, notes, checks)
+        yield data_ready(record, space, dataset, split, runners, notes, decoded=decoded, checks=checks)
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
@@ -224,9 +225,10 @@ def confirm_events(
         fix_test_set(record, parts.test)
         split = split_development(dataset, seed=record.settings.seed)
         places = place_runners(devices, dataset, workers=workers)
-        decoded = decode_for_backbones(stored_space(record.settings), spec, dataset)
+        space = stored_space(record.settings)
+        decoded = decode_for_backbones(space, spec, dataset)
         runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
-        yield _data_ready(record, dataset, split, runners.held, places.measured.notes)
+        yield data_ready(record, space, dataset, split, runners, places.measured.notes, decoded=decoded)
         with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
             if in_time:
                 plan = limit_to_time(plan, record, executor.num_runners)
@@ -305,25 +307,3 @@ def load_summary(options: RunOptions) -> StudySummary:
     """Return the summary of the study with these options. Raises StudyError if there is none."""
     storage = existing_storage(options.studies, options.storage)
     return summarise(load_study(storage, options.study_name), studies=options.studies)
-
-
-def _data_ready(
-    record: StudyRecord,
-    dataset: ImageDataset,
-    split: Split,
-    held: str,
-    notes: Sequence[str],
-    checks: DataChecks | None = None,
-) -> DataReady:
-    return DataReady(
-        study=record.name,
-        dataset=dataset.name,
-        shape=tuple(dataset.images_NCHW.shape[1:]),
-        num_classes=len(dataset.class_names),
-        num_train=len(split.train_indices_N),
-        num_validation=len(split.validation_indices_N),
-        device=record.engine.device,
-        held=held,
-        notes=(*dataset.notes, *dataset.repairs, *notes),
-        checks=checks,
-    )

@@ -24,7 +24,7 @@ class DataReady:
     """The images are loaded.
 
     `shape` is (C, H, W); `held` says whether they are in memory or streamed, and their size. checks: what was found in
-    the data set; None if no search begins.
+    the data set; None if no search begins. other_sizes: further (height, width) that networks of the study take.
     """
 
     study: str
@@ -37,6 +37,7 @@ class DataReady:
     held: str
     notes: tuple[str, ...]
     checks: DataChecks | None = None
+    other_sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

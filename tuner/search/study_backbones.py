@@ -145,8 +145,8 @@ def rank_backbones(
     return space.with_backbones({name: space.weights[name] for name in names}), notes
 
 
-def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocessing]:
-    """Every preprocessing that networks of a space with backbones expect, without repetitions.
+def preprocessings(space: SearchSpace, dataset: ImageDataset) -> dict[Preprocessing, list[str]]:
+    """Every preprocessing that networks of a space with backbones expect, with the names of these backbones.
 
     Raises BackboneError for an image size that a backbone cannot take.
     """
@@ -154,14 +154,14 @@ def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocess
     assert section is not None
     input_spec = input_spec_of(dataset)
     values = {name: parameter.default for name, parameter in section.own_parameters()}
-    found: dict[Preprocessing, None] = {}
+    found: dict[Preprocessing, list[str]] = {}
     for name in section.name.values:
         for side in section.image_size.values:
             values |= {"backbone": name, "image_size": side}
             network = backbone_network(values, space.weights, Head(), input_spec)
             backbone_cost(resolve_backbone(network))  # raises BackboneError for a size that the backbone cannot take
-            found[preprocessing_of(network, dataset.reading)] = None
-    return list(found)
+            found.setdefault(preprocessing_of(network, dataset.reading), []).append(name)
+    return found
 
 
 def decode_for_backbones(

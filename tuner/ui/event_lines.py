@@ -18,12 +18,13 @@ def line_of(event: RunEvent, view: SearchView) -> str:
     """Format an event as a line of a log; empty for an event that is not logged."""
     match event:
         case DataReady():
-            channels, height, width = event.shape
+            channels, *size = event.shape
+            sizes = " and ".join("{}x{}".format(*one) for one in (size, *event.other_sizes))
             found = [] if event.checks is None else found_lines(event.checks)
             notes = "".join(f"\n{note}" for note in (*event.notes, *found))
             return (
                 f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate, "
-                f"{height}x{width}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "
+                f"{sizes}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "
                 f"{event.held}; device {event.device}{notes}"
             )
         case SearchStarted():
