@@ -233,6 +233,10 @@ def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file
         run(options)
 
 
+FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrecipe = {{ {} }}'
+"""A space whose networks are all frozen, with a key of a first recipe."""
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -244,6 +248,19 @@ def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file
         ('name = "resnet18"\n[network]\nnum_blocks = 2', "[network] has no effect in a space with [backbone]"),
         ('name = "resnet18"\n[[first]]\nblock = [{ out_channels = 8 }]', "needs backbone"),
         ('name = "resnet18"\n[[first]]\nbackbone = { depth = 8 }', "backbone.depth"),
+        (
+            'name = "resnett18"',
+            "backbone.name: 'resnett18' is not the name of a backbone: did you mean resnet18",
+        ),
+        ('name = ["resnet18", "timm/resnet19"]', "wrong.toml: backbone.name: 'timm/resnet19' is not the name of a"),
+        ('name = "resnet18"\n[head]\npooling = "average"', "head.pooling has no effect in a space with [backbone]"),
+        (
+            'name = "resnet18"\n[[first]]\nbackbone = {}\nhead = { pooling = "flatten" }',
+            "first.0.head.pooling has no effect in a space with [backbone]",
+        ),
+        (FROZEN.format("stage_decay = 0.3"), "recipe.stage_decay has no effect since no stage is trained"),
+        (FROZEN.format("mixup = 0.2"), "recipe.mixup has no effect since networks with frozen stages"),
+        (FROZEN.format('flip = "auto"'), "recipe.flip has no effect since there are no views"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_in_one_line(tmp_path: Path, change: str, words: str) -> None:

@@ -65,6 +65,7 @@ from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
+from tuner.space.large_backbones import without_large_backbones
 from tuner.training.engine_option import parse_forced
 
 RANKING_SHARE = 0.15
@@ -116,9 +117,13 @@ def run_events(
             input_spec_of(dataset), weights, cache_dir=options.cache_dir, download=options.download
         )
     else:
+        size_notes: list[str] = []
+        if stored is None:
+            space, size_notes = without_large_backbones(space, input_spec_of(dataset), given=weights)
         space, space_notes = with_weights(
             space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled, download=options.download
         )
+        space_notes = [*size_notes, *space_notes]
     space = with_image_size(space, wanted.data_spec.image_size, stored)
     notes = (*notes, *space_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
