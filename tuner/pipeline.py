@@ -61,11 +61,12 @@ from tuner.search.study_runners import StudyRunners, input_spec_of, place_runner
 from tuner.search.study_space import choose_space
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.trial_record import TrialRecord
+from tuner.search.training_cost import BackboneImages
 from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
 from tuner.space.toml_file import bundled_spaces, load_space
-from tuner.training.caller_settings import generates_with_own_settings
 from tuner.space.large_backbones import without_large_backbones
+from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
 
 RANKING_SHARE = 0.15
@@ -144,7 +145,8 @@ def run_events(
         if known is not None and has_another_version_of_its_space(known.settings, settings):
             notes = (*notes, space_note(known.settings, settings))
             space, flip_note = stored_space(known.settings), ""
-        if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
+        # On a GPU, whose runners share its memory, it depends on what is measured. Backbones have images of their own.
+        if device.type == "cpu" and space.backbone is None:
             check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
         if known is None:
             refuse_large_first(space, input_spec_of(dataset), origin=f"space {space.name!r}")
@@ -153,7 +155,9 @@ def run_events(
             refuse_other_engine(known, devices, forced=forced)
             _bind(known, folder, parts.test)
         places = place_runners(devices, dataset, workers=options.workers, forced=forced)
-        stream = stream_limit(dataset, device=device, memory_bytes=places.image_bytes)
+        stream, images = stream_limit(dataset, device=device, memory_bytes=places.image_bytes), None
+        if space.backbone is not None:  # whose images have other sizes than those of the data set
+            stream, images = None, BackboneImages(len(dataset.labels_N), device, places.image_bytes)
         check_batch_sizes(space, stream)  # before there is a study, for the next run may begin it in another way
         record = known
         if record is None:
@@ -176,6 +180,7 @@ def run_events(
             epochs=epochs,
             num_trials=num_trials,
             seed=wanted.seed,
+            images=images,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
             stream=stream,

@@ -14,7 +14,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from tuner.architecture.any_architecture import cost_of
+from tuner.architecture.any_architecture import AnyArchitecture, cost_of
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import InputSpec
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError, SpaceError, StudyError
@@ -42,6 +43,7 @@ from tuner.search.size_limit import size_excess
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
 from tuner.search.trial_record import TrialRecord
 from tuner.search.uncounted_trials import UncountedTrials
+from tuner.search.training_cost import BackboneImages, training_cost
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
@@ -69,7 +71,8 @@ class SearchPlan:
     """Goals and limits of a search. `budget_seconds` ends it; `memory_bytes` is the limit for training one trial.
 
     num_trials: total number of trials that should count; None for as many as the budget allows.
-    stream: the limit for batches if images are streamed.
+    stream: the limit for batches if images are streamed. images: those of pretrained networks, which set the limit for
+    each candidate; None for a space without backbones.
     class_names: for pictures; without them, classes are numbered.
     """
 
@@ -83,6 +86,7 @@ class SearchPlan:
     stream: StreamLimit | None = None
     budget_seconds: float = float("inf")
     class_names: tuple[str, ...] = ()
+    images: BackboneImages | None = None
 
 
 def search(
@@ -265,10 +269,10 @@ class _Search:
         cost, recipe = cost_of(candidate.architecture), candidate.recipe
         size = size_excess(cost, plan.space.max_parameters)
         memory = memory_excess(
-            cost,
+            training_cost(candidate.architecture, self._num_images),
             recipe.batch_size,
             step_bytes=plan.memory_bytes,
-            stream=plan.stream,
+            stream=self._stream_of(candidate.architecture),
             has_average=recipe.ema > 0,
         )
         excesses = [excess for excess, _ in (size, memory) if excess is not None]
@@ -288,7 +292,18 @@ class _Search:
     def _work(self, params: Params) -> float:
         plan = self._plan
         candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
-        return cost_of(candidate.architecture).work
+        return training_cost(candidate.architecture, self._num_images).work
+
+    @property
+    def _num_images(self) -> int:
+        """Number of images whose features are stored; 0 if no network has any."""
+        return 0 if self._plan.images is None else self._plan.images.num_images
+
+    def _stream_of(self, architecture: AnyArchitecture) -> StreamLimit | None:
+        """Limit for batches of a network; None if its images, or their features, are in memory."""
+        if self._plan.images is None or not isinstance(architecture, BackboneNetwork):
+            return self._plan.stream
+        return self._plan.images.stream_limit(architecture)
 
     def wants_next_epoch(self, task: SearchTask, result: EpochResult) -> bool:
         """Record an epoch, and apply the stopping rule."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from tuner.architecture.any_architecture import AnyArchitecture
-from tuner.architecture.backbone_modules import backbone_cost, resolve_backbone
+from tuner.architecture.backbone_cost import backbone_cost
+from tuner.architecture.backbone_modules import resolve_backbone
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import Head
 from tuner.data.dataset import DataSpec, ImageDataset, Report
