@@ -35,6 +35,7 @@ from tuner.search.events import (
 from tuner.search.executors import Executor
 from tuner.search.known_candidates import KnownCandidates, KnownTrial
 from tuner.search.memory_limit import memory_excess
+from tuner.search.latencies import BackboneLatencies
 from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
@@ -42,8 +43,8 @@ from tuner.search.sampler_and_pruner import Strategy
 from tuner.search.size_limit import size_excess
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
 from tuner.search.trial_record import TrialRecord
-from tuner.search.uncounted_trials import UncountedTrials
 from tuner.search.training_cost import BackboneImages, training_cost
+from tuner.search.uncounted_trials import UncountedTrials
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
@@ -85,8 +86,8 @@ class SearchPlan:
     memory_bytes: float = float("inf")
     stream: StreamLimit | None = None
     budget_seconds: float = float("inf")
-    class_names: tuple[str, ...] = ()
     images: BackboneImages | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def search(
@@ -115,6 +116,7 @@ class _Search:
         self._unfinished: list[RunningTrial] = []
         self._known = KnownCandidates()
         self._best = BestTrials(record, plan.study_folder, plan.class_names)
+        self._latencies = BackboneLatencies()
         self._outcomes: Counter[str] = Counter()
         self._next_number = 0
         self._num_counted = 0
@@ -173,6 +175,7 @@ class _Search:
             self._count(trial.counts, trial.num_parameters)
             self._outcomes[trial.outcome or "failed"] += 1
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
+            self._latencies.shared(trial.candidate.architecture, trial.latency_ms)
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
 
     def _recognise_baseline(self, trial: TrialRecord) -> None:
@@ -380,6 +383,7 @@ class _Search:
         if state is TrialState.COMPLETE and accuracy is not None:
             self._best.add(number, running.candidate, accuracy, best_epoch or 0)
         shown = self._best.shown(running, outcome, reason)
+        running.latency_ms = self._latencies.shared(running.candidate.architecture, running.latency_ms)
         if shown.problem:
             attributes["not_shown"] = shown.problem
         self._record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)
