@@ -36,6 +36,7 @@ from tuner.search.locks import hold, hold_record
 from tuner.search.memory_limit import check_batch_sizes
 from tuner.search.older_studies import refuse_older_version
 from tuner.search.processes import end_if_unguarded, import_ahead
+from tuner.search.ranking_limit import RankingLimit
 from tuner.search.record import StudyRecord
 from tuner.search.settings import (
     StudySettings,
@@ -60,17 +61,15 @@ from tuner.search.study_report import data_ready
 from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.study_space import choose_space
 from tuner.search.summary import StudySummary, best_trial, summarise
-from tuner.search.trial_record import TrialRecord
 from tuner.search.training_cost import BackboneImages
+from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
-from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.space.large_backbones import without_large_backbones
+from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
 
-RANKING_SHARE = 0.15
-"""Largest share of a budget in which another backbone is ranked before the search."""
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]
 """Function that makes the executor for a study's trainers, one runner for each, with local_executor's arguments."""
@@ -132,10 +131,8 @@ def run_events(
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
     decoded = None if stored else decode_for_backbones(space, wanted.data_spec, dataset, report=report)
     if decoded is not None:
-        seconds = RANKING_SHARE * options.budget_seconds
-        space, ranking_notes = rank_backbones(
-            space, decoded, dataset, split, device=device, seconds=seconds, report=report
-        )
+        limit = RankingLimit.from_budget(options.budget_seconds, started=started)
+        space, ranking_notes = rank_backbones(space, decoded, dataset, split, device=device, limit=limit, report=report)
         notes = (*notes, *ranking_notes)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N))
     settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs, is_space_bundled=is_bundled)
@@ -180,10 +177,10 @@ def run_events(
             epochs=epochs,
             num_trials=num_trials,
             seed=wanted.seed,
-            images=images,
             study_folder=folder,
             memory_bytes=runners.step_bytes,
             stream=stream,
+            images=images,
             budget_seconds=max(0.0, started + options.budget_seconds - time.monotonic())
             * (1 if options.confirm == "no" else 1 - TIME_SHARE_OF_BUDGET),
             class_names=dataset.class_names,

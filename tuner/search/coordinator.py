@@ -30,26 +30,27 @@ from tuner.search.events import (
     SearchStarted,
     TrialEnded,
     TrialLost,
+    TrialPreparing,
     TrialStarted,
 )
 from tuner.search.executors import Executor
 from tuner.search.known_candidates import KnownCandidates, KnownTrial
-from tuner.search.memory_limit import memory_excess
 from tuner.search.latencies import BackboneLatencies
+from tuner.search.memory_limit import memory_excess
 from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
 from tuner.search.sampler_and_pruner import Strategy
 from tuner.search.size_limit import size_excess
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
-from tuner.search.trial_record import TrialRecord
 from tuner.search.training_cost import BackboneImages, training_cost
+from tuner.search.trial_record import TrialRecord
 from tuner.search.uncounted_trials import UncountedTrials
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
 MAX_ALIKE = 5
 """If this many first trials of a run all fail for the same reason, the run ends, since every other trial would too."""
@@ -85,8 +86,8 @@ class SearchPlan:
     study_folder: Path
     memory_bytes: float = float("inf")
     stream: StreamLimit | None = None
-    budget_seconds: float = float("inf")
     images: BackboneImages | None = None
+    budget_seconds: float = float("inf")
     class_names: tuple[str, ...] = ()
 
 
@@ -115,8 +116,8 @@ class _Search:
         self._running: dict[int, RunningTrial] = {}
         self._unfinished: list[RunningTrial] = []
         self._known = KnownCandidates()
-        self._best = BestTrials(record, plan.study_folder, plan.class_names)
         self._latencies = BackboneLatencies()
+        self._best = BestTrials(record, plan.study_folder, plan.class_names)
         self._outcomes: Counter[str] = Counter()
         self._next_number = 0
         self._num_counted = 0
@@ -174,8 +175,8 @@ class _Search:
             self._learn(own, trial.candidate, dict(trial.params), is_repeated=trial.outcome == "repeated")
             self._count(trial.counts, trial.num_parameters)
             self._outcomes[trial.outcome or "failed"] += 1
-            if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
             self._latencies.shared(trial.candidate.architecture, trial.latency_ms)
+            if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
 
     def _recognise_baseline(self, trial: TrialRecord) -> None:
@@ -327,6 +328,10 @@ class _Search:
             del self._running[running.number]
             yield self._end(running, "pruned", running.reason_to_stop)
 
+    def take_preparing(self, task: SearchTask, progress: Preparing) -> Iterator[SearchEvent]:
+        """Report the progress of a trial before its first epoch."""
+        yield TrialPreparing(task.number, progress)
+
     def take_lost(self, task: SearchTask, ended: TrainingEnded) -> Iterator[SearchEvent]:
         """Put a trial whose process died back into the queue, to be trained from scratch."""
         running = self._running.pop(task.number)
@@ -378,12 +383,12 @@ class _Search:
         if best_epoch is not None:
             attributes |= {"best_epoch": best_epoch, "best_validation_accuracy": accuracy}
         attributes |= running.class_attributes(self._plan.class_names)
+        running.latency_ms = self._latencies.shared(running.candidate.architecture, running.latency_ms)
         if running.latency_ms is not None:
             attributes["latency_ms"] = running.latency_ms
         if state is TrialState.COMPLETE and accuracy is not None:
             self._best.add(number, running.candidate, accuracy, best_epoch or 0)
         shown = self._best.shown(running, outcome, reason)
-        running.latency_ms = self._latencies.shared(running.candidate.architecture, running.latency_ms)
         if shown.problem:
             attributes["not_shown"] = shown.problem
         self._record.end(number, state, attributes, validation_accuracy=accuracy, shown=shown)

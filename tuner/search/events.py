@@ -8,7 +8,7 @@ from typing import Literal
 
 from tuner.data.data_checks import DataChecks
 from tuner.training.candidate import Candidate
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
 Outcome = Literal["complete", "pruned", "diverged", "rejected", "repeated", "failed"]
 """How a trial ended. Complete, pruned and diverged trials that trained at least one epoch count."""
@@ -79,6 +79,14 @@ class TrialStarted:
 
 
 @dataclass(frozen=True)
+class TrialPreparing:
+    """A trial computes what it needs before its first epoch, such as features."""
+
+    number: int
+    progress: Preparing
+
+
+@dataclass(frozen=True)
 class BaselineChosen:
     """The baseline is this trial, because it is not simply the first configuration of the space.
 
@@ -136,4 +144,13 @@ class SearchEnded:
     reason: str
 
 
-SearchEvent = SearchStarted | BaselineChosen | TrialStarted | EpochFinished | TrialLost | TrialEnded | SearchEnded
+SearchEvent = (
+    SearchStarted
+    | BaselineChosen
+    | TrialStarted
+    | TrialPreparing
+    | EpochFinished
+    | TrialLost
+    | TrialEnded
+    | SearchEnded
+)
