@@ -23,7 +23,7 @@ from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
 from tuner.training.candidate import Candidate
 from tuner.training.device import choose_device
 from tuner.training.engine import Engine
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,10 @@ class Curves:
         return True
 
     def take_epoch(self, task: SearchTask, result: EpochResult) -> Iterator[Trained]:
+        """Report nothing before the end."""
+        yield from ()
+
+    def take_preparing(self, task: SearchTask, progress: Preparing) -> Iterator[Trained]:
         """Report nothing before the end."""
         yield from ()
 

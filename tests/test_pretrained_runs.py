@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.data.sample_data import make_classes, make_spec
 from tests.pretrained_networks import NAME
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbones import build_backbone
 from tuner.data.dataset import DataSpec
+from tuner.data.development_part import load_development
 from tuner.deliver.classifier import load_classifier
 from tuner.deliver.evaluate import evaluate
 from tuner.errors import BackboneError, OptionError, SpaceError, StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import load_summary, run, run_events
+from tuner.search.backbone_images import describe_decoded, with_image_size
 from tuner.search.events import DataReady
+from tuner.search.study_backbones import decode_for_backbones
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
 from tuner.space.toml_file import load_space
 from tuner.training.checkpoint import load_checkpoint
+from tuner.ui.event_lines import line_of
+from tuner.ui.search_view import SearchView
 
 SPACE = f"""
 [backbone]
@@ -117,11 +124,80 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
         run(options_in(tmp_path, file, confirm="no", trials=4, weights=(f"resnet18={file}",)))
 
 
-def test_a_size_of_images_that_has_no_effect_is_noted(file: Path, tmp_path: Path) -> None:
-    with closing(run_events(options_in(tmp_path, file, image_size=(16, 16)))) as events:
+def sizeless_in(folder: Path, file: Path, **changes: Any) -> RunOptions:
+    """A study whose space says nothing of the size of the images."""
+    options = options_in(folder, file, confirm="no", trials=1, **changes)
+    path = Path(str(options.space))
+    text = path.read_text(encoding="utf-8").replace("image_size = [32, 40]\n", "").replace(", image_size = 40", "")
+    path.write_text(text, encoding="utf-8")
+    return options
+
+
+def test_a_given_image_size_is_that_of_every_backbone_and_stays(file: Path, tmp_path: Path) -> None:
+    with closing(run_events(sizeless_in(tmp_path, file, image_size=(48, 48)))) as events:
+        events_seen = list(events)
+    ready = events_seen[0]
+    assert isinstance(ready, DataReady)
+    assert (ready.shape, ready.other_sizes) == ((3, 48, 48), ())
+    assert (
+        ready.notes[1] == "images of 8x8 pixels are resized to cover 55x55 (height x width) and centre-cropped to 48x48"
+    )
+    run(replace(sizeless_in(tmp_path, file), trials=2))
+    record = load_study(existing_storage(tmp_path / "studies", None), "digits-small")
+    assert [trial.candidate.architecture.input_shape for trial in record.trials()] == [(3, 48, 48)] * 2
+    with pytest.raises(StudyError, match=r"--image-size was 48, not 40, when the study began"):
+        run(sizeless_in(tmp_path, file, image_size=(40, 40)))
+
+
+def test_an_image_size_that_the_study_began_without_is_refused(file: Path, tmp_path: Path) -> None:
+    stored = load_space(str(sizeless_in(tmp_path, file).space))
+    with pytest.raises(StudyError, match=r"--image-size was unset, not 64, when the study began") as caught:
+        with_image_size(stored, (64, 64), stored)
+    assert "\n" not in str(caught.value)
+    assert with_image_size(stored, None, stored) is stored
+
+
+@pytest.mark.parametrize(
+    ("image_size", "error", "words"),
+    [
+        ((64, 64), SpaceError, "backbone.image_size (32 | 40) and --image-size 64 exclude each other"),
+        ((48, 64), OptionError, "must be the one side of square images for pretrained networks, got 48x64"),
+    ],
+)
+def test_image_sizes_that_contradict_each_other_are_refused(
+    file: Path, tmp_path: Path, image_size: tuple[int, int], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        run(options_in(tmp_path, file, image_size=image_size))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "studies").glob("digits*"))
+
+
+def test_several_sizes_are_all_reported_with_the_images_of_each(file: Path, tmp_path: Path) -> None:
+    with closing(run_events(options_in(tmp_path, file))) as events:
         ready = next(events)
     assert isinstance(ready, DataReady)
-    assert any("--image-size does not change the images of pretrained networks" in note for note in ready.notes)
+    assert (ready.shape, ready.other_sizes) == ((3, 32, 32), ((40, 40),))
+    assert "32x32 and 40x40, RGB" in line_of(ready, SearchView())
+
+
+def test_the_images_are_described_as_they_are_decoded_for_the_backbones(tmp_path: Path) -> None:
+    folder = make_classes(tmp_path / "photographs", {"ants": 10, "bees": 10}, mode="RGB", size=(70, 50))
+    spec = make_spec(folder, tmp_path)
+    dataset = load_development(spec)
+    space = load_space("pretrained").with_backbones(dict.fromkeys(["resnet18", "shufflenet_v2_x0_5"], "0" * 16))
+    for side, covered, option in ((0, 256, "; --image-size changes it"), (56, 64, "")):
+        sized = space if side == 0 else space.with_image_size(side)
+        decoded = decode_for_backbones(sized, spec, dataset)
+        assert decoded is not None
+        words = describe_decoded(sized, dataset, decoded, device=torch.device("cpu"), memory_bytes=2**30)
+        side = side or 224
+        assert words.shapes == ((3, side, side),)
+        assert words.notes[-1] == (
+            f"images are RGB (3 channels); all are resized to cover {covered}x{covered} pixels "
+            f"(height x width{option}), and centre-cropped to {side}x{side}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -157,6 +233,10 @@ def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file
         run(options)
 
 
+FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrecipe = {{ {} }}'
+"""A space whose networks are all frozen, with a key of a first recipe."""
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -168,6 +248,19 @@ def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file
         ('name = "resnet18"\n[network]\nnum_blocks = 2', "[network] has no effect in a space with [backbone]"),
         ('name = "resnet18"\n[[first]]\nblock = [{ out_channels = 8 }]', "needs backbone"),
         ('name = "resnet18"\n[[first]]\nbackbone = { depth = 8 }', "backbone.depth"),
+        (
+            'name = "resnett18"',
+            "backbone.name: 'resnett18' is not the name of a backbone: did you mean resnet18",
+        ),
+        ('name = ["resnet18", "timm/resnet19"]', "wrong.toml: backbone.name: 'timm/resnet19' is not the name of a"),
+        ('name = "resnet18"\n[head]\npooling = "average"', "head.pooling has no effect in a space with [backbone]"),
+        (
+            'name = "resnet18"\n[[first]]\nbackbone = {}\nhead = { pooling = "flatten" }',
+            "first.0.head.pooling has no effect in a space with [backbone]",
+        ),
+        (FROZEN.format("stage_decay = 0.3"), "recipe.stage_decay has no effect since no stage is trained"),
+        (FROZEN.format("mixup = 0.2"), "recipe.mixup has no effect since networks with frozen stages"),
+        (FROZEN.format('flip = "auto"'), "recipe.flip has no effect since there are no views"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_in_one_line(tmp_path: Path, change: str, words: str) -> None:

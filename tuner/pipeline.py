@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.data.data_checks import DataChecks, refuse_meaningless
-from tuner.data.dataset import DataSpec, ImageDataset, Report
+from tuner.data.data_checks import refuse_meaningless
+from tuner.data.dataset import DataSpec, Report
 from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts, fix_parts_for
-from tuner.data.splits import Split, split_development
+from tuner.data.splits import split_development
 from tuner.data.training_data import memory_for_images, stream_limit
 from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner
 from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_to_time
@@ -26,6 +26,7 @@ from tuner.options import (
     wanted_trials,
     weights_from,
 )
+from tuner.search.backbone_images import with_image_size
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
@@ -35,6 +36,7 @@ from tuner.search.locks import hold, hold_record
 from tuner.search.memory_limit import check_batch_sizes
 from tuner.search.older_studies import refuse_older_version
 from tuner.search.processes import end_if_unguarded, import_ahead
+from tuner.search.ranking_limit import RankingLimit
 from tuner.search.record import StudyRecord
 from tuner.search.settings import (
     StudySettings,
@@ -55,18 +57,19 @@ from tuner.search.study_location import (
     storage_url,
 )
 from tuner.search.study_lookup import create_study, find_study, load_study
+from tuner.search.study_report import data_ready
 from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
 from tuner.search.study_space import choose_space
 from tuner.search.summary import StudySummary, best_trial, summarise
+from tuner.search.training_cost import BackboneImages
 from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
+from tuner.space.large_backbones import without_large_backbones
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.engine_option import parse_forced
 
-RANKING_SHARE = 0.15
-"""Largest share of a budget in which another backbone is ranked before the search."""
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]
 """Function that makes the executor for a study's trainers, one runner for each, with local_executor's arguments."""
@@ -114,21 +117,22 @@ def run_events(
             input_spec_of(dataset), weights, cache_dir=options.cache_dir, download=options.download
         )
     else:
+        size_notes: list[str] = []
+        if stored is None:
+            space, size_notes = without_large_backbones(space, input_spec_of(dataset), given=weights)
         space, space_notes = with_weights(
             space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled, download=options.download
         )
-    if space.backbone is not None and options.image_size is not None:
-        space_notes = [*space_notes, "--image-size does not change the images of pretrained networks; image_size does"]
+        space_notes = [*size_notes, *space_notes]
+    space = with_image_size(space, wanted.data_spec.image_size, stored)
     notes = (*notes, *space_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
     space, flip_note = decide_flip(space, wanted.data_spec.dataset, dataset.class_names)
     decoded = None if stored else decode_for_backbones(space, wanted.data_spec, dataset, report=report)
     if decoded is not None:
-        seconds = RANKING_SHARE * options.budget_seconds
-        space, ranking_notes = rank_backbones(
-            space, decoded, dataset, split, device=device, seconds=seconds, report=report
-        )
+        limit = RankingLimit.from_budget(options.budget_seconds, started=started)
+        space, ranking_notes = rank_backbones(space, decoded, dataset, split, device=device, limit=limit, report=report)
         notes = (*notes, *ranking_notes)
     epochs = wanted.epochs or default_epochs(len(split.train_indices_N), is_pretrained=space.backbone is not None)
     settings = study_settings(dataset, space, seed=wanted.seed, epochs=epochs, is_space_bundled=is_bundled)
@@ -138,7 +142,8 @@ def run_events(
         if known is not None and has_another_version_of_its_space(known.settings, settings):
             notes = (*notes, space_note(known.settings, settings))
             space, flip_note = stored_space(known.settings), ""
-        if device.type == "cpu":  # on a GPU, whose runners share its memory, it depends on what is measured
+        # On a GPU, whose runners share its memory, it depends on what is measured. Backbones have images of their own.
+        if device.type == "cpu" and space.backbone is None:
             check_batch_sizes(space, stream_limit(dataset, device=device, memory_bytes=memory_for_images(device)))
         if known is None:
             refuse_large_first(space, input_spec_of(dataset), origin=f"space {space.name!r}")
@@ -147,7 +152,9 @@ def run_events(
             refuse_other_engine(known, devices, forced=forced)
             _bind(known, folder, parts.test)
         places = place_runners(devices, dataset, workers=options.workers, forced=forced)
-        stream = stream_limit(dataset, device=device, memory_bytes=places.image_bytes)
+        stream, images = stream_limit(dataset, device=device, memory_bytes=places.image_bytes), None
+        if space.backbone is not None:  # whose images have other sizes than those of the data set
+            stream, images = None, BackboneImages(len(dataset.labels_N), device, places.image_bytes)
         check_batch_sizes(space, stream)  # before there is a study, for the next run may begin it in another way
         record = known
         if record is None:
@@ -163,7 +170,7 @@ def run_events(
             decoded = decode_for_backbones(space, wanted.data_spec, dataset, report=report)
         runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
         notes = (*notes, *filter(None, [flip_note]), *runners.notes)
-        yield _data_ready(record, dataset, split, runners.held, notes, checks)
+        yield data_ready(record, space, dataset, split, runners, notes, decoded=decoded, checks=checks)
         plan = SearchPlan(
             space=space,
             input_spec=input_spec_of(dataset),
@@ -173,6 +180,7 @@ def run_events(
             study_folder=folder,
             memory_bytes=runners.step_bytes,
             stream=stream,
+            images=images,
             budget_seconds=max(0.0, started + options.budget_seconds - time.monotonic())
             * (1 if options.confirm == "no" else 1 - TIME_SHARE_OF_BUDGET),
             class_names=dataset.class_names,
@@ -224,9 +232,10 @@ def confirm_events(
         fix_test_set(record, parts.test)
         split = split_development(dataset, seed=record.settings.seed)
         places = place_runners(devices, dataset, workers=workers)
-        decoded = decode_for_backbones(stored_space(record.settings), spec, dataset)
+        space = stored_space(record.settings)
+        decoded = decode_for_backbones(space, spec, dataset)
         runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
-        yield _data_ready(record, dataset, split, runners.held, places.measured.notes)
+        yield data_ready(record, space, dataset, split, runners, places.measured.notes, decoded=decoded)
         with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
             if in_time:
                 plan = limit_to_time(plan, record, executor.num_runners)
@@ -305,25 +314,3 @@ def load_summary(options: RunOptions) -> StudySummary:
     """Return the summary of the study with these options. Raises StudyError if there is none."""
     storage = existing_storage(options.studies, options.storage)
     return summarise(load_study(storage, options.study_name), studies=options.studies)
-
-
-def _data_ready(
-    record: StudyRecord,
-    dataset: ImageDataset,
-    split: Split,
-    held: str,
-    notes: Sequence[str],
-    checks: DataChecks | None = None,
-) -> DataReady:
-    return DataReady(
-        study=record.name,
-        dataset=dataset.name,
-        shape=tuple(dataset.images_NCHW.shape[1:]),
-        num_classes=len(dataset.class_names),
-        num_train=len(split.train_indices_N),
-        num_validation=len(split.validation_indices_N),
-        device=record.engine.device,
-        held=held,
-        notes=(*dataset.notes, *dataset.repairs, *notes),
-        checks=checks,
-    )

@@ -39,7 +39,10 @@ def test_a_network_that_cannot_be_is_refused(changes: dict[str, object]) -> None
 def test_a_network_is_described_in_one_line() -> None:
     assert str(NETWORK) == "resnet18 32x32, 2 stages trained | 8 silu d0.25 4"
     assert str(replace(NETWORK, trained_stages=0, head=Head("average"))) == "resnet18 32x32, frozen | 4"
-    assert str(replace(NETWORK, trained_stages=1, head=Head("average"))) == "resnet18 32x32, 1 stage trained | 4"
+    one = replace(NETWORK, trained_stages=1, head=Head("average"))
+    assert str(one) == "resnet18 32x32, 1 stage trained | 4"
+    assert str(replace(one, views=1)) == "resnet18 32x32, 1 stage trained, 1 view | 4"
+    assert str(replace(one, trained_stages=0, views=4)) == "resnet18 32x32, frozen, 4 views | 4"
 
 
 def test_fields_without_effect_do_not_change_the_fingerprint() -> None:

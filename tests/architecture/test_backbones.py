@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tuner.architecture.backbone_modules import num_stages
 from tuner.architecture.backbones import (
     Backbone,
     build_backbone,
@@ -215,3 +218,14 @@ def test_without_timm_the_error_is_the_command_that_installs_it(monkeypatch: pyt
         with pytest.raises(BackboneError, match=r'pip install "tuner\[pretrained\]"'):
             function("timm/resnet18")
     assert input_of("resnet18").height == 224
+
+
+@pytest.mark.slow
+def test_the_document_lists_the_stages_of_each_family() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "pretrained.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|`]+ \| (`[^|]+) \| (\d+)(?: (?:or|to) (\d+))? \|$", text, flags=re.MULTILINE)
+    assert len(rows) == 12
+    for examples, least, most in rows:
+        for name, number in re.findall(r"`([^`]+)`(?: \((\d+)\))?", examples):
+            found = num_stages(name)
+            assert found == int(number) if number else int(least) <= found <= int(most or least), name

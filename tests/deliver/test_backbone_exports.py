@@ -48,10 +48,10 @@ IMAGES_NCHW = torch.randint(0, 256, (70, 3, SIDE, SIDE), dtype=torch.uint8, gene
 
 
 @cache
-def checkpoint_of(name: str, *, flip_test: bool = False) -> Checkpoint:
+def checkpoint_of(name: str, *, flip_test: bool = False, side: int = SIDE) -> Checkpoint:
     """A network with a hidden layer in its head, whose normalization has seen images."""
     head = Head(pooling="average", hidden_features=16, activation="silu", dropout=0.25)
-    network = BackboneNetwork(InputSpec(3, SIDE, SIDE, NUM_CLASSES), name, "0123456789abcdef", 1, head=head)
+    network = BackboneNetwork(InputSpec(3, side, side, NUM_CLASSES), name, "0123456789abcdef", 1, head=head)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_any(network)
@@ -59,12 +59,12 @@ def checkpoint_of(name: str, *, flip_test: bool = False) -> Checkpoint:
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0
         with torch.no_grad():
-            model.train()(torch.randn(16, 3, SIDE, SIDE))
+            model.train()(torch.randn(16 if side == SIDE else 4, 3, side, side))
     return Checkpoint(
         candidate=resolve_candidate(Candidate(network, Recipe(epochs=2))),
         weights=model.state_dict(),
         preprocessing=Preprocessing(
-            3, SIDE, SIDE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), interpolation="bicubic", crop_fraction=0.875
+            3, side, side, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), interpolation="bicubic", crop_fraction=0.875
         ),
         class_names=tuple(map(str, range(NUM_CLASSES))),
         scores={"test_accuracy": 0.5},
@@ -219,3 +219,24 @@ def test_traced_files_do_not_hold_paths_of_this_machine(format: FormatName, tmp_
     path = tmp_path / FORMATS[format].file_name
     FORMATS[format].write(checkpoint, path, lambda: traced_program(checkpoint))
     assert str(Path(torchvision.__file__).parent).encode() not in path.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("swin_t", 64), ("timm/vit_tiny_patch16_224", 224), ("regnet_y_400mf", 64), ("googlenet", 64)],
+)
+def test_a_traced_member_of_each_family_gives_the_same_logits(name: str, side: int, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(name, side=side)
+    generator = torch.Generator().manual_seed(0)
+    images_NCHW = torch.randint(0, 256, (5, 3, side, side), dtype=torch.uint8, generator=generator)
+    wanted_NK = classifier_from(checkpoint).logits(images_NCHW)
+    assert wanted_NK.std(0).min() > 1e-5  # the images make a difference
+    program = traced_program(checkpoint)
+    for format in ("pt2", "onnx"):
+        path = tmp_path / FORMATS[format].file_name
+        FORMATS[format].write(checkpoint, path, lambda: program)
+        run = torch.export.load(path).module() if format == "pt2" else load_classifier(path).logits
+        with torch.inference_mode():
+            for number in (1, 5):
+                torch.testing.assert_close(run(images_NCHW[:number]), wanted_NK[:number], rtol=1e-3, atol=1e-4)

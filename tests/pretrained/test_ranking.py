@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tuner.data.splits import split_development
 from tuner.pretrained import features
 from tuner.pretrained.ranking import log_me
 from tuner.pretrained.weights import find_weights
+from tuner.search.ranking_limit import RankingLimit
 from tuner.search.study_backbones import decode_for_backbones, rank_backbones
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import parse_space
@@ -95,21 +97,24 @@ def space_of(pretrained: Pretrained, folder: Path) -> SearchSpace:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "order", "words"),
+    ("limit", "order", "words"),
     [
-        (math.inf, [NAME, OTHER], "in the order of LogME on the training images: shufflenet_v2_x0_5 ("),
-        (0.0, [OTHER, NAME], "not ranked, and tried last: shufflenet_v2_x0_5"),
+        (RankingLimit(), [NAME, OTHER], "in the order of LogME on the training images: shufflenet_v2_x0_5 ("),
+        (RankingLimit(share_ends=0.0), [OTHER, NAME], "not ranked, and tried last: shufflenet_v2_x0_5"),
+        (RankingLimit(gives_up=0.0), [OTHER, NAME], "not ranked, and tried last: shufflenet_v2_x0_5"),
+        (RankingLimit(ends=0.0), [OTHER, NAME], "the time budget was used up before any backbone was ranked"),
     ],
 )
 def test_backbones_are_tried_in_the_order_of_their_features(
     pretrained: Pretrained,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    seconds: float,
+    limit: RankingLimit,
     order: list[str],
     words: str,
 ) -> None:
     monkeypatch.setattr("tuner.search.study_backbones.num_cores", lambda: 1)
+    shutil.rmtree(pretrained.cache_dir / "features", ignore_errors=True)
     space = space_of(pretrained, tmp_path)
     spec = DataSpec("digits", tmp_path / "data", pretrained.cache_dir)
     dataset = load_development(spec)
@@ -123,7 +128,7 @@ def test_backbones_are_tried_in_the_order_of_their_features(
         dataset,
         split,
         device=torch.device("cpu"),
-        seconds=seconds,
+        limit=limit,
         report=lambda *progress: done.append(progress),
     )
     assert ranked.backbone is not None
@@ -131,7 +136,10 @@ def test_backbones_are_tried_in_the_order_of_their_features(
     assert ranked.weights == space.weights
     assert list(ranked.weights) == order
     assert any(words in note for note in notes)
-    assert not done or done[-1] == ("computing features", len(dataset.labels_N), len(dataset.labels_N))
+    num_ranked = 2 if limit == RankingLimit() else 0 if limit.is_over else 1
+    assert done.count(("computing features", len(dataset.labels_N), len(dataset.labels_N))) == num_ranked
+    assert len(list((pretrained.cache_dir / "features").glob("*.npy"))) == num_ranked
+    assert not list((pretrained.cache_dir / "features").glob(".tmp-*"))
 
 
 def test_backbones_whose_features_are_too_large_come_last(
@@ -145,7 +153,7 @@ def test_backbones_whose_features_are_too_large_come_last(
     decoded = decode_for_backbones(space, spec, dataset)
     assert decoded is not None
     split = split_development(dataset, seed=0)
-    ranked, notes = rank_backbones(space, decoded, dataset, split, device=torch.device("cpu"), seconds=math.inf)
+    ranked, notes = rank_backbones(space, decoded, dataset, split, device=torch.device("cpu"), limit=RankingLimit())
     assert ranked.backbone is not None
     assert ranked.backbone.name.values == [OTHER, NAME]
     assert notes == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tuner.search.study_files import checkpoint_path
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SearchTask
 from tuner.training.checkpoint import Checkpoint, load_checkpoint, model_from
 from tuner.training.loop import evaluate
+from tuner.training.results import EpochResult, Preparing
 from tuner.training.tail import head_alone
 
 
@@ -104,6 +106,19 @@ def test_training_on_features_is_training_with_frozen_stages(
     assert on_features.keys() == on_images.keys()
     for name, value in on_features.items():
         torch.testing.assert_close(value, on_images[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_progress_of_features_is_yielded_and_can_be_stopped(pretrained: Pretrained, tmp_path: Path) -> None:
+    own = replace(pretrained, cache_dir=tmp_path / "cache")
+    shutil.copytree(pretrained.cache_dir / "weights", own.cache_dir / "weights")
+    task = SearchTask(1, own.candidate(), seed=3)
+    steps = own.trainer(tmp_path, progress_seconds=0.0)(task)
+    assert next(steps) == Preparing("computing features", 32, 1437)
+    steps.close()
+    assert not [path for path in (own.cache_dir / "features").iterdir() if path.suffix != ".lock"]
+    whole = list(own.trainer(tmp_path, progress_seconds=0.0)(task))
+    assert whole[44] == Preparing("computing features", 1437, 1437)
+    assert [one.epoch for one in whole[45:] if isinstance(one, EpochResult)] == [1, 2]
 
 
 def test_views_are_augmented_and_the_scores_are_not(pretrained: Pretrained, tmp_path: Path) -> None:

@@ -30,7 +30,15 @@ from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError
 from tuner.search.coordinator import MAX_ALIKE, search
-from tuner.search.events import EpochFinished, SearchEnded, SearchEvent, SearchStarted, TrialEnded, TrialStarted
+from tuner.search.events import (
+    EpochFinished,
+    SearchEnded,
+    SearchEvent,
+    SearchStarted,
+    TrialEnded,
+    TrialPreparing,
+    TrialStarted,
+)
 from tuner.search.executors import Answer, InProcess
 from tuner.search.record import CONSTRAINTS
 from tuner.search.study_files import NUM_KEPT, checkpoint_path
@@ -39,7 +47,7 @@ from tuner.search.tasks import SearchTask, TrialTask
 from tuner.search.trial_runner import Trainer
 from tuner.search.uncounted_trials import MAX_UNCOUNTED
 from tuner.space.sampling import candidate_from, distributions, first_params
-from tuner.training.results import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult, Preparing
 from tuner.ui.event_lines import new_problem
 from tuner.ui.search_view import SearchView
 
@@ -607,6 +615,21 @@ def test_a_budget_ends_the_search_and_stores_what_was_running(study: Rehearsal) 
     assert ended(events)[2].reason == "the time budget is used up"
     assert ending_of(events) == SearchEnded(3, "the time budget is used up")
     assert [trial.state.name for trial in study.record().trials()] == ["COMPLETE", "COMPLETE", "PRUNED"]
+
+
+def test_a_budget_ends_a_trial_that_still_computes_features_and_it_waits_for_the_next_run(study: Rehearsal) -> None:
+    seconds = iter(range(1_000))
+
+    def prepare_for_long(task: TrialTask) -> Iterator[EpochResult | Preparing]:
+        for done in range(10_000):
+            yield Preparing("computing features", done, 10_000)
+
+    events = study.run(5, trainer=prepare_for_long, clock=lambda: float(next(seconds)), budget_seconds=20.0)
+    assert ending_of(events) == SearchEnded(0, "the time budget is used up")
+    assert events[2] == TrialPreparing(0, Preparing("computing features", 0, 10_000))
+    (trial,) = study.record().trials()
+    assert not trial.state.is_finished()
+    assert ending_of(study.run(1)) == SearchEnded(1, "")
 
 
 @pytest.mark.usefixtures("_nobody_stops")

@@ -1,6 +1,6 @@
 """The loop that serves the search and the confirmation, with work of a few tasks in this process."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from tuner.search.dispatch import dispatch
 from tuner.search.executors import Executor, InProcess
 from tuner.search.tasks import SearchTask, TrainingEnded
 from tuner.space.sampling import candidate_from, first_params
-from tuner.training.results import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult, Preparing
 
 CANDIDATE = candidate_from(first_params(SPACE)[0], SPACE, DIGITS, epochs=EPOCHS)
 TASKS = [SearchTask(number, CANDIDATE, seed=number) for number in range(3)]
@@ -41,6 +41,9 @@ class Tasks:
     def take_epoch(self, task: SearchTask, result: EpochResult) -> Iterable[Event]:
         return [(task.number, f"epoch {result.epoch}")]
 
+    def take_preparing(self, task: SearchTask, progress: Preparing) -> Iterable[Event]:
+        return [(task.number, f"{progress.what} {progress.done}/{progress.total}")]
+
     def take_lost(self, task: SearchTask, ended: TrainingEnded) -> Iterable[Event]:
         self.waiting.append(task)
         return [(task.number, "lost")]
@@ -53,6 +56,17 @@ def whole(number: int, end: str = "finished") -> list[Event]:
     return [(number, "start"), *((number, f"epoch {epoch}") for epoch in range(1, EPOCHS + 1)), (number, end)]
 
 
+def prepares(task: SearchTask) -> Iterator[EpochResult | Preparing]:
+    """A trainer that computes features of two images before it trains."""
+    yield from (Preparing("features", done, 2) for done in (1, 2))
+    yield from rehearse(task)
+
+
+def prepared(number: int) -> list[Event]:
+    start, *others = whole(number)
+    return [start, (number, "features 1/2"), (number, "features 2/2"), *others]
+
+
 LOST, STOPPED = [(1, "start"), (1, "lost")], [(1, "start"), (1, "epoch 1")]
 
 
@@ -60,6 +74,7 @@ LOST, STOPPED = [(1, "start"), (1, "lost")], [(1, "start"), (1, "epoch 1")]
     ("work", "executor", "expected"),
     [
         (Tasks(), InProcess(rehearse), [*whole(0), *whole(1), *whole(2)]),
+        (Tasks(), InProcess(prepares), [event for number in range(3) for event in prepared(number)]),
         (Tasks(stopped=(1,)), InProcess(rehearse), [*whole(0), *STOPPED, *whole(2)]),
         (Tasks(), Losing(rehearse, 1, times=1), [*whole(0), *LOST, *whole(2), *whole(1)]),
         (Tasks(), Losing(rehearse, 1, times=2), [*whole(0), *LOST, *whole(2), *LOST]),
@@ -70,7 +85,7 @@ LOST, STOPPED = [(1, "start"), (1, "lost")], [(1, "start"), (1, "epoch 1")]
             [event for number in range(3) for event in [(number, "start"), (number, "diverged")]],
         ),
     ],
-    ids=["to the end", "stopped", "lost once", "lost twice", "over", "diverged"],
+    ids=["to the end", "prepared", "stopped", "lost once", "lost twice", "over", "diverged"],
 )
 def test_each_task_is_started_once_and_once_more_if_it_is_lost(
     work: Tasks, executor: Executor, expected: list[Event]

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+from tuner.architecture.backbones import build_backbone
 from tuner.interrupts import EXIT_CODE, LINE, LINE_RESTART
 
 pytestmark = pytest.mark.slow
@@ -149,3 +151,20 @@ def test_a_runner_ends_in_the_middle_of_an_epoch_when_its_coordinator_is_gone(
         finally:
             if runner.is_running():
                 runner.kill()
+
+
+def test_an_interrupt_while_backbones_are_ranked_is_one_line_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    torch.save(build_backbone("resnet34").model.state_dict(), tmp_path / "weights.pth")
+    space = '[backbone]\nname = "resnet34"\n[recipe]\nlearning_rate = 0.001\n'
+    (tmp_path / "own.toml").write_text(space, encoding="utf-8")
+    command = [sys.executable, "-m", "tuner", "run", "--space", "own.toml", "--weights", "resnet34=weights.pth"]
+    features = tmp_path / "studies" / ".cache" / "features"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not list(features.glob(".tmp-*")):  # the features of 1,437 images, which take minutes
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == f"{LINE}\n"
+        assert process.wait() == EXIT_CODE
+    assert not [path for path in features.iterdir() if path.suffix != ".lock"]

@@ -4,13 +4,18 @@ import pytest
 import torch
 from PIL import Image
 
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.blocks import PlainBlock
-from tuner.architecture.spec import Architecture, Head
+from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.development_part import load_development
+from tuner.data.resident import pixel_scaling
 from tuner.errors import DataError
+from tuner.search.backbone_data import VIEW_SEED
 from tuner.search.study_runners import input_spec_of
+from tuner.training.augmentation import draw_augmentation
 from tuner.training.candidate import Candidate, Recipe
+from tuner.training.engine import Engine
 from tuner.ui.contact_sheet import GAP, NUM_EPOCHS, NUM_IMAGES, TILE, contact_sheet, draw_sheet, save_sheet
 
 
@@ -74,3 +79,35 @@ def test_a_sheet_that_cannot_be_written_is_refused_in_one_line(digits: ImageData
         with pytest.raises(DataError, match=reason) as caught:
             save_sheet(page, output)
         assert "\n" not in str(caught.value)
+
+
+def test_the_views_of_a_backbone_are_those_that_its_features_are_computed_from(tmp_path: Path) -> None:
+    network = BackboneNetwork(InputSpec(3, 16, 16, 10), "timm/tf_efficientnet_lite0", "0" * 16, 0, 3)
+    spec = DataSpec("digits", tmp_path / "data", tmp_path / "cache", image_size=(16, 16), channels=3)
+    images = load_development(spec)
+    recipe = Recipe(flip="horizontal", translate=0.25, cutout=0.5)
+    sheets = [contact_sheet(images, Candidate(network, recipe), seed=seed) for seed in (3, 4)]
+    assert [sheet.column for sheet in sheets] == ["view", "view"]
+    scaling = pixel_scaling((0.5,) * 3, (0.5,) * 3, dtype=torch.float32, device=torch.device("cpu"))
+    for view in range(3):
+        drawn = draw_augmentation(
+            Candidate(network, recipe), engine=Engine(), seed=VIEW_SEED, epoch=view + 1, num_images=len(images.labels_N)
+        )
+        assert drawn is not None
+        all_NCHW, _ = drawn.apply(images.images_NCHW, images.labels_N, scaling=scaling, start=0)
+        for sheet in sheets:
+            for image_CHW, version_CHW in zip(sheet.images_NCHW, sheet.versions_NECHW[:, view], strict=True):
+                same_N = (images.images_NCHW == image_CHW).flatten(1).all(1).nonzero().flatten().tolist()
+                expected = [(all_NCHW[row] * 0.5 + 0.5).mul(255).round().to(torch.uint8) for row in same_N]
+                assert any(torch.equal(version_CHW, one) for one in expected)
+    assert (sheets[0].versions_NECHW == 128).any()  # what cutout erases is the mean of the weights
+
+
+def test_a_backbone_without_frozen_stages_is_augmented_in_each_epoch_with_the_mean_of_its_weights(
+    tmp_path: Path,
+) -> None:
+    network = BackboneNetwork(InputSpec(3, 16, 16, 10), "timm/tf_efficientnet_lite0", "0" * 16, 99)
+    spec = DataSpec("digits", tmp_path / "data", tmp_path / "cache", image_size=(16, 16), channels=3)
+    sheet = contact_sheet(load_development(spec), Candidate(network, Recipe(cutout=0.5)), seed=3)
+    assert (sheet.column, sheet.versions_NECHW.shape[1]) == ("epoch", NUM_EPOCHS)
+    assert (sheet.versions_NECHW == 128).any()

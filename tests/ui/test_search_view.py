@@ -15,10 +15,11 @@ from tuner.deliver.retraining import ConfirmProgress
 from tuner.search.events import (
     EpochFinished,
     SearchStarted,
+    TrialPreparing,
     TrialStarted,
 )
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 from tuner.ui.event_lines import line_of
 from tuner.ui.search_view import SearchView, format_seconds, sparkline
 
@@ -122,3 +123,22 @@ def test_a_curve_is_drawn_from_its_lowest_to_its_highest() -> None:
 )
 def test_times_are_given_in_words(seconds: float, words: str) -> None:
     assert format_seconds(seconds) == words
+
+
+def test_features_of_a_trial_are_shown_while_they_are_computed_and_are_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    view = SearchView()
+    for event in EVENTS[:4]:
+        view.take(event)
+    lines = []
+    for done in (320, 640):
+        event = TrialPreparing(1, Preparing("computing features", done, 1_797))
+        view.take(event)
+        lines.append(line_of(event, view))
+    assert lines == ["trial 1: computing features 320/1,797", ""]
+    assert "computing features 640/1,797" in shown(view)
+    monkeypatch.setattr("tuner.ui.event_lines.PREPARING_SECONDS", 0.0)
+    assert line_of(event, view) == "trial 1: computing features 640/1,797"
+    view.take(EpochFinished(1, EpochResult(1, 0.5, 0.5, 0.5, 0.1)))
+    assert "features" not in shown(view)

@@ -74,8 +74,8 @@ def test_the_table_fits_and_ends_with_weights_and_recipe(width: int) -> None:
     [
         (WEIGHTS, 0, f"pretrained ({WEIGHTS})"),
         (UNKNOWN_WEIGHTS, 0, "pretrained"),
-        (WEIGHTS, 1, f"pretrained ({WEIGHTS}); trained on 1 augmented view of every image"),
-        (UNKNOWN_WEIGHTS, 4, "pretrained; trained on 4 augmented views of every image"),
+        (WEIGHTS, 1, f"pretrained ({WEIGHTS}); trained on every image and 1 augmented view of it"),
+        (UNKNOWN_WEIGHTS, 4, "pretrained; trained on every image and 4 augmented views of it"),
     ],
 )
 def test_weights_are_described_with_the_views_of_the_images(weights: str, views: int, words: str) -> None:

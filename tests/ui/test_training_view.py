@@ -11,9 +11,9 @@ from rich.console import Console
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
-from tuner.search.events import EpochFinished
+from tuner.search.events import EpochFinished, TrialPreparing
 from tuner.training.candidate import Candidate, Recipe
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 from tuner.ui.training_view import TrainingView, trained_lines, watch_training
 
 CANDIDATE = Candidate(Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(16),), Head()), Recipe(epochs=4))
@@ -70,3 +70,13 @@ def test_the_last_lines_say_that_the_score_is_of_validation_images_and_the_test_
     assert "90.00% validation accuracy at epoch 3, the best of 4, and so optimistic; 80.00% in the search" in lines[1]
     assert "stays sealed" in lines[2]
     assert lines[3] == "file     trained-00007.pt"
+
+
+def test_features_are_shown_in_the_live_line_while_they_are_computed() -> None:
+    view = TrainingView()
+    stream = io.StringIO()
+    console = Console(file=stream, width=60)
+    for event in (STARTED, TrialPreparing(7, Preparing("computing features", 320, 1_437)), EPOCHS[0]):
+        view.take(event)
+        console.print(view)
+    assert [("computing features 320/1,437" in line) for line in stream.getvalue().splitlines()] == [False, True, False]

@@ -48,7 +48,7 @@ def kind_of(architecture: AnyArchitecture) -> str:
 def cost_of(architecture: AnyArchitecture) -> Cost:
     """The cost of a resolved architecture."""
     if isinstance(architecture, BackboneNetwork):
-        from tuner.architecture.backbone_modules import backbone_cost
+        from tuner.architecture.backbone_cost import backbone_cost
 
         return backbone_cost(architecture)
     return network_cost(trace(architecture))

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbones import build_backbone
-from tuner.architecture.cost import Cost
 from tuner.architecture.factory import build_path
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.layer_modules import build_layer
 from tuner.architecture.trace import head_layers
-from tuner.errors import BackboneError
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,62 +88,6 @@ def num_stages(name: str) -> int:
     """How many stages of a backbone have parameters that can be trained."""
     with torch.device("meta"):
         return sum(_has_parameters(stage) for stage in build_backbone(name).stages)
-
-
-@lru_cache(maxsize=1_024)
-def backbone_cost(network: BackboneNetwork) -> Cost:
-    """The cost of a resolved network, counted on the meta device.
-
-    Parameters and FLOPs are those of the whole network, as torch's counter counts them; activations are those of the
-    tail, which training keeps, and the widest layer is that of the whole network. Raises BackboneError for images that
-    the backbone cannot take.
-    """
-    with torch.device("meta"):
-        split = split_network(network)
-        images_1CHW = torch.empty(1, *network.input_shape)
-    split.model.eval()
-    whole, tail = _Outputs(split.model), _Outputs(split.tail)
-    split.model.requires_grad_(False)  # the counter cannot follow a parameter that is passed on as an input
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), whole, tail:
-            logits_1K = split.model(images_1CHW)
-    except (AssertionError, RuntimeError, ValueError) as error:  # what the libraries raise for images of a wrong size
-        height, width = network.input_shape[1:]
-        words = " ".join(str(error).split())[:200]
-        raise BackboneError(
-            f"{network.backbone} cannot take images of {height}x{width} pixels ({words}): give another image_size"
-        ) from error
-    parameters = list(split.model.parameters())
-    buffers = [buffer for buffer in split.model.buffers() if buffer.is_floating_point()]
-    return Cost(
-        num_parameters=sum(parameter.numel() for parameter in parameters),
-        num_buffers=sum(buffer.numel() for buffer in buffers),
-        flops=counter.get_total_flops(),
-        activations=tail.total,
-        widest=whole.widest,
-        ends=images_1CHW.numel() + logits_1K.numel(),
-    )
-
-
-class _Outputs:
-    """Counts the numbers in the outputs of a module's layers while it runs."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._layers = [one for one in module.modules() if not list(one.children())]
-        self.total = self.widest = 0
-
-    def __enter__(self) -> None:
-        self._handles = [layer.register_forward_hook(self._count) for layer in self._layers]
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _count(self, _: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        size = output.numel() if isinstance(output, Tensor) else 0
-        before = sum(one.numel() for one in inputs if isinstance(one, Tensor))
-        self.total += size
-        self.widest = max(self.widest, before + size)
 
 
 def _has_parameters(stage: nn.Module) -> bool:

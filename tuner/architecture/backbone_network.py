@@ -44,11 +44,12 @@ class BackboneNetwork:
         return self.input.num_classes
 
     def __str__(self) -> str:
-        """In one line: `resnet18 224x224, 2 stages trained | 256 relu d0.2 10`."""
+        """In one line: `resnet18 224x224, 2 stages trained, 4 views | 256 relu d0.2 10`."""
         trained = f"{self.trained_stages} stage{'s' if self.trained_stages > 1 else ''} trained"
         how = trained if self.trained_stages else "frozen"
         head = str(self.head).removeprefix(self.head.pooling).strip()
-        words = f"{self.backbone} {self.input.height}x{self.input.width}, {how}"
+        views = f", {self.views} view{'s' if self.views > 1 else ''}" if self.views else ""
+        words = f"{self.backbone} {self.input.height}x{self.input.width}, {how}{views}"
         return f"{words} | {head + ' ' if head else ''}{self.num_classes}"
 
     def to_json(self) -> dict[str, Any]:

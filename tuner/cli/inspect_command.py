@@ -166,13 +166,14 @@ def _print_space_with_sheet(
     target: str, spec: DataSpec, studies: Path, *, seed: int | None, output: Path | None
 ) -> None:
     from tuner.data.development_part import load_development
+    from tuner.search.backbone_images import with_image_size
     from tuner.search.study_backbones import decode_for_network
     from tuner.search.study_runners import input_spec_of
     from tuner.space.automatic_flip import decide_flip
     from tuner.space.toml_file import load_space
     from tuner.ui.console import progress_reporter
 
-    space = load_space(target)
+    space = with_image_size(load_space(target), spec.image_size)
     with cache_folder(studies) as cache:
         with progress_reporter(plain_console(stderr=True), quiet=False) as report:
             spec = replace(spec, cache_dir=cache)

@@ -8,6 +8,9 @@ from tuner.data.images import ImageFacts, Preprocessing, choose_size
 from tuner.data.reading import Reading, choose_reading
 from tuner.data.resizing import Resizing
 
+SIZE_OPTION = "; --image-size changes it"
+"""What a note on the size of images says of the option that sets it."""
+
 
 @dataclass(frozen=True)
 class ImageRule:
@@ -65,12 +68,12 @@ def _describe(facts: Sequence[ImageFacts], shape_CHW: tuple[int, int, int], resi
         covered_height, covered_width = resizing.covered_size((height, width))
         return (
             f"images are {colours}; all are {resizing.verb} to cover {covered_height}x{covered_width} pixels "
-            f"(height x width), and centre-cropped to {height}x{width}"
+            f"(height x width{SIZE_OPTION}), and centre-cropped to {height}x{width}"
         )
     num_other = sum((fact.height, fact.width) != (height, width) for fact in facts)
     if num_other == 0:
         return f"images are {colours}, {height}x{width} pixels (height x width)"
     return (
         f"images are {colours}; {num_other:,} of {len(facts):,} have another size and are {resizing.verb} to cover "
-        f"{height}x{width} pixels (height x width; --image-size changes it), and centre-cropped"
+        f"{height}x{width} pixels (height x width{SIZE_OPTION}), and centre-cropped"
     )

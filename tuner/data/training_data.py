@@ -1,6 +1,7 @@
 """Hold a data set in memory or stream it from disk during training, depending on its size."""
 
 from collections.abc import Iterator
+from math import prod
 from typing import Protocol
 
 import torch
@@ -104,9 +105,25 @@ def stream_limit(
     dataset: ImageDataset, *, device: torch.device, memory_bytes: int, stream_bytes: int = STREAM_BYTES
 ) -> StreamLimit | None:
     """Return the memory limit for batches if open_data would stream with these arguments; None if it would not."""
-    if fits_in_memory(dataset, memory_bytes, device=device):
+    num_images, *shape_CHW = dataset.images_NCHW.shape
+    return stream_limit_of(
+        num_images, tuple(shape_CHW), device=device, memory_bytes=memory_bytes, stream_bytes=stream_bytes
+    )
+
+
+def stream_limit_of(
+    num_images: int,
+    shape_CHW: tuple[int, ...],
+    *,
+    device: torch.device,
+    memory_bytes: int,
+    stream_bytes: int = STREAM_BYTES,
+) -> StreamLimit | None:
+    """Return what stream_limit returns for a set of images of this shape."""
+    image_bytes = prod(shape_CHW)
+    if num_images * image_bytes <= _largest_held(device, memory_bytes):
         return None
-    return StreamLimit(min(stream_bytes, memory_bytes), dataset.images_NCHW[0].numel(), device)
+    return StreamLimit(min(stream_bytes, memory_bytes), image_bytes, device)
 
 
 def measure_statistics(dataset: ImageDataset, split: Split, *, memory_bytes: int) -> Statistics:

@@ -91,11 +91,14 @@ def confirm(
     trials = record.trials()
     refuse_without_winner(record, trials)
     ranked = rank_complete(trials)
-    pace = _seconds_per_work(trials)
+    num_images = splits.num_images
+    pace = _seconds_per_work(trials, num_images)
     known = baseline_trial(trials)
     if known is not None:
         ranked = [known if trial.number == known.number else trial for trial in ranked]
-    baseline = None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace)
+    baseline = (
+        None if known is None else contender_from(known, epochs=epochs, seconds_per_work=pace, num_images=num_images)
+    )
     retrained = [contender_from(trial, epochs=epochs) for trial in ranked[: plan.num_candidates]]
     num_candidates, num_seeds, skipped = affordable(retrained, baseline, plan, num_runners=executor.num_runners)
     contenders = retrained[:num_candidates]
@@ -218,7 +221,9 @@ def _notes_on_shared_images(num_shared: int, *, num_images: int) -> list[str]:
     ]
 
 
-def _seconds_per_work(trials: Sequence[TrialRecord]) -> float:
+def _seconds_per_work(trials: Sequence[TrialRecord], num_images: int) -> float:
     """Seconds per unit of `Cost.work`, over everything that the search has trained."""
     trained = [trial for trial in trials if trial.curve]
-    return sum(trial.seconds for trial in trained) / sum(work_of(trial) * len(trial.curve) for trial in trained)
+    return sum(trial.seconds for trial in trained) / sum(
+        work_of(trial, num_images) * len(trial.curve) for trial in trained
+    )

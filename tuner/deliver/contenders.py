@@ -8,8 +8,8 @@ from statistics import mean
 
 import numpy as np
 
-from tuner.architecture.any_architecture import cost_of
 from tuner.deliver.intervals import Correct, RaceRow, Spread, spread_in_race
+from tuner.search.training_cost import training_cost
 from tuner.search.trial_record import TrialRecord
 from tuner.training.candidate import Candidate
 
@@ -77,21 +77,22 @@ class Contender:
         self.correct.clear()
 
 
-def contender_from(trial: TrialRecord, *, epochs: int, seconds_per_work: float = 0.0) -> Contender:
+def contender_from(trial: TrialRecord, *, epochs: int, seconds_per_work: float = 0.0, num_images: int = 0) -> Contender:
     """Make a contender that trains for the number of epochs that was best in the search; its schedule spans these.
 
     A trial that the search stopped before its last epoch, or never trained, gets the `epochs` of a full trial, which
     makes the comparison fair. seconds_per_work: average over the study's trials, for a trial without a time of its own.
+    num_images: as in training_cost.
     """
     is_whole = len(trial.curve) >= epochs
     recipe = replace(trial.candidate.recipe, epochs=(trial.best_epoch or epochs) if is_whole else epochs)
-    by_epoch = trial.seconds / len(trial.curve) if trial.curve else seconds_per_work * work_of(trial)
+    by_epoch = trial.seconds / len(trial.curve) if trial.curve else seconds_per_work * work_of(trial, num_images)
     return Contender(trial, replace(trial.candidate, recipe=recipe), by_epoch * recipe.epochs)
 
 
-def work_of(trial: TrialRecord) -> float:
-    """Cost of one epoch of a trial, in the units of `Cost.work`."""
-    return cost_of(trial.candidate.architecture).work
+def work_of(trial: TrialRecord, num_images: int) -> float:
+    """Cost of one epoch of a trial, in the units of `Cost.work`. num_images: as in training_cost."""
+    return training_cost(trial.candidate.architecture, num_images).work
 
 
 def spread_of(contenders: Iterable[Contender], splits: Splits) -> Spread:

@@ -10,7 +10,7 @@ from tuner.architecture.any_architecture import cost_of
 from tuner.search.dispatch import Work, dispatch
 from tuner.search.executors import Executor
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
 SingleRetraining = FreshSplitTask | AllImagesTask
 RetrainingTask = SingleRetraining | SeedGroup
@@ -103,6 +103,9 @@ class _Retrainings:
         return True
 
     def take_epoch(self, task: RetrainingTask, result: EpochResult) -> Iterable[Ended]:
+        return ()
+
+    def take_preparing(self, task: RetrainingTask, progress: Preparing) -> Iterable[Ended]:
         return ()
 
     def take_lost(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended]:

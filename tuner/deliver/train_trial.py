@@ -12,7 +12,7 @@ from tuner.data.splits import split_development
 from tuner.deliver.export_formats import FORMATS
 from tuner.errors import CheckpointError, OptionError, StudyError, reason_of
 from tuner.search.confirmation_sentences import counted
-from tuner.search.events import EpochFinished
+from tuner.search.events import EpochFinished, TrialPreparing
 from tuner.search.folder_owner import claim_folder
 from tuner.search.locks import hold
 from tuner.search.objective import is_better, value_of
@@ -29,7 +29,7 @@ from tuner.temporary import remove_leftovers, temporary_beside
 from tuner.training.caller_settings import generates_with_own_settings
 from tuner.training.candidate import Candidate
 from tuner.training.failures import is_out_of_memory
-from tuner.training.results import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult, Preparing
 
 MAX_EPOCHS = 100_000
 OTHER_SUFFIXES = {Path(one.file_name).suffix for one in FORMATS.values()} - {".pt"}
@@ -67,7 +67,7 @@ class Trained:
     search_accuracy: float | None
 
 
-TrainingEvent = TrainingStarted | EpochFinished | Trained
+TrainingEvent = TrainingStarted | TrialPreparing | EpochFinished | Trained
 
 
 def train_trial(record: StudyRecord, number: int, *, epochs: int, studies: Path, output: Path | None = None) -> Trained:
@@ -128,6 +128,9 @@ def train_trial_events(
             )
             with _told(number, epochs):
                 for result in trainer(LongerTask(number, candidate, seed, unfinished)):
+                    if isinstance(result, Preparing):
+                        yield TrialPreparing(number, result)
+                        continue
                     result = replace(result, weights=None)
                     if best is None or is_better(value_of(result), value_of(best)):
                         best = result

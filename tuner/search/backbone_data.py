@@ -84,8 +84,9 @@ class BackboneData:
             return
         alone = head_alone(candidate)
         frozen = self.network(alone, seed=seed)
-        for _ in self.train(alone, frozen, self.open(alone, frozen, split_of), seed=seed, scores_all=False):
-            pass
+        for result in self.train(alone, frozen, self.open(alone, frozen, split_of), seed=seed, scores_all=False):
+            if self.report is not None:
+                self.report("training the head", result.epoch, alone.recipe.epochs)
         network.head.load_state_dict(frozen.head.state_dict())
 
     def open(

@@ -14,7 +14,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from tuner.architecture.any_architecture import cost_of, kind_of
+from tuner.architecture.any_architecture import AnyArchitecture, cost_of, kind_of
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import InputSpec
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError, SpaceError, StudyError
@@ -29,10 +30,12 @@ from tuner.search.events import (
     SearchStarted,
     TrialEnded,
     TrialLost,
+    TrialPreparing,
     TrialStarted,
 )
 from tuner.search.executors import Executor
 from tuner.search.known_candidates import KnownCandidates, KnownTrial
+from tuner.search.latencies import BackboneLatencies
 from tuner.search.memory_limit import memory_excess
 from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord
@@ -40,13 +43,14 @@ from tuner.search.running_trial import RunningTrial
 from tuner.search.sampler_and_pruner import Strategy
 from tuner.search.size_limit import size_excess
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
+from tuner.search.training_cost import BackboneImages, training_cost
 from tuner.search.trial_record import TrialRecord
 from tuner.search.uncounted_trials import UncountedTrials
 from tuner.space.baseline import Baseline, baselines, describe_baseline
 from tuner.space.sampling import Params, candidate_from, distributions, first_params
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
 MAX_ALIKE = 5
 """If this many first trials of a run all fail for the same reason, the run ends, since every other trial would too."""
@@ -69,7 +73,8 @@ class SearchPlan:
     """Goals and limits of a search. `budget_seconds` ends it; `memory_bytes` is the limit for training one trial.
 
     num_trials: total number of trials that should count; None for as many as the budget allows.
-    stream: the limit for batches if images are streamed.
+    stream: the limit for batches if images are streamed. images: those of pretrained networks, which set the limit for
+    each candidate; None for a space without backbones.
     class_names: for pictures; without them, classes are numbered.
     """
 
@@ -81,6 +86,7 @@ class SearchPlan:
     study_folder: Path
     memory_bytes: float = float("inf")
     stream: StreamLimit | None = None
+    images: BackboneImages | None = None
     budget_seconds: float = float("inf")
     class_names: tuple[str, ...] = ()
 
@@ -110,6 +116,7 @@ class _Search:
         self._running: dict[int, RunningTrial] = {}
         self._unfinished: list[RunningTrial] = []
         self._known = KnownCandidates()
+        self._latencies = BackboneLatencies()
         self._best = BestTrials(record, plan.study_folder, plan.class_names)
         self._outcomes: Counter[str] = Counter()
         self._next_number = 0
@@ -168,6 +175,7 @@ class _Search:
             self._learn(own, trial.candidate, dict(trial.params), is_repeated=trial.outcome == "repeated")
             self._count(trial.counts, trial.num_parameters)
             self._outcomes[trial.outcome or "failed"] += 1
+            self._latencies.shared(trial.candidate.architecture, trial.latency_ms)
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
 
@@ -265,10 +273,10 @@ class _Search:
         cost, recipe = cost_of(candidate.architecture), candidate.recipe
         size = size_excess(cost, plan.space.max_parameters)
         memory = memory_excess(
-            cost,
+            training_cost(candidate.architecture, self._num_images),
             recipe.batch_size,
             step_bytes=plan.memory_bytes,
-            stream=plan.stream,
+            stream=self._stream_of(candidate.architecture),
             has_average=recipe.ema > 0,
         )
         excesses = [excess for excess, _ in (size, memory) if excess is not None]
@@ -288,7 +296,18 @@ class _Search:
     def _work(self, params: Params) -> float:
         plan = self._plan
         candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
-        return cost_of(candidate.architecture).work
+        return training_cost(candidate.architecture, self._num_images).work
+
+    @property
+    def _num_images(self) -> int:
+        """Number of images whose features are stored; 0 if no network has any."""
+        return 0 if self._plan.images is None else self._plan.images.num_images
+
+    def _stream_of(self, architecture: AnyArchitecture) -> StreamLimit | None:
+        """Limit for batches of a network; None if its images, or their features, are in memory."""
+        if self._plan.images is None or not isinstance(architecture, BackboneNetwork):
+            return self._plan.stream
+        return self._plan.images.stream_limit(architecture)
 
     def wants_next_epoch(self, task: SearchTask, result: EpochResult) -> bool:
         """Record an epoch, and apply the stopping rule."""
@@ -309,6 +328,10 @@ class _Search:
         if running.reason_to_stop:
             del self._running[running.number]
             yield self._end(running, "pruned", running.reason_to_stop)
+
+    def take_preparing(self, task: SearchTask, progress: Preparing) -> Iterator[SearchEvent]:
+        """Report the progress of a trial before its first epoch."""
+        yield TrialPreparing(task.number, progress)
 
     def take_lost(self, task: SearchTask, ended: TrainingEnded) -> Iterator[SearchEvent]:
         """Put a trial whose process died back into the queue, to be trained from scratch."""
@@ -361,6 +384,7 @@ class _Search:
         if best_epoch is not None:
             attributes |= {"best_epoch": best_epoch, "best_validation_accuracy": accuracy}
         attributes |= running.class_attributes(self._plan.class_names)
+        running.latency_ms = self._latencies.shared(running.candidate.architecture, running.latency_ms)
         if running.latency_ms is not None:
             attributes["latency_ms"] = running.latency_ms
         if state is TrialState.COMPLETE and accuracy is not None:

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from tuner.search.executors import Executor
 from tuner.search.tasks import TrainingEnded, TrialTask
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
 WAIT_SECONDS = 0.5
 
@@ -30,6 +30,9 @@ class Work(Protocol[Task, Event_co]):
 
     def take_epoch(self, task: Task, result: EpochResult) -> Iterable[Event_co]:
         """Process an epoch; its runner already works on the next one, or is free."""
+
+    def take_preparing(self, task: Task, progress: Preparing) -> Iterable[Event_co]:
+        """Process the progress of a task before its first epoch; its runner already continues."""
 
     def take_lost(self, task: Task, ended: TrainingEnded) -> Iterable[Event_co]:
         """Process the first death of a task's process: `next_task` should return the task once more."""
@@ -60,6 +63,10 @@ def dispatch(work: Work[Task, Event], executor: Executor) -> Generator[Event]:
                 if runner not in running:
                     continue
                 task = running[runner]
+                if isinstance(answer, Preparing):
+                    executor.next_epoch(runner)
+                    yield from work.take_preparing(task, answer)
+                    continue
                 if isinstance(answer, EpochResult):
                     if work.wants_next_epoch(task, answer):
                         executor.next_epoch(runner)

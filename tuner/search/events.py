@@ -8,7 +8,7 @@ from typing import Literal
 
 from tuner.data.data_checks import DataChecks
 from tuner.training.candidate import Candidate
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
 Outcome = Literal["complete", "pruned", "diverged", "rejected", "repeated", "failed"]
 """How a trial ended. Complete, pruned and diverged trials that trained at least one epoch count."""
@@ -24,7 +24,7 @@ class DataReady:
     """The images are loaded.
 
     `shape` is (C, H, W); `held` says whether they are in memory or streamed, and their size. checks: what was found in
-    the data set; None if no search begins.
+    the data set; None if no search begins. other_sizes: further (height, width) that networks of the study take.
     """
 
     study: str
@@ -37,6 +37,7 @@ class DataReady:
     held: str
     notes: tuple[str, ...]
     checks: DataChecks | None = None
+    other_sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,14 @@ class TrialStarted:
     candidate: Candidate
     num_parameters: int
     runner: int
+
+
+@dataclass(frozen=True)
+class TrialPreparing:
+    """A trial computes what it needs before its first epoch, such as features."""
+
+    number: int
+    progress: Preparing
 
 
 @dataclass(frozen=True)
@@ -135,4 +144,13 @@ class SearchEnded:
     reason: str
 
 
-SearchEvent = SearchStarted | BaselineChosen | TrialStarted | EpochFinished | TrialLost | TrialEnded | SearchEnded
+SearchEvent = (
+    SearchStarted
+    | BaselineChosen
+    | TrialStarted
+    | TrialPreparing
+    | EpochFinished
+    | TrialLost
+    | TrialEnded
+    | SearchEnded
+)

@@ -15,9 +15,9 @@ from tuner.errors import RunnerError
 from tuner.search.processes import end_with_parent, import_ahead, start, why_not_started
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.search.trial_runner import Trainer, TrialRunner
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 
-Answer = EpochResult | TrainingEnded
+Answer = EpochResult | Preparing | TrainingEnded
 GOODBYE_SECONDS = 5.0
 MAX_BROKEN = 3
 """If this many processes of a runner in a row cannot use the device for a single epoch, the device is faulty."""
@@ -34,7 +34,7 @@ class Executor(Protocol):
         """Begin a trial and its first epoch."""
 
     def next_epoch(self, runner: int) -> None:
-        """Begin the next epoch."""
+        """Begin the next epoch, or continue to prepare the first one."""
 
     def stop(self, runner: int) -> None:
         """Drop the trial, so that the runner is free."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from tuner.architecture.backbone_modules import SplitNetwork
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import Architecture
-from tuner.data.dataset import ImageDataset
+from tuner.data.dataset import ImageDataset, Report
 from tuner.data.development_part import load_cached
 from tuner.data.feature_data import FeatureData
 from tuner.data.images import Preprocessing
@@ -34,11 +35,12 @@ from tuner.search.tasks import (
     SingleTask,
     TrialTask,
 )
+from tuner.search.turns import in_turns
 from tuner.training.checkpoint import Checkpoint, save_checkpoint
 from tuner.training.engine import Engine
 from tuner.training.loop import train
 from tuner.training.process_settings import give_back_memory, prepare_process
-from tuner.training.results import EpochResult
+from tuner.training.results import EpochResult, Preparing
 from tuner.training.train_together import train_together
 from tuner.versions import package_versions
 
@@ -51,7 +53,7 @@ class ImageTrainer:
     `image_bytes` is the memory limit for images; larger sets are streamed. `statistics` are the mean and standard
     deviation of the pixels, if they are already known. `reading` says how the values of image files became pixels,
     and `resizing` how the images were resized. `decoded` are the images as pretrained backbones expect them; None for a
-    study without any.
+    study without any. progress_seconds: time between two reports while features are computed before the first epoch.
     """
 
     dataset_folder: Path
@@ -64,11 +66,12 @@ class ImageTrainer:
     reading: Reading = DEFAULT
     resizing: Resizing = DEFAULT_RESIZING
     decoded: DecodedFolders | None = None
+    progress_seconds: float = math.inf
     _opened: dict[tuple[str, int], TrainingData] = field(default_factory=dict, compare=False, repr=False)
     _backbones: list[BackboneData] = field(default_factory=list, compare=False, repr=False)
     _complete: list[tuple[float, int]] = field(default_factory=list, compare=False, repr=False)
 
-    def __call__(self, task: TrialTask) -> Iterator[EpochResult]:
+    def __call__(self, task: TrialTask) -> Iterator[EpochResult | Preparing]:
         """Train a task; the data set is opened for the first one."""
         give_back_memory(self.engine)  # of a training that was stopped
         match task:
@@ -82,9 +85,9 @@ class ImageTrainer:
                 yield from self._train_together(task)
         give_back_memory(self.engine)
 
-    def _keep_best(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
+    def _keep_best(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult | Preparing]:
         """Score every epoch, and save the weights whenever the score is the best so far."""
-        data, results = self._train(task)
+        data, results = yield from self._train(task)
         best: float | None = None
         for result in results:
             if is_better(value_of(result), best):
@@ -92,14 +95,14 @@ class ImageTrainer:
                 self._save(task, data, result, path)
             yield result
 
-    def _keep_best_in_memory(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult]:
+    def _keep_best_in_memory(self, task: SearchTask | LongerTask, path: Path) -> Iterator[EpochResult | Preparing]:
         """As `_keep_best`, but the best weights are saved after the last epoch, and checked if they may be kept.
 
         A backbone's weights take longer to save than an epoch of its head takes to train. The check compares the whole
         network with the features that it was trained on. Raises BackboneError if they disagree.
         """
         backbones = self._open_backbones()
-        network, data = self._open_backbone(task)
+        network, data = yield from self._open_backbone(task)
         best: EpochResult | None = None
         for result in backbones.train(task.candidate, network, data, seed=task.seed, scores_all=True):
             if best is None or is_better(value_of(result), value_of(best)):
@@ -118,33 +121,39 @@ class ImageTrainer:
         """Whether a complete trial may be among those that keep their checkpoints, as far as this runner knows."""
         return isinstance(task, LongerTask) or sum(one < rank for one in self._complete) < NUM_KEPT
 
-    def _keep_last(self, task: FreshSplitTask | AllImagesTask) -> Iterator[EpochResult]:
+    def _keep_last(self, task: FreshSplitTask | AllImagesTask) -> Iterator[EpochResult | Preparing]:
         """Score only the last epoch, since the search's own split is not used."""
-        data, results = self._train(task, scores_all=False)
+        data, results = yield from self._train(task, scores_all=False)
         for result in results:
             self._save_last(task, data, result)
             yield result
 
-    def _train(self, task: SingleTask, *, scores_all: bool = True) -> tuple[TrainingData, Iterator[EpochResult]]:
-        """Open the data of a task, and return it with the epochs of its training."""
+    def _train(
+        self, task: SingleTask, *, scores_all: bool = True
+    ) -> Generator[Preparing, None, tuple[TrainingData, Iterator[EpochResult]]]:
+        """Open the data of a task, and return it with the epochs of its training; yield how far its features are."""
         candidate = task.candidate
         if isinstance(candidate.architecture, Architecture):
             data: TrainingData = self._open(task)
             return data, train(candidate, data, engine=self.engine, seed=task.seed, scores_all=scores_all)
         backbones = self._open_backbones()
-        network, data = self._open_backbone(task)
+        network, data = yield from self._open_backbone(task)
         return data, backbones.train(candidate, network, data, seed=task.seed, scores_all=scores_all)
 
-    def _open_backbone(self, task: SingleTask) -> tuple[SplitNetwork, TrainingData]:
+    def _open_backbone(self, task: SingleTask) -> Generator[Preparing, None, tuple[SplitNetwork, TrainingData]]:
         """Build the network of a task with a backbone, and open the data that it is trained on."""
-        backbones = self._open_backbones()
-        network = backbones.network(task.candidate, seed=task.seed)
+        backbones, candidate = self._open_backbones(), task.candidate
+        network = backbones.network(candidate, seed=task.seed)
 
-        def split_of(dataset: ImageDataset) -> Split:
-            return self._split(dataset, task)
+        def open_with(report: Report) -> TrainingData:
+            def split_of(dataset: ImageDataset) -> Split:
+                return self._split(dataset, task)
 
-        backbones.train_head_first(task.candidate, network, split_of, seed=task.seed)
-        return network, backbones.open(task.candidate, network, split_of)
+            reporting = replace(backbones, report=report)
+            reporting.train_head_first(candidate, network, split_of, seed=task.seed)
+            return reporting.open(candidate, network, split_of)
+
+        return network, (yield from in_turns(open_with, seconds=self.progress_seconds))
 
     def _open_backbones(self) -> BackboneData:
         if not self._backbones:

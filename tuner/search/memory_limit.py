@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from tuner.architecture.cost import Cost
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import SpaceError
 from tuner.space.schema import SearchSpace
 
+if TYPE_CHECKING:
+    from tuner.architecture.backbone_cost import TailCost
+
 GIB = 2**30
 
 
 def memory_excess(
-    cost: Cost, batch_size: int, *, step_bytes: float, stream: StreamLimit | None, has_average: bool = False
+    cost: Cost | TailCost, batch_size: int, *, step_bytes: float, stream: StreamLimit | None, has_average: bool = False
 ) -> tuple[float | None, str]:
     """How far a candidate exceeds its memory limits, in GiB, and why; at most 0 and empty if it does not.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from tuner.architecture.any_architecture import AnyArchitecture
-from tuner.architecture.backbone_modules import backbone_cost, resolve_backbone
+from tuner.architecture.backbone_cost import backbone_cost
+from tuner.architecture.backbone_modules import resolve_backbone
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import Head
 from tuner.data.dataset import DataSpec, ImageDataset, Report
@@ -24,12 +24,16 @@ from tuner.hardware import num_cores
 from tuner.pretrained.ranking import log_me
 from tuner.pretrained.weights import find_weights, load_weights
 from tuner.search.backbone_data import BackboneData, DecodedFolders, preprocessing_of
+from tuner.search.ranking_limit import OutOfTime, RankingLimit
 from tuner.search.study_runners import input_spec_of
 from tuner.space.backbone_space import backbone_network
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.engine import Engine
 from tuner.training.process_settings import prepare_process
+
+RANKED_IMAGES = 4_000
+"""Most training images whose features are compared with their labels, which takes seconds for so many."""
 
 
 def with_weights(
@@ -106,32 +110,36 @@ def rank_backbones(
     split: Split,
     *,
     device: torch.device,
-    seconds: float,
+    limit: RankingLimit,
     report: Report | None = None,
 ) -> tuple[SearchSpace, list[str]]:
     """Return a space with its backbones in the order of LogME on the training images, and notes on the order.
 
     The features that this takes are those of frozen backbones, which the search then finds in the cache. They are
-    computed with all cores, before the runners start. seconds: no backbone begins after them; those that were not
-    reached come last. Changes torch's number of threads.
+    computed with all cores, before the runners start. Backbones that were not ranked in time come last. Of large sets,
+    RANKED_IMAGES training images are compared. Changes torch's number of threads.
     """
     section = space.backbone
     assert section is not None
     engine = Engine(str(device), num_threads=num_cores())
     prepare_process(engine)
-    backbones = BackboneData(decoded, engine, memory_for_images(device), dataset.reading, report=report)
-    started = time.monotonic()
     values = {name: parameter.default for name, parameter in section.own_parameters()}
     values |= {"trained_stages": 0, "views": 0}
     scores: dict[str, float] = {}
     for name in section.name.values:
-        if scores and time.monotonic() - started >= seconds:
+        if scores and limit.is_share_used:
             break
+        reporting = limit.reporting(report, is_first=not scores)
+        backbones = BackboneData(decoded, engine, memory_for_images(device), dataset.reading, report=reporting)
         network = backbone_network(values | {"backbone": name}, space.weights, Head(), input_spec_of(dataset))
         candidate = resolve_candidate(Candidate(network, Recipe()))
-        data = backbones.open(candidate, backbones.network(candidate, seed=0), lambda _: split)
+        try:
+            data = backbones.open(candidate, backbones.network(candidate, seed=0), lambda _: split)
+        except OutOfTime:
+            break
         if isinstance(data, FeatureData):
             rows_N = split.train_indices_N
+            rows_N = rows_N[:: -(-len(rows_N) // RANKED_IMAGES)]
             scores[name] = log_me(data.views_NX[0][rows_N], data.labels_N[rows_N])
     order = sorted(scores, key=lambda name: scores[name], reverse=True)
     unknown = [name for name in section.name.values if name not in scores]
@@ -141,12 +149,14 @@ def rank_backbones(
         notes = [f"backbones in the order of LogME on the training images: {ranked}"]
     if unknown and order:
         notes.append(f"not ranked, and tried last: {', '.join(unknown)}")
+    elif unknown and limit.is_over:
+        notes.append("the time budget was used up before any backbone was ranked")
     names = [*order, *unknown]
     return space.with_backbones({name: space.weights[name] for name in names}), notes
 
 
-def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocessing]:
-    """Every preprocessing that networks of a space with backbones expect, without repetitions.
+def preprocessings(space: SearchSpace, dataset: ImageDataset) -> dict[Preprocessing, list[str]]:
+    """Every preprocessing that networks of a space with backbones expect, with the names of these backbones.
 
     Raises BackboneError for an image size that a backbone cannot take.
     """
@@ -154,14 +164,14 @@ def preprocessings(space: SearchSpace, dataset: ImageDataset) -> list[Preprocess
     assert section is not None
     input_spec = input_spec_of(dataset)
     values = {name: parameter.default for name, parameter in section.own_parameters()}
-    found: dict[Preprocessing, None] = {}
+    found: dict[Preprocessing, list[str]] = {}
     for name in section.name.values:
         for side in section.image_size.values:
             values |= {"backbone": name, "image_size": side}
             network = backbone_network(values, space.weights, Head(), input_spec)
             backbone_cost(resolve_backbone(network))  # raises BackboneError for a size that the backbone cannot take
-            found[preprocessing_of(network, dataset.reading)] = None
-    return list(found)
+            found.setdefault(preprocessing_of(network, dataset.reading), []).append(name)
+    return found
 
 
 def decode_for_backbones(

@@ -20,6 +20,7 @@ from tuner.search.backbone_data import DecodedFolders
 from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices, share_out, study_engine, study_engines
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
+from tuner.search.turns import PROGRESS_SECONDS
 from tuner.training.engine import Engine
 from tuner.training.engine_option import NOTHING_FORCED, Forced
 from tuner.training.loop import EVALUATION_LAYER_GPU
@@ -202,6 +203,7 @@ def _trainer(
         reading=dataset.reading,
         resizing=dataset.resizing,
         decoded=decoded,
+        progress_seconds=PROGRESS_SECONDS,
     )
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from tuner.errors import TunerError
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.training.failures import is_device_broken, is_out_of_memory
-from tuner.training.results import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult, Preparing
 
-Trainer = Callable[[TrialTask], Iterator[EpochResult]]
-"""Function that trains a task and yields epochs; tests also use recorded curves."""
+Trainer = Callable[[TrialTask], Iterator[EpochResult | Preparing]]
+"""Function that trains a task and yields epochs, and before them its progress; tests also use recorded curves."""
 
 
 class TrialRunner:
@@ -20,16 +20,17 @@ class TrialRunner:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._epochs: Iterator[EpochResult] = iter(())
+        self._epochs: Iterator[EpochResult | Preparing] = iter(())
 
     def start(self, task: TrialTask) -> None:
         """Make a trial the current one, without training it yet."""
         self._epochs = self._trainer(task)
 
-    def next_epoch(self) -> EpochResult | TrainingEnded:
-        """Train one epoch of the current trial; errors are returned as a value."""
+    def next_epoch(self) -> EpochResult | Preparing | TrainingEnded:
+        """Train one epoch of the current trial, or prepare it for a while; errors are returned as a value."""
         try:
-            return replace(next(self._epochs), weights=None)
+            result = next(self._epochs)
+            return replace(result, weights=None) if isinstance(result, EpochResult) else result
         except StopIteration:
             return TrainingEnded("finished")
         except Diverged as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -187,14 +187,24 @@ class SearchSpace(Strict):
         return self
 
     def with_backbones(self, weights: Mapping[str, str]) -> SearchSpace:
-        """Return the space with these backbones, in this order. weights: digest of the weights of each.
+        """Return the space with these backbones, in this order. weights: digest of the weights of each."""
+        return self.with_backbone_names(list(weights))._validated_with(weights=dict(weights))
 
-        It is validated again: a copy of the model would keep the parameters of the earlier backbones.
-        """
+    def with_backbone_names(self, names: Sequence[str]) -> SearchSpace:
+        """Return the space with these backbones, in this order."""
         assert self.backbone is not None
+        return self._validated_with(backbone=self.backbone.with_names(names))
+
+    def with_image_size(self, side: int) -> SearchSpace:
+        """Return the space with backbones that all take images of this side."""
+        assert self.backbone is not None
+        section = self.backbone.model_copy(update={"image_size": Parameter(choices=[side])})
+        return self._validated_with(backbone=section)
+
+    def _validated_with(self, **changes: Any) -> SearchSpace:
+        """Return a changed space. A copy of the model would keep the parameters that were computed before."""
         sections = {name: getattr(self, name) for name in SearchSpace.model_fields}
-        backbone = self.backbone.with_names(list(weights))
-        return SearchSpace.model_validate({**sections, "backbone": backbone, "weights": dict(weights)})
+        return SearchSpace.model_validate(sections | changes)
 
     def _check_stage(self, stage: StageSpace) -> None:
         for name in (*ONE_DRAW, *OF_FIRST.values()):

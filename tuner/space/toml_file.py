@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tuner.errors import SpaceError, reason_of
 from tuner.names import shown_name
+from tuner.space.backbone_file import check_names, refuse_without_effect
 from tuner.space.first_sizes import SMALLEST_INPUT, refuse_large_first
 from tuner.space.sampling import first_params
 from tuner.space.schema import SearchSpace
@@ -44,6 +45,10 @@ def load_space(name_or_path: str) -> SearchSpace:
         raise SpaceError(f"{path}: weights: files of weights are given with --weights NAME=FILE; remove the key")
     space = parse_space({"name": shown_name(path.stem), **data}, origin=str(path))
     _refuse_without_effect(data, space, origin=str(path))
+    if space.backbone is not None:
+        if path not in bundled_spaces().values():
+            check_names(space.backbone, origin=str(path))
+        refuse_without_effect(data, space, origin=str(path))
     first_params(space, origin=str(path))
     refuse_large_first(space, SMALLEST_INPUT, origin=str(path))
     return space
@@ -59,8 +64,6 @@ def parse_space(data: object, *, origin: str) -> SearchSpace:
 
 def _refuse_without_effect(data: Mapping[str, Any], space: SearchSpace, *, origin: str) -> None:
     """Raise SpaceError for what a file gives, even with the default's value, although nothing reads it."""
-    if space.backbone is not None and "network" in data:
-        raise SpaceError(f"{origin}: [network] has no effect in a space with [backbone]; remove it")
     if space.stage is None:
         return
     if "network" in data:

@@ -1,4 +1,4 @@
-"""EpochResult: the results of one epoch of training; Diverged: the error of an epoch that has none."""
+"""EpochResult: the results of one epoch of training; Preparing: what comes before; Diverged: an epoch without any."""
 
 from __future__ import annotations
 
@@ -43,6 +43,15 @@ class EpochResult:
     latency_ms: float | None = field(default=None, compare=False)
     correct_N: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     seed_index: int = 0
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """What a training computes before its first epoch, and how far it is: `done` of `total` images."""
+
+    what: str
+    done: int
+    total: int
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome that callers expect, not a mistake

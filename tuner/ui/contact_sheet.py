@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from tuner.architecture.backbones import input_of
+from tuner.architecture.spec import Architecture
 from tuner.data.dataset import ImageDataset
-from tuner.data.resident import pixel_scaling, scale_pixels
+from tuner.data.resident import Statistics, pixel_scaling, scale_pixels
 from tuner.data.splits import channel_statistics, split_development
 from tuner.errors import DataError, reason_of
+from tuner.search.backbone_data import VIEW_SEED
 from tuner.search.dashboard_entries import augmentation_in_words
 from tuner.temporary import temporary_beside
 from tuner.training.augmentation import draw_augmentation
@@ -39,7 +43,8 @@ class ContactSheet:
     """Images (N, C, H, W), uint8, and their versions in each epoch (N, E, C, H, W).
 
     names: the class of each image. captions: by image and epoch, the shares of the classes if images are mixed,
-    otherwise empty. words: the augmentation in words.
+    otherwise empty. words: the augmentation in words. column: what a version is that of: an epoch, or a view of a
+    backbone with frozen stages.
     """
 
     images_NCHW: Tensor
@@ -47,20 +52,29 @@ class ContactSheet:
     names: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
     words: str
+    column: Literal["epoch", "view"] = "epoch"
 
 
 def contact_sheet(dataset: ImageDataset, candidate: Candidate, *, seed: int) -> ContactSheet:
     """Augment a few train images of different classes as a training with this seed augments its first batch.
 
     The images are normalised before and the result is converted back, so cutout shows as the mean colour. Images are
-    mixed with each other.
+    mixed with each other. A backbone with views has the same ones for every seed; they are shown.
     """
     train_N = split_development(dataset, seed=seed).train_indices_N
     rows_N = _rows_of_different_classes(train_N, dataset.labels_N[train_N])
     pixels_NCHW, labels_N = dataset.images_NCHW[rows_N], dataset.labels_N[rows_N]
-    sample_N = train_N[:: -(-len(train_N) // STATISTICS_IMAGES)]
-    mean, std = channel_statistics(dataset.images_NCHW, sample_N)
-    scaling = pixel_scaling(mean, std, dtype=torch.float32, device=torch.device("cpu"))
+    scaling = pixel_scaling(*_statistics(dataset, candidate, train_N), dtype=torch.float32, device=torch.device("cpu"))
+    names = tuple(dataset.class_names[label] for label in labels_N.tolist())
+    words = ", ".join(augmentation_in_words(candidate.recipe)) or "no augmentation"
+    num_views = 0 if isinstance(candidate.architecture, Architecture) else candidate.architecture.views
+    if num_views:
+        views = [
+            _as_pixels(_view(dataset, candidate, rows_N, view=view, scaling=scaling), scaling)
+            for view in range(1, min(num_views, NUM_EPOCHS) + 1)
+        ]
+        no_captions = (("",) * len(views),) * len(rows_N)
+        return ContactSheet(pixels_NCHW, torch.stack(views, dim=1), names, no_captions, words, column="view")
     versions, captions = [], []
     for epoch in range(1, NUM_EPOCHS + 1):
         drawn = draw_augmentation(candidate, engine=Engine(), seed=seed, epoch=epoch, num_images=len(rows_N))
@@ -69,17 +83,37 @@ def contact_sheet(dataset: ImageDataset, candidate: Candidate, *, seed: int) -> 
             labels = labels_N
         else:
             images_NCHW, labels = drawn.apply(pixels_NCHW, labels_N, scaling=scaling, start=0)
-        shift_C11, scale_C11 = scaling
-        versions.append((images_NCHW / scale_C11 + shift_C11).round().clamp(0, 255).to(torch.uint8))
+        versions.append(_as_pixels(images_NCHW, scaling))
         captions.append([_shares(label, dataset.class_names) for label in labels])
-    words = ", ".join(augmentation_in_words(candidate.recipe)) or "no augmentation"
-    return ContactSheet(
-        pixels_NCHW,
-        torch.stack(versions, dim=1),
-        tuple(dataset.class_names[label] for label in labels_N.tolist()),
-        tuple(zip(*captions, strict=True)),
-        words,
-    )
+    return ContactSheet(pixels_NCHW, torch.stack(versions, dim=1), names, tuple(zip(*captions, strict=True)), words)
+
+
+def _statistics(dataset: ImageDataset, candidate: Candidate, train_N: Tensor) -> Statistics:
+    """Mean and standard deviation that the training normalizes with: those of the weights, or of the train images."""
+    if isinstance(candidate.architecture, Architecture):
+        return channel_statistics(dataset.images_NCHW, train_N[:: -(-len(train_N) // STATISTICS_IMAGES)])
+    own = input_of(candidate.architecture.backbone)
+    return own.mean, own.std
+
+
+def _view(
+    dataset: ImageDataset, candidate: Candidate, rows_N: Tensor, *, view: int, scaling: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Augment images as for a view of their features, in which each image of the data set has draws of its own."""
+    num_images = len(dataset.labels_N)
+    drawn = draw_augmentation(candidate, engine=Engine(), seed=VIEW_SEED, epoch=view, num_images=num_images)
+    if drawn is None:
+        return scale_pixels(dataset.images_NCHW[rows_N], scaling, dtype=torch.float32, channels_last=False)
+    one_by_one = [
+        drawn.apply(dataset.images_NCHW[row : row + 1], dataset.labels_N[row : row + 1], scaling=scaling, start=row)[0]
+        for row in rows_N.tolist()
+    ]
+    return torch.cat(one_by_one)
+
+
+def _as_pixels(images_NCHW: Tensor, scaling: tuple[Tensor, Tensor]) -> Tensor:
+    shift_C11, scale_C11 = scaling
+    return (images_NCHW / scale_C11 + shift_C11).round().clamp(0, 255).to(torch.uint8)
 
 
 def _rows_of_different_classes(train_N: Tensor, labels_N: Tensor) -> Tensor:
@@ -104,7 +138,7 @@ def _short(name: str) -> str:
 
 
 def draw_sheet(sheet: ContactSheet) -> Image.Image:
-    """Draw a row for each image: the original with its class, then its version in each epoch."""
+    """Draw a row for each image: the original with its class, then its version in each epoch or view."""
     height, width = sheet.images_NCHW.shape[2:]
     factor = max(1, TILE // max(height, width))
     shrink = min(1.0, TILE / max(height, width))
@@ -119,7 +153,7 @@ def draw_sheet(sheet: ContactSheet) -> Image.Image:
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((GAP, GAP), sheet.words, INK, font)
-    for column, title in enumerate(["original", *(f"epoch {epoch}" for epoch in range(1, num_epochs + 1))]):
+    for column, title in enumerate(["original", *(f"{sheet.column} {epoch}" for epoch in range(1, num_epochs + 1))]):
         draw.text((GAP + column * step_x, GAP + LINE), title, INK, font)
     for row in range(num_images):
         tiles = [sheet.images_NCHW[row], *sheet.versions_NECHW[row]]

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import time
+
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent
 from tuner.search.confirmation_sentences import counted
-from tuner.search.events import BaselineChosen, DataReady, SearchEnded, SearchStarted, TrialEnded, TrialLost
+from tuner.search.events import (
+    BaselineChosen,
+    DataReady,
+    SearchEnded,
+    SearchStarted,
+    TrialEnded,
+    TrialLost,
+    TrialPreparing,
+)
 from tuner.ui.check_lines import found_lines
-from tuner.ui.search_view import SearchView, describe_progress, format_seconds
+from tuner.ui.search_view import SearchView, describe_preparing, describe_progress, format_seconds
 
 MAX_UNCOUNTED_TOLD = 10
 """Number of rejected, repeated and failed trials in a row that are logged one by one; more are only counted."""
+PREPARING_SECONDS = 10.0
+"""Least time between two lines about what a trial computes before its first epoch."""
 
 
 def line_of(event: RunEvent, view: SearchView) -> str:
     """Format an event as a line of a log; empty for an event that is not logged."""
     match event:
         case DataReady():
-            channels, height, width = event.shape
+            channels, *size = event.shape
+            sizes = " and ".join("{}x{}".format(*one) for one in (size, *event.other_sizes))
             found = [] if event.checks is None else found_lines(event.checks)
             notes = "".join(f"\n{note}" for note in (*event.notes, *found))
             return (
                 f"{event.dataset}: {event.num_train:,} images to train on, {event.num_validation:,} to validate, "
-                f"{height}x{width}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "
+                f"{sizes}, {'grey' if channels == 1 else 'RGB'}, {event.num_classes} classes; "
                 f"{event.held}; device {event.device}{notes}"
             )
         case SearchStarted():
@@ -45,6 +58,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
             reason = f"  ({event.reason})" if event.reason else ""
             progress = f"[{view.num_counted}]" if view.num_trials is None else f"[{view.num_counted}/{view.num_trials}]"
             return f"{progress} trial {event.number}  {event.outcome}{accuracy}{at}  {event.seconds:.1f} s{reason}"
+        case TrialPreparing() if _is_due(event, view):
+            return f"trial {event.number}: {describe_preparing(event.progress)}"
         case TrialLost():
             return f"trial {event.number} is restarted: {event.reason}"
         case SearchEnded() if event.reason:
@@ -58,6 +73,15 @@ def line_of(event: RunEvent, view: SearchView) -> str:
         case ConfirmProgress():
             return describe_progress(event)
     return ""
+
+
+def _is_due(event: TrialPreparing, view: SearchView) -> bool:
+    """Whether there was no line about the preparation of this trial for a while."""
+    now = time.monotonic()
+    if now - view.told_preparing.get(event.number, -PREPARING_SECONDS) < PREPARING_SECONDS:
+        return False
+    view.told_preparing[event.number] = now
+    return True
 
 
 def new_problem(event: RunEvent, view: SearchView) -> str:

@@ -15,8 +15,17 @@ from rich.text import Text
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent
-from tuner.search.events import BestTrial, EpochFinished, SearchStarted, TrialEnded, TrialLost, TrialStarted
+from tuner.search.events import (
+    BestTrial,
+    EpochFinished,
+    SearchStarted,
+    TrialEnded,
+    TrialLost,
+    TrialPreparing,
+    TrialStarted,
+)
 from tuner.search.objective import value_of
+from tuner.training.results import Preparing
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
@@ -28,6 +37,7 @@ WIDE = 80
 class _Trial:
     started: TrialStarted
     curve: list[float] = field(default_factory=list)
+    preparing: str = ""
 
 
 @dataclass
@@ -47,6 +57,7 @@ class SearchView:
     confirming: str = ""
     uncounted_in_a_row: int = 0
     not_shown: set[str] = field(default_factory=set)
+    told_preparing: dict[int, float] = field(default_factory=dict)
 
     def take(self, event: RunEvent) -> None:
         """Update the view with an event."""
@@ -58,7 +69,10 @@ class SearchView:
                 self.begun, self.budget_seconds = time.monotonic(), event.budget_seconds
             case TrialStarted():
                 self.running[event.number] = _Trial(event)
+            case TrialPreparing():
+                self.running[event.number].preparing = describe_preparing(event.progress)
             case EpochFinished():
+                self.running[event.number].preparing = ""
                 self.running[event.number].curve.append(value_of(event.result))
             case TrialEnded():
                 self.running.pop(event.number, None)
@@ -124,7 +138,8 @@ class SearchView:
             table.add_column("", width=CURVE_WIDTH, no_wrap=True)
         for number, trial in sorted(self.running.items()):
             accuracy = f"{trial.curve[-1]:.2%}" if trial.curve else ""
-            network = Text(str(trial.started.candidate.architecture), no_wrap=True, overflow="ellipsis")
+            words = [trial.preparing] * bool(trial.preparing) + [str(trial.started.candidate.architecture)]
+            network = Text(": ".join(words), no_wrap=True, overflow="ellipsis")
             curve = [sparkline(trial.curve)] if is_wide else []
             table.add_row(str(number), network, f"{len(trial.curve)}/{self.epochs}", accuracy, *curve)
         best = Text("best   none yet", style="dim")
@@ -154,6 +169,11 @@ def describe_outcomes(outcomes: Mapping[str, int]) -> str:
 def describe_progress(event: ConfirmProgress) -> str:
     """Describe the progress of a confirmation in a line."""
     return f"confirming [{event.done}/{event.total}] {event.what}"
+
+
+def describe_preparing(progress: Preparing) -> str:
+    """Describe what a trial computes before its first epoch, as in `computing features 320/1,797`."""
+    return f"{progress.what} {progress.done:,}/{progress.total:,}"
 
 
 def sparkline(curve: list[float]) -> str:

@@ -23,7 +23,7 @@ def stage_rows(network: BackboneNetwork) -> Iterator[tuple[str, ...]]:
 
 
 def weights_in_words(network: BackboneNetwork) -> str:
-    """Describe the weights of a backbone and the images of its frozen stages, as in `pretrained 0f3c...; 4 views`."""
+    """Describe the weights of a backbone, and the images that the stages behind the frozen ones are trained on."""
     digest = "" if network.weights == UNKNOWN_WEIGHTS else f" ({network.weights})"
     views = f"{network.views} augmented view{'s' if network.views > 1 else ''}"
-    return f"pretrained{digest}" + (f"; trained on {views} of every image" if network.views else "")
+    return f"pretrained{digest}" + (f"; trained on every image and {views} of it" if network.views else "")

@@ -12,10 +12,10 @@ from rich.table import Column, Table
 
 from tuner.deliver.train_trial import Trained, TrainingEvent, TrainingStarted
 from tuner.search.confirmation_sentences import counted
-from tuner.search.events import EpochFinished
+from tuner.search.events import EpochFinished, TrialPreparing
 from tuner.search.objective import BELOW_ALL, best_value, value_of
 from tuner.ui.console import REFRESH_PER_SECOND
-from tuner.ui.search_view import CURVE_WIDTH, WIDE, format_seconds, sparkline
+from tuner.ui.search_view import CURVE_WIDTH, WIDE, describe_preparing, format_seconds, sparkline
 
 
 @dataclass
@@ -26,6 +26,7 @@ class TrainingView:
     epochs: int = 0
     seconds: float = 0.0
     curve: list[float] = field(default_factory=list)
+    preparing: str = ""
     trained: Trained | None = None
 
     def take(self, event: TrainingEvent) -> None:
@@ -33,7 +34,10 @@ class TrainingView:
         match event:
             case TrainingStarted():
                 self.number, self.epochs = event.number, event.candidate.recipe.epochs
+            case TrialPreparing():
+                self.preparing = describe_preparing(event.progress)
             case EpochFinished():
+                self.preparing = ""
                 self.curve.append(value_of(event.result))
                 self.seconds += event.result.seconds
             case Trained():
@@ -51,6 +55,7 @@ class TrainingView:
                 f"{self.curve[-1]:.2%}, best {best_value(self.curve, default=BELOW_ALL):.2%}",
                 f"about {left} left",
             ]
+        cells += [self.preparing] * bool(self.preparing)
         if options.max_width >= WIDE:
             cells.insert(1, ProgressBar(total=self.epochs, completed=done, width=20))
         if options.max_width >= WIDE + CURVE_WIDTH:
@@ -66,6 +71,8 @@ def watch_training(events: Iterable[TrainingEvent], console: Console, *, quiet: 
     if quiet or not console.is_terminal:
         for event in events:
             view.take(event)
+            if isinstance(event, TrialPreparing):
+                continue
             if not quiet and not isinstance(event, Trained):
                 console.print(training_line(event, epochs=view.epochs), highlight=False, soft_wrap=True)
     else:
