@@ -10,10 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tuner.architecture.backbone_cost import (
+    COPIES_OF_ACTIVATIONS,
     COPIES_OF_FROZEN,
     FEATURES_AT_ONCE,
     FORWARD_SHARE,
-    TailCost,
     backbone_cost,
     features_shape,
     tail_cost,
@@ -47,9 +47,8 @@ def test_the_tail_costs_what_torch_counts_of_it(name: str, trained_stages: int) 
         features_1X = split.frozen.eval()(image_1CHW)
     cost = tail_cost(network, is_on_features=True)
     if not len(split.frozen):
-        assert cost == backbone_cost(network)
+        assert cost.tail == backbone_cost(network)
         return
-    assert isinstance(cost, TailCost)
     assert features_shape(network) == tuple(features_1X.shape[1:])
     assert cost.tail.flops == flops_of(split.tail, features_1X)
     assert cost.tail.num_parameters == sum(one.numel() for one in split.tail.parameters())
@@ -57,7 +56,6 @@ def test_the_tail_costs_what_torch_counts_of_it(name: str, trained_stages: int) 
     assert cost.tail.ends == features_1X.numel() + 4
     assert (cost.frozen_flops, cost.work) == (0, cost.tail.work)
     on_images = tail_cost(network, is_on_features=False)
-    assert isinstance(on_images, TailCost)
     assert on_images.frozen_flops == flops_of(split.frozen, image_1CHW)
     assert on_images.work == cost.work + FORWARD_SHARE * on_images.frozen_flops
     assert on_images.tail.ends == prod(network.input_shape) + 4
@@ -65,15 +63,15 @@ def test_the_tail_costs_what_torch_counts_of_it(name: str, trained_stages: int) 
 
 def test_a_network_without_frozen_stages_costs_what_the_whole_of_it_costs() -> None:
     whole = replace(NETWORK, trained_stages=5)
-    assert tail_cost(whole, is_on_features=False) == backbone_cost(whole)
-    assert tail_cost(whole, is_on_features=False).training_bytes(8) == backbone_cost(whole).training_bytes(8)
+    cost, of_whole = tail_cost(whole, is_on_features=False), backbone_cost(whole)
+    assert (cost.tail, cost.work) == (of_whole, of_whole.work)
+    assert cost.training_bytes(8) == of_whole.training_bytes(8, copies=COPIES_OF_ACTIVATIONS)
 
 
 def test_frozen_parameters_take_no_gradients_and_their_layers_keep_nothing() -> None:
     cost = tail_cost(FROZEN, is_on_features=True)
-    assert isinstance(cost, TailCost)
     small, large = cost.training_bytes(1), cost.training_bytes(1_001)
-    assert large - small == 4 * 1_000 * (3 * cost.tail.activations + COPIES_OF_ENDS * (512 + 4))
+    assert large - small == 4 * 1_000 * (COPIES_OF_ACTIVATIONS * cost.tail.activations + COPIES_OF_ENDS * (512 + 4))
     assert small < backbone_cost(FROZEN).training_bytes(1)
     extra = cost.training_bytes(1, has_average=True) - small
     assert extra == 4 * cost.tail.num_parameters  # the head alone has an average

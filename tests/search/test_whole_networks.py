@@ -48,7 +48,13 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def data_of(trainer: ImageTrainer, task: SearchTask) -> tuple[FeatureData, Tensor]:
     """The features that a task is trained on, which may be changed in memory, and the images."""
-    _, data = trainer._open_backbone(task)
+    opening = trainer._open_backbone(task)
+    while True:
+        try:
+            next(opening)
+        except StopIteration as end:
+            _, data = end.value
+            break
     assert isinstance(data, FeatureData)
     (dataset,) = trainer._open_backbones()._datasets.values()
     return data, dataset.images_NCHW

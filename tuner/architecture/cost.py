@@ -14,6 +14,8 @@ SCORED_AT_ONCE, SCORED_VALUES = 64, 2**23
 
 The numbers take at most 32 MiB in fp32; wider networks score fewer images at once.
 """
+COPIES_OF_ACTIVATIONS = 3
+"""Each activation needs its value, its gradient and one temporary."""
 COPIES_OF_PARAMETERS, COPIES_OF_ENDS = 7, 4
 """Most copies that training holds of each parameter, and of each number in a batch's images and logits.
 
@@ -69,17 +71,20 @@ class Cost:
         """How many images are scored at once on a CPU."""
         return max(1, min(SCORED_AT_ONCE, SCORED_VALUES // self.widest))
 
-    def training_bytes(self, batch_size: int, *, has_average: bool = False) -> int:
+    def training_bytes(
+        self, batch_size: int, *, has_average: bool = False, copies: float = COPIES_OF_ACTIVATIONS
+    ) -> int:
         """Upper estimate of the memory for training, including scoring and saving, in bytes.
 
-        Parameters need weights, gradients, Adam's two moments, and copies of weights and gradients in another precision
-        or layout. A moving average of the weights is one more copy. Each activation needs its value, its gradient and
-        one temporary. Images of this and the previous batch are held as bytes, as floats and in the layout of the
-        convolutions, and logits with the temporaries of the loss.
+        copies: of each activation. Parameters need weights, gradients, Adam's two moments, and copies of weights and
+        gradients in another precision or layout. A moving average of the weights is one more copy. Images of this and
+        the previous batch are held as bytes, as floats and in the layout of the convolutions, and logits with the
+        temporaries of the loss.
+
         Scoring is added, because its feature maps have other sizes and may not fit into the memory that was used by a
         step. Its widest layer counts twice, because one layer's maps may not fit where another's were.
         """
-        of_batch = batch_size * (3 * self.activations + COPIES_OF_ENDS * self.ends)
+        of_batch = round(batch_size * (copies * self.activations + COPIES_OF_ENDS * self.ends))
         of_scoring = 2 * self.scored_at_once * self.widest
         of_parameters = (COPIES_OF_PARAMETERS + has_average) * self.num_parameters
         return FLOAT_BYTES * (of_parameters + of_batch + of_scoring)
