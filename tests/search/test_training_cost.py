@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tuner.architecture.any_architecture import cost_of
-from tuner.architecture.backbone_cost import backbone_cost, tail_cost
+from tuner.architecture.backbone_cost import tail_cost
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head, InputSpec
@@ -34,7 +34,7 @@ def test_features_are_stored_if_all_their_sets_take_at_most_half_of_the_limit(mo
         assert is_trained_on_features(network, num_images) == is_stored
         assert training_cost(network, num_images) == tail_cost(network, is_on_features=is_stored)
     assert not is_trained_on_features(WHOLE, 1)
-    assert training_cost(WHOLE, 1) == backbone_cost(WHOLE)
+    assert training_cost(WHOLE, 1) == tail_cost(WHOLE, is_on_features=False)
 
 
 def test_a_head_on_features_fits_where_the_whole_network_does_not() -> None:
