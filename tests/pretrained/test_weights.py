@@ -347,3 +347,14 @@ def test_other_weights_do_not_take_the_place_of_a_copy_that_is_gone(
     with pytest.raises(BackboneError, match=rf"{found.digest}.pt: pretrained weights cannot be read: No such file"):
         restore_weights({NAME: found.digest}, tmp_path / "cache")
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_weights_whose_images_cannot_be_prepared_are_refused_before_they_are_downloaded(
+    file: Path, tmp_path: Path, is_given: bool
+) -> None:
+    name = "timm/convnext_base.fb_in22k_ft_in1k_384"
+    with pytest.raises(
+        BackboneError, match=rf"of {name} expect the crop mode 'squash', which is not supported: choose"
+    ):
+        find_weights([name], {name: file} if is_given else {}, cache_dir=tmp_path)

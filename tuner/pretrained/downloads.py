@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
-from tuner.architecture.backbones import check_name, is_timm
+from tuner.architecture.backbones import input_of, is_timm
 from tuner.data.dataset import Report
 from tuner.errors import BackboneError, reason_of
 from tuner.pretrained.download_progress import hub_bar, torch_downloads_reported
@@ -45,13 +45,13 @@ def library_weights(
     Unavailable.
     """
     if not is_timm(name):
-        check_name(name)
+        input_of(name)  # refuses unknown names, and images that cannot be prepared
         return _torchvision_weights(name, unreachable, download=download, report=report)
     try:
         import timm
     except ImportError as error:
         raise Unavailable('timm is not installed: pip install "tuner[pretrained]"') from error
-    check_name(name)
+    input_of(name)
     return _timm_weights(name, timm, unreachable, download=download, report=report)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tuner.architecture.backbones import check_name, is_timm
+from tuner.architecture.backbones import input_of, is_timm
 from tuner.data.dataset import Report
 from tuner.errors import BackboneError, reason_of
 from tuner.pretrained.downloads import Unavailable, library_weights, where_from
@@ -49,7 +49,7 @@ def find_weights(
     for name in dict.fromkeys([*names, *given]):
         try:
             if name in given:
-                check_name(name)
+                input_of(name)  # refuses images that cannot be prepared
                 weights = read_weights(given[name], name)
             else:
                 weights = library_weights(name, unreachable, download=download, report=report)
