@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from contextlib import closing
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.models import get_model_weights
 
 from tests.data.sample_data import make_classes, make_spec
 from tests.pretrained_networks import NAME
@@ -18,10 +20,13 @@ from tuner.architecture.backbones import build_backbone
 from tuner.data.dataset import DataSpec
 from tuner.data.development_part import load_development
 from tuner.deliver.classifier import load_classifier
+from tuner.deliver.confirm import Confirmed
+from tuner.deliver.confirm_plan import ConfirmPlan
 from tuner.deliver.evaluate import evaluate
+from tuner.deliver.train_trial import train_trial
 from tuner.errors import BackboneError, OptionError, SpaceError, StudyError
 from tuner.options import RunOptions
-from tuner.pipeline import load_summary, run, run_events
+from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.backbone_images import describe_decoded, with_image_size
 from tuner.search.events import DataReady
 from tuner.search.study_backbones import decode_for_backbones
@@ -122,6 +127,36 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
         run(options_in(tmp_path, moved, confirm="no", trials=4))
     with pytest.raises(BackboneError, match=r"fixed when it begins, and resnet18 is not among them"):
         run(options_in(tmp_path, file, confirm="no", trials=4, weights=(f"resnet18={file}",)))
+
+
+@pytest.mark.slow
+def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_in(tmp_path, file, confirm="no", trials=1)
+    run(options)
+    cached = f"shufflenet-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
+    url = f"https://127.0.0.1:9/{cached}"
+    monkeypatch.setattr(get_model_weights(NAME).DEFAULT.value, "url", url)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    shutil.copy(file, tmp_path / "hub" / "checkpoints" / cached)
+    copies = options.cache_dir / "weights"
+
+    def lose_copies() -> None:
+        assert list(copies.iterdir())
+        shutil.rmtree(copies)
+
+    lose_copies()
+    record = load_study(existing_storage(options.studies, None), options.study_name)
+    assert train_trial(record, 0, epochs=1, studies=options.studies).checkpoint.exists()
+    lose_copies()
+    run(options_in(tmp_path, file, confirm="no", trials=2, weights=()))
+    assert len(record.trials()) == 2
+    lose_copies()
+    plan = ConfirmPlan(num_candidates=1, num_seeds=1)
+    *_, last = confirm_events(options.studies, options.study_name, plan=plan, workers=1)
+    assert isinstance(last, Confirmed)
+    assert list(copies.iterdir())
 
 
 def sizeless_in(folder: Path, file: Path, **changes: Any) -> RunOptions:

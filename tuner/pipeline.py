@@ -13,7 +13,7 @@ from tuner.data.dataset import DataSpec, Report
 from tuner.data.sealed import FixedParts, SealedPart, check_parts, fix_parts, fix_parts_for
 from tuner.data.splits import split_development
 from tuner.data.training_data import memory_for_images, stream_limit
-from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner
+from tuner.deliver.confirm import ConfirmEvent, confirm, refuse_without_winner, trials_to_retrain
 from tuner.deliver.confirm_plan import TIME_SHARE_OF_BUDGET, ConfirmPlan, limit_to_time
 from tuner.deliver.contenders import Splits
 from tuner.deliver.sealed_set import fix_test_set, open_test_set, refuse_other_test_set
@@ -47,7 +47,7 @@ from tuner.search.settings import (
 )
 from tuner.search.storage import Storage, open_storage
 from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
-from tuner.search.study_backbones import decode_for_backbones, rank_backbones, with_weights
+from tuner.search.study_backbones import decode_for_backbones, rank_backbones, restore_weights_of, with_weights
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -114,14 +114,20 @@ def run_events(
     weights = weights_from(options.weights)
     if space is None:
         space, space_notes = choose_space(
-            input_spec_of(dataset), weights, cache_dir=options.cache_dir, download=options.download
+            input_spec_of(dataset), weights, cache_dir=options.cache_dir, download=options.download, report=report
         )
     else:
         size_notes: list[str] = []
         if stored is None:
             space, size_notes = without_large_backbones(space, input_spec_of(dataset), given=weights)
         space, space_notes = with_weights(
-            space, weights, stored, cache_dir=options.cache_dir, is_named=not is_bundled, download=options.download
+            space,
+            weights,
+            stored,
+            cache_dir=options.cache_dir,
+            is_named=not is_bundled,
+            download=options.download,
+            report=report,
         )
         space_notes = [*size_notes, *space_notes]
     space = with_image_size(space, wanted.data_spec.image_size, stored)
@@ -222,7 +228,8 @@ def confirm_events(
     refuse_older_version(record)
     folder = studies / record.name
     with hold_record(record.storage.url, record.name), hold(folder, record.name):
-        refuse_without_winner(record, record.trials())
+        trials = record.trials()
+        refuse_without_winner(record, trials)
         devices = devices_for(device_of(record), is_auto=False)
         claim_folder(folder, record)
         spec = record.data_spec(studies / ".cache")
@@ -231,6 +238,7 @@ def confirm_events(
         refuse_other_images(record, spec, dataset)
         fix_test_set(record, parts.test)
         split = split_development(dataset, seed=record.settings.seed)
+        restore_weights_of((one.candidate.architecture for one in trials_to_retrain(trials, plan)), spec.cache_dir)
         places = place_runners(devices, dataset, workers=workers)
         space = stored_space(record.settings)
         decoded = decode_for_backbones(space, spec, dataset)

@@ -13,9 +13,9 @@ REPORTED = ("torch", "torchvision", "optuna", "numpy")
 
 
 @cache
-def package_versions() -> dict[str, str]:
-    """Python's version and those of the packages that a result depends on."""
-    installed = {name: metadata.version(name) for name in REPORTED}
+def package_versions(*others: str) -> dict[str, str]:
+    """Python's version and those of the packages that a result depends on. others: packages that only some need."""
+    installed = {name: metadata.version(name) for name in (*REPORTED, *others)}
     return {"python": platform.python_version(), "tuner": __version__, **installed}
 
 

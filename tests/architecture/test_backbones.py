@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ from tuner.architecture.backbones import (
     rebuild_source,
     stages_with_parameters,
 )
+from tuner.architecture.backbones.backbone import LEAST_CROP_FRACTION
+from tuner.architecture.backbones.timm_backbones import timm_input
+from tuner.data import resizing
+from tuner.data.resizing import Resizing
 from tuner.errors import BackboneError, TunerError
 
 SMALL = [
@@ -178,6 +183,52 @@ def test_the_input_is_that_of_the_librarys_weights() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"crop_mode": "squash"}, "the crop mode 'squash'"),
+        ({"crop_mode": "border"}, "the crop mode 'border'"),
+        ({"crop_pct": 1.15}, "the crop fraction 1.15"),
+        ({"crop_pct": float("nan")}, "the crop fraction nan"),
+        ({"crop_pct": float("inf")}, "the crop fraction inf"),
+        ({"crop_pct": 0.0}, "the crop fraction 0.0"),
+        ({"interpolation": "lanczos"}, "the interpolation 'lanczos'"),
+        ({"input_size": (1, 32, 32)}, "the number of channels 1"),
+    ],
+)
+def test_weights_whose_images_cannot_be_prepared_exactly_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, object], words: str
+) -> None:
+    import timm
+
+    own = timm.models.get_pretrained_cfg("resnet18")
+    monkeypatch.setattr(timm.models, "get_pretrained_cfg", lambda name: replace(own, **change))
+    with pytest.raises(BackboneError, match=rf"of timm/resnet18 expect {re.escape(words)}, which is not") as caught:
+        input_of("timm/resnet18")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_backbone_of_timm_has_an_input_or_is_refused_in_one_line() -> None:
+    import timm
+
+    refused = []
+    for name in timm.list_models(pretrained=True):
+        try:
+            own = timm_input(f"timm/{name}")
+        except BackboneError:
+            refused.append(name)
+        else:
+            Resizing(own.interpolation, own.crop_fraction)
+            assert len(own.mean) == len(own.std) == 3
+            assert min(own.std) > 0
+    assert "volo_d5_512.sail_in1k" in refused  # a crop fraction of 1.15
+    assert "tf_efficientnet_lite0.in1k" not in refused
+
+
+def test_the_smallest_crop_fraction_of_a_backbone_is_that_of_images() -> None:
+    assert LEAST_CROP_FRACTION == resizing.LEAST_CROP_FRACTION
+
+
 def test_the_input_of_googlenet_replaces_the_conversion_in_torchvisions_network() -> None:
     from torchvision.models import googlenet
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -29,6 +30,7 @@ from tuner.deliver.export_readme import StoredScore, readme_of
 from tuner.deliver.safetensors_file import save_safetensors
 from tuner.deliver.source_file import named_weights, source_of
 from tuner.deliver.traced_program import traced_program
+from tuner.errors import BackboneError
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.checkpoint import (
     FORMAT,
@@ -140,6 +142,19 @@ def test_a_saved_checkpoint_is_loaded_with_the_same_weights_and_logits(
     assert isinstance(model, FlipTest) == flip_test
     network = model[0] if isinstance(model, FlipTest) else model
     assert network.state_dict().keys() == checkpoint.weights.keys()
+
+
+@pytest.mark.parametrize("file", ["network.pt", "network.safetensors"])
+def test_a_checkpoint_whose_library_is_missing_is_an_error_in_one_line_that_names_its_path(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / file
+    (save_checkpoint if path.suffix == ".pt" else save_safetensors)(checkpoint_of(TIMM), path)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(BackboneError, match="need timm, which is not installed: pip install") as caught:
+        load_classifier(path)
+    assert str(caught.value).startswith(f"{path}: backbones named timm/")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_layers_of_a_checkpoint_are_those_of_its_head() -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import io
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from tuner.architecture.backbones import build_backbone
 from tuner.errors import BackboneError
-from tuner.pretrained.weights import AvailableWeights, find_weights, load_weights
+from tuner.pretrained.weights import AvailableWeights, find_weights, load_weights, restore_weights
 from tuner.pretrained.weights_file import weights_digest
 
 NAME, OTHER, TIMM = "shufflenet_v2_x0_5", "mobilenet_v3_small", "timm/mobilenetv3_small_050"
@@ -56,6 +58,20 @@ def set_url(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
     monkeypatch.setattr(get_model_weights(name).DEFAULT.value, "url", url)
 
 
+@contextmanager
+def serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a web server on this machine, and yield its address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Path, str, list[str]]]:
     """A web server of this machine: its folder, its address, and the requests that it has answered."""
@@ -66,13 +82,8 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str, list[str]]]:
         def log_message(self, *_: object) -> None:
             requests.append(self.command)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}", requests
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(functools.partial(Handler, directory=str(folder))) as address:
+        yield folder, address, requests
 
 
 def test_given_weights_are_copied_without_their_classifier_and_loaded_by_digest(file: Path, tmp_path: Path) -> None:
@@ -173,12 +184,18 @@ def test_weights_are_downloaded_once_into_torchs_cache(
     name = f"shufflenet-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
     (folder / name).write_bytes(file.read_bytes())
     set_url(monkeypatch, NAME, f"{address}/{name}")
-    (found,), _ = find_weights([NAME], {}, cache_dir=tmp_path / "a", asked_by_name=[NAME])
+    progress: list[tuple[str, int, int]] = []
+    (found,), _ = find_weights(
+        [NAME], {}, cache_dir=tmp_path / "a", asked_by_name=[NAME], report=lambda *one: progress.append(one)
+    )
     assert (tmp_path / "hub" / "checkpoints" / name).read_bytes() == file.read_bytes()
     assert requests == ["HEAD", "GET"]
     (again,), _ = find_weights([NAME], {}, cache_dir=tmp_path / "b")
     assert again.digest == found.digest
     assert requests == ["HEAD", "GET"]
+    assert progress[0][0] == f"downloading the weights of {NAME}"
+    assert [done for _, done, _ in progress] == sorted({done for _, done, _ in progress})
+    assert progress[-1][1:] == (file.stat().st_size, file.stat().st_size)
     (tmp_path / "hub" / "checkpoints" / name).write_bytes(b"damaged")
     with pytest.raises(BackboneError, match=f"{name} is damaged: delete it"):
         find_weights([NAME], {}, cache_dir=tmp_path, asked_by_name=[NAME])
@@ -230,6 +247,48 @@ def test_weights_in_the_cache_of_the_hub_are_used_without_a_network(
     assert all(torch.equal(one, state[name]) for name, one in weights.items())
 
 
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_weights_are_downloaded_from_the_hub_and_that_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reported: bool
+) -> None:
+    state = dict(build_backbone(TIMM).model.state_dict())
+    content = save(state)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        """The part of the hub that answers for one file of one repository."""
+
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith("/resolve/main/model.safetensors") else 404)
+            for name, value in (("ETag", '"abc"'), ("X-Repo-Commit", "0" * 40), ("Content-Length", str(len(content)))):
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    progress: list[tuple[str, int, int]] = []
+    with serving(Handler) as address:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        (found,), _ = find_weights(
+            [TIMM],
+            {},
+            cache_dir=tmp_path / "cache",
+            asked_by_name=[TIMM],
+            report=(lambda *one: progress.append(one)) if is_reported else None,
+        )
+    weights = load_weights(found, tmp_path / "cache")
+    assert all(torch.equal(one, state[name]) for name, one in weights.items())
+    if is_reported:
+        assert {what for what, _, _ in progress} == {f"downloading the weights of {TIMM}"}
+        assert progress[-1][1:] == (len(content), len(content))
+
+
 def test_an_offline_hub_is_respected(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     _, (line,) = find_weights([TIMM], {NAME: file}, cache_dir=tmp_path)
@@ -250,3 +309,52 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, file: Path) -> 
     torch.save(state, tmp_path / "broken.pth")
     with pytest.raises(BackboneError, match=rf"the weights of {NAME} must be finite numbers, and {name} is not"):
         find_weights([NAME], {NAME: tmp_path / "broken.pth"}, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_copy_that_is_gone_is_made_again_from_the_librarys_own_weights(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: tuple[Path, str, list[str]], is_damaged: bool
+) -> None:
+    folder, address, requests = site
+    name = f"shufflenet-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
+    (folder / name).write_bytes(file.read_bytes())
+    set_url(monkeypatch, NAME, f"{address}/{name}")
+    (found,), _ = find_weights([NAME], {NAME: file}, cache_dir=tmp_path / "cache")
+    restore_weights({NAME: found.digest}, tmp_path / "cache")
+    assert requests == []
+    found.path.unlink()
+    if is_damaged:
+        found.path.write_bytes(b"damaged")
+    with pytest.raises(BackboneError, match=r"pretrained weights (cannot be read|are damaged).*--weights NAME=FILE"):
+        restore_weights({NAME: found.digest}, tmp_path / "cache", download=False)
+    restore_weights({NAME: found.digest}, tmp_path / "cache")
+    assert requests == ["HEAD", "GET"]
+    assert load_weights(found, tmp_path / "cache")
+
+
+def test_other_weights_do_not_take_the_place_of_a_copy_that_is_gone(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,), _ = find_weights([NAME], {NAME: file}, cache_dir=tmp_path / "cache")
+    found.path.unlink()
+    others = {name: one + 1 for name, one in torch.load(file, weights_only=True).items()}
+    content = io.BytesIO()
+    torch.save(others, content)
+    cached = f"shufflenet-{hashlib.sha256(content.getvalue()).hexdigest()[:8]}.pth"
+    set_url(monkeypatch, NAME, f"http://127.0.0.1:9/{cached}")
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "checkpoints" / cached).write_bytes(content.getvalue())
+    with pytest.raises(BackboneError, match=rf"{found.digest}.pt: pretrained weights cannot be read: No such file"):
+        restore_weights({NAME: found.digest}, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_weights_whose_images_cannot_be_prepared_are_refused_before_they_are_downloaded(
+    file: Path, tmp_path: Path, is_given: bool
+) -> None:
+    name = "timm/convnext_base.fb_in22k_ft_in1k_384"
+    with pytest.raises(
+        BackboneError, match=rf"of {name} expect the crop mode 'squash', which is not supported: choose"
+    ):
+        find_weights([name], {name: file} if is_given else {}, cache_dir=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def test_the_whole_network_of_a_checkpoint_scores_as_its_features_did(
     assert (preprocessing.channels, preprocessing.image_size) == (3, (32, 32))
     assert preprocessing.mean == (0.485, 0.456, 0.406)
     assert preprocessing.crop_fraction == 0.875
+
+
+def test_a_checkpoint_has_the_version_of_timm_only_if_its_backbone_is_one_of_timm(
+    pretrained: Pretrained, tmp_path: Path
+) -> None:
+    own = SearchTask(1, pretrained.candidate(), seed=3)
+    network = replace(own.candidate.architecture, backbone="timm/test_efficientnet")
+    of_timm = replace(own, candidate=replace(own.candidate, architecture=network))
+    trainer, result = pretrained.trainer(tmp_path), EpochResult(1, 0.0, 0.0, 0.5, 0.0)
+    data = trainer._open_backbone(own)[1]
+    assert "timm" not in trainer._checkpoint(own, data, result, {}).versions
+    assert trainer._checkpoint(of_timm, data, result, {}).versions["timm"] == version("timm")
 
 
 def weights_after(pretrained: Pretrained, folder: Path, trained_stages: int, **recipe: float) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from rehearsal import DIGITS, EPOCHS, SPACE, ends_with, rehearse
 
+from tuner.errors import BackboneError
 from tuner.search.tasks import SearchTask, TrainingEnded, TrialTask
 from tuner.search.trial_runner import TrialRunner
 from tuner.space.sampling import candidate_from, first_params
@@ -36,6 +37,7 @@ def test_a_runner_sends_no_weights() -> None:
     [
         (Diverged("the loss is nan"), "diverged", "the loss is nan"),
         (ValueError("bad\nworse"), "failed", "ValueError: bad"),
+        (BackboneError("it does not agree"), "failed", "it does not agree"),
         (MemoryError(), "out of memory", "MemoryError: "),
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory", "OutOfMemoryError: CUDA out of memory"),
         (torch.AcceleratorError("CUDA error: illegal\nmore"), "failed", "AcceleratorError: CUDA error: illegal"),

@@ -64,7 +64,7 @@ def test_a_terminal_is_redrawn_and_ends_with_the_last_state() -> None:
     assert "1 complete  1 pruned  1 failed" in stream.getvalue()
 
 
-def test_progress_of_downloads_ends_cleanly_and_is_none_when_quiet() -> None:
+def test_progress_ends_cleanly_and_is_none_when_quiet() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=80)
     with progress_reporter(console, quiet=False) as report:
@@ -73,5 +73,26 @@ def test_progress_of_downloads_ends_cleanly_and_is_none_when_quiet() -> None:
             report("decoding", done, 100)
     assert "decoding" in stream.getvalue()
     for without in (console, Console(file=io.StringIO(), force_terminal=False)):
-        with progress_reporter(without, quiet=without is console) as silent:
+        with progress_reporter(without, quiet=True) as silent:
             assert silent is None
+
+
+def test_what_begins_after_something_has_ended_is_drawn_too() -> None:
+    stream = io.StringIO()
+    with progress_reporter(Console(file=stream, force_terminal=True, width=80), quiet=False) as report:
+        assert report is not None
+        for what in ("downloading the weights of resnet18", "decoding", "computing features", "computing features"):
+            before = len(stream.getvalue())
+            report(what, 10, 100)
+            report(what, 100, 100)
+            assert what in stream.getvalue()[before:]
+
+
+def test_elsewhere_the_progress_of_a_download_of_weights_is_one_line() -> None:
+    stream = io.StringIO()
+    with progress_reporter(Console(file=stream, force_terminal=False, width=200), quiet=False) as report:
+        assert report is not None
+        for done in range(0, 46_827_520, 2**20):
+            report("downloading the weights of resnet18", done, 46_827_520)
+            report("decoding", done, 46_827_520)
+    assert stream.getvalue() == "downloading the weights of resnet18 (47 MB)\n"

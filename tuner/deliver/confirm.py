@@ -196,6 +196,12 @@ def refuse_without_winner(record: StudyRecord, trials: Sequence[TrialRecord]) ->
         )
 
 
+def trials_to_retrain(trials: Sequence[TrialRecord], plan: ConfirmPlan) -> list[TrialRecord]:
+    """Return the trials that a confirmation may retrain: the best ones, and the baseline if there is one."""
+    baseline = baseline_trial(trials)
+    return [*rank_complete(trials)[: plan.num_candidates], *([] if baseline is None else [baseline])]
+
+
 def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the trial that the winner is compared with; None if it did not fit into memory or was never tried.
 

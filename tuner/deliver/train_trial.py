@@ -19,7 +19,7 @@ from tuner.search.objective import is_better, value_of
 from tuner.search.older_studies import refuse_older_version
 from tuner.search.record import StudyRecord
 from tuner.search.settings import stored_space
-from tuner.search.study_backbones import decode_for_backbones
+from tuner.search.study_backbones import decode_for_backbones, restore_weights_of
 from tuner.search.study_data import device_of, load_study_images
 from tuner.search.study_files import trained_path
 from tuner.search.study_runners import prepare_trainer
@@ -120,6 +120,7 @@ def train_trial_events(
         seed = training_seed(record.settings.seed, candidate)
         best: EpochResult | None = None
         with _beside(target) as unfinished:
+            restore_weights_of([candidate.architecture], spec.cache_dir, report=report)
             decoded = decode_for_backbones(stored_space(record.settings), spec, dataset, report=report)
             trainer = prepare_trainer(record, dataset, split, folder, device=device, decoded=decoded)
             sizes = len(split.train_indices_N), len(split.validation_indices_N)

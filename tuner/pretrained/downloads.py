@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -17,33 +18,41 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
-from tuner.architecture.backbones import check_name, is_timm
+from tuner.architecture.backbones import input_of, is_timm
+from tuner.data.dataset import Report
 from tuner.errors import BackboneError, reason_of
+from tuner.pretrained.download_progress import hub_bar, torch_downloads_reported
 from tuner.pretrained.weights_file import read_weights
 
 CONNECT_SECONDS = 10.0
 """Seconds without an answer after which a server counts as unreachable."""
+
+DOWNLOADING = "downloading the weights of"
+"""What is reported while weights are downloaded; the name of the backbone follows."""
 
 
 class Unavailable(BackboneError):  # noqa: N818 - what is wrong, not an error of its own
     """The weights of a backbone, or of all of them, are in no cache and cannot be downloaded, with the reason."""
 
 
-def library_weights(name: str, unreachable: dict[str, str], *, download: bool = True) -> dict[str, Tensor]:
+def library_weights(
+    name: str, unreachable: dict[str, str], *, download: bool = True, report: Report | None = None
+) -> dict[str, Tensor]:
     """Weights of a backbone from its library's cache, or downloaded into it.
 
     unreachable: reasons by server, which this function completes, so that no server is tried twice. download: whether
-    weights that are in no cache may be downloaded. Raises Unavailable.
+    weights that are in no cache may be downloaded. report: is called with the progress of a download. Raises
+    Unavailable.
     """
     if not is_timm(name):
-        check_name(name)
-        return _torchvision_weights(name, unreachable, download=download)
+        input_of(name)  # refuses unknown names, and images that cannot be prepared
+        return _torchvision_weights(name, unreachable, download=download, report=report)
     try:
         import timm
     except ImportError as error:
         raise Unavailable('timm is not installed: pip install "tuner[pretrained]"') from error
-    check_name(name)
-    return _timm_weights(name, timm, unreachable, download=download)
+    input_of(name)
+    return _timm_weights(name, timm, unreachable, download=download, report=report)
 
 
 def where_from(name: str) -> str:
@@ -61,7 +70,9 @@ def where_from(name: str) -> str:
     return f"{url} into {_cached_file(url).parent}"
 
 
-def _torchvision_weights(name: str, unreachable: dict[str, str], *, download: bool) -> dict[str, Tensor]:
+def _torchvision_weights(
+    name: str, unreachable: dict[str, str], *, download: bool, report: Report | None
+) -> dict[str, Tensor]:
     url = _url_of(name)
     path = _cached_file(url)
     hash_prefix = path.stem.rpartition("-")[2]  # as torch.hub expects: the first digits of the file's SHA-256
@@ -69,8 +80,9 @@ def _torchvision_weights(name: str, unreachable: dict[str, str], *, download: bo
         _check_reachable(url, unreachable, download=download)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _timeout():
-                torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+            reported = torch_downloads_reported(report, _what(name)) if report else nullcontext()
+            with _timeout(), reported:
+                torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=report is not None)
         except OSError as error:
             if isinstance(error, HTTPError):
                 error.close()
@@ -88,7 +100,9 @@ def _torchvision_weights(name: str, unreachable: dict[str, str], *, download: bo
     return read_weights(path, name)
 
 
-def _timm_weights(name: str, timm: Any, unreachable: dict[str, str], *, download: bool) -> dict[str, Tensor]:
+def _timm_weights(
+    name: str, timm: Any, unreachable: dict[str, str], *, download: bool, report: Report | None
+) -> dict[str, Tensor]:
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub import utils as hub_utils
 
@@ -96,8 +110,7 @@ def _timm_weights(name: str, timm: Any, unreachable: dict[str, str], *, download
     configuration = _timm_configuration(name)
     overlay: dict[str, str] = {}
     if configuration.hf_hub_id:
-        files = [configuration.hf_hub_filename] if configuration.hf_hub_filename else []
-        for file in files or ["model.safetensors", "pytorch_model.bin"]:
+        for file in _hub_files(configuration):
             cached = try_to_load_from_cache(configuration.hf_hub_id, file)
             if isinstance(cached, str) and not overlay:
                 overlay = {"file": cached}
@@ -114,7 +127,9 @@ def _timm_weights(name: str, timm: Any, unreachable: dict[str, str], *, download
     had_bars = not hub.are_progress_bars_disabled()
     hub.disable_progress_bars()
     try:
-        with _timeout():
+        with _timeout(), torch_downloads_reported(report, _what(name)) if report else nullcontext():
+            if report is not None and configuration.hf_hub_id and not overlay:
+                overlay = _hub_download(configuration, report, _what(name))
             model = timm.create_model(
                 name.removeprefix("timm/"), pretrained=True, pretrained_cfg_overlay=overlay or None
             )
@@ -125,6 +140,39 @@ def _timm_weights(name: str, timm: Any, unreachable: dict[str, str], *, download
             hub.enable_progress_bars()
     classifier = [key for key, module in model.named_modules() if module is model.get_classifier()]
     return {key: one for key, one in model.state_dict().items() if not key.startswith(f"{classifier[0]}.")}
+
+
+def _hub_download(configuration: Any, report: Report, what: str) -> dict[str, str]:
+    """Download weights into the hub's cache, and return where timm finds them; nothing if it has to find them itself.
+
+    timm passes no progress function on to the hub, and earlier versions of the hub take none.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    if "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
+        return {}
+    repository, _, revision = configuration.hf_hub_id.partition("@")
+    for file in _hub_files(configuration):
+        try:
+            path = hf_hub_download(repository, file, revision=revision or None, tqdm_class=hub_bar(report, what))
+        except LocalEntryNotFoundError:  # of a network that fails
+            raise
+        except EntryNotFoundError:
+            continue
+        return {"file": path}
+    return {}
+
+
+def _hub_files(configuration: Any) -> list[str]:
+    """Names that the file of a network's weights may have in its repository."""
+    name = configuration.hf_hub_filename
+    return [name] if name else ["model.safetensors", "pytorch_model.bin"]
+
+
+def _what(name: str) -> str:
+    """What is reported while the weights of a backbone are downloaded."""
+    return f"{DOWNLOADING} {name}"
 
 
 def _timm_configuration(name: str) -> Any:

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tuner.architecture.backbones import check_name, is_timm
+from tuner.architecture.backbones import input_of, is_timm
+from tuner.data.dataset import Report
 from tuner.errors import BackboneError, reason_of
 from tuner.pretrained.downloads import Unavailable, library_weights, where_from
 from tuner.pretrained.weights_file import read_weights, weights_digest
@@ -33,14 +34,14 @@ def find_weights(
     cache_dir: Path,
     asked_by_name: Collection[str] = (),
     download: bool = True,
+    report: Report | None = None,
 ) -> tuple[list[AvailableWeights], list[str]]:
     """Find the weights of all named backbones, and of those that are given.
 
     given: files by backbone. Without a file, weights come from the caches of torch and timm, or are downloaded if
-    `download` allows it. A copy
-    is kept in `cache_dir`. Returns the weights, in the order of the names, and at most one line about backbones without
-    weights. Raises BackboneError if a file does not fit or if a backbone in `asked_by_name` has no weights, and
-    Unavailable if no backbone has.
+    `download` allows it. report: is called with the progress of downloads. A copy is kept in `cache_dir`. Returns the
+    weights, in the order of the names, and at most one line about backbones without weights. Raises BackboneError if a
+    file does not fit or if a backbone in `asked_by_name` has no weights, and Unavailable if no backbone has.
     """
     found: list[AvailableWeights] = []
     reasons: dict[str, str] = {}
@@ -48,10 +49,10 @@ def find_weights(
     for name in dict.fromkeys([*names, *given]):
         try:
             if name in given:
-                check_name(name)
+                input_of(name)  # refuses images that cannot be prepared
                 weights = read_weights(given[name], name)
             else:
-                weights = library_weights(name, unreachable, download=download)
+                weights = library_weights(name, unreachable, download=download, report=report)
         except Unavailable as error:
             if name in asked_by_name:
                 raise BackboneError(f"{name} has no weights here ({error}): {_advice(name)}") from error
@@ -85,6 +86,28 @@ def load_weights(weights: AvailableWeights | str, cache_dir: Path) -> dict[str, 
     if changed:
         raise BackboneError(f"{path}: pretrained weights have changed since they were stored: {advice}")
     return state
+
+
+def restore_weights(
+    digests: Mapping[str, str], cache_dir: Path, *, download: bool = True, report: Report | None = None
+) -> None:
+    """Make sure that the copies of weights exist, whose digests are given by backbone.
+
+    Weights whose copy is missing or damaged are looked for in the caches of torch and timm, and downloaded if
+    `download` allows it. report: as in find_weights. Raises BackboneError if neither has weights with this digest.
+    """
+    unreachable: dict[str, str] = {}
+    for name, digest in digests.items():
+        try:
+            load_weights(digest, cache_dir)
+        except BackboneError as error:
+            try:
+                weights = library_weights(name, unreachable, download=download, report=report)
+            except BackboneError:
+                raise error from None  # what is wrong with the copy, and what to do
+            if weights_digest(weights) != digest:
+                raise
+            _save(weights, _copy_of(digest, cache_dir))
 
 
 def _keep(name: str, weights: Mapping[str, Tensor], cache_dir: Path) -> AvailableWeights:

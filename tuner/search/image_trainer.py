@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tuner.architecture.backbone_modules import SplitNetwork
 from tuner.architecture.backbone_network import BackboneNetwork
+from tuner.architecture.backbones import is_timm
 from tuner.architecture.spec import Architecture
 from tuner.data.dataset import ImageDataset, Report
 from tuner.data.development_part import load_cached
@@ -227,6 +228,7 @@ class ImageTrainer:
         scores = {"validation_accuracy": result.validation_accuracy, "validation_loss": result.validation_loss}
         if isinstance(task, AllImagesTask):
             scores = {}
+        is_of_timm = isinstance(architecture, BackboneNetwork) and is_timm(architecture.backbone)
         return Checkpoint(
             candidate=task.candidate,
             weights=weights,
@@ -253,7 +255,7 @@ class ImageTrainer:
                 "seed": task.seed,
                 "split_seed": self.split_seed,
             },
-            versions=package_versions(),
+            versions=package_versions("timm") if is_of_timm else package_versions(),
         )
 
 

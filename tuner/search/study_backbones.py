@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from tuner.data.training_data import memory_for_images
 from tuner.errors import BackboneError, OptionError
 from tuner.hardware import num_cores
 from tuner.pretrained.ranking import log_me
-from tuner.pretrained.weights import find_weights, load_weights
+from tuner.pretrained.weights import find_weights, restore_weights
 from tuner.search.backbone_data import BackboneData, DecodedFolders, preprocessing_of
 from tuner.search.ranking_limit import OutOfTime, RankingLimit
 from tuner.search.study_runners import input_spec_of
@@ -44,24 +44,34 @@ def with_weights(
     cache_dir: Path,
     is_named: bool,
     download: bool,
+    report: Report | None = None,
 ) -> tuple[SearchSpace, list[str]]:
     """Return a space with the weights of its backbones, and notes; a space without backbones stays as it is.
 
     given: files of weights by backbone. stored: the space of the study that is resumed, whose backbones and weights are
     fixed. is_named: whether the user has named the backbones, so that each one without weights is an error. download:
-    whether weights may be downloaded. Raises BackboneError, and OptionError for weights without backbones.
+    whether weights may be downloaded. report: is called with the progress of downloads. Raises BackboneError, and
+    OptionError for weights without backbones.
     """
     if space.backbone is None:
         if given:
             raise OptionError(f"weights must go with a space of backbones, and {space.name!r} has none: omit them")
         return space, []
     if stored is not None and stored.backbone is not None and stored.name == space.name:
-        return with_stored_weights(space, stored, given, cache_dir=cache_dir), []
-    return with_available_weights(space, given, cache_dir=cache_dir, is_named=is_named, download=download)
+        return with_stored_weights(space, stored, given, cache_dir=cache_dir, download=download, report=report), []
+    return with_available_weights(
+        space, given, cache_dir=cache_dir, is_named=is_named, download=download, report=report
+    )
 
 
 def with_available_weights(
-    space: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path, is_named: bool, download: bool = True
+    space: SearchSpace,
+    given: Mapping[str, Path],
+    *,
+    cache_dir: Path,
+    is_named: bool,
+    download: bool = True,
+    report: Report | None = None,
 ) -> tuple[SearchSpace, list[str]]:
     """Return a space with only those backbones with available weights, with their digests, and notes on the others.
 
@@ -71,36 +81,56 @@ def with_available_weights(
     assert section is not None
     names = [*given, *(name for name in section.name.values if name not in given)]
     found, notes = find_weights(
-        names, given, cache_dir=cache_dir, asked_by_name=names if is_named else list(given), download=download
+        names,
+        given,
+        cache_dir=cache_dir,
+        asked_by_name=names if is_named else list(given),
+        download=download,
+        report=report,
     )
     digests = {one.backbone: one.digest for one in found}
     return space.with_backbones(digests), notes
 
 
 def with_stored_weights(
-    space: SearchSpace, stored: SearchSpace, given: Mapping[str, Path], *, cache_dir: Path
+    space: SearchSpace,
+    stored: SearchSpace,
+    given: Mapping[str, Path],
+    *,
+    cache_dir: Path,
+    download: bool = True,
+    report: Report | None = None,
 ) -> SearchSpace:
     """Return a space with the backbones and weights that a study fixed when it began.
 
-    Weights whose copy is missing or damaged are read again from a given file. Raises BackboneError if there is none,
-    or if it has other weights.
+    Weights whose copy is missing or damaged are read again from a given file, or else found as restore_weights does.
+    Raises BackboneError if they are not found, or if a given file has other weights.
     """
-    for name, digest in stored.weights.items():
-        if name in given:
-            (found, *_), _ = find_weights([name], {name: given[name]}, cache_dir=cache_dir)
-            if found.digest != digest:
-                raise BackboneError(
-                    f"--weights {name}={given[name]}: the study began with other weights of {name} ({digest}, and the "
-                    f"file has {found.digest}): give that file, or start another study with --study NAME"
-                )
-        load_weights(digest, cache_dir)
     added = [name for name in given if name not in stored.weights]
     if added:
         raise BackboneError(
             f"--weights {added[0]}: the backbones of a study are fixed when it begins, and {added[0]} is not among "
             f"them ({', '.join(stored.weights)}): omit it, or start another study with --study NAME"
         )
+    for name, file in given.items():
+        digest = stored.weights[name]
+        (found, *_), _ = find_weights([name], {name: file}, cache_dir=cache_dir)
+        if found.digest != digest:
+            raise BackboneError(
+                f"--weights {name}={file}: the study began with other weights of {name} ({digest}, and the "
+                f"file has {found.digest}): give that file, or start another study with --study NAME"
+            )
+    restore_weights(stored.weights, cache_dir, download=download, report=report)
     return space.with_backbones(stored.weights)
+
+
+def restore_weights_of(networks: Iterable[AnyArchitecture], cache_dir: Path, *, report: Report | None = None) -> None:
+    """Make sure that there are copies of the weights of networks with a backbone, as restore_weights does.
+
+    Raises BackboneError.
+    """
+    backbones = [one for one in networks if isinstance(one, BackboneNetwork)]
+    restore_weights({one.backbone: one.weights for one in backbones}, cache_dir, report=report)
 
 
 def rank_backbones(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tuner.architecture.spec import InputSpec
+from tuner.data.dataset import Report
 from tuner.pretrained.downloads import Unavailable
 from tuner.search.study_backbones import with_available_weights
 from tuner.space.automatic_space import automatic_space
@@ -14,20 +15,27 @@ from tuner.space.toml_file import load_space
 
 
 def choose_space(
-    images: InputSpec, weights: Mapping[str, Path], *, cache_dir: Path, download: bool = True
+    images: InputSpec,
+    weights: Mapping[str, Path],
+    *,
+    cache_dir: Path,
+    download: bool = True,
+    report: Report | None = None,
 ) -> tuple[SearchSpace, list[str]]:
     """Return the bundled space that suits a data set, with the weights of its backbones, and notes with the reason.
 
     weights: given files by backbone. Weights are looked for, and downloaded if `download` allows it, only if the images
-    are large enough for pretrained networks. Raises BackboneError as with_available_weights, except if no weights are
-    available.
+    are large enough for pretrained networks. report: is called with the progress of downloads. Raises BackboneError as
+    with_available_weights, except if no weights are available.
     """
     name, note = automatic_space(images.shape, are_weights_given=bool(weights))
     space = load_space(name)
     if space.backbone is None:
         return space, [note]
     try:
-        space, notes = with_available_weights(space, weights, cache_dir=cache_dir, is_named=False, download=download)
+        space, notes = with_available_weights(
+            space, weights, cache_dir=cache_dir, is_named=False, download=download, report=report
+        )
     except Unavailable as error:
         name, note = automatic_space(images.shape, without_weights=str(error))
         return load_space(name), [note]

@@ -21,7 +21,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
 from tuner.data.resizing import DEFAULT_RESIZING
-from tuner.errors import CheckpointError, reason_of
+from tuner.errors import BackboneError, CheckpointError, reason_of
 from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
 from tuner.training.caller_settings import with_own_settings
@@ -41,8 +41,8 @@ class Checkpoint:
     """A network with everything that is needed to use it and to identify it.
 
     weights: CPU fp32 tensors, with the names that `build_model` gives them, or of a network with a backbone, with those
-    of the backbone's library. scores: by name, accuracies in 0..1.
-    origin: data set, its digest, study, trial, seed. versions: of the packages that trained it. flip_test: whether its
+    of the backbone's library. scores: by name, accuracies in 0..1. origin: data set, its digest, study, trial, seed.
+    versions: of the packages that trained it, with timm only if the backbone is one of timm. flip_test: whether its
     logits are the mean of those of an image and of its mirror image.
     """
 
@@ -124,7 +124,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without unpickling code. Raises CheckpointError if the file is not a valid checkpoint."""
+    """Read a checkpoint without unpickling code.
+
+    Raises CheckpointError if the file is not a valid checkpoint, and BackboneError if its backbone cannot be built.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -142,7 +145,7 @@ def checkpoint_from(data: object, path: Path) -> Checkpoint:
     """Build a checkpoint from the object that was read from `path`: a description with its `weights`.
 
     The object is not trusted, and every part of it is checked. Raises CheckpointError with one line that names the
-    path.
+    path, and BackboneError with such a line if its backbone cannot be built here.
     """
     contents = contents_from(data, path)
     with _damage_named(path):
@@ -188,6 +191,8 @@ def _damage_named(path: Path) -> Iterator[None]:
     except NewerFormatError as error:
         message = f"{path}: written by a newer version of tuner ({error}): use the newer version"
         raise CheckpointError(message) from error
+    except BackboneError as error:
+        raise BackboneError(f"{path}: {error}") from error
     except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error

@@ -13,6 +13,7 @@ from tuner.data.dataset import Report
 from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent
+from tuner.pretrained.downloads import DOWNLOADING
 from tuner.search.events import BaselineChosen, DataReady, SearchEnded, SearchStarted, TrialEnded, TrialLost
 from tuner.ui.event_lines import line_of, new_problem
 from tuner.ui.search_view import SearchView
@@ -49,25 +50,44 @@ def watch(events: Iterable[RunEvent], console: Console, *, quiet: bool = False) 
 
 @contextmanager
 def progress_reporter(console: Console, *, quiet: bool) -> Iterator[Report | None]:
-    """Yield a progress callback for downloads and decoding; None if quiet or not in a terminal."""
-    if quiet or not console.is_terminal:
+    """Yield a progress callback for downloads, decoding and features; None if quiet.
+
+    It draws bars in a terminal. Elsewhere, it prints one line for each download of weights, which may take long.
+    """
+    if quiet:
         yield None
+        return
+    if not console.is_terminal:
+        yield _line_reporter(console)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     progress = Progress(*columns, console=console, transient=True)
     tasks: dict[str, TaskID] = {}
 
     def report(what: str, done: int, total: int) -> None:
-        if not tasks:
-            progress.start()
         if what not in tasks:
             tasks[what] = progress.add_task(what, total=total)
+            progress.start()
         progress.update(tasks[what], completed=done, total=total)
-        if all(task.finished for task in progress.tasks):
+        if done >= total:  # the same may begin again, such as the features of another backbone
+            progress.refresh()
+            progress.remove_task(tasks.pop(what))
+        if not tasks:
             progress.stop()
 
     try:
         yield report
     finally:
-        if tasks:
-            progress.stop()
+        progress.stop()
+
+
+def _line_reporter(console: Console) -> Report:
+    """Return a progress callback that prints a line when a download of weights begins."""
+    begun: set[str] = set()
+
+    def report(what: str, done: int, total: int) -> None:
+        if what.startswith(DOWNLOADING) and what not in begun:
+            begun.add(what)
+            console.print(f"{what} ({total / 1e6:,.0f} MB)", highlight=False, soft_wrap=True)
+
+    return report

@@ -9,6 +9,8 @@ from typing import Literal
 from torch import nn
 
 Interpolation = Literal["bilinear", "bicubic"]
+LEAST_CROP_FRACTION = 0.1
+"""Smallest crop fraction of an input, as in `tuner.data.resizing`; the largest is 1."""
 
 
 @dataclass(frozen=True)

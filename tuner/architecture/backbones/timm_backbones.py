@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from tuner.architecture.backbones.backbone import Backbone, BackboneInput, stages_from
+from tuner.architecture.backbones.backbone import (
+    LEAST_CROP_FRACTION,
+    Backbone,
+    BackboneInput,
+    Interpolation,
+    stages_from,
+)
 from tuner.architecture.backbones.without_classifier import WithoutClassifier
 from tuner.errors import BackboneError
 
@@ -16,7 +23,12 @@ PREFIX = "timm/"
 
 def timm_names() -> list[str]:
     """Names of the networks, each alone and with the tags of its weights. Raises BackboneError without timm."""
-    timm = import_timm()
+    return _names_in(import_timm())
+
+
+@cache
+def _names_in(timm: Any) -> list[str]:
+    """The names in a list that takes timm long to make."""
     names = {*timm.list_models(include_tags=False), *timm.list_models(include_tags=True)}
     return sorted(PREFIX + name for name in names)
 
@@ -36,9 +48,24 @@ def timm_backbone(name: str) -> Backbone:
 
 
 def timm_input(name: str) -> BackboneInput:
-    """The input of a network's default weights, or of those that the tag in the name selects."""
+    """The input of a network's default weights, or of those that the tag in the name selects.
+
+    Raises BackboneError if images cannot be prepared as these weights expect.
+    """
     configuration = import_timm().models.get_pretrained_cfg(name.removeprefix(PREFIX))
-    _, height, width = configuration.input_size
+    channels, height, width = configuration.input_size
+    expected = {
+        "number of channels": (channels, channels == 3),
+        "crop mode": (configuration.crop_mode, configuration.crop_mode == "center"),
+        "crop fraction": (configuration.crop_pct, LEAST_CROP_FRACTION <= configuration.crop_pct <= 1),
+        "interpolation": (configuration.interpolation, configuration.interpolation in get_args(Interpolation)),
+    }
+    for what, (value, is_possible) in expected.items():
+        if not is_possible:
+            raise BackboneError(
+                f"images must be prepared as the weights of a backbone expect, and those of {name} expect the {what} "
+                f"{value!r}, which is not supported: choose another backbone"
+            )
     return BackboneInput(
         height=height,
         width=width,
