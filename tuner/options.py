@@ -36,6 +36,7 @@ class RunOptions:
     that the study stores if they are `None`. A new study has the defaults: dataset `digits`, data_dir `data`, space
     `auto`, 50 trials, seed 0, the images' own size, and 20 epochs, or 5 if there are 10,000 training images or more.
 
+    image_size: (height, width) in pixels. Pretrained networks take square images of this size, whatever the backbone.
     dataset: a known name, the path of a folder or file, `ImageParts`, a pair of arrays or tensors (images, labels), or
     a `torch.utils.data.Dataset` of (image, label).
     space: the name of a bundled space, the path of a TOML file, or `auto`: the space of the study; for a new study, the
