@@ -15,9 +15,11 @@ from tuner.architecture.spec import Head, InputSpec
 from tuner.data.dataset import DataSpec
 from tuner.data.development_part import load_development
 from tuner.data.image_rule import spec_for
+from tuner.data.training_data import TrainingData
 from tuner.pretrained.weights import find_weights
 from tuner.search.backbone_data import DecodedFolders, preprocessing_of
 from tuner.search.image_trainer import ImageTrainer
+from tuner.search.tasks import SearchTask
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.engine import Engine
 
@@ -67,3 +69,14 @@ def make_pretrained(folder: Path) -> Pretrained:
     torch.save(state, file)
     (found,), _ = find_weights([NAME], {NAME: file}, cache_dir=cache_dir)
     return Pretrained(file, found.digest, cache_dir)
+
+
+def opened_data(trainer: ImageTrainer, task: SearchTask) -> TrainingData:
+    """What a task with a backbone is trained on."""
+    opening = trainer._open_backbone(task)
+    while True:
+        try:
+            next(opening)
+        except StopIteration as end:
+            _, data = end.value
+            return data

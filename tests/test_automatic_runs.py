@@ -98,7 +98,9 @@ def test_auto_resumes_a_study_whose_space_was_given(tmp_path: Path) -> None:
 def test_large_images_have_pretrained_networks_if_their_weights_are_available(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def random_weights(name: str, unreachable: dict[str, str], *, download: bool) -> dict[str, torch.Tensor]:
+    def random_weights(
+        name: str, unreachable: dict[str, str], *, download: bool, report: object
+    ) -> dict[str, torch.Tensor]:
         return {key: one for key, one in build_backbone(name).model.state_dict().items() if "fc" not in key}
 
     space, notes = choose_space(LARGE, {}, cache_dir=tmp_path)

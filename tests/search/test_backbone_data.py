@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pretrained_networks import NUM_STAGES, Pretrained, make_pretrained
+from tests.pretrained_networks import NUM_STAGES, Pretrained, make_pretrained, opened_data
 from tuner.architecture.backbone_modules import SplitNetwork
 from tuner.data.feature_data import FeatureData
 from tuner.data.resident import ResidentData
@@ -69,7 +69,7 @@ def test_a_checkpoint_has_the_version_of_timm_only_if_its_backbone_is_one_of_tim
     network = replace(own.candidate.architecture, backbone="timm/test_efficientnet")
     of_timm = replace(own, candidate=replace(own.candidate, architecture=network))
     trainer, result = pretrained.trainer(tmp_path), EpochResult(1, 0.0, 0.0, 0.5, 0.0)
-    data = trainer._open_backbone(own)[1]
+    data = opened_data(trainer, own)
     assert "timm" not in trainer._checkpoint(own, data, result, {}).versions
     assert trainer._checkpoint(of_timm, data, result, {}).versions["timm"] == version("timm")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.pretrained_networks import NUM_STAGES, Pretrained, make_pretrained
+from tests.pretrained_networks import NUM_STAGES, Pretrained, make_pretrained, opened_data
 from tuner.data.feature_data import FeatureData
 from tuner.errors import BackboneError
 from tuner.search.image_trainer import ImageTrainer
@@ -48,13 +48,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def data_of(trainer: ImageTrainer, task: SearchTask) -> tuple[FeatureData, Tensor]:
     """The features that a task is trained on, which may be changed in memory, and the images."""
-    opening = trainer._open_backbone(task)
-    while True:
-        try:
-            next(opening)
-        except StopIteration as end:
-            _, data = end.value
-            break
+    data = opened_data(trainer, task)
     assert isinstance(data, FeatureData)
     (dataset,) = trainer._open_backbones()._datasets.values()
     return data, dataset.images_NCHW
