@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
-from tuner.architecture.backbones import check_name, is_timm
+from tuner.architecture.backbones import build_backbone, check_name, is_timm
 from tuner.errors import BackboneError, reason_of
 from tuner.pretrained.weights_file import read_weights
 
@@ -42,7 +42,8 @@ def library_weights(name: str, unreachable: dict[str, str], *, download: bool = 
         import timm
     except ImportError as error:
         raise Unavailable('timm is not installed: pip install "tuner[pretrained]"') from error
-    check_name(name)
+    with torch.device("meta"):
+        build_backbone(name)  # before anything is downloaded, for some networks cannot be backbones
     return _timm_weights(name, timm, unreachable, download=download)
 
 

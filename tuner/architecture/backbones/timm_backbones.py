@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,11 +15,16 @@ PREFIX = "timm/"
 """What the names of these backbones begin with; timm's own name follows."""
 
 
-def timm_names() -> list[str]:
+def timm_names() -> tuple[str, ...]:
     """Names of the networks, each alone and with the tags of its weights. Raises BackboneError without timm."""
-    timm = import_timm()
+    return _names_in(import_timm())
+
+
+@cache
+def _names_in(timm: Any) -> tuple[str, ...]:
+    """The names in timm, whose lists take milliseconds to make."""
     names = {*timm.list_models(include_tags=False), *timm.list_models(include_tags=True)}
-    return sorted(PREFIX + name for name in names)
+    return tuple(sorted(PREFIX + name for name in names))
 
 
 def timm_backbone(name: str) -> Backbone:
@@ -36,9 +42,17 @@ def timm_backbone(name: str) -> Backbone:
 
 
 def timm_input(name: str) -> BackboneInput:
-    """The input of a network's default weights, or of those that the tag in the name selects."""
+    """The input of a network's default weights, or of those that the tag in the name selects.
+
+    Raises BackboneError for weights that expect a margin around each image.
+    """
     configuration = import_timm().models.get_pretrained_cfg(name.removeprefix(PREFIX))
     _, height, width = configuration.input_size
+    if configuration.crop_pct > 1:
+        raise BackboneError(
+            f"a backbone must take images without a margin, and {name} was trained with one (a crop fraction of "
+            f"{configuration.crop_pct}): choose another one"
+        )
     return BackboneInput(
         height=height,
         width=width,
