@@ -261,6 +261,10 @@ FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrec
         (FROZEN.format("stage_decay = 0.3"), "recipe.stage_decay has no effect since no stage is trained"),
         (FROZEN.format("mixup = 0.2"), "recipe.mixup has no effect since networks with frozen stages"),
         (FROZEN.format('flip = "auto"'), "recipe.flip has no effect since there are no views"),
+        (
+            'name = "resnet18"\nviews = [0, 4]',
+            "backbone.views has no effect without augmentation in [recipe] (flip, translate",
+        ),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_in_one_line(tmp_path: Path, change: str, words: str) -> None:
