@@ -21,7 +21,7 @@ from tuner.architecture.spec import Architecture
 from tuner.architecture.trace import trace
 from tuner.data.images import Preprocessing
 from tuner.data.resizing import DEFAULT_RESIZING
-from tuner.errors import CheckpointError, reason_of
+from tuner.errors import BackboneError, CheckpointError, reason_of
 from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
 from tuner.training.caller_settings import with_own_settings
@@ -188,6 +188,8 @@ def _damage_named(path: Path) -> Iterator[None]:
     except NewerFormatError as error:
         message = f"{path}: written by a newer version of tuner ({error}): use the newer version"
         raise CheckpointError(message) from error
+    except BackboneError as error:
+        raise CheckpointError(f"{path}: its network cannot be built: {error}") from error
     except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error
