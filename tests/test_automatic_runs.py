@@ -118,6 +118,12 @@ def test_large_images_have_pretrained_networks_if_their_weights_are_available(
     ]
 
 
+def test_a_given_size_that_is_not_square_excludes_pretrained_networks(tmp_path: Path) -> None:
+    space, (note,) = choose_space(InputSpec(3, 96, 128, 2), {}, cache_dir=tmp_path, image_size=(96, 128))
+    assert space.name == "resnet"
+    assert note.endswith("cannot be used: its images must be square, and --image-size is 96x128")
+
+
 @pytest.mark.usefixtures("_one_backbone")
 def test_given_weights_are_used_for_images_of_any_size_and_must_fit(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"

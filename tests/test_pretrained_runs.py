@@ -279,6 +279,10 @@ FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrec
         ("name = { low = 1, high = 2 }", "backbone"),
         ('name = "resnet18"\ntrained_stages = -1', "trained_stages"),
         ('name = "resnet18"\nimage_size = 4096', "image_size"),
+        (
+            'name = "resnet18"\nimage_size = { low = 64, high = 224 }',
+            "image_size must have at most 16 values, since all images are decoded for each of them, got 161",
+        ),
         ('name = "resnet18"\n[network]\nnum_blocks = 2\n[block]\nout_channels = 8', "either [block]"),
         ('name = "resnet18"\n[network]\nnum_blocks = 2', "[network] has no effect in a space with [backbone]"),
         ('name = "resnet18"\n[[first]]\nblock = [{ out_channels = 8 }]', "needs backbone"),
@@ -296,6 +300,10 @@ FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrec
         (FROZEN.format("stage_decay = 0.3"), "recipe.stage_decay has no effect since no stage is trained"),
         (FROZEN.format("mixup = 0.2"), "recipe.mixup has no effect since networks with frozen stages"),
         (FROZEN.format('flip = "auto"'), "recipe.flip has no effect since there are no views"),
+        (
+            'name = "resnet18"\nviews = [0, 4]',
+            "backbone.views has no effect without augmentation in [recipe] (flip, translate",
+        ),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_in_one_line(tmp_path: Path, change: str, words: str) -> None:

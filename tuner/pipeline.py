@@ -114,7 +114,12 @@ def run_events(
     weights = weights_from(options.weights)
     if space is None:
         space, space_notes = choose_space(
-            input_spec_of(dataset), weights, cache_dir=options.cache_dir, download=options.download, report=report
+            input_spec_of(dataset),
+            weights,
+            cache_dir=options.cache_dir,
+            download=options.download,
+            image_size=wanted.data_spec.image_size,
+            report=report,
         )
     else:
         size_notes: list[str] = []

@@ -53,6 +53,7 @@ def test_fields_without_effect_do_not_change_the_fingerprint() -> None:
         Candidate(frozen, Recipe(stage_decay=0.1)),
         Candidate(frozen, Recipe(flip="horizontal", translate=0.1, mixup=1.0)),
     ]
+    same.append(Candidate(replace(frozen, views=4), Recipe(mixup=1.0)))  # its views would be the images themselves
     assert len({one.fingerprint for one in same}) == 1
     whole = [replace(NETWORK, trained_stages=number, views=views) for number, views in ((5, 0), (9, 3), (5, 1))]
     assert len({Candidate(one, Recipe(flip="horizontal")).fingerprint for one in whole}) == 1

@@ -263,6 +263,14 @@ def test_an_unknown_name_is_an_error_with_similar_names(name: str, message: str)
     assert isinstance(caught.value, TunerError)
 
 
+def test_weights_that_expect_a_margin_around_each_image_are_refused() -> None:
+    with pytest.raises(
+        BackboneError, match=r"timm/volo_d4_448 was trained with one \(a crop fraction of 1\.15\)"
+    ) as caught:
+        input_of("timm/volo_d4_448")
+    assert "\n" not in str(caught.value)
+
+
 def test_without_timm_the_error_is_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # as Python marks a package that cannot be imported
     for function in (build_backbone, input_of, rebuild_source):

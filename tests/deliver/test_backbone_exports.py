@@ -30,12 +30,13 @@ from tuner.deliver.export_readme import StoredScore, readme_of
 from tuner.deliver.safetensors_file import save_safetensors
 from tuner.deliver.source_file import named_weights, source_of
 from tuner.deliver.traced_program import traced_program
-from tuner.errors import BackboneError
+from tuner.errors import CheckpointError
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 from tuner.training.checkpoint import (
     FORMAT,
     Checkpoint,
     backbone_of,
+    checkpoint_from,
     description_of,
     load_checkpoint,
     load_model,
@@ -151,9 +152,9 @@ def test_a_checkpoint_whose_library_is_missing_is_an_error_in_one_line_that_name
     path = tmp_path / file
     (save_checkpoint if path.suffix == ".pt" else save_safetensors)(checkpoint_of(TIMM), path)
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(BackboneError, match="need timm, which is not installed: pip install") as caught:
+    with pytest.raises(CheckpointError, match="need timm, which is not installed: pip install") as caught:
         load_classifier(path)
-    assert str(caught.value).startswith(f"{path}: backbones named timm/")
+    assert str(caught.value).startswith(f"{path}: its network cannot be built: backbones named timm/")
     assert "\n" not in str(caught.value)
 
 
@@ -255,3 +256,12 @@ def test_a_traced_member_of_each_family_gives_the_same_logits(name: str, side: i
         with torch.inference_mode():
             for number in (1, 5):
                 torch.testing.assert_close(run(images_NCHW[:number]), wanted_NK[:number], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "timm/nosuch"])
+def test_a_backbone_that_is_not_known_here_is_an_error_that_names_the_file(name: str) -> None:
+    checkpoint = checkpoint_of(TORCHVISION)
+    data = {**description_of(checkpoint), "weights": dict(checkpoint.weights)}
+    data["architecture"] = {**data["architecture"], "backbone": name}
+    with pytest.raises(CheckpointError, match=rf"^a\.pt: its network cannot be built: '{name}' is not the name of a"):
+        checkpoint_from(data, Path("a.pt"))

@@ -86,7 +86,7 @@ def test_a_file_keeps_the_resizing_and_evaluates_and_predicts_as_the_network(
 def test_another_resizing_gives_other_images_and_so_another_score(spec: DataSpec) -> None:
     one, other = (evaluate(classifier_from(network), spec) for network in (RESIZED, PLAIN))
     assert one.loss != other.loss
-    assert any("resized (bicubic) to cover 32x32" in note for note in one.notes)
+    assert any("resized (bicubic) to cover 32x32 pixels (height x width), and" in note for note in one.notes)
 
 
 def test_a_set_of_grey_training_images_is_scored_in_colour_by_a_network_that_takes_colours(

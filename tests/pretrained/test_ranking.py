@@ -17,6 +17,7 @@ from tuner.architecture.backbones import build_backbone
 from tuner.data.dataset import DataSpec
 from tuner.data.development_part import load_development
 from tuner.data.splits import split_development
+from tuner.errors import BackboneError
 from tuner.pretrained import features
 from tuner.pretrained.ranking import log_me
 from tuner.pretrained.weights import find_weights
@@ -157,3 +158,19 @@ def test_backbones_whose_features_are_too_large_come_last(
     assert ranked.backbone is not None
     assert ranked.backbone.name.values == [OTHER, NAME]
     assert notes == []
+
+
+def test_features_that_are_not_finite_are_an_error(pretrained: Pretrained, tmp_path: Path) -> None:
+    space = space_of(pretrained, tmp_path)
+    state = torch.load(pretrained.file, weights_only=True)
+    large = {name: value * 1e30 if value.is_floating_point() else value for name, value in state.items()}
+    torch.save(large, tmp_path / "large.pth")
+    (found,), _ = find_weights([NAME], {NAME: tmp_path / "large.pth"}, cache_dir=pretrained.cache_dir)
+    space = space.with_backbones({NAME: found.digest})
+    spec = DataSpec("digits", tmp_path / "data", pretrained.cache_dir)
+    dataset = load_development(spec)
+    decoded = decode_for_backbones(space, spec, dataset)
+    assert decoded is not None
+    split = split_development(dataset, seed=0)
+    with pytest.raises(BackboneError, match=f"the features of {NAME} must be finite numbers, and some are not"):
+        rank_backbones(space, decoded, dataset, split, device=torch.device("cpu"), limit=RankingLimit())

@@ -168,6 +168,12 @@ def test_unknown_names_and_files_that_do_not_fit_are_errors(file: Path, tmp_path
         find_weights([NAME], {OTHER: file}, cache_dir=tmp_path)
 
 
+def test_a_network_that_cannot_be_a_backbone_is_refused_before_a_download(tmp_path: Path) -> None:
+    name = "timm/levit_128s"  # it has two classifiers
+    with pytest.raises(BackboneError, match=f"must end with one linear classifier, and {name} does not"):
+        find_weights([name], {}, cache_dir=tmp_path, asked_by_name=[name])
+
+
 def test_without_timm_its_backbones_are_named(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setitem(sys.modules, "timm.models", None)

@@ -29,7 +29,7 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError
-from tuner.search.coordinator import MAX_ALIKE, search
+from tuner.search.coordinator import MAX_ALIKE, MAX_ALIKE_LATER, search
 from tuner.search.events import (
     EpochFinished,
     SearchEnded,
@@ -365,6 +365,22 @@ def test_a_run_whose_first_trials_all_fail_alike_ends_after_a_few_with_the_reaso
     assert [trial.state for trial in trials] == [TrialState.FAIL] * MAX_ALIKE
     assert all("Traceback" in trial.user_attrs["details"] for trial in trials)
     assert ending_of(study.run(8)) == SearchEnded(8, "")  # once that is put right
+
+
+@pytest.mark.usefixtures("_nobody_stops")
+def test_a_run_whose_later_trials_all_fail_alike_ends_with_the_reason(study: Rehearsal) -> None:
+    def fails_later(task: TrialTask) -> Iterator[EpochResult]:
+        yield from rehearse(task)
+        if task.number >= 3 and task.number != 12:
+            raise OSError(f"No space left for trial {task.number}")
+
+    with pytest.raises(RunnerError, match=r"the last 20 trials all failed in the same way: OSError: No space left"):
+        study.run(30, trainer=fails_later)
+    trials = optuna.load_study(study_name=study.name, storage=study.url).trials
+    trained = [trial.number for trial in trials if trial.state is not TrialState.FAIL]
+    assert {0, 1, 2, 12} <= set(trained)
+    assert [trial.state for trial in trials[-MAX_ALIKE_LATER:]] == [TrialState.FAIL] * MAX_ALIKE_LATER
+    assert ending_of(study.run(30)) == SearchEnded(30, "")  # once that is put right
 
 
 @pytest.mark.usefixtures("_nobody_stops")

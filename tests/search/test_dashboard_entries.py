@@ -4,6 +4,7 @@ import json
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,18 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from optuna_dashboard.artifact._backend import list_trial_artifacts
 from rehearsal import Rehearsal, curve_of, ended
 
-from tuner.search.dashboard_entries import NOTE_LENGTH, note_attributes, recipe_in_words, save_artifacts
+from tuner.search.dashboard_entries import (
+    NOTE_LENGTH,
+    note_attributes,
+    recipe_in_words,
+    save_artifacts,
+    study_note,
+)
 from tuner.search.study_files import NUM_KEPT, artifact_path, artifacts_folder, checkpoint_path
 from tuner.search.tasks import TrialTask
 from tuner.search.trial_pictures import confusion_picture, curve_picture
 from tuner.training.candidate import Recipe
+from tuner.training.engine import Engine
 from tuner.training.results import EpochResult
 
 NAMES = ("<script>alert(1)</script>", "b & c", "d")
@@ -193,3 +201,11 @@ def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatc
 )
 def test_a_recipe_in_words_names_what_differs_from_plain_training(recipe: Recipe, words: str) -> None:
     assert recipe_in_words(recipe) == words
+
+
+def test_the_note_of_a_study_says_how_its_networks_are_trained(study: Rehearsal) -> None:
+    settings = study.record().settings
+    pretrained = replace(settings, space={**settings.space, "backbone": {"name": {"choices": ["resnet18"]}}})
+    for one, words in ((settings, "in bf16; blocks: fused"), (pretrained, "in fp32; blocks: layers")):
+        engine = Engine(precision="bf16", blocks="fused")
+        assert words in study_note("a", one, engine, data={}, result="", confirmed=None)

@@ -242,3 +242,9 @@ def test_loading_a_file_runs_none_of_its_code(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "a.pt")
     assert not (tmp_path / "was run").exists()
+
+
+def test_torch_warns_of_nothing_in_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"\x80\x3b" + bytes(20))  # to torch, a pickle of a protocol that it does not know
+    with pytest.raises(CheckpointError, match=r"a\.pt: not a checkpoint of tuner, or damaged \(UnpicklingError\)"):
+        load_checkpoint(tmp_path / "a.pt")

@@ -65,6 +65,11 @@ def test_ranges_of_the_first_stage_have_rows_of_their_own() -> None:
     assert "first_" not in shown(space_table(without), width=200)
 
 
+@pytest.mark.parametrize(("name", "has_pooling"), [("pretrained", False), ("cnn", True)])
+def test_a_space_of_backbones_lists_no_pooling_of_the_head(name: str, has_pooling: bool) -> None:
+    assert ("head.pooling" in shown(space_table(load_space(name)), width=200)) == has_pooling
+
+
 @pytest.mark.parametrize(("name", "words"), [("cnn", "1 configuration first"), ("resnet", "2 configurations first")])
 def test_the_number_of_configurations_to_try_first_is_in_plain_words(name: str, words: str) -> None:
     assert f"  tries {words}\n" in shown(space_table(load_space(name)), width=200)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from tuner.data.data_checks import are_uneven
 from tuner.data.dataset import DataSpec, ImageDataset, Report
 from tuner.data.development_part import load_development
-from tuner.data.image_rule import spec_for
+from tuner.data.image_rule import SIZE_OPTION, spec_for
 from tuner.data.sealed import fix_test_part, open_sealed
 from tuner.data.splits import split_development
 from tuner.deliver.classifier import BATCH, Classifier, with_flip_test
@@ -137,7 +137,11 @@ def evaluate(
             are_uneven=are_uneven(counts_K.tolist()),
         ),
         class_accuracies={name: correct / count if count else None for name, correct, count in by_class},
-        notes=(*opened.notes, *opened.repairs, *_notes_on_origin(classifier, opened, str(spec.dataset), part=part)),
+        notes=(
+            *(note.replace(SIZE_OPTION, "") for note in opened.notes),  # the size is that of the network
+            *opened.repairs,
+            *_notes_on_origin(classifier, opened, str(spec.dataset), part=part),
+        ),
         is_of_training=opened.digest == classifier.origin.get("dataset_digest") and part in _trained_on(classifier),
         flip_test=classifier.flip_test,
     )

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
-from tuner.architecture.backbones import input_of, is_timm
+from tuner.architecture.backbones import build_backbone, input_of, is_timm
 from tuner.data.dataset import Report
 from tuner.errors import BackboneError, reason_of
 from tuner.pretrained.download_progress import hub_bar, torch_downloads_reported
@@ -52,6 +52,8 @@ def library_weights(
     except ImportError as error:
         raise Unavailable('timm is not installed: pip install "tuner[pretrained]"') from error
     input_of(name)
+    with torch.device("meta"):
+        build_backbone(name)  # before anything is downloaded, for some networks cannot be backbones
     return _timm_weights(name, timm, unreachable, download=download, report=report)
 
 

@@ -54,6 +54,8 @@ from tuner.training.results import EpochResult, Preparing
 
 MAX_ALIKE = 5
 """If this many first trials of a run all fail for the same reason, the run ends, since every other trial would too."""
+MAX_ALIKE_LATER = 20
+"""The same for trials that fail in a row after others were trained, such as when the disk becomes full."""
 
 STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
 """Optuna state of each outcome. All other outcomes are stored as PRUNED, which the sampler learns from."""
@@ -123,6 +125,7 @@ class _Search:
         self._num_counted = 0
         self._uncounted = UncountedTrials(plan.space.max_parameters)
         self._first_reasons: list[str] = []
+        self._failed_alike: list[str] = []
         self._has_trained = False
         self._deadline = clock() + plan.budget_seconds
 
@@ -349,8 +352,19 @@ class _Search:
         self._give_up_if_all_fail(outcome, ended.reason)
 
     def _give_up_if_all_fail(self, outcome: Outcome, reason: str) -> None:
-        """Raise RunnerError if the first trials of this run all failed alike, and no trial ever finished an epoch."""
-        self._first_reasons.append(f"{outcome}: {re.sub(r'[0-9]+', '0', reason)}")  # sizes differ by trial
+        """Raise RunnerError if the first trials of this run all failed alike, and no trial ever finished an epoch.
+
+        It is raised too if many trials in a row have failed alike after that.
+        """
+        alike = f"{outcome}: {re.sub(r'[0-9]+', '0', reason)}"  # sizes differ by trial
+        self._first_reasons.append(alike)
+        if outcome == "failed":
+            self._failed_alike = [one for one in self._failed_alike if one == alike] + [alike]
+        if len(self._failed_alike) >= MAX_ALIKE_LATER:
+            raise RunnerError(
+                f"the last {MAX_ALIKE_LATER} trials all failed in the same way: {reason}; "
+                "fix that and run the same command again (the trials are stored with their tracebacks)"
+            )
         if self._has_trained or len(self._first_reasons) != MAX_ALIKE or len(set(self._first_reasons)) > 1:
             return
         if outcome == "failed":
@@ -370,6 +384,8 @@ class _Search:
     def _end(self, running: RunningTrial, outcome: Outcome, reason: str, *, details: str = "") -> TrialEnded:
         """Store a trial's end, report it to the sampler, and delete checkpoints that are no longer among the best."""
         number, curve = running.number, running.curve
+        if outcome in ("complete", "pruned", "diverged"):
+            self._failed_alike = []
         best_epoch, accuracy = running.best_epoch, running.accuracy
         seconds = self._clock() - running.started
         state = STATES.get(outcome, TrialState.PRUNED)

@@ -23,7 +23,7 @@ from tuner.search.settings import StudySettings
 from tuner.search.study_files import ArtifactKind, artifact_id, artifacts_folder
 from tuner.search.trial_pictures import confusion_picture, curve_picture
 from tuner.training.candidate import WITH_MOMENTUM, Recipe
-from tuner.training.engine import Engine
+from tuner.training.engine import Engine, tail_engine
 from tuner.training.results import Confusion
 
 NOTE_LENGTH = 2_000
@@ -160,7 +160,9 @@ def study_note(
         dataset, data = settings.dataset, {}
     is_looked_up = data.get("data_dir") and dataset != "digits" and not Path(dataset).is_absolute()
     where = f", looked for in {_code(data['data_dir'])}" if is_looked_up else ""
-    kind = "Pretrained" if settings.space.get("backbone") else "Convolutional"
+    kind = "Convolutional"
+    if settings.space.get("backbone"):
+        kind, engine = "Pretrained", tail_engine(engine)
     lines = [
         f"## {name}",
         f"{kind} networks for **{_code(dataset)}**{where}, from the "

@@ -148,6 +148,8 @@ def rank_backbones(
     The features that this takes are those of frozen backbones, which the search then finds in the cache. They are
     computed with all cores, before the runners start. Backbones that were not ranked in time come last. Of large sets,
     RANKED_IMAGES training images are compared. Changes torch's number of threads.
+
+    Raises BackboneError for features that are not finite.
     """
     section = space.backbone
     assert section is not None
@@ -170,7 +172,13 @@ def rank_backbones(
         if isinstance(data, FeatureData):
             rows_N = split.train_indices_N
             rows_N = rows_N[:: -(-len(rows_N) // RANKED_IMAGES)]
-            scores[name] = log_me(data.views_NX[0][rows_N], data.labels_N[rows_N])
+            features_NF = data.views_NX[0][rows_N]
+            if not bool(features_NF.isfinite().all()):
+                raise BackboneError(
+                    f"the features of {name} must be finite numbers, and some are not: its weights cannot be "
+                    "used; give others with --weights, or choose another backbone"
+                )
+            scores[name] = log_me(features_NF, data.labels_N[rows_N])
     order = sorted(scores, key=lambda name: scores[name], reverse=True)
     unknown = [name for name in section.name.values if name not in scores]
     notes = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tuner.search.devices import MeasuredDevices, engine_notes, measure_devices,
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
 from tuner.search.turns import PROGRESS_SECONDS
-from tuner.training.engine import Engine
+from tuner.training.engine import Engine, tail_engine
 from tuner.training.engine_option import NOTHING_FORCED, Forced
 from tuner.training.loop import EVALUATION_LAYER_GPU
 
@@ -156,8 +156,15 @@ def prepare_runners(
         step_bytes=step_bytes,
         together_bytes=step_bytes if is_together else 0.0,
         held=how_it_is_held(dataset, device=torch.device(record.engine.device), memory_bytes=image_bytes),
-        notes=engine_notes(engines, places.measured),
+        notes=(*engine_notes(engines, places.measured), *_notes_on_backbones(engines.values(), decoded)),
     )
+
+
+def _notes_on_backbones(engines: Iterable[Engine], decoded: DecodedFolders | None) -> list[str]:
+    """Say that the layers of other libraries are trained in another way than the engine has measured."""
+    if decoded is None or all(tail_engine(engine) == engine for engine in engines):
+        return []
+    return ["pretrained networks are trained layer by layer, in fp32"]
 
 
 def prepare_trainer(

@@ -20,15 +20,20 @@ def choose_space(
     *,
     cache_dir: Path,
     download: bool = True,
+    image_size: tuple[int, int] | None = None,
     report: Report | None = None,
 ) -> tuple[SearchSpace, list[str]]:
     """Return the bundled space that suits a data set, with the weights of its backbones, and notes with the reason.
 
-    weights: given files by backbone. Weights are looked for, and downloaded if `download` allows it, only if the images
-    are large enough for pretrained networks. report: is called with the progress of downloads. Raises BackboneError as
+    weights: given files by backbone. image_size: (height, width) if the user sets it; pretrained networks take only
+    square images then. Weights are looked for, and downloaded if `download` allows it, only if the images are large
+    enough for pretrained networks. report: is called with the progress of downloads. Raises BackboneError as
     with_available_weights, except if no weights are available.
     """
-    name, note = automatic_space(images.shape, are_weights_given=bool(weights))
+    reason = None
+    if image_size is not None and image_size[0] != image_size[1]:
+        reason = "its images must be square, and --image-size is {}x{}".format(*image_size)
+    name, note = automatic_space(images.shape, are_weights_given=bool(weights), without_weights=reason)
     space = load_space(name)
     if space.backbone is None:
         return space, [note]

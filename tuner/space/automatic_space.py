@@ -13,7 +13,7 @@ def automatic_space(
     """Return the name of the bundled space for images of a shape, and a note for the user with the reason.
 
     image_shape: channels, height, width. are_weights_given: whether the user gives pretrained weights, which have no
-    use in another space. without_weights: why no pretrained weights are available; None if they may be.
+    use in another space. without_weights: why no pretrained weights are available or usable; None if they may be.
     """
     channels, height, width = image_shape
     size = f"{height}x{width}"

@@ -8,9 +8,8 @@ from typing import Any
 from tuner.errors import BackboneError, SpaceError
 from tuner.space.backbone_space import BackboneSpace
 from tuner.space.schema import SearchSpace
+from tuner.training.candidate import IN_VIEWS
 
-AUGMENTATION = ("flip", "translate", "cutout", "brightness", "contrast")
-"""Keys of [recipe] that networks with frozen stages apply in views only."""
 MIXING = ("mixup", "cutmix")
 """Keys of [recipe] that networks with frozen stages never apply."""
 
@@ -39,12 +38,14 @@ def _without_effect(data: Mapping[str, Any], space: SearchSpace) -> Iterator[tup
     if "network" in data:
         yield "[network]", "in a space with [backbone]"
     tables = [("", data), *((f"first.{number}.", one) for number, one in enumerate(data.get("first", [])))]
+    if section.views.values != [0] and not any(key in data.get("recipe", {}) for key in IN_VIEWS):
+        yield "backbone.views", f"without augmentation in [recipe] ({', '.join(IN_VIEWS)})"
     only_frozen = section.trained_stages.values == [0]
     unused = {"stage_decay": "since no stage is trained"} if only_frozen else {}
     if only_frozen:
         unused |= dict.fromkeys(MIXING, "since networks with frozen stages are trained on features")
         if section.views.values == [0]:
-            unused |= dict.fromkeys(AUGMENTATION, "since there are no views of the images, which backbone.views sets")
+            unused |= dict.fromkeys(IN_VIEWS, "since there are no views of the images, which backbone.views sets")
     for prefix, table in tables:
         if "pooling" in table.get("head", {}):
             yield f"{prefix}head.pooling", "in a space with [backbone], whose networks have a pooling of their own"

@@ -17,6 +17,8 @@ BackboneName = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 ImageSide = Annotated[int, Field(ge=0, le=1024, strict=True)]
 PARAMETERS = {"name": "backbone", "trained_stages": "trained_stages", "image_size": "image_size", "views": "views"}
 """The parameters of the section, with their names in the study."""
+MOST_SIZES = 16
+"""Most image sizes of a space. The images are decoded in all of them before the search begins."""
 UNKNOWN_WEIGHTS = "0" * 16
 """Stands for the digest of weights in networks that are only shown."""
 
@@ -38,6 +40,11 @@ class BackboneSpace(Unshared):
     def _check(self) -> BackboneSpace:
         if self.name.choices is None:
             raise ValueError("name must be a name or a list of names, not a range")
+        if len(self.image_size.values) > MOST_SIZES:
+            raise ValueError(
+                f"image_size must have at most {MOST_SIZES} values, since all images are decoded for each of them, got "
+                f"{len(self.image_size.values)}: give a list, or a range with a step"
+            )
         return self
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter[Any]]]:

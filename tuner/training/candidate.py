@@ -19,6 +19,8 @@ from tuner.training.released_defaults import CANDIDATE_FORMAT, with_defaults, wi
 Optimizer = Literal["adam", "adamw", "sgd", "sgdw", "muon"]
 WITH_MOMENTUM: tuple[Optimizer, ...] = ("sgd", "sgdw", "muon")
 """Optimizers that the momentum of a recipe has an effect on."""
+IN_VIEWS = ("flip", "translate", "cutout", "brightness", "contrast")
+"""Augmentation of a recipe that the views of a backbone with frozen stages have."""
 Schedule = Literal["constant", "cosine", "one_cycle"]
 LearningRate = Annotated[float, Field(gt=0.0, le=100.0, strict=True)]
 WeightDecay = Annotated[float, Field(ge=0.0, le=10.0, strict=True)]
@@ -115,6 +117,8 @@ def resolve_candidate(candidate: Candidate) -> Candidate:
     architecture = resolve_any(candidate.architecture)
     if isinstance(architecture, BackboneNetwork):
         recipe = _recipe_of_backbone(recipe, architecture)
+        if all(getattr(recipe, name) == getattr(Recipe, name) for name in IN_VIEWS):
+            architecture = replace(architecture, views=0)  # they would all be the images themselves
     else:
         recipe = replace(recipe, stage_decay=1.0)
     return Candidate(architecture, recipe)
@@ -130,7 +134,7 @@ def _recipe_of_backbone(recipe: Recipe, network: BackboneNetwork) -> Recipe:
         return recipe
     recipe = replace(recipe, mixup=0.0, cutmix=0.0)
     if network.views == 0:
-        recipe = replace(recipe, flip="none", translate=0.0, cutout=0.0, brightness=0.0, contrast=0.0)
+        recipe = replace(recipe, **{name: getattr(Recipe, name) for name in IN_VIEWS})
     return recipe
 
 

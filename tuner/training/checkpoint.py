@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,7 +135,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
     with file:
         try:
-            data = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the bytes of other files, which are refused below
+                data = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises whatever the damaged bytes lead to
             message = f"{path}: not a checkpoint of tuner, or damaged ({type(error).__name__})"
             raise CheckpointError(message) from error
@@ -192,7 +195,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         message = f"{path}: written by a newer version of tuner ({error}): use the newer version"
         raise CheckpointError(message) from error
     except BackboneError as error:
-        raise BackboneError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: its network cannot be built: {error}") from error
     except (ValueError, TypeError, RuntimeError, AttributeError, CheckpointError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged checkpoint: {words}") from error

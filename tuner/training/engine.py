@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tuner.formats import refuse_newer_format
@@ -57,3 +57,8 @@ class Engine:
         """
         refuse_newer_format(data, known=ENGINE_FORMAT, what="engines")
         return Engine(**{name: value for name, value in dict(data).items() if name != "format"})
+
+
+def tail_engine(engine: Engine) -> Engine:
+    """Return the engine for layers of other libraries: layer by layer, in fp32, without a CUDA graph."""
+    return replace(engine, blocks="layers", precision="fp32", graph=False)

@@ -13,7 +13,7 @@ from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.factory import initialise
 from tuner.data.training_data import TrainingData
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
-from tuner.training.engine import Engine
+from tuner.training.engine import Engine, tail_engine
 from tuner.training.loop import train
 from tuner.training.results import EpochResult
 from tuner.training.seeds import derive_seed
@@ -53,11 +53,6 @@ class Tail(nn.Sequential):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
-
-
-def tail_engine(engine: Engine) -> Engine:
-    """Return the engine for layers of other libraries: layer by layer, in fp32, without a CUDA graph."""
-    return replace(engine, blocks="layers", precision="fp32", graph=False)
 
 
 def pretrained_network(

@@ -226,8 +226,8 @@ def space_table(space: SearchSpace) -> RenderableType:
     table.add_column("values", overflow="fold")
     for section, model in space.sections.items():
         for name, parameter in model:
-            if parameter is None:
-                continue
+            if parameter is None or (space.backbone is not None and (section, name) == ("head", "pooling")):
+                continue  # a backbone has a pooling of its own
             own = getattr(parameter, "by_optimizer", {})
             for optimizer, one in own.items():
                 table.add_row(f"  {section}.{name}.{optimizer}", str(one))

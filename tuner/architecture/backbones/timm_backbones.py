@@ -21,16 +21,16 @@ PREFIX = "timm/"
 """What the names of these backbones begin with; timm's own name follows."""
 
 
-def timm_names() -> list[str]:
+def timm_names() -> tuple[str, ...]:
     """Names of the networks, each alone and with the tags of its weights. Raises BackboneError without timm."""
     return _names_in(import_timm())
 
 
 @cache
-def _names_in(timm: Any) -> list[str]:
-    """The names in a list that takes timm long to make."""
+def _names_in(timm: Any) -> tuple[str, ...]:
+    """The names in timm, whose lists take milliseconds to make."""
     names = {*timm.list_models(include_tags=False), *timm.list_models(include_tags=True)}
-    return sorted(PREFIX + name for name in names)
+    return tuple(sorted(PREFIX + name for name in names))
 
 
 def timm_backbone(name: str) -> Backbone:

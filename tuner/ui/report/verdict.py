@@ -22,6 +22,7 @@ from tuner.search.confirmation_sentences import (
 from tuner.search.record import StudyRecord
 from tuner.search.summary import StudySummary
 from tuner.search.trial_record import TrialRecord
+from tuner.training.engine import tail_engine
 
 
 def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRecord]) -> str:
@@ -65,6 +66,8 @@ def verdict(record: StudyRecord, summary: StudySummary, trials: Sequence[TrialRe
 def facts(record: StudyRecord, trials: Sequence[TrialRecord]) -> str:
     """Describe the search in a sentence or two."""
     settings, engine = record.settings, record.engine
+    if settings.space.get("backbone"):
+        engine = tail_engine(engine)
     outcomes: dict[str, int] = {}
     for trial in trials:
         outcome = trial.outcome or trial.state.name.lower()
