@@ -9,11 +9,11 @@ import torch
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from tuner.architecture.any_architecture import build_any, cost_of, resolve_any
+from tuner.architecture.any_architecture import build_any, cost_of, kind_of, resolve_any
 from tuner.architecture.backbone_modules import has_frozen_stages, num_stages, split_network
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbones import input_of
-from tuner.architecture.spec import Head, InputSpec
+from tuner.architecture.spec import Architecture, Head, InputSpec, PlainBlock
 from tuner.errors import BackboneError
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 
@@ -43,6 +43,13 @@ def test_a_network_is_described_in_one_line() -> None:
     assert str(one) == "resnet18 32x32, 1 stage trained | 4"
     assert str(replace(one, views=1)) == "resnet18 32x32, 1 stage trained, 1 view | 4"
     assert str(replace(one, trained_stages=0, views=4)) == "resnet18 32x32, frozen, 4 views | 4"
+
+
+def test_the_kind_of_a_network_is_how_much_of_it_is_trained() -> None:
+    kinds = [kind_of(replace(NETWORK, trained_stages=number)) for number in (0, 1, 4, 5)]
+    partly = "partly frozen networks"
+    assert kinds == ["frozen networks", partly, partly, "networks trained as a whole"]
+    assert kind_of(Architecture(InputSpec(1, 8, 8, 10), (PlainBlock(4),), Head())) == ""
 
 
 def test_fields_without_effect_do_not_change_the_fingerprint() -> None:

@@ -260,9 +260,9 @@ def test_trials_are_compared_at_a_rung_with_networks_of_their_kind() -> None:
     strategy = Strategy({}, seed=0, epochs=20)
     for number in range(3):
         strategy.learn(number, {}, {2: 0.9}, state=TrialState.COMPLETE, kind="frozen networks")
-    assert strategy.reason_to_stop(3, {2: 0.6}, kind="networks with trained stages") == ""
-    reason = strategy.reason_to_stop(4, {2: 0.5}, kind="networks with trained stages")
-    assert reason.endswith("ranked 2 of 2 networks with trained stages; the best continues")
+    assert strategy.reason_to_stop(3, {2: 0.6}, kind="networks trained as a whole") == ""
+    reason = strategy.reason_to_stop(4, {2: 0.5}, kind="networks trained as a whole")
+    assert reason.endswith("ranked 2 of 2 networks trained as a whole; the best continues")
     assert "ranked 4 of 4 frozen" in strategy.reason_to_stop(5, {2: 0.6}, kind="frozen networks")
 
 

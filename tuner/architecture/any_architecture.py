@@ -35,14 +35,18 @@ def resolve_any(architecture: AnyArchitecture) -> AnyArchitecture:
 
 
 def kind_of(architecture: AnyArchitecture) -> str:
-    """The kind of a network, within which accuracies after the same few epochs are compared; empty for traced networks.
+    """The kind of a resolved network, within which accuracies after the same few epochs are compared.
 
-    A head on frozen features is nearly as good after two epochs as it ever becomes, and a backbone whose stages are
-    trained is worse than that at first, and better in the end.
+    A head on frozen features is nearly as good after two epochs as it ever becomes. The more of a backbone is trained,
+    the worse it is at first, and the better in the end. Traced networks are all of one kind, which has no name.
     """
     if not isinstance(architecture, BackboneNetwork):
         return ""
-    return "networks with trained stages" if architecture.trained_stages else "frozen networks"
+    if not architecture.trained_stages:
+        return "frozen networks"
+    from tuner.architecture.backbone_modules import has_frozen_stages
+
+    return "partly frozen networks" if has_frozen_stages(architecture) else "networks trained as a whole"
 
 
 def cost_of(architecture: AnyArchitecture) -> Cost:
