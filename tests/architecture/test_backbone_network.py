@@ -13,7 +13,8 @@ from tuner.architecture.any_architecture import build_any, cost_of, kind_of, res
 from tuner.architecture.backbone_modules import has_frozen_stages, num_stages, split_network
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbones import input_of
-from tuner.architecture.spec import Architecture, Head, InputSpec, PlainBlock
+from tuner.architecture.blocks import PlainBlock
+from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.errors import BackboneError
 from tuner.training.candidate import Candidate, Recipe, resolve_candidate
 
