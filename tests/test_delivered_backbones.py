@@ -160,7 +160,7 @@ def test_commands_show_the_network(
     rc, printed = command(monkeypatch, capfd, "inspect", name, "--trial", "0", *studies)
     assert rc == 0, printed
     assert "stage 1, frozen" in printed
-    assert "trained on 1 augmented view of every image" in printed
+    assert "trained on every image and 1 augmented view of it" in printed
     rc, printed = command(
         monkeypatch, capfd, "inspect", name, "--trial", "0", "--augmented", "-o", "sheet.png", *studies
     )

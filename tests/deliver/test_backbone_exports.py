@@ -181,7 +181,9 @@ def test_the_readme_names_the_package_and_never_says_that_torch_is_enough(name: 
     text = readme_of(checkpoint_of(name), StoredScore("test", 35, 70), files)
     assert f"{name} with pretrained weights and a new head, built by {library} {version(library)}" in text
     assert "nothing is downloaded" in text
-    assert f"best.pt and best.safetensors and model.py need the package {library}" in text
+    assert f" best.pt, best.safetensors and model.py need the package {library}." in text
+    two = readme_of(checkpoint_of(name), StoredScore("test", 35, 70), {"pt": "best.pt", "python": "model.py"})
+    assert f" best.pt and model.py need the package {library}." in two
     assert f"import {library}\n" in text
     for untrue in ("plain torch", "torch alone", "LIBRARY", "Joined"):
         assert untrue not in text

@@ -85,7 +85,8 @@ def _pretrained(backbone: str, files: Mapping[FormatName, str]) -> str:
     """A paragraph about a network with a backbone: where its layers come from, and what its files need."""
     library = library_of(backbone)
     needing = [name for format, name in files.items() if format in ("pt", "safetensors", "python")]
-    needs = f" {' and '.join(needing)} need{'' if len(needing) > 1 else 's'} the package {library}." if needing else ""
+    listed = " and ".join(filter(None, [", ".join(needing[:-1]), *needing[-1:]]))
+    needs = f" {listed} need{'' if len(needing) > 1 else 's'} the package {library}." if needing else ""
     return f"""
 The network is {backbone} with pretrained weights and a new head, built by {library} {version(library)}. Every file
 contains all of its weights, so nothing is downloaded.{needs}
