@@ -168,6 +168,7 @@ def sizeless_in(folder: Path, file: Path, **changes: Any) -> RunOptions:
     return options
 
 
+@pytest.mark.slow
 def test_a_given_image_size_is_that_of_every_backbone_and_stays(file: Path, tmp_path: Path) -> None:
     with closing(run_events(sizeless_in(tmp_path, file, image_size=(48, 48)))) as events:
         events_seen = list(events)
@@ -209,6 +210,7 @@ def test_image_sizes_that_contradict_each_other_are_refused(
     assert not list((tmp_path / "studies").glob("digits*"))
 
 
+@pytest.mark.slow
 def test_several_sizes_are_all_reported_with_the_images_of_each(file: Path, tmp_path: Path) -> None:
     with closing(run_events(options_in(tmp_path, file))) as events:
         ready = next(events)

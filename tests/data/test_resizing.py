@@ -262,8 +262,8 @@ def test_a_new_image_is_read_as_those_of_the_set(tmp_path: Path) -> None:
 def test_notes_name_the_channels_and_the_filter(tmp_path: Path) -> None:
     spec = make_folder(tmp_path)
     assert last_note(load_development(spec_for(spec, OF_WEIGHTS))) == (
-        "images are grey (in 3 equal channels); all are resized (bicubic) to cover 32x32 pixels (height x width), and "
-        "centre-cropped to 28x28"
+        "images are grey (in 3 equal channels); all are resized (bicubic) to cover 32x32 pixels (height x width; "
+        "--image-size changes it), and centre-cropped to 28x28"
     )
     whole = replace(spec_for(spec, OF_WEIGHTS), crop_fraction=1)
     assert last_note(load_development(whole)).startswith(

@@ -163,7 +163,8 @@ def test_backbones_whose_features_are_too_large_come_last(
 def test_features_that_are_not_finite_are_an_error(pretrained: Pretrained, tmp_path: Path) -> None:
     space = space_of(pretrained, tmp_path)
     state = torch.load(pretrained.file, weights_only=True)
-    large = {name: value * 1e30 if value.is_floating_point() else value for name, value in state.items()}
+    # Only in the last stage: arithmetic with infinite values is slow.
+    large = {name: value * 1e30 if name.startswith("conv5") else value for name, value in state.items()}
     torch.save(large, tmp_path / "large.pth")
     (found,), _ = find_weights([NAME], {NAME: tmp_path / "large.pth"}, cache_dir=pretrained.cache_dir)
     space = space.with_backbones({NAME: found.digest})
