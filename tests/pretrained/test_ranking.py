@@ -160,6 +160,7 @@ def test_backbones_whose_features_are_too_large_come_last(
     assert notes == []
 
 
+@pytest.mark.slow
 def test_features_that_are_not_finite_are_an_error(pretrained: Pretrained, tmp_path: Path) -> None:
     space = space_of(pretrained, tmp_path)
     state = torch.load(pretrained.file, weights_only=True)
