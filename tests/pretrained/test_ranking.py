@@ -140,7 +140,7 @@ def test_backbones_are_tried_in_the_order_of_their_features(
     num_ranked = 2 if limit == RankingLimit() else 0 if limit.is_over else 1
     assert done.count(("computing features", len(dataset.labels_N), len(dataset.labels_N))) == num_ranked
     assert len(list((pretrained.cache_dir / "features").glob("*.npy"))) == num_ranked
-    assert not list((pretrained.cache_dir / "features").glob(".tmp-*"))
+    assert not list((pretrained.cache_dir / "features").glob("*.tmp"))
 
 
 def test_backbones_whose_features_are_too_large_come_last(

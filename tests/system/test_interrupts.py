@@ -161,7 +161,7 @@ def test_an_interrupt_while_backbones_are_ranked_is_one_line_and_leaves_no_half_
     features = tmp_path / "studies" / ".cache" / "features"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while not list(features.glob(".tmp-*")):  # the features of 1,437 images, which take minutes
+        while not list(features.glob("*.tmp")):  # the features of 1,437 images, which take minutes
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
