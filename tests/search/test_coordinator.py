@@ -29,7 +29,8 @@ from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.data.stream_limit import StreamLimit
 from tuner.errors import RunnerError
-from tuner.search.coordinator import MAX_ALIKE, MAX_ALIKE_LATER, search
+from tuner.search.alike_failures import MAX_ALIKE, MAX_ALIKE_LATER
+from tuner.search.coordinator import search
 from tuner.search.events import (
     EpochFinished,
     SearchEnded,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +17,8 @@ from tuner.architecture.any_architecture import AnyArchitecture, cost_of, kind_o
 from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.spec import InputSpec
 from tuner.data.stream_limit import StreamLimit
-from tuner.errors import RunnerError, SpaceError, StudyError
+from tuner.errors import SpaceError, StudyError
+from tuner.search.alike_failures import AlikeFailures
 from tuner.search.best_trials import BestTrials
 from tuner.search.dispatch import dispatch
 from tuner.search.events import (
@@ -51,11 +51,6 @@ from tuner.space.sampling import Params, candidate_from, distributions, first_pa
 from tuner.space.schema import SearchSpace
 from tuner.training.candidate import Candidate
 from tuner.training.results import EpochResult, Preparing
-
-MAX_ALIKE = 5
-"""If this many first trials of a run all fail for the same reason, the run ends, since every other trial would too."""
-MAX_ALIKE_LATER = 20
-"""The same for trials that fail in a row after others were trained, such as when the disk becomes full."""
 
 STATES: dict[Outcome, TrialState] = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
 """Optuna state of each outcome. All other outcomes are stored as PRUNED, which the sampler learns from."""
@@ -124,9 +119,7 @@ class _Search:
         self._next_number = 0
         self._num_counted = 0
         self._uncounted = UncountedTrials(plan.space.max_parameters)
-        self._first_reasons: list[str] = []
-        self._failed_alike: list[str] = []
-        self._has_trained = False
+        self._failures = AlikeFailures()
         self._deadline = clock() + plan.budget_seconds
 
     def run(self) -> Generator[SearchEvent]:
@@ -168,7 +161,7 @@ class _Search:
             self._recognise_baseline(trial)
             if dict(trial.params) in self._given:
                 self._given.remove(dict(trial.params))
-            self._has_trained |= bool(trial.curve)
+            self._failures.has_trained |= bool(trial.curve)
             if not trial.state.is_finished():
                 params = self._strategy.propose(trial.number, dict(trial.params))
                 self._unfinished.append(RunningTrial(trial.number, trial.candidate, params, self._clock()))
@@ -316,7 +309,7 @@ class _Search:
         """Record an epoch, and apply the stopping rule."""
         running = self._running[task.number]
         running.take(result)
-        self._has_trained = True
+        self._failures.has_trained = True
         kind = kind_of(running.candidate.architecture)
         reason = self._strategy.reason_to_stop(running.number, running.curve, kind=kind)
         if running.number != self._baseline_number:  # a comparison needs all of the baseline's epochs
@@ -349,29 +342,7 @@ class _Search:
         yield self._end(running, outcome, ended.reason, details=ended.details)
         if ended.kind == "out of memory" and running.number == self._baseline_number:
             self._give_smaller_baseline(running.candidate.fingerprint)
-        self._give_up_if_all_fail(outcome, ended.reason)
-
-    def _give_up_if_all_fail(self, outcome: Outcome, reason: str) -> None:
-        """Raise RunnerError if the first trials of this run all failed alike, and no trial ever finished an epoch.
-
-        It is raised too if many trials in a row have failed alike after that.
-        """
-        alike = f"{outcome}: {re.sub(r'[0-9]+', '0', reason)}"  # sizes differ by trial
-        self._first_reasons.append(alike)
-        if outcome == "failed":
-            self._failed_alike = [one for one in self._failed_alike if one == alike] + [alike]
-        if len(self._failed_alike) >= MAX_ALIKE_LATER:
-            raise RunnerError(
-                f"the last {MAX_ALIKE_LATER} trials all failed in the same way: {reason}; "
-                "fix that and run the same command again (the trials are stored with their tracebacks)"
-            )
-        if self._has_trained or len(self._first_reasons) != MAX_ALIKE or len(set(self._first_reasons)) > 1:
-            return
-        if outcome == "failed":
-            raise RunnerError(
-                f"the first {MAX_ALIKE} trials all failed in the same way in their first epoch: {reason}; "
-                "fix that and run the same command again (the trials are stored with their tracebacks)"
-            )
+        self._failures.refuse_alike(outcome, ended.reason)
 
     def _end_stopped(self, reason: str) -> Iterator[SearchEvent]:
         """End the trials that ran when the search stopped, if they have an epoch; the others wait for the next run."""
@@ -384,8 +355,7 @@ class _Search:
     def _end(self, running: RunningTrial, outcome: Outcome, reason: str, *, details: str = "") -> TrialEnded:
         """Store a trial's end, report it to the sampler, and delete checkpoints that are no longer among the best."""
         number, curve = running.number, running.curve
-        if outcome in ("complete", "pruned", "diverged"):
-            self._failed_alike = []
+        self._failures.end(outcome)
         best_epoch, accuracy = running.best_epoch, running.accuracy
         seconds = self._clock() - running.started
         state = STATES.get(outcome, TrialState.PRUNED)
