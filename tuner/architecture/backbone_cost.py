@@ -23,9 +23,9 @@ FEATURES_AT_ONCE = 32
 COPIES_OF_FROZEN = 4
 """Copies of frozen parameters in memory: in the network, as read, of the best epoch, and while that is saved."""
 COPIES_OF_ACTIVATIONS = 1.5
-"""Most copies that training holds of each activation of a backbone, which runs layer by layer.
+"""Most copies that training holds of each activation of a backbone.
 
-At the memory peaks of eight backbones of torchvision and timm with 224x224 images, there were 0.6 to 1.4 of them.
+Its layers run one by one, and the outputs of all of them are counted, of which a backward pass needs a part.
 """
 FORWARD_SHARE = 1 / 3
 """Work of a forward pass alone, as a share of the work of training: a backward pass takes twice as long."""
@@ -81,7 +81,8 @@ def backbone_cost(network: BackboneNetwork) -> Cost:
     """
     stages, head = stage_costs(network.backbone, network.input_shape), _head_cost(network)
     whole = sum((stage.cost for stage in stages), head)
-    tail = sum((stage.cost for stage in _trained(stages, network)), head)
+    _, trained = _divided(stages, network)
+    tail = sum((stage.cost for stage in trained), head)
     return replace(whole, activations=tail.activations, ends=prod(network.input_shape) + network.num_classes)
 
 
@@ -91,26 +92,24 @@ def tail_cost(network: BackboneNetwork, *, is_on_features: bool) -> TailCost:
     is_on_features: whether the outputs of the frozen stages are computed once. Raises BackboneError as backbone_cost.
     """
     stages, head = stage_costs(network.backbone, network.input_shape), _head_cost(network)
-    trained = _trained(stages, network)
-    num_frozen = len(stages) - len(trained)
-    frozen = sum((stage.cost for stage in stages[:num_frozen]), NOTHING)
+    frozen_stages, trained_stages = _divided(stages, network)
+    frozen = sum((stage.cost for stage in frozen_stages), NOTHING)
+    tail = sum((stage.cost for stage in trained_stages), head)
     by_features = max(FEATURES_AT_ONCE, backbone_cost(network).scored_at_once) if is_on_features else None
-    tail = sum((stage.cost for stage in trained), head)
     shape = features_shape(network) if is_on_features else network.input_shape
     return TailCost(
         tail=replace(tail, ends=prod(shape) + network.num_classes),
         num_frozen=frozen.num_parameters,
         frozen_flops=0 if is_on_features else frozen.flops,
-        passed_at_once=by_features if num_frozen else 0,
+        passed_at_once=by_features if frozen_stages else 0,
         widest=max(frozen.widest, tail.widest),
     )
 
 
 def features_shape(network: BackboneNetwork) -> Shape:
     """Shape of one image's features: the output of the last frozen stage, or the image itself if none is frozen."""
-    stages = stage_costs(network.backbone, network.input_shape)
-    num_frozen = len(stages) - len(_trained(stages, network))
-    return stages[num_frozen - 1].output_shape if num_frozen else network.input_shape
+    frozen, _ = _divided(stage_costs(network.backbone, network.input_shape), network)
+    return frozen[-1].output_shape if frozen else network.input_shape
 
 
 @lru_cache(maxsize=256)
@@ -144,9 +143,12 @@ def stage_costs(name: str, input_shape: Shape) -> tuple[StageCost, ...]:
     return tuple(found)
 
 
-def _trained(stages: tuple[StageCost, ...], network: BackboneNetwork) -> tuple[StageCost, ...]:
-    """The last stages, which are trained. Every stage of a backbone has parameters."""
-    return stages[max(0, len(stages) - network.trained_stages) :]
+def _divided(
+    stages: tuple[StageCost, ...], network: BackboneNetwork
+) -> tuple[tuple[StageCost, ...], tuple[StageCost, ...]]:
+    """The frozen stages and those that are trained. Every stage of a backbone has parameters."""
+    num_frozen = max(0, len(stages) - network.trained_stages)
+    return stages[:num_frozen], stages[num_frozen:]
 
 
 def _head_cost(network: BackboneNetwork) -> Cost:

@@ -44,7 +44,8 @@ def in_turns(function: Callable[[Report], T], *, seconds: float) -> Generator[Pr
         if not is_stopped and time.monotonic() - since >= seconds:
             resumed.clear()
             reported.put(Preparing(what, done, total))
-            resumed.wait()
+            if not is_stopped:  # Ctrl-C may have come since: nobody would give the next turn
+                resumed.wait()
             since = time.monotonic()
         if is_stopped:
             raise _Stopped

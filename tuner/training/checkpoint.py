@@ -127,7 +127,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without unpickling code.
 
-    Raises CheckpointError if the file is not a valid checkpoint, and BackboneError if its backbone cannot be built.
+    Raises CheckpointError if the file is not a valid checkpoint, or if its backbone cannot be built here.
     """
     try:
         file = path.open("rb")
@@ -148,7 +148,7 @@ def checkpoint_from(data: object, path: Path) -> Checkpoint:
     """Build a checkpoint from the object that was read from `path`: a description with its `weights`.
 
     The object is not trusted, and every part of it is checked. Raises CheckpointError with one line that names the
-    path, and BackboneError with such a line if its backbone cannot be built here.
+    path, also if its backbone cannot be built here.
     """
     contents = contents_from(data, path)
     with _damage_named(path):

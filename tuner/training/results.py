@@ -47,7 +47,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Preparing:
-    """What a training computes before its first epoch, and how far it is: `done` of `total` images."""
+    """What a training computes before its first epoch, and how far it is: `done` of `total` images or epochs."""
 
     what: str
     done: int
