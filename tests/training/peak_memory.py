@@ -6,9 +6,11 @@ process had before, and what it has kept once the memory is given back.
 
 import json
 import sys
+from collections.abc import Iterator
 
 import torch
 
+from tuner.architecture.backbone_modules import split_network
 from tuner.architecture.blocks import PlainBlock
 from tuner.architecture.spec import Architecture, Head
 from tuner.data.resident import ResidentData
@@ -16,6 +18,9 @@ from tuner.training.candidate import Candidate, Recipe
 from tuner.training.engine import Engine
 from tuner.training.loop import train
 from tuner.training.process_settings import give_back_memory, prepare_process
+from tuner.training.results import EpochResult
+from tuner.training.step import place
+from tuner.training.tail import train_tail
 
 NUM_TRAIN, NUM_VALIDATION = 1_030, 1_030  # the last batches are short
 
@@ -48,12 +53,20 @@ def reset_peak() -> None:
         file.write("5")
 
 
+def epochs_of(candidate: Candidate, data: ResidentData, engine: Engine) -> Iterator[EpochResult]:
+    if isinstance(candidate.architecture, Architecture):
+        return train(candidate, data, engine=engine, seed=0)
+    split = split_network(candidate.architecture)
+    place(split.model, engine)
+    return train_tail(candidate, split, data, is_on_features=False, engine=engine, seed=0)
+
+
 def learn(candidate: Candidate, engine: Engine) -> tuple[int, int]:
     data = noise_for(candidate)
     give_back_memory(engine)
     reset_peak()
     before, _ = private_bytes()
-    for _ in train(candidate, data, engine=engine, seed=0):
+    for _ in epochs_of(candidate, data, engine):
         pass
     _, peak = private_bytes()
     give_back_memory(engine)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tuner.architecture.backbone_cost import tail_cost
+from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.blocks import InvertedResidualBlock, PlainBlock, ResidualBlock
 from tuner.architecture.cost import network_cost
 from tuner.architecture.spec import Architecture, Head, InputSpec
@@ -92,3 +94,26 @@ def test_training_and_scoring_take_what_is_estimated_at_most_and_give_it_back(en
         estimate = network_cost(trace(candidate.architecture)).training_bytes(candidate.recipe.batch_size)
         assert estimate / 5 < peak < estimate + 2 * MAX_MMAP_THRESHOLD, name
         assert kept < 24 * MIB, name
+
+
+@pytest.mark.slow
+def test_training_a_whole_backbone_takes_what_is_estimated_at_most() -> None:
+    engine = Engine(channels_last=True, optimizer="fused", keep_freed_memory=True)
+    candidates = [
+        resolve_candidate(
+            Candidate(
+                BackboneNetwork(InputSpec(3, side, side, num_classes=10), name, "0" * 16, trained_stages=100),
+                Recipe(optimizer="adamw", batch_size=32, epochs=1),
+            )
+        )
+        for name, side in (("resnet18", 64), ("mobilenet_v3_small", 96), ("efficientnet_b0", 64))
+    ]
+    for candidate, (peak, _) in zip(candidates, learn_in_turn(engine, candidates), strict=True):
+        assert isinstance(candidate.architecture, BackboneNetwork)
+        cost = tail_cost(candidate.architecture, is_on_features=False)
+        estimate = cost.training_bytes(candidate.recipe.batch_size)
+        assert estimate / 5 < peak < estimate + 2 * MAX_MMAP_THRESHOLD, (
+            candidate.architecture.backbone,
+            peak,
+            estimate,
+        )
