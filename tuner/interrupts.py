@@ -10,6 +10,7 @@ from types import FrameType
 EXIT_CODE = 130
 LINE = "interrupted; run the same command again to resume"
 LINE_RESTART = "interrupted; nothing was saved, and the same command restarts from scratch"
+SECONDS_UNTIL_REPEATED = 0.01
 
 _heard: list[int] = []
 _lines = [LINE]
@@ -25,9 +26,18 @@ def leave_at_once() -> None:
 
 
 def leave_in_order() -> None:
-    """Make Ctrl-C raise KeyboardInterrupt, so that open resources are closed."""
-    if signal.getsignal(signal.SIGINT) is _leave:  # not where the tuner is a library
-        signal.signal(signal.SIGINT, _raise)
+    """Make Ctrl-C raise KeyboardInterrupt, so that open resources are closed.
+
+    Python prints and drops an exception that is raised in a finalizer or in the callback of a weak reference. Ctrl-C is
+    then repeated, without a word, until it is raised elsewhere; on systems without interval timers (Windows) it has to
+    be pressed again.
+    """
+    if signal.getsignal(signal.SIGINT) is not _leave:  # the tuner is a library here
+        return
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _raise)
+        sys.unraisablehook = _hook
+    signal.signal(signal.SIGINT, _raise)
 
 
 def say_restart() -> None:
@@ -43,6 +53,8 @@ def was_heard() -> bool:
 def end() -> None:
     """Print that the command was interrupted, and end the process; Ctrl-C is ignored from here on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
     print(_lines[0], file=sys.stderr)  # noqa: T201
     sys.exit(EXIT_CODE)
 
@@ -52,6 +64,29 @@ def _leave(number: int, _: FrameType | None) -> None:
     os._exit(EXIT_CODE)
 
 
-def _raise(number: int, _: FrameType | None) -> None:
+def _raise(number: int, frame: FrameType | None) -> None:
     _heard.append(number)
-    raise KeyboardInterrupt
+    if _is_within_hook(frame):  # where it would be dropped too
+        _repeat_soon()
+    else:
+        raise KeyboardInterrupt
+
+
+def _hook(dropped: sys.UnraisableHookArgs) -> None:
+    """Repeat a Ctrl-C that Python has dropped, and print any other dropped exception as Python does."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        _repeat_soon()
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _repeat_soon() -> None:
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_UNTIL_REPEATED)
+
+
+def _is_within_hook(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is _hook.__code__:
+            return True
+        frame = frame.f_back
+    return False

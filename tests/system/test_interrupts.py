@@ -26,6 +26,52 @@ try:
 except KeyboardInterrupt:
     raise ImportError("what an interrupt becomes in the middle of an import") from None
 """
+WITHIN_A_CALLBACK = """
+import signal
+import sys
+import time
+import weakref
+
+from tuner import interrupts
+
+class Anything:
+    pass
+
+interrupts.leave_at_once()
+interrupts.leave_in_order()
+anything = Anything()
+reference = weakref.ref(anything, lambda _: signal.raise_signal(signal.SIGINT))
+try:
+    del anything
+    time.sleep(3600)
+except KeyboardInterrupt:
+    interrupts.end()
+"""
+WITHIN_THE_HOOK = WITHIN_A_CALLBACK.replace(
+    "anything = Anything()",
+    """
+hook = sys.unraisablehook
+
+def press_again(frame, event, _):
+    if frame.f_code is hook.__code__ and event == "call":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+
+sys.setprofile(press_again)
+anything = Anything()
+""",
+)
+FAILS_IN_A_CALLBACK = """
+from tuner import interrupts
+
+class Fails:
+    def __del__(self):
+        raise OSError("of a finalizer")
+
+interrupts.leave_at_once()
+interrupts.leave_in_order()
+Fails()
+"""
 TRAINS_FOR_AN_HOUR = """
 import os
 import time
@@ -65,6 +111,19 @@ def test_an_interrupt_while_a_library_is_imported_is_one_line(
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.stderr, done.stdout, done.returncode) == (f"{LINE}\n", "", EXIT_CODE)
+
+
+@pytest.mark.parametrize("script", [WITHIN_A_CALLBACK, WITHIN_THE_HOOK])
+def test_an_interrupt_that_python_drops_is_repeated(script: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stderr, done.returncode) == (f"{LINE}\n", EXIT_CODE)
+
+
+def test_other_dropped_exceptions_are_printed() -> None:
+    command = [sys.executable, "-c", FAILS_IN_A_CALLBACK]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("Exception ignored in")
+    assert done.stderr.endswith("OSError: of a finalizer\n")
 
 
 def is_runner(process: psutil.Process) -> bool:
