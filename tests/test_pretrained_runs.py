@@ -210,6 +210,14 @@ def test_image_sizes_that_contradict_each_other_are_refused(
     assert not list((tmp_path / "studies").glob("digits*"))
 
 
+def test_an_engine_that_pretrained_networks_cannot_have_is_refused_before_anything_is_stored(
+    file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match="precision=bf16 has no effect on pretrained networks"):
+        run(options_in(tmp_path, file, engine="precision=bf16"))
+    assert not list((tmp_path / "studies").glob("digits*"))
+
+
 @pytest.mark.slow
 def test_several_sizes_are_all_reported_with_the_images_of_each(file: Path, tmp_path: Path) -> None:
     with closing(run_events(options_in(tmp_path, file))) as events:

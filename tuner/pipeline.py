@@ -26,7 +26,6 @@ from tuner.options import (
     wanted_trials,
     weights_from,
 )
-from tuner.search.backbone_images import with_image_size
 from tuner.search.coordinator import SearchPlan, search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
@@ -47,7 +46,7 @@ from tuner.search.settings import (
 )
 from tuner.search.storage import Storage, open_storage
 from tuner.search.stored_options import find_named, save_allowed, save_wanted_trials
-from tuner.search.study_backbones import decode_for_backbones, rank_backbones, restore_weights_of, with_weights
+from tuner.search.study_backbones import decode_for_backbones, rank_backbones, restore_weights_of
 from tuner.search.study_data import device_of, devices_of_run, refuse_other_device, refuse_other_images
 from tuner.search.study_location import (
     check_study_name,
@@ -59,16 +58,15 @@ from tuner.search.study_location import (
 from tuner.search.study_lookup import create_study, find_study, load_study
 from tuner.search.study_report import data_ready
 from tuner.search.study_runners import StudyRunners, input_spec_of, place_runners, prepare_runners
-from tuner.search.study_space import choose_space
+from tuner.search.study_space import space_of_run
 from tuner.search.summary import StudySummary, best_trial, summarise
 from tuner.search.training_cost import BackboneImages
 from tuner.search.trial_record import TrialRecord
 from tuner.space.automatic_flip import decide_flip
 from tuner.space.first_sizes import refuse_large_first
-from tuner.space.large_backbones import without_large_backbones
 from tuner.space.toml_file import bundled_spaces, load_space
 from tuner.training.caller_settings import generates_with_own_settings
-from tuner.training.engine_option import parse_forced
+from tuner.training.engine_option import parse_forced, refuse_without_effect
 
 RunEvent = DataReady | SearchEvent | ConfirmEvent
 ExecutorFactory = Callable[..., AbstractContextManager[Executor]]
@@ -111,31 +109,19 @@ def run_events(
     dataset = parts.development
     checks = check_parts(parts)
     stored = None if earlier is None else stored_space(earlier.settings)
-    weights = weights_from(options.weights)
-    if space is None:
-        space, space_notes = choose_space(
-            input_spec_of(dataset),
-            weights,
-            cache_dir=options.cache_dir,
-            download=options.download,
-            image_size=wanted.data_spec.image_size,
-            report=report,
-        )
-    else:
-        size_notes: list[str] = []
-        if stored is None:
-            space, size_notes = without_large_backbones(space, input_spec_of(dataset), given=weights)
-        space, space_notes = with_weights(
-            space,
-            weights,
-            stored,
-            cache_dir=options.cache_dir,
-            is_named=not is_bundled,
-            download=options.download,
-            report=report,
-        )
-        space_notes = [*size_notes, *space_notes]
-    space = with_image_size(space, wanted.data_spec.image_size, stored)
+    space, space_notes = space_of_run(
+        space,
+        stored,
+        input_spec_of(dataset),
+        weights_from(options.weights),
+        cache_dir=options.cache_dir,
+        is_bundled=is_bundled,
+        download=options.download,
+        image_size=wanted.data_spec.image_size,
+        report=report,
+    )
+    if space.backbone is not None:
+        refuse_without_effect(forced)
     notes = (*notes, *space_notes)
     refuse_meaningless(checks, dataset.name, allowed=wanted.allow)
     split = split_development(dataset, seed=wanted.seed)
@@ -196,17 +182,7 @@ def run_events(
             * (1 if options.confirm == "no" else 1 - TIME_SHARE_OF_BUDGET),
             class_names=dataset.class_names,
         )
-        with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
-            with closing(search(record, plan, executor)) as events:
-                yield from events
-            trials = record.trials()
-            in_full = options.confirm == "in full"
-            if options.confirm != "no" and _wants_confirmation(record, trials, in_full=in_full):
-                confirm_plan = ConfirmPlan()
-                if not in_full:
-                    seconds_left = started + options.budget_seconds - time.monotonic()
-                    confirm_plan = limit_to_time(confirm_plan, record, executor.num_runners, seconds_left=seconds_left)
-                yield from _confirm(record, confirm_plan, executor, runners, parts)
+        yield from _search_and_confirm(options, record, plan, runners, parts, make_executor, started=started)
 
 
 @generates_with_own_settings
@@ -253,6 +229,30 @@ def confirm_events(
             if in_time:
                 plan = limit_to_time(plan, record, executor.num_runners)
             yield from _confirm(record, plan, executor, runners, parts)
+
+
+def _search_and_confirm(
+    options: RunOptions,
+    record: StudyRecord,
+    plan: SearchPlan,
+    runners: StudyRunners,
+    parts: FixedParts,
+    make_executor: ExecutorFactory,
+    *,
+    started: float,
+) -> Generator[SearchEvent | ConfirmEvent]:
+    """Search, and confirm the winner in what is left of the budget; started: monotonic time of the command's start."""
+    with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:
+        with closing(search(record, plan, executor)) as events:
+            yield from events
+        trials = record.trials()
+        in_full = options.confirm == "in full"
+        if options.confirm != "no" and _wants_confirmation(record, trials, in_full=in_full):
+            confirm_plan = ConfirmPlan()
+            if not in_full:
+                seconds_left = started + options.budget_seconds - time.monotonic()
+                confirm_plan = limit_to_time(confirm_plan, record, executor.num_runners, seconds_left=seconds_left)
+            yield from _confirm(record, confirm_plan, executor, runners, parts)
 
 
 def _confirm(

@@ -9,7 +9,7 @@ from tests.training.measurements import measurement_of
 from tuner.architecture import fused_block, fused_network
 from tuner.errors import DeviceError, OptionError
 from tuner.training.engine import Engine
-from tuner.training.engine_option import force, parse_forced
+from tuner.training.engine_option import force, parse_forced, refuse_without_effect
 
 CPU = torch.device("cpu")
 FUSED = Engine(channels_last=True, blocks="fused", early_pooling=True, byte_dropout=True, precision="bf16")
@@ -78,6 +78,19 @@ def test_what_does_not_exist_is_refused_with_what_does(text: str, words: str) ->
 def test_what_excludes_each_other_is_refused(text: str, words: str) -> None:
     with pytest.raises(DeviceError, match=words):
         forced_engine(Engine(), text)
+
+
+@pytest.mark.parametrize(
+    "text", ["precision=bf16", "blocks=fused", "early_pooling=on", "channels_last=on,byte_dropout=on"]
+)
+def test_what_pretrained_networks_cannot_have_is_refused_for_them(text: str) -> None:
+    last = text.rpartition(",")[-1]
+    with pytest.raises(OptionError, match=f"engine: {last} has no effect on pretrained networks"):
+        refuse_without_effect(parse_forced(text, CPU))
+
+
+def test_what_pretrained_networks_can_have_is_not_refused_for_them() -> None:
+    refuse_without_effect(parse_forced("precision=fp32,blocks=layers,byte_dropout=off,channels_last=on", CPU))
 
 
 def test_what_trains_otherwise_than_plain_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

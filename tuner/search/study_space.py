@@ -1,4 +1,4 @@
-"""choose_space: the search space of a new study for which none is given."""
+"""The search space of a run, with the weights and the image sizes of its backbones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,48 @@ from pathlib import Path
 from tuner.architecture.spec import InputSpec
 from tuner.data.dataset import Report
 from tuner.pretrained.downloads import Unavailable
-from tuner.search.study_backbones import with_available_weights
+from tuner.search.backbone_images import with_image_size
+from tuner.search.study_backbones import with_available_weights, with_weights
 from tuner.space.automatic_space import automatic_space
+from tuner.space.large_backbones import without_large_backbones
 from tuner.space.schema import SearchSpace
 from tuner.space.toml_file import load_space
+
+
+def space_of_run(
+    given: SearchSpace | None,
+    stored: SearchSpace | None,
+    images: InputSpec,
+    weights: Mapping[str, Path],
+    *,
+    cache_dir: Path,
+    is_bundled: bool,
+    download: bool = True,
+    image_size: tuple[int, int] | None = None,
+    report: Report | None = None,
+) -> tuple[SearchSpace, list[str]]:
+    """Return the space of a run with the weights that can be had, each backbone with its image size, and notes.
+
+    given: the space that was asked for, or the present version of the stored one; if there is none, a space is chosen
+    that suits the images. stored: the space of a study that is resumed. weights: given files by backbone. is_bundled:
+    whether the given space comes with tuner; the weights of any other space must all be there. image_size: (height,
+    width) if the user sets it. Weights are downloaded if `download` allows it; report: is called with the progress.
+    Raises BackboneError for weights that cannot be had, SpaceError for a space that is left without a backbone,
+    OptionError for weights or an image size that the space cannot have, and StudyError for those that a stored space
+    does not have.
+    """
+    size_notes: list[str] = []
+    if given is None:
+        space, notes = choose_space(
+            images, weights, cache_dir=cache_dir, download=download, image_size=image_size, report=report
+        )
+    else:
+        if stored is None:
+            given, size_notes = without_large_backbones(given, images, given=weights)
+        space, notes = with_weights(
+            given, weights, stored, cache_dir=cache_dir, is_named=not is_bundled, download=download, report=report
+        )
+    return with_image_size(space, image_size, stored), [*size_notes, *notes]
 
 
 def choose_space(

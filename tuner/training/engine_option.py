@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tuner.errors import DeviceError, OptionError
-from tuner.training.engine import Engine
+from tuner.training.engine import Engine, tail_engine
 from tuner.training.engine_choices import CHOICES, WORDS, Measurement, no_effect, unmet_need, verdicts_of, word, written
 from tuner.training.engine_measurement import forms_problem
 
@@ -54,6 +54,18 @@ def parse_forced(text: str, device: torch.device) -> Forced:
             raise OptionError(f"engine: {name} must be given once, got {word(values[name])} and {word(value)}")
         values[name] = value
     return Forced(values)
+
+
+def refuse_without_effect(forced: Forced) -> None:
+    """Refuse forced values that pretrained networks, which are layers of other libraries, cannot have.
+
+    Raises OptionError.
+    """
+    engine = tail_engine(Engine(**forced.values))
+    known = {choice.name: choice for choices in CHOICES.values() for choice in choices}
+    for name, value in forced.values.items():
+        if getattr(engine, name) != value or (value == known[name].fast and unmet_need(known[name], engine)):
+            raise OptionError(f"engine: {name}={word(value)} has no effect on pretrained networks")
 
 
 def force(measured: Measurement, forced: Forced) -> Measurement:
