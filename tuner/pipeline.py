@@ -194,10 +194,12 @@ def confirm_events(
     in_time: bool = False,
     storage: str | None = None,
     workers: int | None = None,
+    report: Report | None = None,
     make_executor: ExecutorFactory = local_executor,
 ) -> Generator[RunEvent]:
     """Confirm the winner of an existing study on the device of its search, and yield events.
 
+    report: is called with the progress of downloads and decoding.
     in_time: limit the confirmation to a third of the whole run's time, as at the end of `run`, whatever the plan's own
     time limit is. Nothing is stored before the end, so an interrupted confirmation restarts from scratch.
 
@@ -214,7 +216,7 @@ def confirm_events(
         devices = devices_for(device_of(record), is_auto=False)
         claim_folder(folder, record)
         spec = record.data_spec(studies / ".cache")
-        parts = fix_parts(spec)
+        parts = fix_parts(spec, report=report)
         dataset = parts.development
         refuse_other_images(record, spec, dataset)
         fix_test_set(record, parts.test)
@@ -222,7 +224,7 @@ def confirm_events(
         restore_weights_of((one.candidate.architecture for one in trials_to_retrain(trials, plan)), spec.cache_dir)
         places = place_runners(devices, dataset, workers=workers)
         space = stored_space(record.settings)
-        decoded = decode_for_backbones(space, spec, dataset)
+        decoded = decode_for_backbones(space, spec, dataset, report=report)
         runners = prepare_runners(record, dataset, split, folder, places=places, decoded=decoded)
         yield data_ready(record, space, dataset, split, runners, places.measured.notes, decoded=decoded)
         with make_executor(runners.trainers, apart=runners.device.type == "cuda") as executor:

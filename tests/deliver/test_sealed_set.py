@@ -1,8 +1,9 @@
 """Which images a study is scored on is fixed when it begins, and compared at every opening."""
 
 import json
+import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,17 @@ def test_a_run_lists_its_images_once(confirmed: RunOptions, monkeypatch: pytest.
     events = confirm_events(confirmed.studies, None, plan=ConfirmPlan(1, 1), workers=1)
     assert isinstance(list(events)[-1], Confirmed)
     assert len(listed) == 1
+
+
+def test_a_confirmation_without_its_cache_reports_the_images_that_it_decodes(confirmed: RunOptions) -> None:
+    shutil.rmtree(confirmed.cache_dir)
+    done: list[tuple[str, int, int]] = []
+    events = confirm_events(
+        confirmed.studies, None, plan=ConfirmPlan(1, 1), workers=1, report=lambda *progress: done.append(progress)
+    )
+    with closing(events):
+        next(events)
+    assert ("decoding images", 40, 40) in done
 
 
 def test_a_study_has_the_digest_of_its_test_part_from_the_beginning(tmp_path: Path) -> None:

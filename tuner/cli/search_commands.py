@@ -173,15 +173,27 @@ def confirm(
     from tuner.deliver.confirm_plan import ConfirmPlan
     from tuner.pipeline import confirm_events
     from tuner.search.summary import summarise
-    from tuner.ui.console import watch
+    from tuner.ui.console import progress_reporter, watch
     from tuner.ui.winner_lines import winner_lines
 
     record = open_study(study, studies, storage)
     say_restart()
     plan = ConfirmPlan(candidates, seeds)
     console = plain_console()
-    events = confirm_events(studies, record.name, plan=plan, in_time=not full, storage=storage, workers=num_workers)
-    with closing(events):
+    with (
+        progress_reporter(console, quiet=quiet) as report,
+        closing(
+            confirm_events(
+                studies,
+                record.name,
+                plan=plan,
+                in_time=not full,
+                storage=storage,
+                workers=num_workers,
+                report=report,
+            )
+        ) as events,
+    ):
         watch(events, console, quiet=quiet)
     if not quiet:
         for line in winner_lines(summarise(record, studies=studies), arguments=folder_arguments(studies, storage)):
