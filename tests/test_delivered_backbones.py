@@ -15,7 +15,7 @@ from tuner.architecture.backbone_network import BackboneNetwork
 from tuner.architecture.backbones import build_backbone
 from tuner.cli import main
 from tuner.data.dataset import DataSpec
-from tuner.deliver.classifier import load_classifier
+from tuner.deliver.classifier import load_classifier, load_model
 from tuner.deliver.evaluate import evaluate
 from tuner.deliver.export import export
 from tuner.deliver.export_formats import FORMATS, FormatName
@@ -27,7 +27,7 @@ from tuner.search.record import StudyRecord
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
 from tuner.search.summary import summarise
-from tuner.training.checkpoint import load_checkpoint, load_model
+from tuner.training.checkpoint import load_checkpoint
 from tuner.ui.report.mistakes import judge
 from tuner.ui.report.page import report_page
 

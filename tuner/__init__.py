@@ -40,7 +40,7 @@ _HOMES = {
     "load_checkpoint": "training.checkpoint",
     "load_classifier": "deliver.classifier",
     "load_development": "data.development_part",
-    "load_model": "training.checkpoint",
+    "load_model": "deliver.classifier",
     "load_space": "space.toml_file",
     "load_study": "search.study_lookup",
     "network_cost": "architecture.cost",
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from tuner.data.image_parts import ImageParts as ImageParts
     from tuner.deliver.classifier import Classifier as Classifier
     from tuner.deliver.classifier import load_classifier as load_classifier
+    from tuner.deliver.classifier import load_model as load_model
     from tuner.deliver.evaluate import Evaluation as Evaluation
     from tuner.deliver.evaluate import evaluate as evaluate
     from tuner.deliver.export import Exported as Exported
@@ -99,7 +100,6 @@ if TYPE_CHECKING:
     from tuner.training.candidate import Recipe as Recipe
     from tuner.training.checkpoint import Checkpoint as Checkpoint
     from tuner.training.checkpoint import load_checkpoint as load_checkpoint
-    from tuner.training.checkpoint import load_model as load_model
     from tuner.training.loop import train as train
     from tuner.training.results import EpochResult as EpochResult
 

@@ -22,7 +22,7 @@ from tuner.architecture.flip_test import FlipTest
 from tuner.architecture.spec import Head, InputSpec
 from tuner.data.images import Preprocessing
 from tuner.deliver.backbone_source import LINE_LENGTH, assigned_backbone
-from tuner.deliver.classifier import classifier_from, load_classifier
+from tuner.deliver.classifier import classifier_from, load_classifier, load_model
 from tuner.deliver.evaluate import Part
 from tuner.deliver.export_check import check, reference_of, save_images
 from tuner.deliver.export_formats import FORMAT_NAMES, FORMATS, FormatName
@@ -39,7 +39,6 @@ from tuner.training.checkpoint import (
     checkpoint_from,
     description_of,
     load_checkpoint,
-    load_model,
     save_checkpoint,
 )
 

@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from tests.strategies import architectures
 from tests.training.test_checkpoint import checkpoint_of
 from tuner.architecture.spec import Architecture
-from tuner.deliver.classifier import classifier_from, load_classifier
+from tuner.deliver.classifier import classifier_from, load_classifier, load_model
 from tuner.deliver.onnx_file import save_onnx
 from tuner.deliver.predict import predict
 from tuner.deliver.safetensors_file import load_safetensors, save_safetensors
 from tuner.deliver.traced_program import traced_program
 from tuner.errors import CheckpointError, InstallationError
-from tuner.training.checkpoint import FORMAT, description_of, load_checkpoint
+from tuner.training.checkpoint import FORMAT, description_of, load_checkpoint, model_from
 
 
 def random_images(number: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -210,6 +210,21 @@ def test_files_whose_loading_could_run_code_are_refused_with_the_reason(tmp_path
     (tmp_path / name).write_text("raise SystemExit('it was run')")
     with pytest.raises(CheckpointError, match=why):
         load_classifier(tmp_path / name)
+    with pytest.raises(CheckpointError, match=why):
+        load_model(tmp_path / name)
+
+
+def test_a_safetensors_file_is_loaded_as_the_same_module_and_an_onnx_file_is_refused_in_one_line(
+    onnx_path: Path, tmp_path: Path
+) -> None:
+    checkpoint = checkpoint_of()
+    save_safetensors(checkpoint, tmp_path / "a.safetensors")
+    images_NCHW = torch.rand(2, *checkpoint.candidate.architecture.input_shape)
+    wanted_NK = model_from(checkpoint)(images_NCHW)
+    assert torch.equal(load_model(tmp_path / "a.safetensors")(images_NCHW), wanted_NK)
+    with pytest.raises(CheckpointError, match=r"its network is not one of torch; give the \.pt") as caught:
+        load_model(onnx_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_program_of_torch_export_under_another_name_is_not_unpickled(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tuner.architecture.flip_test import FlipTest
 from tuner.architecture.spec import Architecture, Head, InputSpec
 from tuner.architecture.trace import resolve
 from tuner.data.dataset import DataSpec
-from tuner.deliver.classifier import classifier_from, load_classifier, with_flip_test
+from tuner.deliver.classifier import classifier_from, load_classifier, load_model, with_flip_test
 from tuner.deliver.evaluate import Part, evaluate
 from tuner.deliver.export_check import check, reference_of, save_images
 from tuner.deliver.export_formats import FORMAT_NAMES, FORMATS, FormatName
@@ -32,7 +32,6 @@ from tuner.training.checkpoint import (
     checkpoint_from,
     description_of,
     load_checkpoint,
-    load_model,
     save_checkpoint,
 )
 

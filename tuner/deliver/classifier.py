@@ -1,4 +1,4 @@
-"""Load a checkpoint of any format (pt, safetensors, ONNX) to classify images."""
+"""Load a checkpoint of any format (pt, safetensors, ONNX) as a classifier of images, or as a network in torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuner.data.images import Preprocessing
 from tuner.data.resident import scale_pixels
@@ -49,12 +49,8 @@ def load_classifier(path: str | Path) -> Classifier:
     Raises CheckpointError for other files, and for .pt2 and .py, which are not loaded because that could run code.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in REFUSED:
-        raise CheckpointError(
-            f"{path}: not loaded, since {REFUSED[suffix]}; give the .pt, .safetensors or .onnx file of the same network"
-        )
-    if suffix == ".onnx":
+    _refuse_code(path)
+    if path.suffix.lower() == ".onnx":
         contents, logits = load_onnx(path)
         return Classifier(
             preprocessing=Preprocessing.from_json(contents.preprocessing),
@@ -64,7 +60,34 @@ def load_classifier(path: str | Path) -> Classifier:
             logits=logits,
             flip_test=contents.flip_test,
         )
-    return classifier_from(load_safetensors(path) if suffix == ".safetensors" else load_checkpoint(path))
+    return classifier_from(_load_checkpoint(path))
+
+
+@with_own_settings
+def load_model(path: str | Path) -> nn.Module:
+    """Load the network of a checkpoint file (.safetensors, or tuner's own format), in eval mode on the CPU.
+
+    It takes fp32 images (N, C, H, W), normalised with the mean and standard deviation in the file. Raises
+    CheckpointError, also for the other formats of an export.
+    """
+    path = Path(path)
+    _refuse_code(path)
+    if path.suffix.lower() == ".onnx":
+        raise CheckpointError(
+            f"{path}: its network is not one of torch; give the .pt or .safetensors file of the same network"
+        )
+    return model_from(_load_checkpoint(path))
+
+
+def _refuse_code(path: Path) -> None:
+    if reason := REFUSED.get(path.suffix.lower()):
+        raise CheckpointError(
+            f"{path}: not loaded, since {reason}; give the .pt, .safetensors or .onnx file of the same network"
+        )
+
+
+def _load_checkpoint(path: Path) -> Checkpoint:
+    return load_safetensors(path) if path.suffix.lower() == ".safetensors" else load_checkpoint(path)
 
 
 def classifier_from(checkpoint: Checkpoint) -> Classifier:

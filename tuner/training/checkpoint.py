@@ -25,7 +25,6 @@ from tuner.data.resizing import DEFAULT_RESIZING
 from tuner.errors import BackboneError, CheckpointError, reason_of
 from tuner.formats import NewerFormatError, refuse_newer_format
 from tuner.temporary import temporary_beside
-from tuner.training.caller_settings import with_own_settings
 from tuner.training.candidate import Candidate, Recipe
 from tuner.training.released_defaults import with_defaults
 
@@ -227,13 +226,3 @@ def model_from(checkpoint: Checkpoint) -> nn.Module:
     if checkpoint.flip_test:
         model = FlipTest(model) if backbone_of(checkpoint) else FlipTest(*model.children())
     return model.eval()
-
-
-@with_own_settings
-def load_model(path: str | Path) -> nn.Module:
-    """Load the network of a checkpoint file, in eval mode on the CPU.
-
-    It takes fp32 images (N, C, H, W), normalised with the mean and standard deviation in the file. Raises
-    CheckpointError.
-    """
-    return model_from(load_checkpoint(Path(path)))
