@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.output import say, show, text_of
-from benchmarks.pretrained_commands import transfer, tutorial
+from benchmarks.pretrained_commands import ranking, transfer, tutorial
 from benchmarks.result_commands import optuna_example, results
 from tuner import interrupts
 from tuner.cli.exit_codes import run_and_exit
@@ -288,7 +288,7 @@ def recipe(
     show(result, as_json, text=table(result))
 
 
-for command in (optuna_example, results, tutorial, transfer):
+for command in (optuna_example, results, tutorial, transfer, ranking):
     app.command()(command)
 
 

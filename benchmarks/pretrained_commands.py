@@ -1,4 +1,4 @@
-"""Commands for pretrained networks: `tutorial` and `transfer`."""
+"""Commands for pretrained networks: `tutorial`, `transfer` and `ranking`."""
 
 from __future__ import annotations
 
@@ -58,13 +58,39 @@ def transfer(
     _finish(result, output, as_json, text=table(result))
 
 
+def ranking(
+    dataset: Annotated[str, typer.Option(help="Path of an image set, or digits.")],
+    weights: Weights,
+    image_size: Annotated[
+        int, typer.Option(help="Side of the images in pixels; 0 is that of the weights.", min=0, max=1024)
+    ] = 0,
+    images: Annotated[int, typer.Option(help="Most training images.", min=10)] = 1_000,
+    seed: Annotated[int, typer.Option(help="Random seed of the random weights and of the folds.", min=0)] = 0,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """How well LogME and a cross-validated linear probe rank the features of all stages of a network."""
+    from benchmarks.pretrained_space import parse_weights
+    from benchmarks.ranking import Plan, measure, table
+
+    _check_output(output)
+    plan = Plan(dataset, *parse_weights(weights), image_size=image_size, num_images=images, seed=seed)
+    result = measure(plan, say=lambda line: say(line, as_json))
+    _finish(result, output, as_json, text=table(result))
+
+
 def _check(budget: str, output: Path | None) -> None:
     """Refuse a budget that is no time, and an output that exists, before anything is trained."""
-    from benchmarks.space_results import refuse_existing
     from tuner.cli.options import parse_duration
 
-    interrupts.leave_in_order()
     parse_duration(budget)
+    _check_output(output)
+
+
+def _check_output(output: Path | None) -> None:
+    from benchmarks.space_results import refuse_existing
+
+    interrupts.leave_in_order()
     if output is not None:
         refuse_existing(output)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import own_search, tutorial
+from benchmarks import own_search, ranking, tutorial
 from benchmarks.cli import main
 from benchmarks.image_folders import choose_images, link_images, list_with_test_part
 from benchmarks.own_search import run_search
@@ -198,6 +198,24 @@ def test_both_spaces_are_searched_with_the_same_few_images(
     difference = result["pretrained"]["accuracy"] - result["resnet"]["accuracy"]
     assert result["difference_in_points"] == pytest.approx(100 * difference)
     assert "40x48" in printed.err  # the size of the images that resnet gets
+
+
+def test_estimates_of_all_stages_are_compared_with_the_accuracy_on_the_test_images(
+    images: Path, file: Path, benchmarks: Benchmarks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--dataset", images, "--weights", f"{NAME}={file}", "--image-size", "32", "--images", "20")
+    assert benchmarks("ranking", *arguments, "--json") == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert (result["num_train"], result["num_test"]) == (12, 2 * NUM_TEST)  # every second one of 24 images
+    stages = result["stages"]
+    assert [(one["weights"], one["stage"]) for one in stages] == [
+        (weights, stage) for weights in ("pretrained", "random") for stage in range(1, 6)
+    ]
+    for one in stages:  # dark and bright images
+        assert one["test_accuracy"] * 2 * NUM_TEST == pytest.approx(round(one["test_accuracy"] * 2 * NUM_TEST))
+    assert max(one["test_accuracy"] for one in stages) == max(one["probe_accuracy"] for one in stages) == 1
+    assert -1 <= result["log_me_correlation"] <= 1
+    assert "10 sets of features of shufflenet_v2_x0_5, 12 training images, 10 test images" in ranking.table(result)
 
 
 @pytest.mark.slow
