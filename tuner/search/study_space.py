@@ -28,13 +28,13 @@ def space_of_run(
     image_size: tuple[int, int] | None = None,
     report: Report | None = None,
 ) -> tuple[SearchSpace, list[str]]:
-    """Return the space of a run with the weights that can be had, each backbone with its image size, and notes.
+    """Return the space of a run with the available weights, the image size of each backbone, and notes.
 
     given: the space that was asked for, or the present version of the stored one; if there is none, a space is chosen
     that suits the images. stored: the space of a study that is resumed. weights: given files by backbone. is_bundled:
     whether the given space comes with tuner; the weights of any other space must all be there. image_size: (height,
     width) if the user sets it. Weights are downloaded if `download` allows it; report: is called with the progress.
-    Raises BackboneError for weights that cannot be had, SpaceError for a space that is left without a backbone,
+    Raises BackboneError for weights that are not available, SpaceError for a space that is left without a backbone,
     OptionError for weights or an image size that the space cannot have, and StudyError for those that a stored space
     does not have.
     """
