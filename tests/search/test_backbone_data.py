@@ -134,6 +134,15 @@ def test_the_progress_of_features_is_yielded_and_can_be_stopped(pretrained: Pret
     assert [one.epoch for one in whole[45:] if isinstance(one, EpochResult)] == [1, 2]
 
 
+def test_the_progress_of_features_names_the_view(pretrained: Pretrained, tmp_path: Path) -> None:
+    own = replace(pretrained, cache_dir=tmp_path / "cache")
+    shutil.copytree(pretrained.cache_dir / "weights", own.cache_dir / "weights")
+    candidate = own.candidate(views=2, flip="horizontal", epochs=1)
+    steps = own.trainer(tmp_path, progress_seconds=0.0)(SearchTask(1, candidate, seed=3))
+    names = [step.what for step in steps if isinstance(step, Preparing) and step.done == step.total == 1437]
+    assert names == [f"computing features{of}" for of in ("", " of view 1 of 2", " of view 2 of 2")]
+
+
 def test_views_are_augmented_and_the_scores_are_not(pretrained: Pretrained, tmp_path: Path) -> None:
     trainer = pretrained.trainer(tmp_path)
     candidate = pretrained.candidate(views=2, flip="horizontal", translate=0.1)

@@ -191,7 +191,7 @@ class BackboneData:
                         cache_dir=self.decoded.cache_dir,
                         augmentation=drawn if view else None,
                         num_sets=len(keys),
-                        report=self.report,
+                        report=_naming_view(self.report, view, len(keys) - 1) if view else self.report,
                     )
             features_NX = self._features[key]
             if features_NX is None:
@@ -221,6 +221,13 @@ class BackboneData:
         mapped = [one for one in self._features.values() if one is not None]
         if sum(one.numel() * one.element_size() for one in mapped) > LARGEST_SHARE * FEATURES_BYTES:
             self._features.clear()
+
+
+def _naming_view(report: Report | None, view: int, num_views: int) -> Report | None:
+    """Report the progress of the features of one augmented view under a name that says which."""
+    if report is None:
+        return None
+    return lambda what, done, total: report(f"{what} of view {view} of {num_views}", done, total)
 
 
 def _backbone_of(candidate: Candidate) -> BackboneNetwork:
