@@ -11,9 +11,10 @@ from statistics import mean
 from typing import Any
 
 from tuner.architecture.spec import InputSpec
-from tuner.search.coordinator import SearchPlan, search
+from tuner.search.coordinator import search
 from tuner.search.events import TrialEnded
 from tuner.search.executors import InProcess
+from tuner.search.search_plan import SearchPlan
 from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
 from tuner.search.study_lookup import open_study

@@ -18,9 +18,10 @@ import psutil
 
 from tuner.architecture.spec import InputSpec
 from tuner.errors import RunnerError
-from tuner.search.coordinator import SearchPlan, search
+from tuner.search.coordinator import search
 from tuner.search.executors import InProcess
 from tuner.search.folder_owner import claim_folder
+from tuner.search.search_plan import SearchPlan
 from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
 from tuner.search.study_files import checkpoint_path

@@ -28,9 +28,10 @@ from tuner.data.dataset import DataSpec
 from tuner.data.development_part import load_development
 from tuner.errors import RunnerError
 from tuner.hardware import device_name, num_cores
-from tuner.search.coordinator import SearchPlan, search
+from tuner.search.coordinator import search
 from tuner.search.events import TrialEnded, TrialStarted
 from tuner.search.executors import Executor, LocalProcesses
+from tuner.search.search_plan import SearchPlan
 from tuner.search.settings import StudySettings, space_to_json
 from tuner.search.storage import open_storage
 from tuner.search.study_lookup import open_study

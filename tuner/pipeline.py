@@ -26,7 +26,7 @@ from tuner.options import (
     wanted_trials,
     weights_from,
 )
-from tuner.search.coordinator import SearchPlan, search
+from tuner.search.coordinator import search
 from tuner.search.devices import refuse_other_engine
 from tuner.search.events import DataReady, SearchEvent
 from tuner.search.executors import Executor, local_executor
@@ -37,6 +37,7 @@ from tuner.search.older_studies import refuse_older_version
 from tuner.search.processes import end_if_unguarded, import_ahead
 from tuner.search.ranking_limit import RankingLimit
 from tuner.search.record import StudyRecord
+from tuner.search.search_plan import SearchPlan
 from tuner.search.settings import (
     StudySettings,
     has_another_version_of_its_space,

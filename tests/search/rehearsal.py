@@ -8,10 +8,11 @@ from typing import Any
 
 from tests.strategies import make_space
 from tuner.architecture.spec import InputSpec
-from tuner.search.coordinator import SearchPlan, search
+from tuner.search.coordinator import search
 from tuner.search.events import SearchEvent, TrialEnded
 from tuner.search.executors import Answer, InProcess
 from tuner.search.record import StudyRecord
+from tuner.search.search_plan import SearchPlan
 from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.search.study_files import checkpoint_path

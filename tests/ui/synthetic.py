@@ -10,9 +10,10 @@ from typing import Any
 from tests.strategies import BUNDLED
 from tuner.architecture.spec import InputSpec
 from tuner.search.confirmation import Confirmation
-from tuner.search.coordinator import SearchPlan, search
+from tuner.search.coordinator import search
 from tuner.search.executors import InProcess
 from tuner.search.record import StudyRecord
+from tuner.search.search_plan import SearchPlan
 from tuner.search.settings import StudySettings
 from tuner.search.storage import open_storage
 from tuner.search.study_lookup import open_study

@@ -5,21 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from tuner.architecture.any_architecture import AnyArchitecture, cost_of, kind_of
-from tuner.architecture.backbone_network import BackboneNetwork
-from tuner.architecture.spec import InputSpec
-from tuner.data.stream_limit import StreamLimit
+from tuner.architecture.any_architecture import cost_of, kind_of
 from tuner.errors import SpaceError, StudyError
 from tuner.search.alike_failures import AlikeFailures
 from tuner.search.best_trials import BestTrials
+from tuner.search.candidate_limits import CandidateLimits
 from tuner.search.dispatch import dispatch
 from tuner.search.events import (
     BaselineChosen,
@@ -34,21 +30,18 @@ from tuner.search.events import (
     TrialStarted,
 )
 from tuner.search.executors import Executor
+from tuner.search.first_candidates import FirstCandidates
 from tuner.search.known_candidates import KnownCandidates, KnownTrial
 from tuner.search.latencies import BackboneLatencies
-from tuner.search.memory_limit import memory_excess
 from tuner.search.objective import value_of
 from tuner.search.record import StudyRecord
 from tuner.search.running_trial import RunningTrial
 from tuner.search.sampler_and_pruner import Strategy
-from tuner.search.size_limit import size_excess
+from tuner.search.search_plan import SearchPlan
 from tuner.search.tasks import SearchTask, TrainingEnded, training_seed
-from tuner.search.training_cost import BackboneImages, training_cost
-from tuner.search.trial_record import TrialRecord
 from tuner.search.uncounted_trials import UncountedTrials
-from tuner.space.baseline import Baseline, baselines, describe_baseline
-from tuner.space.sampling import Params, candidate_from, distributions, first_params
-from tuner.space.schema import SearchSpace
+from tuner.space.baseline import describe_baseline
+from tuner.space.sampling import Params, candidate_from, distributions
 from tuner.training.candidate import Candidate
 from tuner.training.results import EpochResult, Preparing
 
@@ -63,29 +56,6 @@ OUTCOMES: dict[str, Outcome] = {
     "lost": "failed",
 }
 """Outcome of a trial by how its training ended."""
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """Goals and limits of a search. `budget_seconds` ends it; `memory_bytes` is the limit for training one trial.
-
-    num_trials: total number of trials that should count; None for as many as the budget allows.
-    stream: the limit for batches if images are streamed. images: those of pretrained networks, which set the limit for
-    each candidate; None for a space without backbones.
-    class_names: for pictures; without them, classes are numbered.
-    """
-
-    space: SearchSpace
-    input_spec: InputSpec
-    epochs: int
-    num_trials: int | None
-    seed: int
-    study_folder: Path
-    memory_bytes: float = float("inf")
-    stream: StreamLimit | None = None
-    images: BackboneImages | None = None
-    budget_seconds: float = float("inf")
-    class_names: tuple[str, ...] = ()
 
 
 def search(
@@ -106,10 +76,9 @@ class _Search:
     def __init__(self, record: StudyRecord, plan: SearchPlan, executor: Executor, clock: Callable[[], float]) -> None:
         self._record, self._plan, self._executor, self._clock = record, plan, executor, clock
         self._distributions: dict[str, BaseDistribution] = distributions(plan.space)
-        self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs, cost=self._work)
-        self._given = first_params(plan.space)[1:]  # the first of them is the baseline
-        self._baselines = list(baselines(plan.space, plan.input_spec, epochs=plan.epochs))
-        self._baseline_number: int | None = None
+        self._limits = CandidateLimits(plan)
+        self._first = FirstCandidates(plan, self._limits)
+        self._strategy = Strategy(self._distributions, seed=plan.seed, epochs=plan.epochs, cost=self._limits.work)
         self._running: dict[int, RunningTrial] = {}
         self._unfinished: list[RunningTrial] = []
         self._known = KnownCandidates()
@@ -158,9 +127,7 @@ class _Search:
         trials = self._record.trials()
         self._next_number = self._record.num_stored
         for trial in trials:
-            self._recognise_baseline(trial)
-            if dict(trial.params) in self._given:
-                self._given.remove(dict(trial.params))
+            self._first.remember(trial)
             self._failures.has_trained |= bool(trial.curve)
             if not trial.state.is_finished():
                 params = self._strategy.propose(trial.number, dict(trial.params))
@@ -174,21 +141,6 @@ class _Search:
             self._latencies.shared(trial.candidate.architecture, trial.latency_ms)
             if trial.state is TrialState.COMPLETE and trial.validation_accuracy is not None:
                 self._best.add(trial.number, trial.candidate, trial.validation_accuracy, trial.best_epoch or 0)
-
-    def _recognise_baseline(self, trial: TrialRecord) -> None:
-        """Remember the baseline trial; one that does not fit into memory is followed by a smaller one."""
-        if trial.baseline is None:
-            return
-        self._baseline_number = trial.number
-        if trial.outcome == "rejected":
-            self._give_smaller_baseline(trial.candidate.fingerprint)
-
-    def _give_smaller_baseline(self, fingerprint: str) -> None:
-        """Replace the baseline that has this fingerprint by the next smaller one; the last of all stays rejected."""
-        known = [one.candidate.fingerprint for one in self._baselines]
-        if fingerprint in known[:-1]:
-            self._baselines = self._baselines[known.index(fingerprint) + 1 :]
-            self._baseline_number = None
 
     def next_task(self, runner: int) -> Generator[SearchEvent, None, SearchTask | None]:
         """Return the next trial to train, if more are wanted: an unfinished one, or a new candidate."""
@@ -215,20 +167,18 @@ class _Search:
     def _propose(self, runner: int) -> Generator[SearchEvent, None, RunningTrial | None]:
         """Sample and store the next candidate; return its trial, unless it cannot or need not be trained."""
         plan, number = self._plan, self._next_number
-        baseline = self._fitting_baseline() if self._baseline_number is None else None
+        baseline = self._first.begin_baseline(number)
         if baseline is None:
-            params = self._strategy.propose(number, self._next_given())
+            params = self._strategy.propose(number, self._first.next_given(self._num_missing))
             candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
         else:
-            params = self._strategy.propose(number, baseline.params or {})
-            candidate, self._baseline_number = baseline.candidate, number
-            if params in self._given:
-                self._given.remove(params)
+            params, candidate = self._strategy.propose(number, baseline.params or {}), baseline.candidate
+            self._first.remove(params)
             if baseline.changes or baseline.origin == "family":
                 yield BaselineChosen(number, describe_baseline(baseline.to_json()))
         self._next_number += 1
         cost = cost_of(candidate.architecture)
-        excess, too_large = self._excess(candidate)
+        excess, too_large = self._limits.excess(candidate)
         stored = self._record.begin(
             candidate,
             params,
@@ -258,53 +208,6 @@ class _Search:
             return running
         return None
 
-    def _fitting_baseline(self) -> Baseline:
-        """Return the first baseline that fits into memory, or the smallest if none does."""
-        fitting = (one for one in self._baselines if not self._excess(one.candidate)[1])
-        return next(fitting, self._baselines[-1])
-
-    def _excess(self, candidate: Candidate) -> tuple[float | None, str]:
-        """How far a candidate is beyond the limits of its space and of the memory, and why; the first reason counts."""
-        plan = self._plan
-        cost, recipe = cost_of(candidate.architecture), candidate.recipe
-        size = size_excess(cost, plan.space.max_parameters)
-        memory = memory_excess(
-            training_cost(candidate.architecture, self._num_images),
-            recipe.batch_size,
-            step_bytes=plan.memory_bytes,
-            stream=self._stream_of(candidate.architecture),
-            has_average=recipe.ema > 0,
-        )
-        excesses = [excess for excess, _ in (size, memory) if excess is not None]
-        return max(excesses) if excesses else None, size[1] or memory[1]
-
-    def _next_given(self) -> Params | None:
-        """Return the next configuration that the space gives, in its order; None if all were tried.
-
-        If nothing else remains, the most expensive configuration starts first, so that no runner waits for another at
-        the end. The baseline has come before them. Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
-        """
-        if self._num_missing > len(self._given):
-            return self._given.pop(0) if self._given else None
-        longest = max(range(int(self._num_missing)), key=lambda at: self._work(self._given[at]))
-        return self._given.pop(longest)
-
-    def _work(self, params: Params) -> float:
-        plan = self._plan
-        candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
-        return training_cost(candidate.architecture, self._num_images).work
-
-    @property
-    def _num_images(self) -> int:
-        """Number of images whose features are stored; 0 if no network has any."""
-        return 0 if self._plan.images is None else self._plan.images.num_images
-
-    def _stream_of(self, architecture: AnyArchitecture) -> StreamLimit | None:
-        """Limit for batches of a network; None if its images, or their features, are in memory."""
-        if self._plan.images is None or not isinstance(architecture, BackboneNetwork):
-            return self._plan.stream
-        return self._plan.images.stream_limit(architecture)
-
     def wants_next_epoch(self, task: SearchTask, result: EpochResult) -> bool:
         """Record an epoch, and apply the stopping rule."""
         running = self._running[task.number]
@@ -312,7 +215,7 @@ class _Search:
         self._failures.has_trained = True
         kind = kind_of(running.candidate.architecture)
         reason = self._strategy.reason_to_stop(running.number, running.curve, kind=kind)
-        if running.number != self._baseline_number:  # a comparison needs all of the baseline's epochs
+        if running.number != self._first.baseline_number:  # a comparison needs all of the baseline's epochs
             running.reason_to_stop = reason
         return not running.reason_to_stop
 
@@ -340,8 +243,8 @@ class _Search:
         """Store the end of a trial that its runner has finished."""
         running, outcome = self._running.pop(task.number), OUTCOMES[ended.kind]
         yield self._end(running, outcome, ended.reason, details=ended.details)
-        if ended.kind == "out of memory" and running.number == self._baseline_number:
-            self._give_smaller_baseline(running.candidate.fingerprint)
+        if ended.kind == "out of memory" and running.number == self._first.baseline_number:
+            self._first.give_smaller_baseline(running.candidate.fingerprint)
         self._failures.refuse_alike(outcome, ended.reason)
 
     def _end_stopped(self, reason: str) -> Iterator[SearchEvent]:
