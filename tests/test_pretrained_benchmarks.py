@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 
 from benchmarks import own_search, ranking, tutorial
 from benchmarks.cli import main
@@ -214,8 +215,26 @@ def test_estimates_of_all_stages_are_compared_with_the_accuracy_on_the_test_imag
     for one in stages:  # dark and bright images
         assert one["test_accuracy"] * 2 * NUM_TEST == pytest.approx(round(one["test_accuracy"] * 2 * NUM_TEST))
     assert max(one["test_accuracy"] for one in stages) == max(one["probe_accuracy"] for one in stages) == 1
-    assert -1 <= result["log_me_correlation"] <= 1
     assert "10 sets of features of shufflenet_v2_x0_5, 12 training images, 10 test images" in ranking.table(result)
+
+
+def test_the_agreement_of_estimates_is_spearmans_correlation() -> None:
+    accuracies = (0.5, 0.9, 0.7, 0.8)
+    found = [
+        ranking.Ranked(
+            "pretrained",
+            stage,
+            8,
+            log_me=-stage,
+            log_me_seconds=0,
+            probe_accuracy=accuracy / 2,
+            probe_seconds=0,
+            test_accuracy=accuracy,
+        )
+        for stage, accuracy in enumerate(accuracies)
+    ]
+    wanted = spearmanr([0, -1, -2, -3], accuracies).statistic
+    assert ranking.correlations(found) == {"log_me": pytest.approx(wanted), "probe_accuracy": pytest.approx(1)}
 
 
 @pytest.mark.slow
