@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tuner.errors import OptionError
-from tuner.options import RunOptions
+from tuner.options import RunOptions, check_options
 from tuner.pipeline import run_events
 
 
@@ -49,3 +49,10 @@ def test_a_value_that_an_option_cannot_have_is_refused_in_one_line(tmp_path: Pat
     with pytest.raises(OptionError, match=rf"^{option} must be .*, got {re.escape(repr(value))}$"):
         next(run_events(options))
     assert not (tmp_path / "studies").exists()
+
+
+def test_a_path_object_names_the_data_set_as_its_text_does(tmp_path: Path) -> None:
+    options = RunOptions(dataset=tmp_path / "pets")
+    check_options(options)
+    assert options == RunOptions(dataset=str(tmp_path / "pets"))
+    assert options.study_name == "pets-auto"

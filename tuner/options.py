@@ -61,7 +61,7 @@ class RunOptions:
     `run` and `run_events` raise OptionError for invalid values.
     """
 
-    dataset: str | ImageParts | tuple[Any, ...] | Dataset[Any] | None = None
+    dataset: str | Path | ImageParts | tuple[Any, ...] | Dataset[Any] | None = None
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
     download: bool = True
@@ -86,8 +86,10 @@ class RunOptions:
     weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Keep a pair of arrays or a data set as ImageParts, so that its images are read once."""
-        if may_be_images(self.dataset):
+        """Keep a path as text, and a pair of arrays or a data set as ImageParts, so that its images are read once."""
+        if isinstance(self.dataset, Path):
+            object.__setattr__(self, "dataset", str(self.dataset))
+        elif may_be_images(self.dataset):
             object.__setattr__(self, "dataset", parts_from(self.dataset))
 
     @property

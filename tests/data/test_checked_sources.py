@@ -128,6 +128,7 @@ def test_the_same_faults_are_found_in_every_form(tmp_path: Path, form: Callable[
         constant_images=1,
         cropped_mean=0.0,
         cropped_most=0.0,
+        faint_images=0,
     )
     assert check_parts(parts).problems == ("duplicates", "labels")
 

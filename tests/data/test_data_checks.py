@@ -67,6 +67,7 @@ def test_nothing_is_found_in_a_set_without_faults(tmp_path: Path) -> None:
         constant_images=0,
         cropped_mean=0.0,
         cropped_most=0.0,
+        faint_images=0,
     )
     assert (checks.problems, checks.are_classes_uneven, checks.few_classes) == ((), False, ())
     refuse_meaningless(checks, "pets", allowed=())
@@ -169,9 +170,29 @@ def test_the_crop_takes_away_what_lies_outside_the_centre(tmp_path: Path) -> Non
     root = make_set(tmp_path / "pets")
     save_noise(root / "train" / "ant", range(12), size=(16, 8))
     checks = look(root, tmp_path, image_size=(8, 8))
-    assert checks.cropped_mean == pytest.approx(0.25)
+    assert checks.cropped_mean == pytest.approx(12 * 0.5 / 32)
     assert checks.cropped_most == pytest.approx(0.5)
     assert look(root, tmp_path, image_size=(4, 8)).cropped_most == pytest.approx(0.5)
+
+
+def test_the_crop_of_test_images_counts_too(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "pets", num_ants=3, num_bees=3, num_test=1)
+    save_noise(root / "test" / "ant", range(10_000, 10_001), size=(16, 8))
+    checks = look(root, tmp_path)
+    assert checks.cropped_mean == pytest.approx(0.5 / 8)
+    assert checks.cropped_most == pytest.approx(0.5)
+
+
+def test_a_few_extreme_values_that_make_all_other_images_faint_are_noticed(tmp_path: Path) -> None:
+    """A 12-bit sensor with two hot pixels: the range of the set leaves 16 levels of 256 to all other values."""
+    root = make_set(tmp_path / "pets")
+    for path in root.rglob("*.png"):
+        levels = np.asarray(Image.open(path)).astype(np.uint16) * 14
+        if path.stem in ("00000", "01000"):
+            levels[0, 0] = 65_535
+        Image.fromarray(levels).save(path)
+    checks = look(root, tmp_path)
+    assert (checks.constant_images, checks.faint_images, checks.total) == (0, 30, 32)
 
 
 def test_checks_survive_json_and_newer_ones_are_refused(tmp_path: Path) -> None:

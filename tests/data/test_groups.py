@@ -14,6 +14,7 @@ from sample_data import make_spec, save_image
 from tuner.data.dataset import Columns, DataSpec, ImageDataset
 from tuner.data.development_part import load_cached, load_development
 from tuner.data.group_split import choose_groups, seeded_order
+from tuner.data.groups import describe_groups
 from tuner.data.image_parts import ImageParts
 from tuner.data.sealed import load_test_set
 from tuner.data.splits import Split, fresh_split, split_development
@@ -222,3 +223,11 @@ def test_chosen_groups_are_whole_and_leave_every_class_on_both_sides(data: st.Da
     assert chosen_N.tolist() == sorted(set(chosen_N.tolist()))
     assert not set(groups_N[chosen_N]) & set(groups_N[rest_N])
     assert set(labels_N[chosen_N]) == set(labels_N[rest_N]) == set(range(len(names)))
+
+
+@pytest.mark.parametrize(("sizes", "is_named"), [((2,) * 5, False), ((3,) + (2,) * 6, False), ((5, 2, 2, 2), True)])
+def test_a_group_that_is_larger_than_a_part_is_named(sizes: tuple[int, ...], is_named: bool) -> None:
+    note = describe_groups(f"p{group}" for group, size in enumerate(sizes) for _ in range(size))
+    expected = f"the images are in {len(sizes)} groups, each of which stays on one side of every split"
+    largest = "; the largest, 'p0', has 5 of the 11 images, so the parts may be much smaller or larger than planned"
+    assert note == expected + (largest if is_named else "")

@@ -45,6 +45,7 @@ def test_each_finding_has_one_line_with_its_numbers() -> None:
         repeated_test=4,
         two_labels=10,
         constant_images=8,
+        faint_images=13,
         cropped_mean=0.25,
         cropped_most=0.5,
         unused={".heic": 80, "": 10},
@@ -57,6 +58,7 @@ def test_each_finding_has_one_line_with_its_numbers() -> None:
         "6 of the 1,000 training and validation images repeat another one, pixel for pixel",
         "4 of the 250 test images repeat another one, pixel for pixel",
         "8 of all 1,250 images are constant: one value in every pixel",
+        "13 of all 1,250 images are almost constant: their values differ by less than 16 of 255",
         "the largest class, 'ant', has 99.0% of the training and validation images; the smallest, 'cow', has 0.3%",
         "2 classes have fewer than 10 training and validation images: 'bee' (7), 'cow' (3)",
         "the centre crop takes away 25.0% of the pixels of an image on average, and at most 50.0%",
@@ -68,6 +70,14 @@ def test_each_finding_has_one_line_with_its_numbers() -> None:
     assert f"{lines[2]} (allowed by --allow constant)" in check_lines(faulty, "pets", allowed=["constant"])
     without_own = replace(faulty, num_validation=0, validation_in_train=0)
     assert f"{lines[4]}, so the same image may be on both sides of a split" in found_lines(without_own)
+
+
+def test_a_few_images_that_are_almost_constant_are_reported_by_check_alone() -> None:
+    few = replace(CLEAN, faint_images=12)
+    assert found_lines(few) == []
+    assert found_lines(few, is_complete=True) == [
+        "12 of all 1,250 images are almost constant: their values differ by less than 16 of 255"
+    ]
 
 
 def test_classes_without_test_images_are_named_beside_the_share_of_the_largest() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from tuner.data.image_records import PartRecords
+from tuner.data.reading import VISIBLE
 from tuner.data.resizing import DEFAULT_RESIZING, Resizing
 from tuner.data.unused_files import UnusedFiles
 from tuner.errors import DataError
@@ -37,9 +38,10 @@ class DataChecks:
     test_in_development: test images that are also in the development part. validation_in_train: images of the source's
     own validation part that are also in its train part. repeated_development, repeated_test: images that repeat an
     earlier image of their part. two_labels: images of both parts that also exist under another label. constant_images:
-    images of both parts with one value in every pixel. cropped_mean, cropped_most: share of the pixels of an image that
-    the centre crop takes away, over the development part; None if the original sizes are not known. unused: number of
-    files of the source that are not used, by extension.
+    images of both parts with one value in every pixel. faint_images: other images of both parts whose values differ by
+    less than VISIBLE; None in checks of an earlier version. cropped_mean, cropped_most: share of the pixels of an image
+    that the centre crop takes away, over both parts; None if the original sizes are not known. unused: number of files
+    of the source that are not used, by extension.
     """
 
     class_names: tuple[str, ...]
@@ -56,6 +58,7 @@ class DataChecks:
     cropped_mean: float | None
     cropped_most: float | None
     unused: UnusedFiles = field(default_factory=dict)
+    faint_images: int | None = None
 
     @property
     def total_development(self) -> int:
@@ -168,7 +171,8 @@ def compare_parts(
     start = num_development if validation_start is None else validation_start
     pairs = np.unique(groups_N * num_classes + labels_N)
     labels_of_group = np.bincount(pairs // num_classes, minlength=num_groups)
-    cropped_N = _cropped_shares(development.records_N, image_size, resizing)
+    cropped_N = _cropped_shares(records_N, image_size, resizing)
+    spans_N = records_N["high"].astype(np.int64) - records_N["low"]
     return DataChecks(
         class_names=tuple(class_names),
         num_development=_counts(development.labels_N, num_classes),
@@ -180,7 +184,8 @@ def compare_parts(
         repeated_development=len(ours_N) - len(np.unique(ours_N)),
         repeated_test=len(theirs_N) - len(np.unique(theirs_N)),
         two_labels=int((labels_of_group[groups_N] > 1).sum()),
-        constant_images=int((records_N["low"] == records_N["high"]).sum()),
+        constant_images=int((spans_N == 0).sum()),
+        faint_images=int(((spans_N > 0) & (spans_N < VISIBLE)).sum()),
         cropped_mean=float(cropped_N.mean()) if len(cropped_N) else None,
         cropped_most=float(cropped_N.max()) if len(cropped_N) else None,
         unused=dict(unused),
@@ -259,9 +264,13 @@ def _counts(labels_N: NDArray[np.int64], num_classes: int) -> tuple[int, ...]:
 def _cropped_shares(
     records_N: NDArray[np.void], image_size: tuple[int, int], resizing: Resizing
 ) -> NDArray[np.float64]:
-    """Share of each image that is lost where an image is resized and centre-cropped to (height, width)."""
-    known_N = records_N[records_N["height"] > 0]
-    heights_N, widths_N = known_N["height"].astype(np.float64), known_N["width"].astype(np.float64)
+    """Share of each image that is lost where an image is resized and centre-cropped to (height, width).
+
+    Empty if the original size of an image is not known, so that no part is described by the other.
+    """
+    if not records_N["height"].all():
+        return np.empty(0)
+    heights_N, widths_N = records_N["height"].astype(np.float64), records_N["width"].astype(np.float64)
     height, width = image_size
     covered_height, covered_width = resizing.covered_size(image_size)
     scales_N = np.maximum(covered_height / heights_N, covered_width / widths_N)

@@ -1,6 +1,7 @@
 """Groups of images, such as those of one patient, scene or burst, which stay on one side of every split."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from tuner.data.array_values import array_from
 from tuner.errors import DataError
 from tuner.names import first_few, shown_name
+
+LARGE = 0.2
+"""Share of all images, about that of a part that is set aside, above which the largest group is reported."""
 
 
 def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
@@ -74,5 +78,13 @@ def refuse_cut_groups(parts: Mapping[str, Iterable[str]], place: object) -> None
 
 
 def describe_groups(groups: Iterable[str]) -> str:
-    """Say how many groups there are, as a note for the user. groups: the group of each image."""
-    return f"the images are in {len(set(groups)):,} groups, each of which stays on one side of every split"
+    """Say how many groups there are, and whether one of them unbalances the splits. groups: the group of each image."""
+    sizes = Counter(groups)
+    note = f"the images are in {len(sizes):,} groups, each of which stays on one side of every split"
+    (name, largest), total = sizes.most_common(1)[0], sizes.total()
+    if largest <= LARGE * total:
+        return note
+    return (
+        f"{note}; the largest, {shown_name(name)!r}, has {largest:,} of the {total:,} images, so the parts may be much "
+        "smaller or larger than planned"
+    )

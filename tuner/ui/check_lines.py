@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from tuner.data.data_checks import FEW, DataChecks, problem_in_words
+from tuner.data.reading import VISIBLE
 from tuner.data.unused_files import unused_in_words
 
 LEAST_CROPPED = 0.01
 """Mean share of the pixels that a centre crop takes away, from which `run` reports it."""
+LEAST_FAINT = 0.01
+"""Share of all images that are almost constant, from which `run` reports them."""
 NUM_NAMED = 5
 """Number of classes that a line names; the others are counted."""
 
@@ -42,8 +45,8 @@ def classes_line(checks: DataChecks) -> str:
 def found_lines(checks: DataChecks, *, is_complete: bool = False, marks: dict[str, str] | None = None) -> list[str]:
     """Describe what was found, one line each; nothing for what was not found.
 
-    is_complete: whether the sizes of classes are described elsewhere, and crops of any size are reported. marks: what
-    is added to the line of a problem, by its name.
+    is_complete: whether the sizes of classes are described elsewhere, and crops of any size and any number of almost
+    constant images are reported. marks: what is added to the line of a problem, by its name.
     """
     marks = marks or {}
     lines = []
@@ -59,6 +62,11 @@ def found_lines(checks: DataChecks, *, is_complete: bool = False, marks: dict[st
     if checks.constant_images:
         lines.append(
             f"{checks.constant_images:,} of all {checks.total:,} images are constant: one value in every pixel"
+        )
+    if checks.faint_images and (is_complete or checks.faint_images >= LEAST_FAINT * checks.total):
+        lines.append(
+            f"{checks.faint_images:,} of all {checks.total:,} images are almost constant: their values differ by less "
+            f"than {VISIBLE} of 255"
         )
     if checks.are_classes_uneven and not is_complete:
         lines.append(classes_line(checks))
