@@ -29,7 +29,7 @@ from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.backbone_images import describe_decoded, with_image_size
 from tuner.search.events import DataReady
-from tuner.search.study_backbones import decode_for_backbones
+from tuner.search.study_backbones import decode_for_backbones, with_available_weights, with_stored_weights
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
 from tuner.space.toml_file import load_space
@@ -129,6 +129,18 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
         run(options_in(tmp_path, file, confirm="no", trials=4, weights=(f"resnet18={file}",)))
 
 
+def test_no_copy_is_kept_of_weights_that_a_study_refuses(file: Path, tmp_path: Path) -> None:
+    own, other, cache = tmp_path / "own.toml", tmp_path / "other.pth", tmp_path / "cache"
+    own.write_text(SPACE.replace(', "resnet18"', ""), encoding="utf-8")
+    space = load_space(str(own))
+    stored, _ = with_available_weights(space, {NAME: file}, cache_dir=cache, is_named=True)
+    torch.manual_seed(1)
+    torch.save(build_backbone(NAME).model.state_dict(), other)
+    with pytest.raises(BackboneError, match="the study began with other weights"):
+        with_stored_weights(space, stored, {NAME: other}, cache_dir=cache)
+    assert [path.stem for path in (cache / "weights").iterdir()] == [*stored.weights.values()]
+
+
 @pytest.mark.slow
 def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,7 +225,7 @@ def test_image_sizes_that_contradict_each_other_are_refused(
 def test_an_engine_that_pretrained_networks_cannot_have_is_refused_before_anything_is_stored(
     file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(OptionError, match="precision=bf16 has no effect on pretrained networks"):
+    with pytest.raises(OptionError, match="precision=bf16 has no effect on pretrained networks: omit it"):
         run(options_in(tmp_path, file, engine="precision=bf16"))
     assert not list((tmp_path / "studies").glob("digits*"))
 
