@@ -29,7 +29,12 @@ from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.backbone_images import describe_decoded, with_image_size
 from tuner.search.events import DataReady
-from tuner.search.study_backbones import decode_for_backbones, with_available_weights, with_stored_weights
+from tuner.search.study_backbones import (
+    decode_for_backbones,
+    with_available_weights,
+    with_stored_weights,
+    with_weights,
+)
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
 from tuner.space.toml_file import load_space
@@ -288,6 +293,12 @@ def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file
     options = RunOptions(dataset="digits", space="cnn", studies=tmp_path, weights=(f"{NAME}={file}",))
     with pytest.raises(OptionError, match=r"weights must go with a space of backbones, and 'cnn' has none"):
         run(options)
+
+
+def test_weights_for_a_study_without_backbones_lead_to_another_study(tmp_path: Path, file: Path) -> None:
+    space = load_space("resnet")
+    with pytest.raises(OptionError, match=r"'resnet', which the study keeps, has none: .* another study with --study"):
+        with_weights(space, {NAME: file}, space, cache_dir=tmp_path, is_named=False, download=False)
 
 
 FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrecipe = {{ {} }}'

@@ -56,7 +56,12 @@ def with_weights(
     """
     if space.backbone is None:
         if given:
-            raise OptionError(f"weights must go with a space of backbones, and {space.name!r} has none: omit them")
+            is_kept = stored is not None and stored.name == space.name
+            whose = ", which the study keeps," if is_kept else ""
+            another = ", or start another study with --study NAME" if is_kept else ""
+            raise OptionError(
+                f"weights must go with a space of backbones, and {space.name!r}{whose} has none: omit them{another}"
+            )
         return space, []
     if stored is not None and stored.backbone is not None and stored.name == space.name:
         return with_stored_weights(space, stored, given, cache_dir=cache_dir, download=download, report=report), []
