@@ -116,7 +116,7 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
     assert len(trials) == 2
     assert len({trial.candidate.architecture.weights for trial in trials}) == 1
     shutil.rmtree(options.cache_dir / "weights")
-    with pytest.raises(BackboneError, match=r"cannot be read.*--weights NAME=FILE"):
+    with pytest.raises(BackboneError, match=rf"cannot be read.*--weights {NAME}=FILE"):
         run(options_in(tmp_path, file, confirm="no", trials=3, weights=()))
     run(options_in(tmp_path, file, confirm="no", trials=3))
     assert len(record.trials()) == 3
