@@ -147,7 +147,7 @@ def test_no_copy_is_kept_of_weights_that_a_study_refuses(file: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch(
+def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch_or_downloaded(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = options_in(tmp_path, file, confirm="no", trials=1)
@@ -170,10 +170,16 @@ def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch(
     run(options_in(tmp_path, file, confirm="no", trials=2, weights=()))
     assert len(record.trials()) == 2
     lose_copies()
-    plan = ConfirmPlan(num_candidates=1, num_seeds=1)
-    *_, last = confirm_events(options.studies, options.study_name, plan=plan, workers=1)
+    (tmp_path / "hub" / "checkpoints" / cached).rename(tmp_path / cached)
+    monkeypatch.setattr(get_model_weights(NAME).DEFAULT.value, "url", (tmp_path / cached).as_uri())
+    monkeypatch.setattr("tuner.pretrained.downloads.CONNECT_SECONDS", 10.0)
+    plan, reported = ConfirmPlan(num_candidates=1, num_seeds=1), set[str]()
+    *_, last = confirm_events(
+        options.studies, options.study_name, plan=plan, workers=1, report=lambda what, *_: reported.add(what)
+    )
     assert isinstance(last, Confirmed)
     assert list(copies.iterdir())
+    assert f"downloading the weights of {NAME}" in reported
 
 
 def sizeless_in(folder: Path, file: Path, **changes: Any) -> RunOptions:
