@@ -29,7 +29,12 @@ from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.backbone_images import describe_decoded, with_image_size
 from tuner.search.events import DataReady
-from tuner.search.study_backbones import decode_for_backbones
+from tuner.search.study_backbones import (
+    decode_for_backbones,
+    with_available_weights,
+    with_stored_weights,
+    with_weights,
+)
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
 from tuner.space.toml_file import load_space
@@ -111,7 +116,7 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
     assert len(trials) == 2
     assert len({trial.candidate.architecture.weights for trial in trials}) == 1
     shutil.rmtree(options.cache_dir / "weights")
-    with pytest.raises(BackboneError, match=r"cannot be read.*--weights NAME=FILE"):
+    with pytest.raises(BackboneError, match=rf"cannot be read.*--weights {NAME}=FILE"):
         run(options_in(tmp_path, file, confirm="no", trials=3, weights=()))
     run(options_in(tmp_path, file, confirm="no", trials=3))
     assert len(record.trials()) == 3
@@ -129,8 +134,20 @@ def test_a_resumed_study_keeps_its_weights(file: Path, tmp_path: Path) -> None:
         run(options_in(tmp_path, file, confirm="no", trials=4, weights=(f"resnet18={file}",)))
 
 
+def test_no_copy_is_kept_of_weights_that_a_study_refuses(file: Path, tmp_path: Path) -> None:
+    own, other, cache = tmp_path / "own.toml", tmp_path / "other.pth", tmp_path / "cache"
+    own.write_text(SPACE.replace(', "resnet18"', ""), encoding="utf-8")
+    space = load_space(str(own))
+    stored, _ = with_available_weights(space, {NAME: file}, cache_dir=cache, is_named=True)
+    torch.manual_seed(1)
+    torch.save(build_backbone(NAME).model.state_dict(), other)
+    with pytest.raises(BackboneError, match="the study began with other weights"):
+        with_stored_weights(space, stored, {NAME: other}, cache_dir=cache)
+    assert [path.stem for path in (cache / "weights").iterdir()] == [*stored.weights.values()]
+
+
 @pytest.mark.slow
-def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch(
+def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch_or_downloaded(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = options_in(tmp_path, file, confirm="no", trials=1)
@@ -153,10 +170,16 @@ def test_weights_whose_copy_is_gone_are_found_again_in_the_cache_of_torch(
     run(options_in(tmp_path, file, confirm="no", trials=2, weights=()))
     assert len(record.trials()) == 2
     lose_copies()
-    plan = ConfirmPlan(num_candidates=1, num_seeds=1)
-    *_, last = confirm_events(options.studies, options.study_name, plan=plan, workers=1)
+    (tmp_path / "hub" / "checkpoints" / cached).rename(tmp_path / cached)
+    monkeypatch.setattr(get_model_weights(NAME).DEFAULT.value, "url", (tmp_path / cached).as_uri())
+    monkeypatch.setattr("tuner.pretrained.downloads.CONNECT_SECONDS", 10.0)
+    plan, reported = ConfirmPlan(num_candidates=1, num_seeds=1), set[str]()
+    *_, last = confirm_events(
+        options.studies, options.study_name, plan=plan, workers=1, report=lambda what, *_: reported.add(what)
+    )
     assert isinstance(last, Confirmed)
     assert list(copies.iterdir())
+    assert f"downloading the weights of {NAME}" in reported
 
 
 def sizeless_in(folder: Path, file: Path, **changes: Any) -> RunOptions:
@@ -213,7 +236,7 @@ def test_image_sizes_that_contradict_each_other_are_refused(
 def test_an_engine_that_pretrained_networks_cannot_have_is_refused_before_anything_is_stored(
     file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(OptionError, match="precision=bf16 has no effect on pretrained networks"):
+    with pytest.raises(OptionError, match="precision=bf16 has no effect on pretrained networks: omit it"):
         run(options_in(tmp_path, file, engine="precision=bf16"))
     assert not list((tmp_path / "studies").glob("digits*"))
 
@@ -276,6 +299,12 @@ def test_weights_have_no_place_in_a_space_without_backbones(tmp_path: Path, file
     options = RunOptions(dataset="digits", space="cnn", studies=tmp_path, weights=(f"{NAME}={file}",))
     with pytest.raises(OptionError, match=r"weights must go with a space of backbones, and 'cnn' has none"):
         run(options)
+
+
+def test_weights_for_a_study_without_backbones_lead_to_another_study(tmp_path: Path, file: Path) -> None:
+    space = load_space("resnet")
+    with pytest.raises(OptionError, match=r"'resnet', which the study keeps, has none: .* another study with --study"):
+        with_weights(space, {NAME: file}, space, cache_dir=tmp_path, is_named=False, download=False)
 
 
 FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrecipe = {{ {} }}'

@@ -222,7 +222,8 @@ def confirm_events(
         refuse_other_images(record, spec, dataset)
         fix_test_set(record, parts.test)
         split = split_development(dataset, seed=record.settings.seed)
-        restore_weights_of((one.candidate.architecture for one in trials_to_retrain(trials, plan)), spec.cache_dir)
+        networks = [one.candidate.architecture for one in trials_to_retrain(trials, plan)]
+        restore_weights_of(networks, spec.cache_dir, report=report)
         places = place_runners(devices, dataset, workers=workers)
         space = stored_space(record.settings)
         decoded = decode_for_backbones(space, spec, dataset, report=report)

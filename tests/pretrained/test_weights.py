@@ -106,7 +106,9 @@ def test_the_copy_is_kept_if_it_is_complete_and_replaced_if_it_is_damaged(file: 
     find_weights([NAME], {NAME: file}, cache_dir=tmp_path)
     assert found.path.stat().st_mtime_ns == written
     found.path.write_bytes(found.path.read_bytes()[:1000])
-    with pytest.raises(BackboneError, match=r"pretrained weights are damaged .*: run the search again with --weights"):
+    with pytest.raises(
+        BackboneError, match=rf"pretrained weights are damaged .*: run the search again with --weights {NAME}="
+    ):
         load_weights(found, tmp_path)
     find_weights([NAME], {NAME: file}, cache_dir=tmp_path)
     assert load_weights(found, tmp_path)
@@ -331,7 +333,7 @@ def test_a_copy_that_is_gone_is_made_again_from_the_librarys_own_weights(
     found.path.unlink()
     if is_damaged:
         found.path.write_bytes(b"damaged")
-    with pytest.raises(BackboneError, match=r"pretrained weights (cannot be read|are damaged).*--weights NAME=FILE"):
+    with pytest.raises(BackboneError, match=rf"pretrained weights (cannot be read|are damaged).*--weights {NAME}=FILE"):
         restore_weights({NAME: found.digest}, tmp_path / "cache", download=False)
     restore_weights({NAME: found.digest}, tmp_path / "cache")
     assert requests == ["HEAD", "GET"]

@@ -85,7 +85,7 @@ def test_what_excludes_each_other_is_refused(text: str, words: str) -> None:
 )
 def test_what_pretrained_networks_cannot_have_is_refused_for_them(text: str) -> None:
     last = text.rpartition(",")[-1]
-    with pytest.raises(OptionError, match=f"engine: {last} has no effect on pretrained networks"):
+    with pytest.raises(OptionError, match=f"engine: {last} has no effect on pretrained networks: omit it"):
         refuse_without_effect(parse_forced(text, CPU))
 
 

@@ -67,14 +67,15 @@ def find_weights(
     raise Unavailable(f"at least one backbone must have weights, and none has: {_listed(reasons)}: {advice}")
 
 
-def load_weights(weights: AvailableWeights | str, cache_dir: Path) -> dict[str, Tensor]:
+def load_weights(weights: AvailableWeights | str, cache_dir: Path, *, backbone: str = "NAME") -> dict[str, Tensor]:
     """Load the copy of weights by their digest, which is computed again.
 
-    Raises BackboneError if there is no copy, or if it has changed.
+    backbone: the name that an error asks for, if only the digest is given. Raises BackboneError if there is no copy, or
+    if it has changed.
     """
-    digest = weights if isinstance(weights, str) else weights.digest
+    digest, name = (weights, backbone) if isinstance(weights, str) else (weights.digest, weights.backbone)
     path = _copy_of(digest, cache_dir)
-    advice = "run the search again with --weights NAME=FILE to restore it"
+    advice = f"run the search again with --weights {name}=FILE to restore it"
     try:
         with path.open("rb") as file:
             state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
@@ -99,7 +100,7 @@ def restore_weights(
     unreachable: dict[str, str] = {}
     for name, digest in digests.items():
         try:
-            load_weights(digest, cache_dir)
+            load_weights(digest, cache_dir, backbone=name)
         except BackboneError as error:
             try:
                 weights = library_weights(name, unreachable, download=download, report=report)

@@ -69,7 +69,9 @@ class BackboneData:
         """Build a candidate's network with its pretrained weights and a head of random weights."""
         network = _backbone_of(candidate)
         if network.weights not in self._weights:
-            self._weights[network.weights] = load_weights(network.weights, self.decoded.cache_dir)
+            self._weights[network.weights] = load_weights(
+                network.weights, self.decoded.cache_dir, backbone=network.backbone
+            )
         return pretrained_network(network, self._weights[network.weights], seed=seed, engine=self.engine)
 
     def train_head_first(

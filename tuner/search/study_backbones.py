@@ -23,6 +23,7 @@ from tuner.errors import BackboneError, OptionError
 from tuner.hardware import num_cores
 from tuner.pretrained.ranking import log_me
 from tuner.pretrained.weights import find_weights, restore_weights
+from tuner.pretrained.weights_file import read_weights, weights_digest
 from tuner.search.backbone_data import BackboneData, DecodedFolders, preprocessing_of
 from tuner.search.ranking_limit import OutOfTime, RankingLimit
 from tuner.search.study_runners import input_spec_of
@@ -55,7 +56,12 @@ def with_weights(
     """
     if space.backbone is None:
         if given:
-            raise OptionError(f"weights must go with a space of backbones, and {space.name!r} has none: omit them")
+            is_kept = stored is not None and stored.name == space.name
+            whose = ", which the study keeps," if is_kept else ""
+            another = ", or start another study with --study NAME" if is_kept else ""
+            raise OptionError(
+                f"weights must go with a space of backbones, and {space.name!r}{whose} has none: omit them{another}"
+            )
         return space, []
     if stored is not None and stored.backbone is not None and stored.name == space.name:
         return with_stored_weights(space, stored, given, cache_dir=cache_dir, download=download, report=report), []
@@ -113,13 +119,13 @@ def with_stored_weights(
             f"them ({', '.join(stored.weights)}): omit it, or start another study with --study NAME"
         )
     for name, file in given.items():
-        digest = stored.weights[name]
-        (found, *_), _ = find_weights([name], {name: file}, cache_dir=cache_dir)
-        if found.digest != digest:
+        own, given_digest = stored.weights[name], weights_digest(read_weights(file, name))
+        if given_digest != own:  # before a copy of them is kept
             raise BackboneError(
-                f"--weights {name}={file}: the study began with other weights of {name} ({digest}, and the "
-                f"file has {found.digest}): give that file, or start another study with --study NAME"
+                f"--weights {name}={file}: the study began with other weights of {name} ({own}, and the "
+                f"file has {given_digest}): give that file, or start another study with --study NAME"
             )
+        find_weights([name], {name: file}, cache_dir=cache_dir)
     restore_weights(stored.weights, cache_dir, download=download, report=report)
     return space.with_backbones(stored.weights)
 

@@ -65,7 +65,7 @@ def refuse_without_effect(forced: Forced) -> None:
     known = {choice.name: choice for choices in CHOICES.values() for choice in choices}
     for name, value in forced.values.items():
         if getattr(engine, name) != value or (value == known[name].fast and unmet_need(known[name], engine)):
-            raise OptionError(f"engine: {name}={word(value)} has no effect on pretrained networks")
+            raise OptionError(f"engine: {name}={word(value)} has no effect on pretrained networks: omit it")
 
 
 def force(measured: Measurement, forced: Forced) -> Measurement:
