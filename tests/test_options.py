@@ -27,7 +27,7 @@ from tuner.pipeline import run_events
         ("budget_seconds", float("nan")),
         ("budget_seconds", "30m"),
         ("dataset", ""),
-        ("dataset", Path("digits")),
+        ("dataset", 3),
         ("group", ""),
         ("group_column", 1),
         ("label_column", ""),
