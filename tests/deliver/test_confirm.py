@@ -31,7 +31,7 @@ from tuner.deliver.scoring import Score
 from tuner.errors import StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
-from tuner.search.events import SearchEnded
+from tuner.search.events import SearchEnded, TrialPreparing
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
 from tuner.search.study_files import retrainings_folder
@@ -41,7 +41,7 @@ from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrialTa
 from tuner.search.trial_record import TrialRecord
 from tuner.search.trial_runner import Trainer
 from tuner.training.checkpoint import load_checkpoint, model_from
-from tuner.training.results import Diverged, EpochResult
+from tuner.training.results import Diverged, EpochResult, Preparing
 
 
 class Recorder:
@@ -103,6 +103,27 @@ def test_the_best_and_the_first_configuration_are_trained_with_every_seed_on_the
             splits[task.number].append((task.split_seed, task.seed))
     assert len(set(splits[0])) == 3
     assert all(seeds == splits[0] for seeds in splits.values())
+
+
+def test_what_is_computed_before_the_first_epoch_is_reported_in_the_race_and_on_all_images(
+    rehearsal: Rehearsal,
+) -> None:
+    progress = Preparing("computing features", 320, 1_797)
+
+    def train(task: TrialTask) -> Iterator[EpochResult | Preparing]:
+        yield progress
+        yield from Recorder()(task)
+
+    events: list[ConfirmEvent] = []
+    with closing(confirming(rehearsal, train)) as running:
+        for event in running:
+            events.append(event)
+            if isinstance(event, ConfirmProgress) and "together" in event.what:
+                break
+    first, *_ = best_three(rehearsal)
+    assert events[1] == TrialPreparing(first, progress)
+    race_ended = max(at for at, event in enumerate(events[:-1]) if isinstance(event, ConfirmProgress))
+    assert [type(event) for event in events[race_ended + 1 :]] == [TrialPreparing, ConfirmProgress]
 
 
 def test_a_candidate_trains_for_the_epochs_that_were_best_in_the_search(rehearsal: Rehearsal) -> None:

@@ -142,3 +142,5 @@ def test_features_of_a_trial_are_shown_while_they_are_computed_and_are_a_line_no
     assert line_of(event, view) == "trial 1: computing features 640/1,797"
     view.take(EpochFinished(1, EpochResult(1, 0.5, 0.5, 0.5, 0.1)))
     assert "features" not in shown(view)
+    view.take(TrialPreparing(7, Preparing("computing features", 320, 1_797)))  # of a trial that is trained again
+    assert "confirming: trial 7: computing features 320/1,797" in shown(view)

@@ -23,7 +23,7 @@ from tuner.deliver.conclusion import conclude
 from tuner.deliver.confirm_plan import NUM_CANDIDATES, NUM_SEEDS, ConfirmPlan, affordable, plan_final
 from tuner.deliver.contenders import Splits, contender_from, work_of
 from tuner.deliver.finalists import decide, final_seed
-from tuner.deliver.retraining import ConfirmProgress
+from tuner.deliver.retraining import ConfirmStep
 from tuner.deliver.scoring import on_all_cores, score_checkpoint, score_classes_on
 from tuner.deliver.sealed_set import count_shared_images
 from tuner.errors import StudyError, reason_of
@@ -58,7 +58,7 @@ class Confirmed:
     checkpoint: Path
 
 
-ConfirmEvent = ConfirmStarted | ConfirmProgress | Confirmed
+ConfirmEvent = ConfirmStarted | ConfirmStep | Confirmed
 
 
 def confirm(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tuner.deliver.contenders import Contender, Splits
 from tuner.deliver.race import race
-from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
+from tuner.deliver.retraining import ConfirmProgress, ConfirmStep, group_seeds, is_lost, train_all, why_again
 from tuner.errors import StudyError
+from tuner.search.events import TrialPreparing
 from tuner.search.executors import Executor
 from tuner.search.objective import rank_key
 from tuner.search.study_files import retrained_path
@@ -70,7 +71,7 @@ def decide(
     seed: int,
     splits: Splits,
     together_bytes: float = 0.0,
-) -> Generator[ConfirmProgress, None, Finalists]:
+) -> Generator[ConfirmStep, None, Finalists]:
     """Race the contenders, then train the winner and the baseline on all images and store their weights.
 
     The best mean of the race wins, among the contenders that were not dropped. A single contender with a single seed is
@@ -128,7 +129,7 @@ def train_finalists(
     training: FinalTraining,
     seed: int,
     together_bytes: float = 0.0,
-) -> Iterator[ConfirmProgress]:
+) -> Iterator[ConfirmStep]:
     """Part (b): train on train and validation together with separate seeds, and store the weights in the folder.
 
     trained: pairs of trial number and seed number whose weights already exist; new pairs are added. A finalist that
@@ -148,7 +149,11 @@ def train_finalists(
         if (one.trial.number, number) not in trained
     ]
     done = 0
-    for task, end in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+    for step in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+        if isinstance(step, TrialPreparing):
+            yield step
+            continue
+        task, end = step
         if isinstance(task, SeedGroup) or is_lost(end):
             yield ConfirmProgress(why_again(task, end), done, len(tasks))
             continue

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite, sqrt
 
 from tuner.deliver.contenders import Contender, Splits, spread_of
-from tuner.deliver.retraining import ConfirmProgress, group_seeds, is_lost, train_all, why_again
+from tuner.deliver.retraining import ConfirmProgress, ConfirmStep, group_seeds, is_lost, train_all, why_again
+from tuner.search.events import TrialPreparing
 from tuner.search.executors import Executor
 from tuner.search.objective import BELOW_ALL, best_value
 from tuner.search.tasks import FreshSplitTask, SeedGroup, TrainingEnded
@@ -27,7 +28,7 @@ def race(
     seed: int,
     splits: Splits,
     together_bytes: float = 0.0,
-) -> Iterator[ConfirmProgress]:
+) -> Iterator[ConfirmStep]:
     """Part (a): train all contenders with one seed after another, and drop those that are clearly behind.
 
     A contender that is the only one left is still trained with every seed, because its mean is reported. If all
@@ -54,7 +55,7 @@ def _rounds(
     seed: int,
     splits: Splits,
     together_bytes: float,
-) -> Iterator[ConfirmProgress]:
+) -> Iterator[ConfirmStep]:
     done = 0
     numbers = {race_seed(seed, number): number for number in range(num_seeds)}
     starts = [0, *range(SEEDS_BEFORE_DROPPING, num_seeds)] if together_bytes else [*range(num_seeds)]
@@ -74,7 +75,11 @@ def _rounds(
             for one in racing.values()
             if number not in one.accuracies
         ]
-        for task, answer in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+        for step in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+            if isinstance(step, TrialPreparing):
+                yield step
+                continue
+            task, answer = step
             if isinstance(task, SeedGroup) or is_lost(answer):
                 yield ConfirmProgress(why_again(task, answer), done, total)
                 continue

@@ -8,6 +8,7 @@ from math import ceil
 
 from tuner.architecture.any_architecture import cost_of
 from tuner.search.dispatch import Work, dispatch
+from tuner.search.events import TrialPreparing
 from tuner.search.executors import Executor
 from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded
 from tuner.training.results import EpochResult, Preparing
@@ -25,6 +26,10 @@ class ConfirmProgress:
     what: str
     done: int
     total: int
+
+
+ConfirmStep = ConfirmProgress | TrialPreparing
+"""The end of a training run, or what one computes before its first epoch."""
 
 
 def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_bytes: float) -> list[RetrainingTask]:
@@ -69,14 +74,16 @@ def why_again(task: RetrainingTask, end: EpochResult | TrainingEnded) -> str:
     return f"trial {task.number}: seeds train one after another, as together they ended with {reason}"
 
 
-def train_all(tasks: Sequence[RetrainingTask], executor: Executor) -> Iterator[Ended]:
+def train_all(tasks: Sequence[RetrainingTask], executor: Executor) -> Iterator[Ended | TrialPreparing]:
     """Run every task on some runner, and yield each one with its last epoch or the reason for its failure.
+
+    What a task computes before its first epoch is yielded too.
 
     Seeds that train together are yielded as one task each. If their group fails, the group is yielded with the failure,
     and each seed is then trained and yielded alone. A task whose process died is yielded as lost, and once more after
     its retry.
     """
-    work: Work[RetrainingTask, Ended] = _Retrainings(tasks)
+    work: Work[RetrainingTask, Ended | TrialPreparing] = _Retrainings(tasks)
     yield from dispatch(work, executor)
 
 
@@ -87,7 +94,7 @@ class _Retrainings:
         self._waiting = list(tasks)
         self._last: dict[RetrainingTask, dict[int, EpochResult]] = {}
 
-    def next_task(self, runner: int) -> Generator[Ended, None, RetrainingTask | None]:
+    def next_task(self, runner: int) -> Generator[Ended | TrialPreparing, None, RetrainingTask | None]:
         yield from ()
         if not self._waiting:
             return None
@@ -102,17 +109,17 @@ class _Retrainings:
         self._last[task][result.seed_index] = result
         return True
 
-    def take_epoch(self, task: RetrainingTask, result: EpochResult) -> Iterable[Ended]:
+    def take_epoch(self, task: RetrainingTask, result: EpochResult) -> Iterable[Ended | TrialPreparing]:
         return ()
 
-    def take_preparing(self, task: RetrainingTask, progress: Preparing) -> Iterable[Ended]:
-        return ()
+    def take_preparing(self, task: RetrainingTask, progress: Preparing) -> Iterable[Ended | TrialPreparing]:
+        return [TrialPreparing(task.number, progress)]
 
-    def take_lost(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended]:
+    def take_lost(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended | TrialPreparing]:
         self._waiting += task.tasks if isinstance(task, SeedGroup) else [task]
         return [(task, ended)]
 
-    def take_end(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended]:
+    def take_end(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended | TrialPreparing]:
         last = self._last[task]
         if isinstance(task, SeedGroup):
             if ended.kind == "finished":

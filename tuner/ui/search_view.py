@@ -69,7 +69,7 @@ class SearchView:
                 self.begun, self.budget_seconds = time.monotonic(), event.budget_seconds
             case TrialStarted():
                 self.running[event.number] = _Trial(event)
-            case TrialPreparing():
+            case TrialPreparing() if event.number in self.running:
                 self.running[event.number].preparing = describe_preparing(event.progress)
             case EpochFinished():
                 self.running[event.number].preparing = ""
@@ -86,6 +86,8 @@ class SearchView:
                 self.confirming = "confirming the winner"
             case ConfirmProgress():
                 self.confirming = describe_progress(event)
+            case TrialPreparing():
+                self.confirming = f"confirming: trial {event.number}: {describe_preparing(event.progress)}"
 
     @property
     def seconds_left(self) -> float | None:
