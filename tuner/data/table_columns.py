@@ -18,7 +18,9 @@ IMAGE_NAMES = (
     ("image_id", "id_code", "id"),
 )
 """Names of the column of images. Those of ids are used only if there is none of paths."""
-LABEL_NAMES = (("label", "labels", "class", "class_name", "class_id", "target", "category", "species", "breed", "diagnosis"),)
+LABEL_NAMES = (
+    ("label", "labels", "class", "class_name", "class_id", "target", "category", "species", "breed", "diagnosis"),
+)
 SPLIT_NAMES = (("split", "subset", "set", "partition"),)
 _DELIMITERS = ",;\t|"
 
