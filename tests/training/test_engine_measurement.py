@@ -195,7 +195,11 @@ def timed_as(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slower", [set(), {"channels_last"}, {"blocks"}, {"early_pooling", "byte_dropout"}], ids=str)
+@pytest.mark.parametrize(
+    "slower",
+    [set(), {"channels_last"}, {"blocks"}, {"early_pooling", "byte_dropout"}],
+    ids=lambda slower: str(sorted(slower)),  # the same in every process
+)
 def test_the_engine_has_just_what_its_verdicts_say(monkeypatch: pytest.MonkeyPatch, slower: set[str]) -> None:
     timed_as(monkeypatch, slower)
     measured = measure_engine(CPU, SHAPE, num_threads=1)
