@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from tuner.architecture.backbones import input_of
+from tuner.errors import BackboneError
 from tuner.options import weights_from
 from tuner.space.toml_file import bundled_spaces, load_space
 
@@ -17,6 +19,15 @@ def parse_weights(text: str) -> tuple[str, Path]:
         raise typer.BadParameter(f"must be NAME=FILE, with the name of a backbone; got {text!r}")
     ((name, file),) = weights_from((text,)).items()
     return name, file
+
+
+def check_image_size(backbone: str, image_size: int) -> None:
+    """Raise BackboneError for a side in pixels that a backbone cannot take."""
+    own = input_of(backbone)
+    if own.fixed_size and (own.height, own.width) != (image_size, image_size):
+        raise BackboneError(
+            f"--image-size must be {own.height} for {backbone}, which has no other size; got {image_size}"
+        )
 
 
 def write_space(folder: Path, backbone: str, *, image_size: int = 0) -> Path:

@@ -18,12 +18,14 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.own_search import Say
+from benchmarks.pretrained_space import check_image_size
 from benchmarks.rank_correlation import rank_correlation
 from tuner.architecture.backbones import build_backbone, input_of
 from tuner.data.dataset import DataSpec, ImageDataset
 from tuner.data.image_rule import spec_for
 from tuner.data.images import Preprocessing
 from tuner.data.sealed import fix_parts, open_sealed
+from tuner.errors import DataError
 from tuner.hardware import device_name, num_cores
 from tuner.pretrained.ranking import log_me
 from tuner.pretrained.weights_file import read_weights
@@ -73,6 +75,8 @@ def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
     Every stage counts twice: with the given weights and with random ones. Raises DataError for images and BackboneError
     for weights that cannot be used.
     """
+    if plan.image_size:
+        check_image_size(plan.backbone, plan.image_size)
     state = read_weights(plan.file, plan.backbone)
     torch.manual_seed(plan.seed)
     torch.set_num_threads(num_cores())
@@ -81,6 +85,11 @@ def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
         train, test = _open(plan, Path(folder))
         rows_N = torch.arange(len(train.labels_N))[:: -(-len(train.labels_N) // plan.num_images)]
         labels_N = train.labels_N[rows_N]
+        if (fewest := int(labels_N.bincount(minlength=len(train.class_names)).min())) < FOLDS:
+            raise DataError(
+                f"every class must have at least {FOLDS} of the images that are used, and one has {fewest}; "
+                "raise --images, or give more images"
+            )
         found = []
         for weights in ("pretrained", "random"):
             backbone = build_backbone(plan.backbone)

@@ -11,9 +11,7 @@ import torch
 
 from benchmarks.image_folders import choose_images, link_images, list_with_test_part
 from benchmarks.own_search import Say, in_words, run_search
-from benchmarks.pretrained_space import write_space
-from tuner.architecture.backbones import input_of
-from tuner.errors import BackboneError
+from benchmarks.pretrained_space import check_image_size, write_space
 from tuner.hardware import device_name, num_cores
 from tuner.pretrained.weights_file import read_weights
 from tuner.training.device import choose_device
@@ -43,11 +41,7 @@ def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
     """
     listing = list_with_test_part(plan.dataset)
     chosen = choose_images(listing, plan.images_per_class, seed=plan.seed)
-    own = input_of(plan.backbone)
-    if own.fixed_size and (own.height, own.width) != (plan.image_size, plan.image_size):
-        raise BackboneError(
-            f"--image-size must be {own.height} for {plan.backbone}, which has no other size; got {plan.image_size}"
-        )
+    check_image_size(plan.backbone, plan.image_size)
     read_weights(plan.file, plan.backbone)  # an error before anything is trained
     device = device_name(choose_device("auto"))
     say(f"{device}, {num_cores()} cores, torch {torch.__version__}")

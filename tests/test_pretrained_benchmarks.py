@@ -218,6 +218,28 @@ def test_estimates_of_all_stages_are_compared_with_the_accuracy_on_the_test_imag
     assert "10 sets of features of shufflenet_v2_x0_5, 12 training images, 10 test images" in ranking.table(result)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--images", "10"), "every class must have at least 5 of the images that are used, and one has 4"),
+        (("--image-size", "32", "--weights", "vit_b_16=FILE"), "--image-size must be 224 for vit_b_16"),
+        (("--weights", NAME), "must be NAME=FILE"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused_in_one_line(
+    options: tuple[str, ...],
+    words: str,
+    images: Path,
+    file: Path,
+    benchmarks: Benchmarks,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert benchmarks("ranking", "--dataset", images, "--weights", f"{NAME}={file}", *options) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
 def test_the_agreement_of_estimates_is_spearmans_correlation() -> None:
     accuracies = (0.5, 0.9, 0.7, 0.8)
     found = [
