@@ -6,7 +6,7 @@ import pytest
 
 from tests.ui.synthetic import make_study
 from tests.ui.test_tables import shown
-from tuner.ui.compare import comparison_table
+from tuner.ui.compare import _differences, comparison_table
 
 
 @pytest.mark.parametrize(("digest", "is_other"), [("same", False), ("other", True)])
@@ -16,3 +16,19 @@ def test_confirmed_scores_of_other_test_images_cannot_be_compared(tmp_path: Path
     second.save_sealed(digest, 10)
     text = " ".join(shown(comparison_table(first, second, studies=tmp_path), width=200).split())
     assert ("The test images are not the same" in text) == is_other
+
+
+def test_what_only_one_study_has_is_one_row_however_much_is_in_it() -> None:
+    stage = {"out_channels": {"low": 8, "high": 64}, "dropout": 0.1}
+    first = {"space": {"stage": [stage, stage], "rate": {"low": 0.1, "high": 0.5}, "seed": 1, "optimizer": "muon"}}
+    second = {"space": {"backbone": {"views": 4}, "rate": [0.1], "seed": 1, "optimizer": "adamw"}}
+    assert list(_differences(first, second)) == [
+        ("space.stage", "given", ""),
+        ("space.rate", "low 0.1, high 0.5", "[0.1]"),
+        ("space.optimizer", "muon", "adamw"),
+        ("space.backbone", "", "views 4"),
+    ]
+    assert list(_differences([stage], [{**stage, "dropout": 0.2}, stage])) == [
+        ("1.dropout", "0.1", "0.2"),
+        ("2", "", "given"),
+    ]

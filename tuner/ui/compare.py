@@ -34,8 +34,8 @@ def comparison_table(first: StudyRecord, second: StudyRecord, *, studies: Path) 
     sizes = [disk_use(record, studies=studies) for record in (first, second)]
     for row in (*_rows(*summaries), ("disk", *map(disk_size_in_words, sizes))):
         table.add_row(*row)
-    _add_differences(table, "settings", _flat(first.settings.to_json()), _flat(second.settings.to_json()))
-    _add_differences(table, "engine", _flat(first.engine.to_json()), _flat(second.engine.to_json()))
+    _add_differences(table, "settings", first.settings.to_json(), second.settings.to_json())
+    _add_differences(table, "engine", first.engine.to_json(), second.engine.to_json())
     winners = [_winner(summary) for summary in summaries]
     if winners[0] is not None and winners[1] is not None:
         _add_differences(table, "winner", _winner_values(winners[0]), _winner_values(winners[1]))
@@ -73,8 +73,9 @@ def _winner(summary: StudySummary) -> TrialRecord | None:
     return summary.winner or summary.best
 
 
-def _winner_values(trial: TrialRecord) -> dict[str, str]:
-    return _flat(trial.candidate.to_json()["recipe"]) | _flat(trial.candidate.to_json()["architecture"])
+def _winner_values(trial: TrialRecord) -> dict[str, Any]:
+    candidate = trial.candidate.to_json()
+    return {**candidate["recipe"], **candidate["architecture"]}
 
 
 CONFIRMED: dict[str, Callable[[Confirmation], str]] = {
@@ -92,29 +93,53 @@ WINNER: dict[str, Callable[[TrialRecord], str]] = {
 """Rows of the table for a winner: a function from its trial to text, by the row's name."""
 
 
-def _add_differences(table: Table, heading: str, first: Mapping[str, str], second: Mapping[str, str]) -> None:
+def _add_differences(table: Table, heading: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """Add rows for the values that differ; none if all are the same."""
-    differing = [key for key in dict.fromkeys((*first, *second)) if first.get(key) != second.get(key)]
+    differing = list(_differences(first, second))
     if not differing:
         return
     table.add_section()
     table.add_row(Text(f"{heading} that differ" if heading == "settings" else f"{heading}, where it differs", "bold"))
-    for key in differing:
-        table.add_row(f"  {key}", first.get(key, ""), second.get(key, ""))
+    for key, *values in differing:
+        table.add_row(f"  {key}", *values)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Flatten nested values to dotted keys; list items have their positions from 1."""
-    if isinstance(value, Mapping):
-        items = [(str(key), one) for key, one in value.items()]
-    elif isinstance(value, list) and any(isinstance(one, Mapping | list) for one in value):
-        items = [(str(index), one) for index, one in enumerate(value, start=1)]
+_MISSING = object()
+
+
+def _differences(first: Any, second: Any, key: str = "") -> Iterator[Row]:
+    """Compare nested values, and yield dotted keys with both texts; list items have their positions from 1.
+
+    What only one of the two has is one row, however much is in it.
+    """
+    if first == second:
+        return
+    items_of_each = _items(first), _items(second)
+    if all(items_of_each):
+        for name in dict.fromkeys(name for items in items_of_each for name in items):
+            one, other = (items.get(name, _MISSING) for items in items_of_each)
+            yield from _differences(one, other, f"{key}.{name}" if key else name)
     else:
-        return {prefix: str(value)}
-    found: dict[str, str] = {}
-    for key, one in items:
-        found |= _flat(one, f"{prefix}.{key}" if prefix else key)
-    return found
+        yield key, _in_words(first), _in_words(second)
+
+
+def _items(value: Any) -> dict[str, Any]:
+    """The values in a mapping or in a list of nested values by their keys; nothing for a plain value."""
+    if isinstance(value, Mapping):
+        return {str(name): one for name, one in value.items()}
+    if isinstance(value, list) and any(isinstance(one, Mapping | list) for one in value):
+        return {str(position): one for position, one in enumerate(value, start=1)}
+    return {}
+
+
+def _in_words(value: Any) -> str:
+    """A value as text: nothing if it is missing, and only "given" for nested values, which could be very many."""
+    if value is _MISSING:
+        return ""
+    items = _items(value)
+    if any(isinstance(one, Mapping | list) for one in items.values()):
+        return "given"
+    return ", ".join(f"{name} {one}" for name, one in items.items()) if items else str(value)
 
 
 def _warnings(one: StudySummary, other: StudySummary, first: StudyRecord, second: StudyRecord) -> Iterator[str]:
