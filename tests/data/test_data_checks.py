@@ -101,7 +101,7 @@ def put_ants_among_bees(root: Path) -> None:
             ("duplicates",),
             r"24 of the 24 test images \(100\.0%\) are also among the training and validation images, pixel for pixel",
         ),
-        (make_ants_alike, ("duplicates", "constant"), r"1 of 2 classes have only one distinct image: 'ant' \(16 im"),
+        (make_ants_alike, ("duplicates", "constant"), r"1 of 2 classes has only one distinct image: 'ant' \(16 im"),
         (put_ants_among_bees, ("labels",), r"6 of all 35 images \(17\.1%\) are also in the data set under another lab"),
         (make_all_white, ("duplicates", "constant", "labels"), r"'ant' \(16 images\), 'bee' \(16 images\)"),
     ],

@@ -53,7 +53,7 @@ def test_each_finding_has_one_line_with_its_numbers() -> None:
     lines = [
         "2 of the 250 test images (0.8%) are also among the training and validation images, pixel for pixel",
         "10 of all 1,250 images (0.8%) are also in the data set under another label, pixel for pixel",
-        "1 of 3 classes have only one distinct image: 'cow' (73 images)",
+        "1 of 3 classes has only one distinct image: 'cow' (73 images)",
         "5 of the 200 validation images are also among the training images, pixel for pixel",
         "6 of the 1,000 training and validation images repeat another one, pixel for pixel",
         "4 of the 250 test images repeat another one, pixel for pixel",
@@ -70,6 +70,19 @@ def test_each_finding_has_one_line_with_its_numbers() -> None:
     assert f"{lines[2]} (allowed by --allow constant)" in check_lines(faulty, "pets", allowed=["constant"])
     without_own = replace(faulty, num_validation=0, validation_in_train=0)
     assert f"{lines[4]}, so the same image may be on both sides of a split" in found_lines(without_own)
+
+
+def test_a_single_image_is_reported_in_the_singular() -> None:
+    ones = dict.fromkeys(("test_in_development", "repeated_development", "repeated_test", "constant_images"), 1)
+    faulty = replace(CLEAN, num_validation=200, validation_in_train=1, faint_images=1, **ones)
+    assert found_lines(faulty, is_complete=True) == [
+        "1 of the 250 test images (0.4%) is also among the training and validation images, pixel for pixel",
+        "1 of the 200 validation images is also among the training images, pixel for pixel",
+        "1 of the 1,000 training and validation images repeats another one, pixel for pixel",
+        "1 of the 250 test images repeats another one, pixel for pixel",
+        "1 of all 1,250 images is constant: one value in every pixel",
+        "1 of all 1,250 images is almost constant: its values differ by less than 16 of 255",
+    ]
 
 
 def test_a_few_images_that_are_almost_constant_are_reported_by_check_alone() -> None:

@@ -216,9 +216,10 @@ def problem_in_words(checks: DataChecks, problem: str) -> str:
 
 
 def _duplicates_in_words(checks: DataChecks) -> str:
+    are = "is" if checks.test_in_development == 1 else "are"
     return (
         f"{checks.test_in_development:,} of the {checks.total_test:,} test images "
-        f"({checks.test_in_development / checks.total_test:.1%}) are also among the training and validation images, "
+        f"({checks.test_in_development / checks.total_test:.1%}) {are} also among the training and validation images, "
         "pixel for pixel"
     )
 
@@ -236,7 +237,8 @@ def _constant_in_words(checks: DataChecks) -> str:
         for label in checks.constant_classes
     ]
     shown = ", ".join(each[:3]) + (f" and {len(each) - 3:,} more" if len(each) > 3 else "")
-    return f"{len(each):,} of {len(checks.class_names):,} classes have only one distinct image: {shown}"
+    have = "has" if len(each) == 1 else "have"
+    return f"{len(each):,} of {len(checks.class_names):,} classes {have} only one distinct image: {shown}"
 
 
 _WORDS: Mapping[str, Callable[[DataChecks], str]] = {

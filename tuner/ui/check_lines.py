@@ -60,13 +60,15 @@ def found_lines(checks: DataChecks, *, is_complete: bool = False, marks: dict[st
             lines.append(problem_in_words(checks, problem) + mark)
     lines += _repeats(checks)
     if checks.constant_images:
+        are = "is" if checks.constant_images == 1 else "are"
         lines.append(
-            f"{checks.constant_images:,} of all {checks.total:,} images are constant: one value in every pixel"
+            f"{checks.constant_images:,} of all {checks.total:,} images {are} constant: one value in every pixel"
         )
     if checks.faint_images and (is_complete or checks.faint_images >= LEAST_FAINT * checks.total):
+        are, their = ("is", "its") if checks.faint_images == 1 else ("are", "their")
         lines.append(
-            f"{checks.faint_images:,} of all {checks.total:,} images are almost constant: their values differ by less "
-            f"than {VISIBLE} of 255"
+            f"{checks.faint_images:,} of all {checks.total:,} images {are} almost constant: {their} values differ by "
+            f"less than {VISIBLE} of 255"
         )
     if checks.are_classes_uneven and not is_complete:
         lines.append(classes_line(checks))
@@ -103,15 +105,20 @@ def _untested_line(checks: DataChecks) -> str:
 
 def _repeats(checks: DataChecks) -> Iterator[str]:
     if checks.validation_in_train:
+        are = "is" if checks.validation_in_train == 1 else "are"
         yield (
-            f"{checks.validation_in_train:,} of the {checks.num_validation:,} validation images are also among the "
+            f"{checks.validation_in_train:,} of the {checks.num_validation:,} validation images {are} also among the "
             "training images, pixel for pixel"
         )
     if checks.repeated_development:
         split = "" if checks.num_validation else ", so the same image may be on both sides of a split"
         yield (
             f"{checks.repeated_development:,} of the {checks.total_development:,} training and validation images "
-            f"repeat another one, pixel for pixel{split}"
+            f"{_repeat(checks.repeated_development)}{split}"
         )
     if checks.repeated_test:
-        yield f"{checks.repeated_test:,} of the {checks.total_test:,} test images repeat another one, pixel for pixel"
+        yield f"{checks.repeated_test:,} of the {checks.total_test:,} test images {_repeat(checks.repeated_test)}"
+
+
+def _repeat(number: int) -> str:
+    return f"{'repeats' if number == 1 else 'repeat'} another one, pixel for pixel"
