@@ -32,12 +32,13 @@ from tuner.errors import StudyError
 from tuner.options import RunOptions
 from tuner.pipeline import confirm_events, load_summary, run, run_events
 from tuner.search.events import SearchEnded, TrialPreparing
+from tuner.search.executors import Answer, InProcess
 from tuner.search.image_trainer import ImageTrainer
 from tuner.search.record import StudyRecord
 from tuner.search.study_files import retrainings_folder
 from tuner.search.study_location import existing_storage
 from tuner.search.study_lookup import load_study
-from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrialTask
+from tuner.search.tasks import AllImagesTask, FreshSplitTask, SeedGroup, TrainingEnded, TrialTask
 from tuner.search.trial_record import TrialRecord
 from tuner.search.trial_runner import Trainer
 from tuner.training.checkpoint import load_checkpoint, model_from
@@ -58,6 +59,40 @@ class Recorder:
         for result in rehearse(task):
             accuracy = 0.2 if task.number in self.worse else result.validation_accuracy
             yield replace(result, validation_accuracy=accuracy)
+
+
+class TwoRunners:
+    """Two runners in this process; trainings of one trial continue only while nothing else runs."""
+
+    num_runners = 2
+
+    def __init__(self, trainer: Trainer, slow: int) -> None:
+        self._runners = [InProcess(trainer), InProcess(trainer)]
+        self._slow, self._running = slow, dict[int, TrialTask]()
+        self.most_slow = 0
+
+    def start(self, runner: int, task: TrialTask) -> None:
+        self._runners[runner].start(0, task)
+        self._running[runner] = task
+        self.most_slow = max(self.most_slow, [one.number for one in self._running.values()].count(self._slow))
+
+    def next_epoch(self, runner: int) -> None:
+        self._runners[runner].next_epoch(0)
+
+    def stop(self, runner: int) -> None:
+        self._runners[runner].stop(0)
+        del self._running[runner]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def answers(self, timeout: float) -> list[tuple[int, Answer]]:
+        quick = [runner for runner, task in self._running.items() if task.number != self._slow]
+        runner, *_ = quick or self._running
+        ((_, answer),) = self._runners[runner].answers(timeout)
+        if isinstance(answer, TrainingEnded):
+            del self._running[runner]
+        return [(runner, answer)]
 
 
 def race(rehearsal: Rehearsal, trainer: Trainer, **options: Any) -> list[ConfirmEvent]:
@@ -103,6 +138,14 @@ def test_the_best_and_the_first_configuration_are_trained_with_every_seed_on_the
             splits[task.number].append((task.split_seed, task.seed))
     assert len(set(splits[0])) == 3
     assert all(seeds == splits[0] for seeds in splits.values())
+
+
+def test_a_free_runner_trains_the_second_seed_while_another_still_trains_the_first(rehearsal: Rehearsal) -> None:
+    trainer, best = Recorder(), best_three(rehearsal)[0]
+    executor = TwoRunners(trainer, slow=best)
+    race(rehearsal, trainer, executor=executor, plan=ConfirmPlan(num_candidates=1, num_seeds=2))
+    assert sorted(numbers(trainer.tasks, FreshSplitTask)) == [0, 0, best, best]
+    assert executor.most_slow == 2
 
 
 def test_what_is_computed_before_the_first_epoch_is_reported_in_the_race_and_on_all_images(
@@ -345,7 +388,10 @@ def test_a_candidate_that_cannot_be_trained_again_is_out_and_the_others_go_on(re
     best = best_three(rehearsal)[0]
     trainer = Recorder(failing=(best,))
     events = race(rehearsal, trainer)
-    assert any(isinstance(event, ConfirmProgress) and "no luck" in event.what for event in events)
+    said = [event.what for event in events if isinstance(event, ConfirmProgress)]
+    assert any("no luck" in what for what in said)
+    assert numbers(trainer.tasks, FreshSplitTask).count(best) == 1
+    assert f"trial {best}, seed 2: no longer needed" in said
     assert best not in numbers(trainer.tasks, AllImagesTask)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import isfinite, sqrt
 
 from tuner.deliver.contenders import Contender, Splits, spread_of
-from tuner.deliver.retraining import ConfirmProgress, ConfirmStep, group_seeds, is_lost, train_all, why_again
+from tuner.deliver.retraining import (
+    ConfirmProgress,
+    ConfirmStep,
+    RetrainingTask,
+    group_seeds,
+    is_lost,
+    train_all,
+    why_again,
+)
 from tuner.search.events import TrialPreparing
 from tuner.search.executors import Executor
 from tuner.search.objective import BELOW_ALL, best_value
@@ -31,10 +40,11 @@ def race(
 ) -> Iterator[ConfirmStep]:
     """Part (a): train all contenders with one seed after another, and drop those that are clearly behind.
 
-    A contender that is the only one left is still trained with every seed, because its mean is reported. If all
-    contenders in front have failed, those that were dropped for being behind them rejoin the race. Seeds that a
-    contender already has are not trained again. Several seeds of a contender train together if that is allowed and no
-    contender can be dropped between them; `together_bytes` is the memory limit of their step.
+    The first SEEDS_BEFORE_DROPPING seeds are one round, because nobody can fall behind between them, so no runner waits
+    for the others. A contender that is the only one left is still trained with every seed, because its mean is
+    reported. If all contenders in front have failed, those that were dropped for being behind them rejoin the race.
+    Seeds that a contender already has are not trained again. The seeds of a contender in one round train together if
+    that is allowed; `together_bytes` is the memory limit of their step.
     """
     while True:
         yield from _rounds(
@@ -58,7 +68,7 @@ def _rounds(
 ) -> Iterator[ConfirmStep]:
     done = 0
     numbers = {race_seed(seed, number): number for number in range(num_seeds)}
-    starts = [0, *range(SEEDS_BEFORE_DROPPING, num_seeds)] if together_bytes else [*range(num_seeds)]
+    starts = [0, *range(SEEDS_BEFORE_DROPPING, num_seeds)]
     for start, end in zip(starts, [*starts[1:], num_seeds], strict=True):
         racing = {one.trial.number: one for one in contenders if not one.dropped}
         total = done + sum(
@@ -75,7 +85,8 @@ def _rounds(
             for one in racing.values()
             if number not in one.accuracies
         ]
-        for step in train_all(group_seeds(tasks, executor.num_runners, together_bytes), executor):
+        grouped = group_seeds(tasks, executor.num_runners, together_bytes)
+        for step in train_all(grouped, executor, is_needed=partial(_is_racing, racing)):
             if isinstance(step, TrialPreparing):
                 yield step
                 continue
@@ -99,6 +110,10 @@ def _rounds(
                 yield ConfirmProgress(f"trial {task.number}, {one.dropped}", done, total)
         if SEEDS_BEFORE_DROPPING <= end < num_seeds:
             _drop_the_clearly_behind(racing.values(), splits=splits)
+
+
+def _is_racing(racing: Mapping[int, Contender], task: RetrainingTask) -> bool:
+    return not racing[task.number].dropped
 
 
 def _drop_the_clearly_behind(racing: Iterable[Contender], *, splits: Splits) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -74,33 +74,41 @@ def why_again(task: RetrainingTask, end: EpochResult | TrainingEnded) -> str:
     return f"trial {task.number}: seeds train one after another, as together they ended with {reason}"
 
 
-def train_all(tasks: Sequence[RetrainingTask], executor: Executor) -> Iterator[Ended | TrialPreparing]:
+def train_all(
+    tasks: Sequence[RetrainingTask],
+    executor: Executor,
+    *,
+    is_needed: Callable[[RetrainingTask], bool] = lambda task: True,
+) -> Iterator[Ended | TrialPreparing]:
     """Run every task on some runner, and yield each one with its last epoch or the reason for its failure.
 
-    What a task computes before its first epoch is yielded too.
+    What a task computes before its first epoch is yielded too. is_needed: asked when a runner is free for a task; one
+    that is not needed is yielded as failed at once.
 
     Seeds that train together are yielded as one task each. If their group fails, the group is yielded with the failure,
-    and each seed is then trained and yielded alone. A task whose process died is yielded as lost, and once more after
-    its retry.
+    and each seed is then trained and yielded alone. A task whose process died is yielded as lost, tried again next,
+    and then yielded once more.
     """
-    work: Work[RetrainingTask, Ended | TrialPreparing] = _Retrainings(tasks)
+    work: Work[RetrainingTask, Ended | TrialPreparing] = _Retrainings(tasks, is_needed)
     yield from dispatch(work, executor)
 
 
 class _Retrainings:
     """The tasks that wait for a runner, and the last epochs of those that run."""
 
-    def __init__(self, tasks: Sequence[RetrainingTask]) -> None:
+    def __init__(self, tasks: Sequence[RetrainingTask], is_needed: Callable[[RetrainingTask], bool]) -> None:
         self._waiting = list(tasks)
+        self._is_needed = is_needed
         self._last: dict[RetrainingTask, dict[int, EpochResult]] = {}
 
     def next_task(self, runner: int) -> Generator[Ended | TrialPreparing, None, RetrainingTask | None]:
-        yield from ()
-        if not self._waiting:
-            return None
-        task = self._waiting.pop(0)
-        self._last[task] = {}
-        return task
+        while self._waiting:
+            task = self._waiting.pop(0)
+            if self._is_needed(task):
+                self._last[task] = {}
+                return task
+            yield task, TrainingEnded("failed", "no longer needed")
+        return None
 
     def is_over(self) -> bool:
         return False
@@ -116,7 +124,7 @@ class _Retrainings:
         return [TrialPreparing(task.number, progress)]
 
     def take_lost(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended | TrialPreparing]:
-        self._waiting += task.tasks if isinstance(task, SeedGroup) else [task]
+        self._waiting[:0] = task.tasks if isinstance(task, SeedGroup) else [task]
         return [(task, ended)]
 
     def take_end(self, task: RetrainingTask, ended: TrainingEnded) -> Iterable[Ended | TrialPreparing]:
