@@ -126,6 +126,16 @@ def test_seeds_share_a_task_as_far_as_no_runner_is_left_without_one(
     assert [len(singles(group)) for group in groups] == sizes
 
 
+@pytest.mark.parametrize(("num_runners", "sizes"), [(1, [2, 2]), (2, [1, 1, 1, 1])])
+def test_seeds_share_no_task_where_one_runner_would_then_have_nearly_all_of_the_work(
+    rehearsal: Rehearsal, num_runners: int, sizes: list[int]
+) -> None:
+    tasks = tasks_of(rehearsal, num_trials=2, num_seeds=2)
+    longest = replace(tasks[0].candidate, recipe=replace(tasks[0].candidate.recipe, epochs=500))
+    tasks = [replace(task, candidate=longest) if task.number == tasks[0].number else task for task in tasks]
+    assert [len(singles(group)) for group in group_seeds(tasks, num_runners, 1e12)] == sizes
+
+
 def test_seeds_share_a_task_as_far_as_memory_goes(rehearsal: Rehearsal) -> None:
     tasks = tasks_of(rehearsal, num_trials=1, num_seeds=3)
     candidate = tasks[0].candidate

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tuner.deliver.contenders import Contender
 from tuner.deliver.finalists import FinalTraining, is_raced
+from tuner.deliver.retraining import makespan
 from tuner.search.record import StudyRecord
 from tuner.search.trial_record import TrialRecord
 
@@ -135,14 +135,3 @@ def plan_final(
     enough = max(1.0, SEEDS_KEEP * alone)
     number = next((number for number in range(num_seeds, 1, -1) if factor(number) >= enough), 1)
     return FinalTraining(number, max(1.0, factor(number)))
-
-
-def makespan(seconds: Sequence[float], num_runners: int) -> float:
-    """Seconds until all of the tasks have ended, if each free runner takes the longest task that is left.
-
-    Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
-    """
-    ends = [0.0] * max(1, num_runners)
-    for task in sorted(seconds, reverse=True):
-        heapq.heappush(ends, heapq.heappop(ends) + task)
-    return max(ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -15,6 +16,8 @@ from tuner.training.results import EpochResult, Preparing
 
 SingleRetraining = FreshSplitTask | AllImagesTask
 RetrainingTask = SingleRetraining | SeedGroup
+LONGER_TOGETHER = 1.1
+"""Seeds are grouped if the last runner then ends at most this many times later, at the pace of seeds trained alone."""
 Ended = tuple[RetrainingTask, EpochResult | TrainingEnded]
 """A task with its last epoch, or with the reason for its failure."""
 
@@ -36,7 +39,8 @@ def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_by
     """Group tasks that differ only in their seeds, as many as fit into `together_bytes` per step; 0 groups none.
 
     Groups are small enough that every runner has work: seeds that train in parallel on two runners finish sooner than
-    together on one.
+    together on one. None are made if one runner would then have so much of the work that the
+    others wait for it.
     """
     if not together_bytes:
         return list(tasks)
@@ -58,7 +62,26 @@ def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_by
         for start in range(0, len(alike), size):
             together = tuple(alike[start : start + size])
             groups.append(SeedGroup(together) if len(together) > 1 else together[0])
-    return groups
+    apart, grouped = (makespan(map(_work_of, all_tasks), num_runners) for all_tasks in (tasks, groups))
+    return groups if grouped <= LONGER_TOGETHER * apart else list(tasks)
+
+
+def _work_of(task: RetrainingTask) -> float:
+    """Cost of a task, in the units of `Cost.work`."""
+    if isinstance(task, SeedGroup):
+        return sum(map(_work_of, task.tasks))
+    return cost_of(task.candidate.architecture).work * task.candidate.recipe.epochs
+
+
+def makespan(seconds: Iterable[float], num_runners: int) -> float:
+    """Seconds until all of the tasks have ended, if each free runner takes the longest task that is left.
+
+    Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
+    """
+    ends = [0.0] * max(1, num_runners)
+    for task in sorted(seconds, reverse=True):
+        heapq.heappush(ends, heapq.heappop(ends) + task)
+    return max(ends)
 
 
 def is_lost(end: EpochResult | TrainingEnded) -> bool:
