@@ -39,8 +39,7 @@ def group_seeds(tasks: Sequence[SingleRetraining], num_runners: int, together_by
     """Group tasks that differ only in their seeds, as many as fit into `together_bytes` per step; 0 groups none.
 
     Groups are small enough that every runner has work: seeds that train in parallel on two runners finish sooner than
-    together on one. None are made if one runner would then have so much of the work that the
-    others wait for it.
+    together on one. None are made if one runner would then have so much of the work that the others wait for it.
     """
     if not together_bytes:
         return list(tasks)
