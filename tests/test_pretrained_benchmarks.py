@@ -218,28 +218,6 @@ def test_estimates_of_all_stages_are_compared_with_the_accuracy_on_the_test_imag
     assert "10 sets of features of shufflenet_v2_x0_5, 12 training images, 10 test images" in ranking.table(result)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--images", "10"), "every class must have at least 5 of the images that are used, and one has 4"),
-        (("--image-size", "32", "--weights", "vit_b_16=FILE"), "--image-size must be 224 for vit_b_16"),
-        (("--weights", NAME), "must be NAME=FILE"),
-    ],
-)
-def test_what_cannot_be_ranked_is_refused_in_one_line(
-    options: tuple[str, ...],
-    words: str,
-    images: Path,
-    file: Path,
-    benchmarks: Benchmarks,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert benchmarks("ranking", "--dataset", images, "--weights", f"{NAME}={file}", *options) == 2
-    error = capsys.readouterr().err
-    assert words in error
-    assert error.count("\n") == 1
-
-
 def test_the_agreement_of_estimates_is_spearmans_correlation() -> None:
     accuracies = (0.5, 0.9, 0.7, 0.8)
     found = [
@@ -304,14 +282,22 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("command", "options", "words"),
     [
-        (("--images-per-class", "13"), f"'a' has {NUM_TRAIN}; got 13"),
-        (("--images-per-class", "2", "--image-size", "0"), "--image-size"),
-        (("--images-per-class", "2", "--weights", "vit_b_16=FILE"), "--image-size must be 224 for vit_b_16"),
+        ("transfer", ("--images-per-class", "13"), f"'a' has {NUM_TRAIN}; got 13"),
+        ("transfer", ("--images-per-class", "2", "--image-size", "0"), "--image-size"),
+        (
+            "transfer",
+            ("--images-per-class", "2", "--weights", "vit_b_16=FILE"),
+            "--image-size must be 224 for vit_b_16",
+        ),
+        ("ranking", ("--images", "10"), "every class must have at least 5 of the images that are used, and one has 4"),
+        ("ranking", ("--image-size", "32", "--weights", "vit_b_16=FILE"), "--image-size must be 224 for vit_b_16"),
+        ("ranking", ("--weights", NAME), "must be NAME=FILE"),
     ],
 )
-def test_images_that_there_are_not_are_refused_in_one_line(
+def test_images_and_weights_that_cannot_be_used_are_refused_in_one_line(
+    command: str,
     options: tuple[str, ...],
     words: str,
     images: Path,
@@ -319,7 +305,7 @@ def test_images_that_there_are_not_are_refused_in_one_line(
     benchmarks: Benchmarks,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert benchmarks("transfer", "--dataset", images, "--weights", f"{NAME}={file}", *options) == 2
+    assert benchmarks(command, "--dataset", images, "--weights", f"{NAME}={file}", *options) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1

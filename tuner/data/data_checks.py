@@ -215,12 +215,16 @@ def problem_in_words(checks: DataChecks, problem: str) -> str:
     return _WORDS[problem](checks)
 
 
+def is_or_are(number: int) -> str:
+    """The verb for a number of things."""
+    return "is" if number == 1 else "are"
+
+
 def _duplicates_in_words(checks: DataChecks) -> str:
-    are = "is" if checks.test_in_development == 1 else "are"
     return (
         f"{checks.test_in_development:,} of the {checks.total_test:,} test images "
-        f"({checks.test_in_development / checks.total_test:.1%}) {are} also among the training and validation images, "
-        "pixel for pixel"
+        f"({checks.test_in_development / checks.total_test:.1%}) "
+        f"{is_or_are(checks.test_in_development)} also among the training and validation images, pixel for pixel"
     )
 
 

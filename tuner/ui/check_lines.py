@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from tuner.data.data_checks import FEW, DataChecks, problem_in_words
+from tuner.data.data_checks import FEW, DataChecks, is_or_are, problem_in_words
 from tuner.data.reading import VISIBLE
 from tuner.data.unused_files import unused_in_words
 
@@ -60,15 +60,15 @@ def found_lines(checks: DataChecks, *, is_complete: bool = False, marks: dict[st
             lines.append(problem_in_words(checks, problem) + mark)
     lines += _repeats(checks)
     if checks.constant_images:
-        are = "is" if checks.constant_images == 1 else "are"
         lines.append(
-            f"{checks.constant_images:,} of all {checks.total:,} images {are} constant: one value in every pixel"
+            f"{checks.constant_images:,} of all {checks.total:,} images {is_or_are(checks.constant_images)} constant: "
+            "one value in every pixel"
         )
     if checks.faint_images and (is_complete or checks.faint_images >= LEAST_FAINT * checks.total):
-        are, their = ("is", "its") if checks.faint_images == 1 else ("are", "their")
+        their = "its" if checks.faint_images == 1 else "their"
         lines.append(
-            f"{checks.faint_images:,} of all {checks.total:,} images {are} almost constant: {their} values differ by "
-            f"less than {VISIBLE} of 255"
+            f"{checks.faint_images:,} of all {checks.total:,} images {is_or_are(checks.faint_images)} almost constant: "
+            f"{their} values differ by less than {VISIBLE} of 255"
         )
     if checks.are_classes_uneven and not is_complete:
         lines.append(classes_line(checks))
@@ -105,10 +105,9 @@ def _untested_line(checks: DataChecks) -> str:
 
 def _repeats(checks: DataChecks) -> Iterator[str]:
     if checks.validation_in_train:
-        are = "is" if checks.validation_in_train == 1 else "are"
         yield (
-            f"{checks.validation_in_train:,} of the {checks.num_validation:,} validation images {are} also among the "
-            "training images, pixel for pixel"
+            f"{checks.validation_in_train:,} of the {checks.num_validation:,} validation images "
+            f"{is_or_are(checks.validation_in_train)} also among the training images, pixel for pixel"
         )
     if checks.repeated_development:
         split = "" if checks.num_validation else ", so the same image may be on both sides of a split"
