@@ -41,14 +41,15 @@ def transfer(
     weights: Weights,
     images_per_class: Annotated[int, typer.Option(help="Number of training images of each class.", min=1)] = 500,
     image_size: Annotated[
-        int, typer.Option(help="Side of the images of pretrained networks, in pixels.", min=1, max=1024)
+        int,
+        typer.Option(help="Side of the images in pixels. resnet is also tried with their own size.", min=1, max=1024),
     ] = 96,
     seed: Seed = 0,
-    budget: Annotated[str, typer.Option(help="Time limit for each of the two searches, such as 30m.")] = "30m",
+    budget: Annotated[str, typer.Option(help="Time limit for each of the three searches, such as 30m.")] = "30m",
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """The spaces pretrained and resnet on the same few training images of a larger set, with the same time."""
+    """The spaces pretrained and resnet on the same few training images of a larger set, with the same time each."""
     from benchmarks.pretrained_space import parse_weights
     from benchmarks.transfer import Plan, measure, table
 

@@ -21,7 +21,8 @@ from tuner.training.device import choose_device
 class Plan:
     """What is measured. dataset: path of an image folder with train/ and test/. file: weights of the backbone.
 
-    image_size: side of the images of pretrained networks in pixels; the space `resnet` has images of their own size.
+    image_size: side of the images in pixels. The space `resnet` is searched twice: with images of their own size, and
+    with images of this size.
     """
 
     dataset: str
@@ -34,7 +35,7 @@ class Plan:
 
 
 def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
-    """Search both spaces with the budget, one after the other, each on its own decoding of the images.
+    """Search `pretrained` once and `resnet` twice, each with the whole budget and on its own decoding of the images.
 
     Raises DataError for a folder without test images or with too few images of a class, and BackboneError for weights
     that do not fit.
@@ -52,12 +53,13 @@ def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
         spaces = {
             "pretrained": ["--space", str(space), "--weights", f"{plan.backbone}={plan.file}"],
             "resnet": ["--space", "resnet"],
+            "resnet_same_size": ["--space", "resnet", "--image-size", str(plan.image_size)],
         }
         found = {}
         for name, options in spaces.items():
             options = ["--dataset", str(images), *options, "--budget", plan.budget, "--seed", str(plan.seed)]
             say(f"{name}: tuner run {' '.join(options)}")
-            # Folders of their own, so that neither search uses images that the other one has decoded.
+            # Folders of their own, so that no search uses images that another one has decoded.
             found[name] = run_search(options, studies=folder / f"studies-{name}", say=say).to_json()
             say(f"{name}: {in_words(found[name])}")
     return {
@@ -73,19 +75,23 @@ def measure(plan: Plan, *, say: Say) -> dict[str, Any]:
         "num_train": sum(map(len, chosen.values())),
         "num_test": sum(map(len, (listing.test or {}).values())),
         **found,
-        "difference_in_points": 100 * (found["pretrained"]["accuracy"] - found["resnet"]["accuracy"]),
+        "difference_in_points": {
+            name: 100 * (found["pretrained"]["accuracy"] - found[name]["accuracy"])
+            for name in ("resnet", "resnet_same_size")
+        },
     }
 
 
 def table(result: dict[str, Any]) -> str:
     """Format a result as text."""
+    difference, pixels = result["difference_in_points"], f"images of {result['image_size']} pixels"
     return "\n".join(
         [
             f"{result['dataset']}: {result['num_train']:,} images to train on, {result['num_test']:,} to test; "
             f"seed {result['seed']}, {result['budget']} each",
-            f"pretrained  {in_words(result['pretrained'])} ({result['backbone']}, images of {result['image_size']} "
-            "pixels)",
-            f"resnet      {in_words(result['resnet'])}",
-            f"difference  {result['difference_in_points']:+.2f} points",
+            f"pretrained  {in_words(result['pretrained'])} ({result['backbone']}, {pixels})",
+            f"resnet      {in_words(result['resnet'])} (images in their own size)",
+            f"resnet      {in_words(result['resnet_same_size'])} ({pixels})",
+            f"difference  {difference['resnet']:+.2f} points, at the same size {difference['resnet_same_size']:+.2f}",
         ]
     )

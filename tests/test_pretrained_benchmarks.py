@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from benchmarks import own_search, ranking, tutorial
+from benchmarks import own_search, ranking, transfer, tutorial
 from benchmarks.cli import main
 from benchmarks.image_folders import choose_images, link_images, list_with_test_part
 from benchmarks.own_search import run_search
@@ -187,7 +188,7 @@ def test_the_tutorial_and_our_search_are_scored_on_the_same_test_images(
 
 
 @pytest.mark.slow
-def test_both_spaces_are_searched_with_the_same_few_images(
+def test_both_spaces_are_searched_with_the_same_few_images_and_resnet_with_two_sizes(
     images: Path, file: Path, benchmarks: Benchmarks, short: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("--dataset", images, "--weights", f"{NAME}={file}", "--budget", "10m")
@@ -195,10 +196,16 @@ def test_both_spaces_are_searched_with_the_same_few_images(
     printed = capsys.readouterr()
     result: dict[str, Any] = json.loads(printed.out)
     assert (result["num_train"], result["num_test"]) == (20, 2 * NUM_TEST)
-    assert (backbone_of(result["pretrained"]), backbone_of(result["resnet"])) == (NAME, None)
-    difference = result["pretrained"]["accuracy"] - result["resnet"]["accuracy"]
-    assert result["difference_in_points"] == pytest.approx(100 * difference)
-    assert "40x48" in printed.err  # the size of the images that resnet gets
+    searches = ("pretrained", "resnet", "resnet_same_size")
+    assert [backbone_of(result[name]) for name in searches] == [NAME, None, None]
+    for name in searches[1:]:
+        difference = result["pretrained"]["accuracy"] - result[name]["accuracy"]
+        assert result["difference_in_points"][name] == pytest.approx(100 * difference)
+    _, own_size, same_size = re.split(r"^resnet\w*: tuner run ", printed.err, flags=re.MULTILINE)
+    assert "40x48" in own_size
+    assert "40x48" not in same_size
+    assert "32x32" in same_size
+    assert f"at the same size {result['difference_in_points']['resnet_same_size']:+.2f}" in transfer.table(result)
 
 
 def test_estimates_of_all_stages_are_compared_with_the_accuracy_on_the_test_images(
