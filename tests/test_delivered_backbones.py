@@ -36,6 +36,7 @@ SPACE = f"""
 name = "{NAME}"
 trained_stages = [1, 0]
 image_size = 32
+crop_fraction = 0.75
 views = 1
 [recipe]
 optimizer = "adamw"
@@ -133,6 +134,7 @@ def test_a_trial_is_trained_again_as_in_the_search(record: StudyRecord, options:
     trained = train_trial(record, 1, epochs=1, studies=options.studies, output=tmp_path / "again.pt")
     assert trained.validation_accuracy == trained.search_accuracy
     checkpoint = load_checkpoint(tmp_path / "again.pt")
+    assert checkpoint.preprocessing.crop_fraction == 0.75  # that of the weights is 0.875
     assert isinstance(checkpoint.candidate.architecture, BackboneNetwork)
     assert checkpoint.scores["validation_accuracy"] == trained.validation_accuracy
 

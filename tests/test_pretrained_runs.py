@@ -262,10 +262,29 @@ def test_the_images_are_described_as_they_are_decoded_for_the_backbones(tmp_path
         words = describe_decoded(sized, dataset, decoded, device=torch.device("cpu"), memory_bytes=2**30)
         side = side or 224
         assert words.shapes == ((3, side, side),)
-        assert words.notes[-1] == (
-            f"images are RGB (3 channels); all are resized to cover {covered}x{covered} pixels "
-            f"(height x width{option}), and centre-cropped to {side}x{side}"
+        assert words.notes[-2:] == (
+            f"crop fraction 0.875: images are RGB (3 channels); all are resized to cover {covered}x{covered} pixels "
+            f"(height x width{option}), and centre-cropped to {side}x{side}",
+            f"crop fraction 1: images are RGB (3 channels); 16 of 16 have another size and are resized to cover "
+            f"{side}x{side} pixels (height x width{option}), and centre-cropped",
         )
+
+
+def test_images_are_decoded_once_for_each_crop_that_networks_have(tmp_path: Path) -> None:
+    folder = make_classes(tmp_path / "photographs", {"ants": 10, "bees": 10}, mode="RGB", size=(70, 50))
+    spec = make_spec(folder, tmp_path)
+    dataset = load_development(spec)
+    text = (
+        'crop_fraction = {}\nimage_size = 32\nname = ["resnet18", "shufflenet_v2_x0_5"]\n[recipe]\nlearning_rate = 0.1'
+    )
+    for fractions, wanted in (("0", [0.875]), ("[0.875, 0]", [0.875]), ("[0, 0.5, 1]", [0.875, 0.5, 1])):
+        file = tmp_path / "own.toml"
+        file.write_text(f"[backbone]\n{text.format(fractions)}", encoding="utf-8")
+        space = load_space(str(file)).with_backbones(dict.fromkeys(["resnet18", "shufflenet_v2_x0_5"], "0" * 16))
+        decoded = decode_for_backbones(space, spec, dataset)
+        assert decoded is not None
+        assert [one.crop_fraction for one in decoded.folders] == wanted
+        assert len(set(decoded.folders.values())) == len(wanted)
 
 
 @pytest.mark.parametrize(
@@ -321,6 +340,14 @@ FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrec
         (
             'name = "resnet18"\nimage_size = { low = 64, high = 224 }',
             "image_size must have at most 16 values, since all images are decoded for each of them, got 161",
+        ),
+        ('name = "resnet18"\ncrop_fraction = { low = 0.5, high = 1 }', "crop_fraction must be a number or a list of"),
+        ('name = "resnet18"\ncrop_fraction = [0, 0.05]', "crop_fraction must be 0 or from 0.1 to 1, got 0.05"),
+        ('name = "resnet18"\ncrop_fraction = 1.5', "crop_fraction"),
+        (
+            'name = "resnet18"\nimage_size = { low = 64, high = 72 }\ncrop_fraction = [0, 1]',
+            "image_size and crop_fraction must have at most 16 pairs of values, since all images are decoded for each "
+            "of them, got 18",
         ),
         ('name = "resnet18"\n[network]\nnum_blocks = 2\n[block]\nout_channels = 8', "either [block]"),
         ('name = "resnet18"\n[network]\nnum_blocks = 2', "[network] has no effect in a space with [backbone]"),

@@ -30,7 +30,14 @@ def test_a_candidate_of_a_backbone_survives_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"weights": "0123"}, {"weights": "0123456789ABCDEF"}, {"trained_stages": -1}, {"blocks": []}]
+    "changes",
+    [
+        {"weights": "0123"},
+        {"weights": "0123456789ABCDEF"},
+        {"trained_stages": -1},
+        {"crop_fraction": 1.5},
+        {"blocks": []},
+    ],
 )
 def test_a_network_that_cannot_be_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -43,6 +50,7 @@ def test_a_network_is_described_in_one_line() -> None:
     one = replace(NETWORK, trained_stages=1, head=Head("average"))
     assert str(one) == "resnet18 32x32, 1 stage trained | 4"
     assert str(replace(one, views=1)) == "resnet18 32x32, 1 stage trained, 1 view | 4"
+    assert str(replace(one, crop_fraction=1.0)) == "resnet18 32x32 (crop 1), 1 stage trained | 4"
     assert str(replace(one, trained_stages=0, views=4)) == "resnet18 32x32, frozen, 4 views | 4"
 
 
@@ -61,6 +69,7 @@ def test_fields_without_effect_do_not_change_the_fingerprint() -> None:
         Candidate(frozen, Recipe(stage_decay=0.1)),
         Candidate(frozen, Recipe(flip="horizontal", translate=0.1, mixup=1.0)),
     ]
+    same.append(Candidate(replace(frozen, crop_fraction=input_of(frozen.backbone).crop_fraction), Recipe()))
     same.append(Candidate(replace(frozen, views=4), Recipe(mixup=1.0)))  # its views would be the images themselves
     assert len({one.fingerprint for one in same}) == 1
     whole = [replace(NETWORK, trained_stages=number, views=views) for number, views in ((5, 0), (9, 3), (5, 1))]
@@ -68,11 +77,12 @@ def test_fields_without_effect_do_not_change_the_fingerprint() -> None:
     others = [
         Candidate(replace(frozen, views=1), Recipe(flip="horizontal")),
         Candidate(replace(frozen, weights="f" * 16), Recipe()),
+        Candidate(replace(frozen, crop_fraction=1.0), Recipe()),
         Candidate(replace(frozen, trained_stages=1), Recipe()),
         Candidate(replace(frozen, trained_stages=1), Recipe(stage_decay=0.1)),
         Candidate(replace(frozen, backbone="resnet34"), Recipe()),
     ]
-    assert len({one.fingerprint for one in (*others, same[0])}) == 6
+    assert len({one.fingerprint for one in (*others, same[0])}) == 7
 
 
 @pytest.mark.parametrize("trained_stages", [0, 1, 5])

@@ -37,6 +37,7 @@ def test_the_first_configurations_are_a_linear_probe_and_fine_tuning_of_the_firs
     first = [candidate_from(params, space, PHOTOGRAPHS, epochs=5).architecture for params in first_params(space)]
     assert all(isinstance(one, BackboneNetwork) and one.backbone == "mobilenet_v3_small" for one in first)
     assert [one.trained_stages for one in first] == [0, 13, 3]  # type: ignore[union-attr]
+    assert [one.crop_fraction for one in first] == [0, 1, 0]  # type: ignore[union-attr]
     assert {one.input_shape for one in first} == {(3, 224, 224)}
 
 
@@ -64,7 +65,7 @@ def test_every_parameter_is_asked_for_in_every_trial(space: SearchSpace) -> None
         asked.add(frozenset(trial.params))
         study.tell(trial, 0.0)
     (names,) = asked
-    assert {"backbone", "trained_stages", "views", "head_hidden_features", "stage_decay"} <= names
+    assert {"backbone", "trained_stages", "crop_fraction", "views", "head_hidden_features", "stage_decay"} <= names
     assert "image_size" not in names  # it is fixed
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tuner.architecture.backbone_network import BackboneNetwork
-from tuner.architecture.backbones import build_backbone
+from tuner.architecture.backbones import build_backbone, input_of
 from tuner.architecture.factory import build_path
 from tuner.architecture.layer_kinds import Layer
 from tuner.architecture.layer_modules import build_layer
@@ -75,6 +75,8 @@ def resolve_backbone(network: BackboneNetwork) -> BackboneNetwork:
         head = replace(head, activation="relu")
     trained_stages = min(network.trained_stages, num_stages(network.backbone))
     network = replace(network, trained_stages=trained_stages, head=head)
+    if network.crop_fraction == input_of(network.backbone).crop_fraction:
+        network = replace(network, crop_fraction=0.0)
     return network if has_frozen_stages(network) else replace(network, views=0)
 
 

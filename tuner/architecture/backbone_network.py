@@ -12,6 +12,7 @@ from tuner.architecture.spec import Head, InputSpec
 
 TrainedStages = Annotated[int, Field(ge=0, le=1_000, strict=True)]
 NumViews = Annotated[int, Field(ge=0, le=1_000, strict=True)]
+CropFraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 WeightsDigest = Annotated[str, Field(pattern="^[0-9a-f]{16}$", strict=True)]
 
 
@@ -23,7 +24,9 @@ class BackboneNetwork:
     backbone: torchvision's name of the network, or `timm/NAME`. weights: digest of its pretrained weights.
     trained_stages: how many of its last stages with parameters are trained together with the head; the others are
     frozen. views: how many augmented views of every image are computed beforehand, for networks with frozen stages; 0
-    trains on the images as they are. head: `pooling` has no effect, since a backbone has a pooling of its own.
+    trains on the images as they are. crop_fraction: share of an image's height and width that the centre crop keeps
+    (tuner.data.resizing); 0 is that of the weights. head: `pooling` has no effect, since a backbone has a pooling of
+    its own.
     """
 
     input: InputSpec
@@ -31,6 +34,7 @@ class BackboneNetwork:
     weights: WeightsDigest
     trained_stages: TrainedStages = 0
     views: NumViews = 0
+    crop_fraction: CropFraction = 0.0
     head: Head = Head(pooling="average")
 
     @property
@@ -49,7 +53,8 @@ class BackboneNetwork:
         how = trained if self.trained_stages else "frozen"
         head = str(self.head).removeprefix(self.head.pooling).strip()
         views = f", {self.views} view{'s' if self.views > 1 else ''}" if self.views else ""
-        words = f"{self.backbone} {self.input.height}x{self.input.width}, {how}{views}"
+        crop = f" (crop {self.crop_fraction:g})" if self.crop_fraction else ""
+        words = f"{self.backbone} {self.input.height}x{self.input.width}{crop}, {how}{views}"
         return f"{words} | {head + ' ' if head else ''}{self.num_classes}"
 
     def to_json(self) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def _backbone_of(candidate: Candidate) -> BackboneNetwork:
 
 
 def preprocessing_of(network: BackboneNetwork, reading: Reading) -> Preprocessing:
-    """Return how images become the input of a backbone; its mean and standard deviation are those of its weights."""
+    """Return how images become the input of a backbone: as its weights expect, except for its own size and crop."""
     own = input_of(network.backbone)
     channels, height, width = network.input_shape
     return Preprocessing(
@@ -249,5 +249,5 @@ def preprocessing_of(network: BackboneNetwork, reading: Reading) -> Preprocessin
         own.std,
         reading,
         interpolation=own.interpolation,
-        crop_fraction=own.crop_fraction,
+        crop_fraction=network.crop_fraction or own.crop_fraction,
     )

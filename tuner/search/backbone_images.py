@@ -68,21 +68,25 @@ def describe_decoded(
 ) -> ImagesInWords:
     """Describe the images as they are decoded for the backbones of a space.
 
-    A note that is not the same for all backbones begins with the names of its backbones. memory_bytes: limit for the
-    images of one set.
+    A note that is not the same for all backbones begins with the names of its backbones, and one that is not the same
+    for all crop fractions of the space with its crop fraction. memory_bytes: limit for the images of one set.
     """
     section = space.backbone
     assert section is not None
     by_preprocessing = preprocessings(space, dataset)
     sets = [load_cached(decoded.folders[preprocessing]) for preprocessing in by_preprocessing]
-    names_of: dict[str, dict[str, None]] = {}
-    for one, names in zip(sets, by_preprocessing.values(), strict=True):
+    keys_of: dict[str, list[tuple[str, float]]] = {}
+    for one, (preprocessing, names) in zip(sets, by_preprocessing.items(), strict=True):
         for note in one.notes:
-            names_of.setdefault(note, {}).update(dict.fromkeys(names))
+            keys_of.setdefault(note, []).extend((name, preprocessing.crop_fraction) for name in names)
     notes = []
-    for note, of_note in names_of.items():
+    for note, keys in keys_of.items():
+        of_note, fractions = dict.fromkeys(name for name, _ in keys), {fraction for _, fraction in keys}
+        words = [] if len(of_note) == len(section.name.values) else [*of_note]
+        if len(section.crop_fraction.values) > 1 and len(fractions) == 1:
+            words.append(f"crop fraction {fractions.pop():g}")
         text = note if section.image_size.values == [0] else note.replace(SIZE_OPTION, "")
-        notes.append(text if len(of_note) == len(section.name.values) else f"{', '.join(of_note)}: {text}")
+        notes.append(f"{', '.join(words)}: {text}" if words else text)
     largest = max(sets, key=lambda one: one.images_NCHW.numel())
     shapes = dict.fromkeys(tuple(one.images_NCHW.shape[1:]) for one in sets)
     return ImagesInWords(tuple(shapes), how_it_is_held(largest, device=device, memory_bytes=memory_bytes), tuple(notes))

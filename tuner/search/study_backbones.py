@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -210,18 +211,19 @@ def preprocessings(space: SearchSpace, dataset: ImageDataset) -> dict[Preprocess
     values = {name: parameter.default for name, parameter in section.own_parameters()}
     found: dict[Preprocessing, list[str]] = {}
     for name in section.name.values:
-        for side in section.image_size.values:
-            values |= {"backbone": name, "image_size": side}
-            network = backbone_network(values, space.weights, Head(), input_spec)
-            backbone_cost(resolve_backbone(network))  # raises BackboneError for a size that the backbone cannot take
-            found.setdefault(preprocessing_of(network, dataset.reading), []).append(name)
+        for side, fraction in product(section.image_size.values, section.crop_fraction.values):
+            values |= {"backbone": name, "image_size": side, "crop_fraction": fraction}
+            network = resolve_backbone(backbone_network(values, space.weights, Head(), input_spec))
+            backbone_cost(network)  # raises BackboneError for a size that the backbone cannot take
+            names = found.setdefault(preprocessing_of(network, dataset.reading), [])
+            names += [name] * (name not in names)
     return found
 
 
 def decode_for_backbones(
     space: SearchSpace, spec: DataSpec, dataset: ImageDataset, *, report: Report | None = None
 ) -> DecodedFolders | None:
-    """Decode both parts of a data set for every backbone and image size; None for a space without backbones.
+    """Decode both parts of a data set for every backbone, image size and crop; None for a space without backbones.
 
     Raises DataError as load_development does, and BackboneError as preprocessings does.
     """

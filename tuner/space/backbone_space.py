@@ -8,17 +8,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from tuner.architecture.backbone_network import BackboneNetwork, NumViews, TrainedStages
+from tuner.architecture.backbone_network import BackboneNetwork, CropFraction, NumViews, TrainedStages
 from tuner.architecture.spec import Head, InputSpec
+from tuner.data.resizing import LEAST_CROP_FRACTION
 from tuner.errors import SpaceError
 from tuner.space.parameter import Parameter, Unshared, fixed
 
 BackboneName = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 ImageSide = Annotated[int, Field(ge=0, le=1024, strict=True)]
-PARAMETERS = {"name": "backbone", "trained_stages": "trained_stages", "image_size": "image_size", "views": "views"}
+PARAMETERS = {"name": "backbone"} | {name: name for name in ("trained_stages", "image_size", "crop_fraction", "views")}
 """The parameters of the section, with their names in the study."""
 MOST_SIZES = 16
-"""Most image sizes of a space. The images are decoded in all of them before the search begins."""
+"""Most pairs of an image size and a crop fraction. The images are decoded for all of them before the search begins."""
 UNKNOWN_WEIGHTS = "0" * 16
 """Stands for the digest of weights in networks that are only shown."""
 
@@ -27,13 +28,15 @@ class BackboneSpace(Unshared):
     """[backbone]: which pretrained networks are tried, how much of them is trained, and on images of which size.
 
     name: torchvision's name of a network, or `timm/NAME`. trained_stages: how many of the last stages are trained
-    together with the head. image_size: side in pixels; 0 is the size that the weights were trained with. views: how
-    many augmented views of every image are computed beforehand for networks with frozen stages.
+    together with the head. image_size: side in pixels; 0 is the size that the weights were trained with. crop_fraction:
+    how much of an image's height and width the centre crop keeps; 0 is the fraction that the weights were trained with.
+    views: how many augmented views of every image are computed beforehand for networks with frozen stages.
     """
 
     name: Parameter[BackboneName]
     trained_stages: Parameter[TrainedStages] = fixed(0)
     image_size: Parameter[ImageSide] = fixed(0)
+    crop_fraction: Parameter[CropFraction] = fixed(0.0)
     views: Parameter[NumViews] = fixed(0)
 
     @model_validator(mode="after")
@@ -45,7 +48,22 @@ class BackboneSpace(Unshared):
                 f"image_size must have at most {MOST_SIZES} values, since all images are decoded for each of them, got "
                 f"{len(self.image_size.values)}: give a list, or a range with a step"
             )
+        self._check_crop_fractions()
         return self
+
+    def _check_crop_fractions(self) -> None:
+        fractions = self.crop_fraction.choices
+        if fractions is None:
+            raise ValueError("crop_fraction must be a number or a list of numbers, not a range")
+        too_small = [fraction for fraction in fractions if 0 < fraction < LEAST_CROP_FRACTION]
+        if too_small:
+            raise ValueError(f"crop_fraction must be 0 or from {LEAST_CROP_FRACTION} to 1, got {too_small[0]}")
+        pairs = len(self.image_size.values) * len(fractions)
+        if pairs > MOST_SIZES:
+            raise ValueError(
+                f"image_size and crop_fraction must have at most {MOST_SIZES} pairs of values, since all images are "
+                f"decoded for each of them, got {pairs}: give fewer values"
+            )
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter[Any]]]:
         """Every parameter with its name in the study."""
@@ -81,6 +99,7 @@ def backbone_network(
         weights=weights[name],
         trained_stages=values["trained_stages"],
         views=values["views"],
+        crop_fraction=values["crop_fraction"],
         head=replace(head, pooling="average"),
     )
 
