@@ -96,6 +96,7 @@ COLOURFUL = Candidate(
         (Candidate(NETWORK, Recipe()), "7a324b460babbae5"),
         (Candidate(NETWORK, SGD), "7372d2153b89d757"),
         (COLOURFUL, "a24a6d27145043a5"),
+        (Candidate(TRAINED, SGD), "3725f268dfefbfb2"),
     ],
 )
 def test_a_fingerprint_is_the_same_in_every_version_and_on_every_machine(
@@ -141,6 +142,7 @@ def test_released_defaults_are_never_changed() -> None:
             "squeeze": 0,
         },
         "activation": {"normalization": "batch", "activation": "relu"},
+        "backbone": {"crop_fraction": 0.0},
         "head": {"pooling": "flatten", "hidden_features": 0, "activation": "relu", "dropout": 0.0},
         "recipe": {
             "optimizer": "adam",
@@ -180,6 +182,16 @@ def test_released_defaults_are_never_changed() -> None:
 def test_every_field_with_a_default_has_a_released_one(kind: str, part: type) -> None:
     with_default = {one.name for one in fields(part) if one.default is not MISSING}
     assert set(RELEASED_DEFAULTS[kind]) == with_default - {"family"}  # the tag is always part of the fingerprint
+
+
+def test_the_first_fields_of_a_network_with_a_backbone_have_no_released_default() -> None:
+    with_default = {one.name for one in fields(BackboneNetwork) if one.default is not MISSING}
+    assert with_default - set(RELEASED_DEFAULTS["backbone"]) == {"trained_stages", "views", "head"}
+    candidate = Candidate(TRAINED, SGD)
+    sparse = without_defaults(candidate.to_json())
+    assert "crop_fraction" not in sparse["architecture"]
+    assert with_defaults(sparse) == candidate.to_json()
+    assert Candidate.from_json(sparse) == candidate
 
 
 def test_a_new_field_with_a_row_changes_no_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@
 
 A stored value has the same meaning in every later version. Therefore a row is never changed, even if the default of the
 dataclass changes. A new field gets a row with the value that builds and trains networks as before the field existed. A
-field without a row is always part of the fingerprint. Examples are `out_channels`, and the tag of a block family other
-than the plain one.
+field without a row is always part of the fingerprint. Examples are `out_channels`, the tag of a block family other than
+the plain one, and `trained_stages`.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ RELEASED_DEFAULTS: dict[str, Part] = {
         "normalization": "batch",
         "activation": "relu",
     },
+    "backbone": {
+        "crop_fraction": 0.0,
+    },
     "head": {
         "pooling": "flatten",
         "hidden_features": 0,
@@ -80,7 +83,7 @@ RELEASED_DEFAULTS: dict[str, Part] = {
         "contrast": 0.0,
     },
 }
-"""Released defaults of format 1 for each block family, the head and the recipe."""
+"""Released defaults of format 1 for each block family, a network with a backbone, the head and the recipe."""
 
 
 def without_defaults(candidate: Part) -> dict[str, Any]:
@@ -94,7 +97,10 @@ def with_defaults(candidate: Part) -> dict[str, Any]:
 
 
 def _in_each_part(candidate: Part, change: Callable[[Part, Part], Part]) -> dict[str, Any]:
-    """Return the candidate with its blocks, head and recipe changed. `change` takes a part and its row of defaults."""
+    """Return the candidate with its network's parts and its recipe changed.
+
+    `change` takes a part and its row of defaults.
+    """
 
     def changed(part: Any, kind: str) -> Any:
         return change(part, RELEASED_DEFAULTS[kind]) if isinstance(part, Mapping) else part
@@ -103,7 +109,10 @@ def _in_each_part(candidate: Part, change: Callable[[Part, Part], Part]) -> dict
     if "recipe" in whole:
         whole["recipe"] = changed(whole["recipe"], "recipe")
     if isinstance(whole.get("architecture"), Mapping):
-        architecture = whole["architecture"] = dict(whole["architecture"])
+        architecture = dict(whole["architecture"])
+        if "backbone" in architecture:
+            architecture = dict(changed(architecture, "backbone"))
+        whole["architecture"] = architecture
         if "head" in architecture:
             architecture["head"] = changed(architecture["head"], "head")
         if isinstance(architecture.get("blocks"), list | tuple):
