@@ -70,14 +70,17 @@ def test_the_table_fits_and_ends_with_weights_and_recipe(width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "views", "words"),
+    ("weights", "views", "crop_fraction", "words"),
     [
-        (WEIGHTS, 0, f"pretrained ({WEIGHTS})"),
-        (UNKNOWN_WEIGHTS, 0, "pretrained"),
-        (WEIGHTS, 1, f"pretrained ({WEIGHTS}); trained on every image and 1 augmented view of it"),
-        (UNKNOWN_WEIGHTS, 4, "pretrained; trained on every image and 4 augmented views of it"),
+        (WEIGHTS, 0, 0.0, f"pretrained ({WEIGHTS})"),
+        (UNKNOWN_WEIGHTS, 0, 0.0, "pretrained"),
+        (WEIGHTS, 1, 0.0, f"pretrained ({WEIGHTS}); trained on every image and 1 augmented view of it"),
+        (UNKNOWN_WEIGHTS, 4, 0.5, "pretrained; crop fraction 0.5; trained on every image and 4 augmented views of it"),
+        (WEIGHTS, 0, 1.0, f"pretrained ({WEIGHTS}); crop fraction 1"),
     ],
 )
-def test_weights_are_described_with_the_views_of_the_images(weights: str, views: int, words: str) -> None:
-    network = BackboneNetwork(InputSpec(3, 32, 32, 10), "resnet18", weights, 0, views)
+def test_weights_are_described_with_the_crop_and_the_views_of_the_images(
+    weights: str, views: int, crop_fraction: float, words: str
+) -> None:
+    network = BackboneNetwork(InputSpec(3, 32, 32, 10), "resnet18", weights, 0, views, crop_fraction)
     assert weights_in_words(network) == words

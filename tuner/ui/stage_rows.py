@@ -23,7 +23,13 @@ def stage_rows(network: BackboneNetwork) -> Iterator[tuple[str, ...]]:
 
 
 def weights_in_words(network: BackboneNetwork) -> str:
-    """Describe the weights of a backbone, and the images that the stages behind the frozen ones are trained on."""
-    digest = "" if network.weights == UNKNOWN_WEIGHTS else f" ({network.weights})"
-    views = f"{network.views} augmented view{'s' if network.views > 1 else ''}"
-    return f"pretrained{digest}" + (f"; trained on every image and {views} of it" if network.views else "")
+    """Describe the weights of a backbone, and the images that the stages behind the frozen ones are trained on.
+
+    A crop fraction is omitted if it is that of the weights.
+    """
+    words = "pretrained" if network.weights == UNKNOWN_WEIGHTS else f"pretrained ({network.weights})"
+    if network.crop_fraction:
+        words += f"; crop fraction {network.crop_fraction:g}"
+    if network.views:
+        words += f"; trained on every image and {network.views} augmented view{'s' if network.views > 1 else ''} of it"
+    return words
