@@ -125,6 +125,11 @@ def _whole_space(settings: StudySettings) -> dict[str, Any]:
         return settings.space  # no space of this version: what is stored is compared, and the difference reported
 
 
+def settings_in_full(settings: StudySettings) -> dict[str, Any]:
+    """Return settings as JSON, with defaults for keys of the space that a later version has added."""
+    return {**settings.to_json(), "space": _whole_space(settings)}
+
+
 def space_note(stored: StudySettings, given: StudySettings) -> str:
     """What has changed in a bundled space since a study began, as a note for the user."""
     changes = "; ".join(_differences_of_spaces(_whole_space(stored), _whole_space(given)))
@@ -157,7 +162,7 @@ def differences(
 ) -> str:
     """What differs between two settings of a study; empty when nothing does."""
     # As JSON, tuples and lists are the same.
-    before, now = ({**one.to_json(), "space": _whole_space(one)} for one in (stored, given))
+    before, now = settings_in_full(stored), settings_in_full(given)
     names = [field.name for field in fields(StudySettings) if field.name not in ("format", "is_space_bundled")]
     differing = [key for key in names if before[key] != now[key]]
     said = []

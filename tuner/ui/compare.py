@@ -14,6 +14,7 @@ from tuner.search.confirmation import Confirmation
 from tuner.search.confirmation_sentences import difference_in_words, interval_in_words
 from tuner.search.older_studies import is_of_older_version
 from tuner.search.record import StudyRecord
+from tuner.search.settings import settings_in_full
 from tuner.search.study_deletion import disk_size_in_words, disk_use
 from tuner.search.summary import StudySummary, summarise
 from tuner.search.trial_record import TrialRecord
@@ -34,7 +35,7 @@ def comparison_table(first: StudyRecord, second: StudyRecord, *, studies: Path) 
     sizes = [disk_use(record, studies=studies) for record in (first, second)]
     for row in (*_rows(*summaries), ("disk", *map(disk_size_in_words, sizes))):
         table.add_row(*row)
-    _add_differences(table, "settings", first.settings.to_json(), second.settings.to_json())
+    _add_differences(table, "settings", settings_in_full(first.settings), settings_in_full(second.settings))
     _add_differences(table, "engine", first.engine.to_json(), second.engine.to_json())
     winners = [_winner(summary) for summary in summaries]
     if winners[0] is not None and winners[1] is not None:
