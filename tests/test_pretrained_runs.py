@@ -285,6 +285,8 @@ def test_images_are_decoded_once_for_each_crop_that_networks_have(tmp_path: Path
         assert decoded is not None
         assert [one.crop_fraction for one in decoded.folders] == wanted
         assert len(set(decoded.folders.values())) == len(wanted)
+        words = describe_decoded(space, dataset, decoded, device=torch.device("cpu"), memory_bytes=2**30)
+        assert any(note.startswith("crop fraction ") for note in words.notes) == (len(wanted) > 1)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +345,7 @@ FROZEN = 'name = "resnet18"\ntrained_stages = 0\n[[first]]\nbackbone = {{}}\nrec
         ),
         ('name = "resnet18"\ncrop_fraction = { low = 0.5, high = 1 }', "crop_fraction must be a number or a list of"),
         ('name = "resnet18"\ncrop_fraction = [0, 0.05]', "crop_fraction must be 0 or from 0.1 to 1, got 0.05"),
-        ('name = "resnet18"\ncrop_fraction = 1.5', "crop_fraction"),
+        ('name = "resnet18"\ncrop_fraction = 1.5', "crop_fraction.0: input should be less than or equal to 1, got 1.5"),
         (
             'name = "resnet18"\nimage_size = { low = 64, high = 72 }\ncrop_fraction = [0, 1]',
             "image_size and crop_fraction must have at most 16 pairs of values, since all images are decoded for each "

@@ -68,13 +68,17 @@ def describe_decoded(
 ) -> ImagesInWords:
     """Describe the images as they are decoded for the backbones of a space.
 
-    A note that is not the same for all backbones begins with the names of its backbones, and one that is not the same
-    for all crop fractions of the space with its crop fraction. memory_bytes: limit for the images of one set.
+    A note that is not the same for all backbones begins with the names of its backbones. If the space gives several
+    crop fractions, a note that is not the same for all of them begins with its own. memory_bytes: limit for the images
+    of one set.
     """
     section = space.backbone
     assert section is not None
     by_preprocessing = preprocessings(space, dataset)
     sets = [load_cached(decoded.folders[preprocessing]) for preprocessing in by_preprocessing]
+    has_several_crops = (
+        len(section.crop_fraction.values) > 1 and len({one.crop_fraction for one in by_preprocessing}) > 1
+    )
     keys_of: dict[str, list[tuple[str, float]]] = {}
     for one, (preprocessing, names) in zip(sets, by_preprocessing.items(), strict=True):
         for note in one.notes:
@@ -83,7 +87,7 @@ def describe_decoded(
     for note, keys in keys_of.items():
         of_note, fractions = dict.fromkeys(name for name, _ in keys), {fraction for _, fraction in keys}
         words = [] if len(of_note) == len(section.name.values) else [*of_note]
-        if len(section.crop_fraction.values) > 1 and len(fractions) == 1:
+        if has_several_crops and len(fractions) == 1:
             words.append(f"crop fraction {fractions.pop():g}")
         text = note if section.image_size.values == [0] else note.replace(SIZE_OPTION, "")
         notes.append(f"{', '.join(words)}: {text}" if words else text)
