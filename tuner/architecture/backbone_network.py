@@ -24,9 +24,9 @@ class BackboneNetwork:
     backbone: torchvision's name of the network, or `timm/NAME`. weights: digest of its pretrained weights.
     trained_stages: how many of its last stages with parameters are trained together with the head; the others are
     frozen. views: how many augmented views of every image are computed beforehand, for networks with frozen stages; 0
-    trains on the images as they are. crop_fraction: share of an image's height and width that the centre crop keeps
-    (tuner.data.resizing); 0 is that of the weights. head: `pooling` has no effect, since a backbone has a pooling of
-    its own.
+    trains on the images as they are. crop_fraction: side of the centre crop as a share of the shorter side of an
+    image (tuner.data.resizing); 0 is that of the weights. head: `pooling` has no effect, since a backbone has a pooling
+    of its own.
     """
 
     input: InputSpec

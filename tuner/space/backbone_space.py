@@ -18,7 +18,7 @@ BackboneName = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 ImageSide = Annotated[int, Field(ge=0, le=1024, strict=True)]
 PARAMETERS = {"name": "backbone"} | {name: name for name in ("trained_stages", "image_size", "crop_fraction", "views")}
 """The parameters of the section, with their names in the study."""
-MOST_SIZES = 16
+MOST_PAIRS = 16
 """Most pairs of an image size and a crop fraction. The images are decoded for all of them before the search begins."""
 UNKNOWN_WEIGHTS = "0" * 16
 """Stands for the digest of weights in networks that are only shown."""
@@ -29,8 +29,8 @@ class BackboneSpace(Unshared):
 
     name: torchvision's name of a network, or `timm/NAME`. trained_stages: how many of the last stages are trained
     together with the head. image_size: side in pixels; 0 is the size that the weights were trained with. crop_fraction:
-    how much of an image's height and width the centre crop keeps; 0 is the fraction that the weights were trained with.
-    views: how many augmented views of every image are computed beforehand for networks with frozen stages.
+    side of the centre crop as a share of the shorter side of an image; 0 is the fraction that the weights were trained
+    with. views: how many augmented views of every image are computed beforehand for networks with frozen stages.
     """
 
     name: Parameter[BackboneName]
@@ -43,9 +43,9 @@ class BackboneSpace(Unshared):
     def _check(self) -> BackboneSpace:
         if self.name.choices is None:
             raise ValueError("name must be a name or a list of names, not a range")
-        if len(self.image_size.values) > MOST_SIZES:
+        if len(self.image_size.values) > MOST_PAIRS:
             raise ValueError(
-                f"image_size must have at most {MOST_SIZES} values, since all images are decoded for each of them, got "
+                f"image_size must have at most {MOST_PAIRS} values, since all images are decoded for each of them, got "
                 f"{len(self.image_size.values)}: give a list, or a range with a step"
             )
         self._check_crop_fractions()
@@ -59,9 +59,9 @@ class BackboneSpace(Unshared):
         if too_small:
             raise ValueError(f"crop_fraction must be 0 or from {LEAST_CROP_FRACTION} to 1, got {too_small[0]}")
         pairs = len(self.image_size.values) * len(fractions)
-        if pairs > MOST_SIZES:
+        if pairs > MOST_PAIRS:
             raise ValueError(
-                f"image_size and crop_fraction must have at most {MOST_SIZES} pairs of values, since all images are "
+                f"image_size and crop_fraction must have at most {MOST_PAIRS} pairs of values, since all images are "
                 f"decoded for each of them, got {pairs}: give fewer values"
             )
 
