@@ -189,6 +189,11 @@ def test_a_space_of_backbones_is_inspected_without_weights(
     assert rc == 2
     assert "--input must be omitted for a space of pretrained networks" in printed
     assert len(printed.splitlines()) == 1
+    (tmp_path / "fixed.toml").write_text(SPACE.replace(NAME, "vit_b_16").replace("[1, 0]", "1"), encoding="utf-8")
+    rc, printed = command(monkeypatch, capfd, "inspect", "fixed.toml")
+    assert rc == 2
+    assert "vit_b_16 cannot take images of 32x32 pixels" in printed
+    assert len(printed.splitlines()) == 1
     rc, printed = command(monkeypatch, capfd, "spaces")
     assert rc == 0, printed
     assert "backbone.name" in printed

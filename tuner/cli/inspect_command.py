@@ -149,7 +149,12 @@ def _sampled(space: SearchSpace, input_spec: InputSpec, *, seed: int | None) -> 
         space = space.model_copy(update={"weights": space.backbone.unknown_weights()})
     first = first_params(space)
     params = first[0] if first and seed is None else random_params(space, random.Random(seed or 0))
-    return candidate_from(params, space, input_spec, epochs=1)
+    candidate = candidate_from(params, space, input_spec, epochs=1)
+    if space.backbone is not None:
+        from tuner.architecture.any_architecture import cost_of
+
+        cost_of(candidate.architecture)  # raises BackboneError for a size that the backbone cannot take
+    return candidate
 
 
 def _images_of(record: StudyRecord, candidate: Candidate, studies: Path) -> ImageDataset:
