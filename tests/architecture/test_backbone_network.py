@@ -50,7 +50,7 @@ def test_a_network_is_described_in_one_line() -> None:
     one = replace(NETWORK, trained_stages=1, head=Head("average"))
     assert str(one) == "resnet18 32x32, 1 stage trained | 4"
     assert str(replace(one, views=1)) == "resnet18 32x32, 1 stage trained, 1 view | 4"
-    assert str(replace(one, crop_fraction=1.0)) == "resnet18 32x32 (crop 1), 1 stage trained | 4"
+    assert str(replace(one, crop_fraction=1.0)) == "resnet18 32x32 (crop fraction 1), 1 stage trained | 4"
     assert str(replace(one, trained_stages=0, views=4)) == "resnet18 32x32, frozen, 4 views | 4"
 
 

@@ -53,7 +53,7 @@ class BackboneNetwork:
         how = trained if self.trained_stages else "frozen"
         head = str(self.head).removeprefix(self.head.pooling).strip()
         views = f", {self.views} view{'s' if self.views > 1 else ''}" if self.views else ""
-        crop = f" (crop {self.crop_fraction:g})" if self.crop_fraction else ""
+        crop = f" (crop fraction {self.crop_fraction:g})" if self.crop_fraction else ""
         words = f"{self.backbone} {self.input.height}x{self.input.width}{crop}, {how}{views}"
         return f"{words} | {head + ' ' if head else ''}{self.num_classes}"
 
