@@ -15,7 +15,7 @@ from tests.strategies import make_space
 from tuner.architecture.cost import network_cost
 from tuner.architecture.trace import trace
 from tuner.search.coordinator import search
-from tuner.search.events import BaselineChosen, TrialEnded
+from tuner.search.events import BaselineChosen, GivenChanged, TrialEnded
 from tuner.search.tasks import TrainingEnded, TrialTask
 from tuner.search.trial_record import TrialRecord
 from tuner.space.baseline import baselines
@@ -26,7 +26,10 @@ WITH_BATCHES = make_space(
     name="batches",
     block={"out_channels": [8, 16], "dropout": {"low": 0.0, "high": 0.4}},
     recipe={"batch_size": [64, 32], "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
-    first=[{"block": [{}, {}], "recipe": {"batch_size": 64, "learning_rate": 1e-2}}, {"block": [{"dropout": 0.1}, {}]}],
+    first=[
+        {"block": [{}, {}], "recipe": {"batch_size": 64, "learning_rate": 1e-2}},
+        {"block": [{"dropout": 0.1}, {}], "recipe": {"learning_rate": 1e-2}},
+    ],
 )
 
 
@@ -102,6 +105,20 @@ def test_a_baseline_that_does_not_fit_gets_a_smaller_batch_and_that_is_reported(
     assert baseline.params["batch_size"] == 32
     assert baseline.outcome == "complete"
     assert [tuple(one.params.items()) for one in study.record().trials()].count(tuple(baseline.params.items())) == 1
+
+
+def test_a_given_configuration_that_does_not_fit_gets_a_smaller_batch_once_and_that_is_reported(tmp_path: Path) -> None:
+    study = Rehearsal(tmp_path, space=WITH_BATCHES)
+    enough = bytes_with(32) * 1.5
+    events = [*study.run(2, memory_bytes=enough), *study.run(5, memory_bytes=enough)]
+    (changed,) = [event for event in events if isinstance(event, GivenChanged)]
+    assert changed.number == 1
+    assert "batch_size 32 instead of 64 and learning_rate" in changed.changes
+    given, params = first_params(WITH_BATCHES)[1], dict(trial(study, 1).params)
+    assert given | {name: params[name] for name in ("batch_size", "learning_rate")} == params
+    assert params["batch_size"] == 32
+    assert params["learning_rate"] == pytest.approx(given["learning_rate"] * 0.5**0.5)
+    assert trial(study, 1).outcome != "rejected"
 
 
 @pytest.mark.slow

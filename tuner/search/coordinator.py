@@ -20,6 +20,7 @@ from tuner.search.dispatch import dispatch
 from tuner.search.events import (
     BaselineChosen,
     EpochFinished,
+    GivenChanged,
     Outcome,
     SearchEnded,
     SearchEvent,
@@ -169,7 +170,10 @@ class _Search:
         plan, number = self._plan, self._next_number
         baseline = self._first.begin_baseline(number)
         if baseline is None:
-            params = self._strategy.propose(number, self._first.next_given(self._num_missing))
+            given = self._first.next_given(self._num_missing)
+            if given is not None and given.changes:
+                yield GivenChanged(number, given.changes)
+            params = self._strategy.propose(number, None if given is None else given.params)
             candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
         else:
             params, candidate = self._strategy.propose(number, baseline.params or {}), baseline.candidate

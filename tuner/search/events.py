@@ -87,6 +87,17 @@ class TrialPreparing:
 
 
 @dataclass(frozen=True)
+class GivenChanged:
+    """This trial tries a configuration of [[first]] with a smaller batch.
+
+    changes: text such as `batch_size 32 instead of 64 and learning_rate 0.1 instead of 0.2 to fit into memory`.
+    """
+
+    number: int
+    changes: str
+
+
+@dataclass(frozen=True)
 class BaselineChosen:
     """The baseline is this trial, because it is not simply the first configuration of the space.
 
@@ -147,6 +158,7 @@ class SearchEnded:
 SearchEvent = (
     SearchStarted
     | BaselineChosen
+    | GivenChanged
     | TrialStarted
     | TrialPreparing
     | EpochFinished

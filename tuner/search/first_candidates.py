@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tuner.search.candidate_limits import CandidateLimits
 from tuner.search.search_plan import SearchPlan
 from tuner.search.trial_record import TrialRecord
-from tuner.space.baseline import Baseline, baselines
-from tuner.space.sampling import Params, first_params
+from tuner.space.baseline import REASONS, Baseline, baselines, smaller_batches
+from tuner.space.sampling import Params, candidate_from
+
+
+@dataclass(frozen=True)
+class Given:
+    """A configuration of [[first]] in the space's names. changes: what was changed and why, in words; empty if none."""
+
+    params: Params
+    changes: str = ""
 
 
 class FirstCandidates:
@@ -16,8 +26,11 @@ class FirstCandidates:
     """
 
     def __init__(self, plan: SearchPlan, limits: CandidateLimits) -> None:
-        self._limits = limits
-        self._given = first_params(plan.space)[1:]  # the first of them is the baseline
+        self._plan, self._limits = plan, limits
+        self._given = [
+            list(smaller_batches(one, plan.space, plan.input_spec, epochs=plan.epochs))
+            for one in plan.space.first[1:]  # the first of them is the baseline
+        ]
         self._baselines = list(baselines(plan.space, plan.input_spec, epochs=plan.epochs))
         self.baseline_number: int | None = None
 
@@ -31,9 +44,8 @@ class FirstCandidates:
             self.give_smaller_baseline(trial.candidate.fingerprint)
 
     def remove(self, params: Params) -> None:
-        """Remove a configuration that was tried, if it is a given one."""
-        if params in self._given:
-            self._given.remove(params)
+        """Remove a configuration that was tried, if it is a given one or a version of it with a smaller batch."""
+        self._given = [one for one in self._given if all(params != of_version for of_version, _ in one)]
 
     def give_smaller_baseline(self, fingerprint: str) -> None:
         """Replace the baseline that has this fingerprint by the next smaller one; the last of all stays rejected."""
@@ -53,14 +65,22 @@ class FirstCandidates:
         fitting = (one for one in self._baselines if not self._limits.excess(one.candidate)[1])
         return next(fitting, self._baselines[-1])
 
-    def next_given(self, num_missing: float) -> Params | None:
+    def next_given(self, num_missing: float) -> Given | None:
         """Return the next configuration that the space gives, in its order; None if all were tried.
 
+        If it does not fit into memory, its batch is smaller, unless no such version of it is in the space and fits.
         num_missing: how many trials are still to be started. If nothing but given configurations remains, the most
         expensive one starts first, so that no runner waits for another at the end. The baseline has come before them.
         Source: Graham, Bounds on Multiprocessing Timing Anomalies (1969).
         """
         if num_missing > len(self._given):
-            return self._given.pop(0) if self._given else None
-        longest = max(range(int(num_missing)), key=lambda at: self._limits.work(self._given[at]))
-        return self._given.pop(longest)
+            return self._that_fits(self._given.pop(0)) if self._given else None
+        longest = max(range(int(num_missing)), key=lambda at: self._limits.work(self._given[at][0][0]))
+        return self._that_fits(self._given.pop(longest))
+
+    def _that_fits(self, versions: list[tuple[Params, tuple[str, ...]]]) -> Given:
+        for params, changes in versions:
+            candidate = candidate_from(params, self._plan.space, self._plan.input_spec, epochs=self._plan.epochs)
+            if not self._limits.excess(candidate)[1]:
+                return Given(params, f"{' and '.join(changes)} {REASONS['memory']}" if changes else "")
+        return Given(versions[0][0])

@@ -98,6 +98,23 @@ def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iter
         )
 
 
+def smaller_batches(
+    configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int
+) -> Iterator[tuple[Params, tuple[str, ...]]]:
+    """Parameters of a configuration to try first, then of versions of it with half the batch, as of a baseline.
+
+    With each come descriptions of its changes. Ends before the first version that is not in the space.
+    """
+    yield params_of(configuration, space, space.name), ()
+    given = candidate = candidate_of(configuration, space, input_spec, epochs=epochs)
+    while candidate.recipe.batch_size > MIN_BATCH_SIZE:
+        candidate = _with_half_the_batch(candidate)
+        params = _params_in(space, candidate, configuration, given)
+        if params is None:
+            return
+        yield params, tuple(_differences(given, candidate))
+
+
 def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
     """Return the candidate of a configuration, even if it is not in the space; missing values are defaults."""
     optimizer = _given(configuration.recipe, "optimizer", space.recipe.optimizer)

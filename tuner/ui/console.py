@@ -14,12 +14,29 @@ from tuner.deliver.confirm import ConfirmStarted
 from tuner.deliver.retraining import ConfirmProgress
 from tuner.pipeline import RunEvent
 from tuner.pretrained.downloads import DOWNLOADING
-from tuner.search.events import BaselineChosen, DataReady, SearchEnded, SearchStarted, TrialEnded, TrialLost
+from tuner.search.events import (
+    BaselineChosen,
+    DataReady,
+    GivenChanged,
+    SearchEnded,
+    SearchStarted,
+    TrialEnded,
+    TrialLost,
+)
 from tuner.ui.event_lines import line_of, new_problem
 from tuner.ui.search_view import SearchView
 
 REFRESH_PER_SECOND = 4
-ALWAYS_TOLD = DataReady | SearchStarted | BaselineChosen | SearchEnded | TrialLost | ConfirmStarted | ConfirmProgress
+ALWAYS_TOLD = (
+    DataReady
+    | SearchStarted
+    | BaselineChosen
+    | GivenChanged
+    | SearchEnded
+    | TrialLost
+    | ConfirmStarted
+    | ConfirmProgress
+)
 """Events that leave a line above the live view."""
 
 

@@ -11,6 +11,7 @@ from tuner.search.confirmation_sentences import counted
 from tuner.search.events import (
     BaselineChosen,
     DataReady,
+    GivenChanged,
     SearchEnded,
     SearchStarted,
     TrialEnded,
@@ -50,6 +51,8 @@ def line_of(event: RunEvent, view: SearchView) -> str:
             return f"study {event.study}: {trials}{within}{done}, at most {counted(event.epochs, 'epoch')} each"
         case BaselineChosen():
             return f"trial {event.number} is the baseline: {event.description}"
+        case GivenChanged():
+            return f"trial {event.number} is a configuration that the space gives, with {event.changes}"
         case TrialEnded() if view.uncounted_in_a_row > MAX_UNCOUNTED_TOLD:
             return ""
         case TrialEnded():
