@@ -36,9 +36,15 @@ class CandidateLimits:
 
     def work(self, params: Params) -> float:
         """The work of training the candidate of a configuration, by which configurations are compared."""
+        return training_cost(self._candidate(params).architecture, self._num_images).work
+
+    def is_too_large(self, params: Params) -> bool:
+        """Whether the candidate of a configuration is beyond the limits, so that it would be rejected."""
+        return bool(self.excess(self._candidate(params))[1])
+
+    def _candidate(self, params: Params) -> Candidate:
         plan = self._plan
-        candidate = candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
-        return training_cost(candidate.architecture, self._num_images).work
+        return candidate_from(params, plan.space, plan.input_spec, epochs=plan.epochs)
 
     @property
     def _num_images(self) -> int:

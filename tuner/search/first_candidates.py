@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tuner.search.candidate_limits import CandidateLimits
 from tuner.search.search_plan import SearchPlan
 from tuner.search.trial_record import TrialRecord
-from tuner.space.baseline import REASONS, Baseline, baselines, smaller_batches
-from tuner.space.sampling import Params, candidate_from
-
-
-@dataclass(frozen=True)
-class Given:
-    """A configuration of [[first]] in the space's names. changes: what was changed and why, in words; empty if none."""
-
-    params: Params
-    changes: str = ""
+from tuner.space.baseline import Baseline, Given, baselines, smaller_batches
+from tuner.space.sampling import Params
 
 
 class FirstCandidates:
@@ -26,7 +16,7 @@ class FirstCandidates:
     """
 
     def __init__(self, plan: SearchPlan, limits: CandidateLimits) -> None:
-        self._plan, self._limits = plan, limits
+        self._limits = limits
         self._given = [
             list(smaller_batches(one, plan.space, plan.input_spec, epochs=plan.epochs))
             for one in plan.space.first[1:]  # the first of them is the baseline
@@ -45,7 +35,7 @@ class FirstCandidates:
 
     def remove(self, params: Params) -> None:
         """Remove a configuration that was tried, if it is a given one or a version of it with a smaller batch."""
-        self._given = [one for one in self._given if all(params != of_version for of_version, _ in one)]
+        self._given = [one for one in self._given if all(version.params != params for version in one)]
 
     def give_smaller_baseline(self, fingerprint: str) -> None:
         """Replace the baseline that has this fingerprint by the next smaller one; the last of all stays rejected."""
@@ -75,12 +65,8 @@ class FirstCandidates:
         """
         if num_missing > len(self._given):
             return self._that_fits(self._given.pop(0)) if self._given else None
-        longest = max(range(int(num_missing)), key=lambda at: self._limits.work(self._given[at][0][0]))
+        longest = max(range(int(num_missing)), key=lambda at: self._limits.work(self._given[at][0].params))
         return self._that_fits(self._given.pop(longest))
 
-    def _that_fits(self, versions: list[tuple[Params, tuple[str, ...]]]) -> Given:
-        for params, changes in versions:
-            candidate = candidate_from(params, self._plan.space, self._plan.input_spec, epochs=self._plan.epochs)
-            if not self._limits.excess(candidate)[1]:
-                return Given(params, f"{' and '.join(changes)} {REASONS['memory']}" if changes else "")
-        return Given(versions[0][0])
+    def _that_fits(self, versions: list[Given]) -> Given:
+        return next((one for one in versions if not self._limits.is_too_large(one.params)), versions[0])

@@ -74,6 +74,14 @@ class Baseline:
         return {"origin": self.origin, "changes": list(self.changes), **limits}
 
 
+@dataclass(frozen=True)
+class Given:
+    """A configuration of [[first]] in the space's names. changes: what was changed and why, in words; empty if none."""
+
+    params: Params
+    changes: str = ""
+
+
 def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iterator[Baseline]:
     """The baseline of a space as it is given, then versions of it that take less and less memory.
 
@@ -100,19 +108,19 @@ def baselines(space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Iter
 
 def smaller_batches(
     configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int
-) -> Iterator[tuple[Params, tuple[str, ...]]]:
-    """Parameters of a configuration to try first, then of versions of it with half the batch, as of a baseline.
+) -> Iterator[Given]:
+    """A configuration to try first, then versions of it with half the batch of the one before, as of a baseline.
 
-    With each come descriptions of its changes. Ends before the first version that is not in the space.
+    Ends before the first version that is not in the space.
     """
-    yield params_of(configuration, space, space.name), ()
+    yield Given(params_of(configuration, space, space.name))
     given = candidate = candidate_of(configuration, space, input_spec, epochs=epochs)
     while candidate.recipe.batch_size > MIN_BATCH_SIZE:
         candidate = _with_half_the_batch(candidate)
         params = _params_in(space, candidate, configuration, given)
         if params is None:
             return
-        yield params, tuple(_differences(given, candidate))
+        yield Given(params, f"{' and '.join(_differences(given, candidate))} {REASONS['memory']}")
 
 
 def candidate_of(configuration: Configuration, space: SearchSpace, input_spec: InputSpec, *, epochs: int) -> Candidate:
